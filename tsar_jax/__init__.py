@@ -1,0 +1,1 @@
+"""Plasticity that learns to learn: five published systems on one functional core."""
