@@ -1,1 +1,1 @@
-"""meta."""
+"""What improves plasticity across lifetimes."""

@@ -1,1 +1,5 @@
-"""models."""
+"""Linen networks: parameters and images to logits."""
+
+from tsar_jax.models.networks import ANML, OML, Network, Ungated, frozen_levels, init_params
+
+__all__ = ["ANML", "OML", "Network", "Ungated", "frozen_levels", "init_params"]

@@ -1,1 +1,1 @@
-"""plasticity."""
+"""What changes weights within a lifetime."""

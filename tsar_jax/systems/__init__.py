@@ -1,1 +1,1 @@
-"""systems."""
+"""One module per system: a Config and a few pure functions."""

@@ -1,0 +1,103 @@
+"""Episodes of meta-training and streams of meta-testing, gathered on the device.
+
+Pure functions of a key: nothing is shuffled or stored between them, so step n draws the same
+episode whether or not the run was interrupted before it.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# The releases normalise values 0..255 by statistics of a 256-fold scale (the deviation by its
+# square); what was published was trained so, and it is kept.
+OMNIGLOT_MEAN = 0.92206 * 256
+OMNIGLOT_STD = 0.08426 * 256 * 256
+
+
+class Episode(NamedTuple):
+    """What one lifetime of meta-training sees.
+
+    trajectory_images [T, H, W] and trajectory_labels [T]: learned one after another.
+    query_images [Q, H, W] and query_labels [Q]: the remember set and the trajectory again.
+    reset_classes [tasks]: the trajectory's classes, to be forgotten before it begins.
+    """
+
+    trajectory_images: jax.Array
+    trajectory_labels: jax.Array
+    query_images: jax.Array
+    query_labels: jax.Array
+    reset_classes: jax.Array
+
+
+class Stream(NamedTuple):
+    """What one meta-test run learns and is tested on; labels count classes in order of appearance.
+
+    learn_index, test_index [n, 2]: rows of (class, image) into the data set.
+    """
+
+    learn_index: jax.Array
+    learn_labels: jax.Array
+    test_index: jax.Array
+    test_labels: jax.Array
+
+
+def normalise_omniglot(images: jax.Array) -> jax.Array:
+    """uint8 [..., H, W] of 0..255 -> float32 [..., H, W, 1]: x = (v - 236.047) / 5522.06."""
+    return ((images.astype(jnp.float32) - OMNIGLOT_MEAN) / OMNIGLOT_STD)[..., None]
+
+
+def draw_without_replacement(key: jax.Array, population: int, count: int) -> jax.Array:
+    """`count` different integers below `population`, uniformly, in random order."""
+    return lax.top_k(jax.random.bits(key, (population,)), count)[1]
+
+
+def draw_episode(
+    key: jax.Array, images: jax.Array, *, tasks: int, updates: int, remember: int
+) -> Episode:
+    """One episode from images uint8 [classes, images_per_class, H, W].
+
+    tasks classes, updates / tasks images of each, class after class; the query set is
+    `remember` images of all classes and the trajectory's images in another order
+    (Beaulieu et al. 2020, algorithm 1).
+    """
+    chex.assert_rank(images, 4)
+    classes, per_class = images.shape[:2]
+    each = updates // tasks
+    class_key, image_key, remember_key, order_key = jax.random.split(key, 4)
+    chosen = draw_without_replacement(class_key, classes, tasks)
+    instances = jax.vmap(lambda k: draw_without_replacement(k, per_class, each))(
+        jax.random.split(image_key, tasks)
+    )
+    labels = jnp.repeat(chosen, each)
+    trajectory = labels * per_class + instances.reshape(-1)
+    remembered = draw_without_replacement(remember_key, classes * per_class, remember)
+    query = jnp.concatenate([remembered, jax.random.permutation(order_key, trajectory)])
+    flat = images.reshape(classes * per_class, *images.shape[2:])
+    return Episode(flat[trajectory], labels, flat[query], query // per_class, chosen)
+
+
+def draw_stream(
+    key: jax.Array, *, population: int, classes: int, learn: int, per_class: int, iid: bool
+) -> Stream:
+    """One meta-test run over `classes` of the first `population` classes.
+
+    Images 0 .. learn-1 of a class are learned, class after class or, with `iid`, shuffled;
+    the others are held out.
+    """
+    class_key, order_key = jax.random.split(key)
+    chosen = draw_without_replacement(class_key, population, classes)
+
+    def rows(first: int, last: int) -> tuple[jax.Array, jax.Array]:
+        each = last - first
+        image = jnp.tile(jnp.arange(first, last), classes)
+        index = jnp.stack([jnp.repeat(chosen, each), image], 1)
+        return index, jnp.repeat(jnp.arange(classes), each)
+
+    learn_index, learn_labels = rows(0, learn)
+    if iid:
+        order = jax.random.permutation(order_key, learn_labels.size)
+        learn_index, learn_labels = learn_index[order], learn_labels[order]
+    return Stream(learn_index, learn_labels, *rows(learn, per_class))
