@@ -80,12 +80,19 @@ def draw_episode(
 
 
 def draw_stream(
-    key: jax.Array, *, population: int, classes: int, learn: int, per_class: int, iid: bool
+    key: jax.Array,
+    *,
+    population: int,
+    classes: int,
+    learn: int,
+    per_class: int,
+    iid: bool,
+    epochs: int,
 ) -> Stream:
     """One meta-test run over `classes` of the first `population` classes.
 
-    Images 0 .. learn-1 of a class are learned, class after class or, with `iid`, shuffled;
-    the others are held out.
+    Images 0 .. learn-1 of a class are learned, class after class or, with `iid`, shuffled, in
+    `epochs` passes; the others are held out.
     """
     class_key, order_key = jax.random.split(key)
     chosen = draw_without_replacement(class_key, population, classes)
@@ -97,7 +104,8 @@ def draw_stream(
         return index, jnp.repeat(jnp.arange(classes), each)
 
     learn_index, learn_labels = rows(0, learn)
+    order = jnp.tile(jnp.arange(learn_labels.size), (epochs, 1))
     if iid:
-        order = jax.random.permutation(order_key, learn_labels.size)
-        learn_index, learn_labels = learn_index[order], learn_labels[order]
-    return Stream(learn_index, learn_labels, *rows(learn, per_class))
+        order = jax.random.permutation(order_key, order, axis=1, independent=True)
+    order = order.reshape(-1)
+    return Stream(learn_index[order], learn_labels[order], *rows(learn, per_class))

@@ -1,0 +1,167 @@
+"""Archives from elsewhere: fetched whole or not at all, and read without trust.
+
+Nothing is ever extracted. Members are read into memory, one by one, and an archive in which any
+member has an unsafe path or an implausible size is refused before the first is read.
+"""
+
+import hashlib
+import http.client
+import os
+import re
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.progress import Progress
+
+from data_prep.progress import progress_bar
+from tsar_jax.errors import UserError
+
+TIMEOUT_SECONDS = 60
+CHUNK_BYTES = 1 << 16
+
+
+class RemoteArchive(NamedTuple):
+    """A published archive: its address, its exact size in bytes and its SHA-256."""
+
+    url: str
+    size: int
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+
+def locate(remote: RemoteArchive, archives: Path | None, downloads: Path) -> Path:
+    """The path of an archive: in the user's folder where one is given, else downloaded.
+
+    Archives of the user's own are not compared with the published SHA-256, so that the same images
+    zipped anew will do; what they must contain is for the data set's reader to check.
+    """
+    if archives is None:
+        return fetch(remote, downloads)
+    if not archives.is_dir():
+        raise UserError(f"the archives folder {archives} does not exist: name one that does")
+    path = archives / remote.filename
+    if not path.is_file():
+        raise UserError(
+            f"{remote.filename} is not in {archives}: put it there (from {remote.url}), or leave "
+            "out --archives to download it"
+        )
+    return path
+
+
+def fetch(remote: RemoteArchive, folder: Path) -> Path:
+    """Downloads an archive into a folder unless it is there already. Whole or not at all."""
+    path = folder / remote.filename
+    if path.is_file():
+        return path
+    part = path.with_name(path.name + ".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with progress_bar() as bar:
+            digest = _download(remote, part, bar)
+        if digest != remote.sha256:
+            raise UserError(
+                f"what came from {remote.url} is not the published file: try again, or download it "
+                "by other means and name its folder with --archives"
+            )
+        part.replace(path)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"cannot download {remote.url} to {path} ({error}): download it by other means and "
+            "name its folder with --archives"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _download(remote: RemoteArchive, part: Path, bar: Progress) -> str:
+    """Writes the file, but never more than its published size, and gives its SHA-256."""
+    sha256 = hashlib.sha256()
+    task = bar.add_task(f"Downloading {remote.filename}", total=remote.size)
+    with (
+        urllib.request.urlopen(remote.url, timeout=TIMEOUT_SECONDS) as response,
+        part.open("wb") as file,
+    ):
+        left = remote.size
+        while left > 0 and (chunk := response.read(min(CHUNK_BYTES, left))):
+            file.write(chunk)
+            sha256.update(chunk)
+            left -= len(chunk)
+            bar.advance(task, len(chunk))
+    return sha256.hexdigest()
+
+
+def is_unsafe(name: str) -> bool:
+    """Whether a member's path is absolute or climbs out of the folder it is unpacked in."""
+    path = name.replace("\\", "/")
+    return path.startswith("/") or ".." in path.split("/") or bool(re.match(r"[A-Za-z]:", path))
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive to read, or UserError if the file is not one or was cut short."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"{path} is not a complete zip archive ({error}): delete it and download it again"
+        ) from error
+    with archive:
+        yield archive
+
+
+def zip_members(archive: zipfile.ZipFile, largest: int) -> list[zipfile.ZipInfo]:
+    """The files of an archive, sorted by path; folders and what macOS adds to zips left out.
+
+    Raises UserError if a path leads out of the archive, occurs twice, or belongs to a file of more
+    than `largest` bytes.
+    """
+    members = []
+    seen = set()
+    for member in archive.infolist():
+        name = member.filename
+        if is_unsafe(name):
+            raise _refused(archive, name, "its path leads out of the archive")
+        if name in seen:
+            raise _refused(archive, name, "it occurs twice")
+        if member.file_size > largest:
+            raise _refused(archive, name, f"it holds {member.file_size} bytes, not {largest}")
+        seen.add(name)
+        if not member.is_dir() and not _is_mac_litter(name):
+            members.append(member)
+    return sorted(members, key=lambda member: member.filename)
+
+
+def _is_mac_litter(name: str) -> bool:
+    parts = name.split("/")
+    return parts[0] == "__MACOSX" or parts[-1] == ".DS_Store"
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member, at most as many as the archive declares, their checksum verified."""
+    try:
+        return archive.read(member)
+    except (
+        zipfile.BadZipFile,  # a wrong checksum or header
+        zlib.error,
+        EOFError,
+        OSError,
+        NotImplementedError,  # a compression that Python lacks
+        RuntimeError,  # encrypted
+    ) as error:
+        raise _refused(archive, member.filename, str(error) or "it is damaged") from error
+
+
+def _refused(archive: zipfile.ZipFile, name: str, reason: str) -> UserError:
+    return UserError(
+        f"{os.fspath(archive.filename or 'archive')} cannot be used, its member {name!r} is not as "
+        f"expected ({reason}): download the official archive again"
+    )

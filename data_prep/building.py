@@ -1,0 +1,161 @@
+"""Writes data sets for tensorflow-datasets, in array_record format: whole or not at all.
+
+A data set is written in `<out>/<name>/incomplete`, read back, compared, and only then renamed to
+`<out>/<name>/<version>`. A lock in `<out>/<name>` keeps two preparations apart and dies with its
+process, so whatever a later run finds in `incomplete` was left by one that was killed.
+"""
+
+import contextlib
+import fcntl
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_prep.progress import track
+from tsar_jax.data.prepared import read_prepared, write_record
+from tsar_jax.data.types import ImageSet
+from tsar_jax.errors import UserError
+
+
+class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Image sets as examples {"image": uint8, "label": class}, class after class.
+
+    The labels count on from split to split, since no class is in two. A subclass gives `VERSION`
+    and, in its docstring, the description. Nothing is registered with tensorflow-datasets, so that
+    `tfds.builder(name)` reads what was prepared rather than ask for the images.
+    """
+
+    # tensorflow-datasets downloads nothing here; looking for its checksums would need
+    # importlib_resources, which it does not install.
+    url_infos = None
+
+    def __init__(self, splits: dict[str, ImageSet], **options: Any) -> None:
+        """splits: images of one shape. options: those of every builder, such as `data_dir`."""
+        self._splits = splits
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        names = [name for split in self._splits.values() for name in split.names]
+        shape = next(iter(self._splits.values())).images.shape[2:]
+        # Image would do for `image`, but reading or writing one needs TensorFlow.
+        # Without an encoding every pixel is a number of its own, and reading takes seconds.
+        image = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
+        features = tfds.features.FeaturesDict(
+            {
+                "image": image,
+                "label": tfds.features.ClassLabel(names=names),
+            }
+        )
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=features,
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        first, generators = 0, {}
+        for name, split in self._splits.items():
+            generators[name] = self._generate_examples(name, split.images, first)
+            first += len(split.names)
+        return generators
+
+    def _generate_examples(
+        self, split: str, images: np.ndarray, first: int
+    ) -> Iterator[tuple[int, dict]]:
+        classes, per_class = images.shape[:2]
+        flat = images.reshape(classes * per_class, *images.shape[2:])
+        for index, image in enumerate(track(flat, len(flat), f"Writing {split}")):
+            yield index, {"image": image, "label": first + index // per_class}
+
+
+class Prepared(NamedTuple):
+    """The folder of a prepared data set, and whether this call wrote it."""
+
+    folder: Path
+    written: bool
+
+
+def prepare(
+    builder: type[ImageSetBuilder],
+    read: Callable[[], dict[str, ImageSet]],
+    out: Path,
+    overwrite: bool = False,
+) -> Prepared:
+    """Writes what `read` gives to `<out>/<name>/<version>`, unless it is there already.
+
+    Raises UserError if the folder cannot be written, if it is there but damaged, if another
+    process is preparing the same data set, and whatever `read` raises.
+    """
+    home = out / builder.name
+    final = home / str(builder.VERSION)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _locked(home):
+            if final.exists() and not overwrite:
+                read_prepared(final, "repeat the command with --overwrite")
+                return Prepared(final, written=False)
+            _write(builder, read(), home, final)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {home} ({error}): make it writable, free space there, or name "
+            "another folder with --out"
+        ) from error
+    return Prepared(final, written=True)
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    with (home / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is preparing data in {home}: wait until it ends"
+            ) from None
+        yield
+
+
+def _write(
+    builder: type[ImageSetBuilder], splits: dict[str, ImageSet], home: Path, final: Path
+) -> None:
+    incomplete = home / "incomplete"
+    shutil.rmtree(incomplete, ignore_errors=True)
+    try:
+        written = incomplete / builder.name / str(builder.VERSION)
+        _build(builder(splits, data_dir=incomplete, file_format="array_record"))
+        write_record(written)
+        _compare(splits, read_prepared(written, "the disk may be failing"))
+        if final.exists():
+            final.rename(incomplete / "replaced")
+        written.rename(final)
+    finally:
+        shutil.rmtree(incomplete, ignore_errors=True)
+
+
+def _build(builder: ImageSetBuilder) -> None:
+    tfds.disable_progress_bar()
+    try:
+        # tensorflow-datasets announces on standard output a folder that is not the final one.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
+    except RuntimeError as error:
+        # So array_record reports a failed write, over several lines.
+        raise OSError(" ".join(str(error).split())) from error
+    finally:
+        tfds.enable_progress_bar()
+
+
+def _compare(given: dict[str, ImageSet], read: dict[str, ImageSet]) -> None:
+    same = set(given) == set(read) and all(
+        given[split].names == read[split].names
+        and np.array_equal(given[split].images, read[split].images)
+        for split in given
+    )
+    if not same:
+        raise OSError("what was read back differs from what was written")

@@ -1,0 +1,176 @@
+"""Omniglot: the two official archives -> 28x28 images, prepared or packaged."""
+
+import contextlib
+import io
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data_prep.archives import RemoteArchive, locate, open_zip, read_member, zip_members
+from data_prep.building import ImageSetBuilder, Prepared, prepare
+from data_prep.progress import track
+from tsar_jax.data import omniglot
+from tsar_jax.data.types import ImageSet
+from tsar_jax.errors import UserError
+
+ORIGINAL_SIDE = 105
+# The largest drawing has 522 bytes; a member that holds far more is not a drawing.
+LARGEST_MEMBER = 1 << 16
+
+# Sizes and digests as published with tensorflow-datasets.
+REMOTE = {
+    "background": RemoteArchive(
+        url="https://github.com/brendenlake/omniglot/raw/master/python/images_background.zip",
+        size=9_464_212,
+        sha256="ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
+    ),
+    "evaluation": RemoteArchive(
+        url="https://github.com/brendenlake/omniglot/raw/master/python/images_evaluation.zip",
+        size=6_462_886,
+        sha256="1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+    ),
+}
+
+
+class Omniglot28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Omniglot (Lake et al., 2015), grey, 28x28 by Lanczos resampling. MIT licence."""
+
+    VERSION = tfds.core.Version(omniglot.VERSION)
+    name = omniglot.PREPARED_NAME
+
+
+def prepare_omniglot(archives: Path | None, out: Path, overwrite: bool = False) -> Prepared:
+    """Prepares Omniglot in `<out>/omniglot28/1.0.0` from two archives in a folder, or downloaded.
+
+    Raises UserError if an archive is missing, damaged or not Omniglot's, or if `out` cannot be
+    written.
+    """
+    downloads = out / "downloads" / "omniglot"
+    return prepare(Omniglot28, lambda: read_splits(archives, downloads), out, overwrite)
+
+
+def read_splits(archives: Path | None, downloads: Path) -> dict[str, ImageSet]:
+    """Both splits, from the folder `archives`, or downloaded to `downloads` where it is None."""
+    paths = {split: locate(remote, archives, downloads) for split, remote in REMOTE.items()}
+    return {split: read_archive(path, split) for split, path in paths.items()}
+
+
+def read_archive(path: Path, split: str) -> ImageSet:
+    """A split's images, uint8 [classes, 20, 28, 28], in the order of their sorted paths.
+
+    Raises UserError if a member is anything but a 105x105 PNG drawing in its place, or if the
+    classes or the drawings of one are too many or too few.
+    """
+    with open_zip(path) as archive:
+        members = zip_members(archive, LARGEST_MEMBER)
+        names = class_names(path, split, [member.filename for member in members])
+        images = [
+            read_drawing(archive, member)
+            for member in track(members, len(members), f"Reading {path.name}")
+        ]
+    shape = (len(names), omniglot.IMAGES_PER_CLASS, omniglot.SIDE, omniglot.SIDE)
+    return ImageSet(np.stack(images).reshape(shape), names)
+
+
+def class_names(path: Path, split: str, members: Sequence[str]) -> tuple[str, ...]:
+    """The classes, "Alphabet/character01", of a split whose members' paths are given, sorted."""
+    pattern = re.compile(rf"images_{split}/([^/]+/character\d+)/[^/]+\.png")
+    counts: dict[str, int] = {}
+    for member in members:
+        match = pattern.fullmatch(member)
+        if not match:
+            raise UserError(
+                f"{path} cannot be used, its member {member!r} is not at "
+                f"images_{split}/<alphabet>/character<number>/<name>.png: download the official "
+                "archive again"
+            )
+        counts[match[1]] = counts.get(match[1], 0) + 1
+    expected = omniglot.SPLITS[split].classes
+    if len(counts) != expected:
+        raise UserError(
+            f"{path} has {len(counts)} classes, not {expected}: download the official archive again"
+        )
+    for name, count in counts.items():
+        if count != omniglot.IMAGES_PER_CLASS:
+            raise UserError(
+                f"class {name!r} of {path} has {count} drawings, not {omniglot.IMAGES_PER_CLASS}: "
+                "download the official archive again"
+            )
+    return tuple(counts)
+
+
+def read_drawing(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One drawing, PNG 105x105 -> grey uint8 [28, 28]."""
+    wrong = f"{archive.filename} cannot be used, its member {member.filename!r}"
+    remedy = "download the official archive again"
+    data = read_member(archive, member)
+    try:
+        with _quiet_pillow(), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != (ORIGINAL_SIDE, ORIGINAL_SIDE):
+                width, height = image.size
+                raise UserError(f"{wrong} is {width}x{height}, not 105x105: {remedy}")
+            return resize(image)
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{wrong} is not a readable PNG image: {remedy}") from error
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Without the warning of images so large that they are refused anyway."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def resize(image: Image.Image) -> np.ndarray:
+    """Grey, then Lanczos: uint8 [28, 28]."""
+    side = omniglot.SIDE
+    return np.asarray(image.convert("L").resize((side, side), Image.Resampling.LANCZOS))
+
+
+def package_omniglot(archives: Path, output: Path = omniglot.PACKAGED) -> Path:
+    """Writes the file that comes with `tsar_jax`: the same bytes whenever zlib is the same.
+
+    Raises UserError as `prepare_omniglot` does, and if the images are not the published ones.
+    """
+    splits = read_splits(archives, downloads=archives)
+    if not omniglot.is_published(splits):
+        raise UserError(
+            f"the images from {archives} do not have the published digests: use the official "
+            "archives and a Pillow whose Lanczos filter gives them (13.0.0 does)"
+        )
+    part = output.with_name(output.name + ".part")
+    try:
+        _write_npz(part, splits)
+        os.replace(part, output)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {output} ({error}): make its folder writable or free space there"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return output
+
+
+def _write_npz(path: Path, splits: dict[str, ImageSet]) -> None:
+    """As np.savez_compressed, but at zlib's highest level: 6.5 MB rather than 6.8."""
+    arrays = {}
+    for split, images in splits.items():
+        arrays[split] = images.images
+        arrays[f"{split}_names"] = np.array(images.names)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        for name, array in arrays.items():
+            # A ZipInfo made thus carries a fixed date: the same arrays give the same file.
+            member = zipfile.ZipInfo(f"{name}.npy")
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with file.open(member, "w") as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)

@@ -1,0 +1,167 @@
+"""Archives: fetched whole or not at all, and read without trust."""
+
+import hashlib
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.archives import (
+    RemoteArchive,
+    fetch,
+    is_unsafe,
+    locate,
+    open_zip,
+    read_member,
+    zip_members,
+)
+from tsar_jax.errors import UserError
+
+PARTS = st.text(st.characters(exclude_characters="/\\:\0", codec="utf-8"), min_size=1).filter(
+    lambda part: part not in (".", "..")
+)
+PATHS = st.lists(PARTS, min_size=1, max_size=5)
+
+
+@given(PATHS, st.data())
+def test_a_path_with_a_parent_in_it_is_unsafe(parts: list[str], data: st.DataObject) -> None:
+    where = data.draw(st.integers(0, len(parts)))
+    separator = data.draw(st.sampled_from("/\\"))
+    assert is_unsafe(separator.join([*parts[:where], "..", *parts[where:]]))
+
+
+@given(PATHS, st.sampled_from(["/", "\\", "//", "C:/", "c:\\", "C:"]))
+def test_an_absolute_path_is_unsafe(parts: list[str], root: str) -> None:
+    assert is_unsafe(root + "/".join(parts))
+
+
+@given(PATHS)
+def test_a_path_below_the_folder_is_safe(parts: list[str]) -> None:
+    assert not PurePosixPath(*parts).is_absolute()
+    assert not is_unsafe("/".join(parts))
+
+
+def write(path: Path, *members: tuple[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return path
+
+
+def test_members_are_files_in_sorted_order_without_the_litter_of_macos(tmp_path: Path) -> None:
+    names = ["b/2", "a/", "b/1", "__MACOSX/b/1", "b/.DS_Store", "a"]
+    path = write(tmp_path / "a.zip", *((name, b"") for name in names))
+    with open_zip(path) as archive:
+        assert [member.filename for member in zip_members(archive, 10)] == ["a", "b/1", "b/2"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ([("good", b""), ("../evil", b"")], "leads out of the archive"),
+        ([("/etc/evil", b"")], "leads out of the archive"),
+        ([("bomb", bytes(1001))], "holds 1001 bytes, not 1000"),
+        ([("twin", b"1"), ("twin", b"2")], "occurs twice"),
+    ],
+)
+def test_an_archive_with_an_unsafe_member_is_refused_whole(
+    tmp_path: Path, members: list[tuple[str, bytes]], reason: str
+) -> None:
+    path = write(tmp_path / "a.zip", *members)
+    with open_zip(path) as archive, pytest.raises(UserError, match=reason) as error:
+        zip_members(archive, 1000)
+    assert str(path) in str(error.value)
+    assert members[-1][0] in str(error.value)
+
+
+def test_a_member_never_yields_more_than_it_declares(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", ("liar", bytes(100_000)))
+    data = path.read_bytes()
+    path.write_bytes(data.replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with open_zip(path) as archive, pytest.raises(UserError, match="liar"):
+        read_member(archive, *zip_members(archive, 1000))
+
+
+def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zip", ("a", bytes(range(256))))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"a\.zip is not a complete zip archive"), open_zip(path):
+        pass
+
+
+def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
+    content = bytes(range(256))
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", content)
+    path.write_bytes(path.read_bytes().replace(content, content[::-1]))
+    with open_zip(path) as archive, pytest.raises(UserError, match="CRC"):
+        read_member(archive, *zip_members(archive, 1000))
+
+
+CONTENT = b"an archive" * 20_000
+
+
+def remote(url: str, content: bytes = CONTENT) -> RemoteArchive:
+    return RemoteArchive(url, len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_a_download_is_fetched_once(tmp_path: Path) -> None:
+    source = tmp_path / "a.zip"
+    source.write_bytes(CONTENT)
+    folder = tmp_path / "new" / "downloads"
+    path = fetch(remote(source.as_uri()), folder)
+    assert path.read_bytes() == CONTENT
+    source.unlink()
+    assert fetch(remote(source.as_uri()), folder) == path
+    assert list(folder.iterdir()) == [path]
+
+
+def test_a_download_of_other_content_is_not_kept(tmp_path: Path) -> None:
+    source = tmp_path / "a.zip"
+    source.write_bytes(CONTENT)
+    folder = tmp_path / "downloads"
+    with pytest.raises(UserError, match="is not the published file"):
+        fetch(remote(source.as_uri(), CONTENT[::-1]), folder)
+    assert not list(folder.iterdir())
+
+
+def test_a_download_that_breaks_off_is_not_kept(tmp_path: Path) -> None:
+    class BreaksOff(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT[: len(CONTENT) // 2])
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(UserError, match="--archives"):
+            fetch(remote(f"http://127.0.0.1:{server.server_port}/a.zip"), tmp_path)
+        thread.join()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unreachable_address_is_a_clear_error(tmp_path: Path) -> None:
+    address = (tmp_path / "nothing.zip").as_uri()
+    with pytest.raises(UserError, match=r"cannot download file:.*nothing\.zip.*--archives"):
+        fetch(remote(address), tmp_path / "downloads")
+
+
+def test_the_users_own_archives_are_looked_for_by_name(tmp_path: Path) -> None:
+    wanted = remote("https://nowhere.invalid/a.zip")
+    with pytest.raises(UserError, match="missing does not exist"):
+        locate(wanted, tmp_path / "missing", tmp_path)
+    with pytest.raises(UserError, match=r"a\.zip is not in .*nowhere\.invalid"):
+        locate(wanted, tmp_path, tmp_path)
+    (tmp_path / "a.zip").write_bytes(b"")
+    assert locate(wanted, tmp_path, tmp_path / "unused") == tmp_path / "a.zip"

@@ -1,0 +1,119 @@
+"""Omniglot (Lake et al., 2015) at 28x28: 964 background and 659 evaluation classes of 20 drawings.
+
+Every image is the official 105x105 drawing made grey and resized by Pillow's Lanczos filter, dark
+ink on white, 0 to 255; classes and images are in the order of their sorted paths. All of it comes
+with this package; the MIT licence of the data is in `packaged/OMNIGLOT_LICENSE`.
+"""
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tsar_jax.data.prepared import default_folder, read_prepared
+from tsar_jax.data.types import Dataset, ImageSet
+from tsar_jax.errors import UserError
+
+# Not plain "omniglot": that folder is where tensorflow-datasets' own builder (105x105) writes.
+PREPARED_NAME = "omniglot28"
+VERSION = "1.0.0"
+PACKAGED = Path(__file__).parent / "packaged" / "omniglot28.npz"
+IMAGES_PER_CLASS = 20
+SIDE = 28
+
+
+class Split(NamedTuple):
+    """What a split must hold. sha256: of the images' bytes, then of the names, a line each."""
+
+    classes: int
+    images_sha256: str
+    names_sha256: str
+
+
+SPLITS = {
+    "background": Split(
+        classes=964,
+        images_sha256="e530259da819da5c3e1f317397ba27e7a19666beeee4061377e1a1f6266b0acb",
+        names_sha256="90912b225af0db7fd482aace64619493b5dff1e59ac7dfa843e13d9da321416c",
+    ),
+    "evaluation": Split(
+        classes=659,
+        images_sha256="e8f4e050572d0036ad7e121c0e53bedfbb4988e5eb745e0feac0e8484f61c863",
+        names_sha256="74ef7f7b66c3873a2127f490445c5f471c25e0490318b7613c9dda3e8cc5cf3a",
+    ),
+}
+
+
+def load(folder: Path | None = None) -> Dataset:
+    """Omniglot from `<folder>/omniglot28` where it was prepared, else as it was packaged.
+
+    folder: by default where tensorflow-datasets keeps its data. The splits are "background", uint8
+    [964, 20, 28, 28], and "evaluation", uint8 [659, 20, 28, 28]; a class is named
+    "Alphabet/character01". Raises UserError if the data found are damaged.
+    """
+    out = default_folder() if folder is None else folder
+    version = out / PREPARED_NAME / VERSION
+    try:
+        prepared = version.is_dir()
+    except OSError as error:
+        raise UserError(f"cannot look for prepared data in {version} ({error})") from error
+    if not prepared:
+        return Dataset("omniglot", read_packaged(PACKAGED), f"packaged: {PACKAGED}")
+    remedy = f"run `python -m data_prep omniglot --out {out} --overwrite`"
+    splits = read_prepared(version, remedy)
+    problem = layout_problem(splits)
+    if problem:
+        raise UserError(f"the prepared data in {version} are not Omniglot, {problem}: {remedy}")
+    return Dataset("omniglot", splits, f"prepared: {version}")
+
+
+def read_packaged(path: Path) -> dict[str, ImageSet]:
+    """The splits in a packaged file, or UserError unless they are the published ones exactly."""
+    damaged = UserError(
+        f"{path} is missing or damaged: install tsar_jax anew, or rebuild the file with "
+        "`python -m data_prep package-omniglot --archives DIR`"
+    )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            splits = {
+                split: ImageSet(file[split], tuple(map(str, file[f"{split}_names"])))
+                for split in SPLITS
+            }
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged from error
+    if not is_published(splits):
+        raise damaged
+    return splits
+
+
+def layout_problem(splits: dict[str, ImageSet]) -> str | None:
+    """What is wrong with the splits' names, shapes or types, or None."""
+    if set(splits) != set(SPLITS):
+        return f"its splits are {sorted(splits)}"
+    for split, expected in SPLITS.items():
+        images, names = splits[split].images, splits[split].names
+        shape = (expected.classes, IMAGES_PER_CLASS, SIDE, SIDE)
+        if images.shape != shape or images.dtype != np.uint8:
+            return f"its {split} images are {images.dtype} {list(images.shape)}, not {list(shape)}"
+        if len(names) != expected.classes:
+            return f"its {split} split has {len(names)} names for {expected.classes} classes"
+    return None
+
+
+def is_published(splits: dict[str, ImageSet]) -> bool:
+    """Whether the splits are, byte for byte, those whose digests are written above."""
+    return layout_problem(splits) is None and all(
+        digests(splits[split]) == (expected.images_sha256, expected.names_sha256)
+        for split, expected in SPLITS.items()
+    )
+
+
+def digests(images: ImageSet) -> tuple[str, str]:
+    """SHA-256 of the images' bytes and of the names, a line each."""
+    return (
+        hashlib.sha256(images.images.tobytes()).hexdigest(),
+        hashlib.sha256("\n".join(images.names).encode()).hexdigest(),
+    )

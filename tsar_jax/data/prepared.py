@@ -1,0 +1,117 @@
+"""Reads the data sets that `python -m data_prep` writes.
+
+A prepared data set is a tensorflow-datasets folder `<out>/<name>/<version>` in array_record format,
+plus one file, `complete.json`, written last: the SHA-256 of every other file. A folder without it,
+or one whose files differ from it, is never read.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tsar_jax.data.types import ImageSet
+from tsar_jax.errors import UserError
+
+RECORD = "complete.json"
+
+
+def default_folder() -> Path:
+    """Where tensorflow-datasets keeps its data: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_record(folder: Path) -> None:
+    """Declares the folder complete: call last, once all else is written."""
+    digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    record = {"sha256": digests}
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read_prepared(folder: Path, remedy: str) -> dict[str, ImageSet]:
+    """The splits of a prepared data set, after checking that every file is as it was written.
+
+    folder: `<out>/<name>/<version>`. remedy: what to do about a damaged folder, for the error.
+    Raises UserError if a file is missing, altered or not in the layout that `data_prep` writes.
+    """
+    try:
+        recorded = dict(json.loads((folder / RECORD).read_text())["sha256"])
+    except FileNotFoundError:
+        raise UserError(f"the prepared data in {folder} are incomplete: {remedy}") from None
+    except OSError as error:
+        raise UserError(f"cannot read the prepared data in {folder} ({error}): {remedy}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / RECORD} is damaged: {remedy}") from error
+    for name, digest in recorded.items():
+        try:
+            intact = file_digest(folder / name) == digest
+        except OSError as error:
+            raise UserError(f"cannot read {folder / name} ({error}): {remedy}") from error
+        if not intact:
+            raise UserError(f"{folder / name} is not as it was prepared: {remedy}")
+    return _read_splits(folder, remedy)
+
+
+def _read_splits(folder: Path, remedy: str) -> dict[str, ImageSet]:
+    # Half a second to import: only those who prepared data pay for it.
+    import tensorflow_datasets as tfds
+
+    info = tfds.builder_from_directory(str(folder)).info
+    shape, names = info.features["image"].shape, info.features["label"].names
+    splits = {}
+    for split, files in info.splits.items():
+        records = _read_records([os.fspath(path) for path in files.filepaths])
+        try:
+            splits[split] = _group(*_parse(records, shape), names)
+        except (ValueError, IndexError) as error:
+            raise UserError(f"split {split!r} of {folder} is wrong ({error}): {remedy}") from error
+    return splits
+
+
+def _read_records(paths: list[str]) -> list[bytes]:
+    """All records of the shards, in their order."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    records: list[bytes] = []
+    for path in paths:
+        reader = ArrayRecordReader(path)
+        records += reader.read_all()
+        reader.close()
+    return records
+
+
+def _parse(records: list[bytes], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Serialised `tf.train.Example` -> images uint8 [records, *shape], labels [records].
+
+    As tensorflow-datasets' `as_data_source`, but without its generality: several times faster.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    pixels, labels = [], []
+    for record in records:
+        feature = tf_example_pb2.Example.FromString(record).features.feature
+        pixels.append(feature["image"].bytes_list.value[0])
+        labels.append(feature["label"].int64_list.value[0])
+    # Of a bytearray, which unlike bytes makes an array that can be written to.
+    images = np.frombuffer(bytearray().join(pixels), np.uint8)
+    return images.reshape(len(records), *shape), np.array(labels)
+
+
+def _group(images: np.ndarray, labels: np.ndarray, names: list[str]) -> ImageSet:
+    """Images [images, ...], class after class -> [classes, images_per_class, ...]."""
+    classes = len(np.unique(labels))
+    if not classes or len(labels) % classes:
+        raise ValueError(f"{len(labels)} images do not share out among {classes} classes")
+    first, per_class = int(labels[0]), len(labels) // classes
+    if not np.array_equal(labels, first + np.repeat(np.arange(classes), per_class)):
+        raise ValueError("its images are not in the order of their classes")
+    grouped = images.reshape(classes, per_class, *images.shape[1:])
+    return ImageSet(grouped, tuple(names[first : first + classes]))
