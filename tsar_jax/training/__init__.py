@@ -1,1 +1,13 @@
-"""training."""
+"""The training loop that every system shares; it knows nothing of any of them.
+
+system        what a system is: init, step, evaluate
+loop          `train`, and the settings it reads: `LoopConfig`
+programs      what is compiled, once
+run           a run's folder and its config.json
+config        dataclasses to JSON and back
+metrics       metrics.jsonl, metrics.csv, TensorBoard
+checkpoints   the state on disk: saved, verified, restored, fallen back from
+errors        why training can end early: TrainingDiverged, TrainingInterrupted
+interruption  Ctrl-C and SIGTERM
+progress      the line on the terminal
+"""

@@ -1,0 +1,286 @@
+"""The command line: the settings of an experiment, its errors, and `tsar-jax` itself."""
+
+import argparse
+import ast
+import datetime
+import importlib.util
+import json
+import runpy
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from tsar_jax.errors import UserError
+from tsar_jax.training import run as run_folder
+from tsar_jax.training.config import (
+    config_difference,
+    config_from_json,
+    config_to_json,
+    flatten_config,
+)
+from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
+from tsar_jax.training.run import Run
+
+Config = TypeVar("Config")
+
+
+class Preset(NamedTuple, Generic[Config]):
+    """A config, and what it is for: where it runs, how long it takes, what it reaches."""
+
+    config: Config
+    description: str
+
+
+def parse(
+    config_class: type[Config],
+    presets: Mapping[str, Preset[Config]],
+    *,
+    experiment: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> tuple[Config, Run]:
+    """An experiment's settings from its command line: its config and its run.
+
+    --preset NAME (by default the first), --run FOLDER (by default a new
+    runs/EXPERIMENT-PRESET-MODEL-DATE-TIME, MODEL being the config's field `model`, if any),
+    --resume FOLDER, and a flag for every field of the config. With --resume the settings are
+    those stored in the folder.
+
+    experiment: the script's name in the package `experiments`; description: what --help says
+    first, with examples. Raises UserError for an unknown preset, a folder that cannot be
+    written or holds a run already, or a flag that changes a resumed run's config.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    own, rest = _own_parser().parse_known_args(argv)
+    if own.preset is not None and own.preset not in presets:
+        raise UserError(f"There is no preset {own.preset!r}: choose one of {', '.join(presets)}.")
+    text = _help_text(description, presets)
+    if own.resume is not None and "--help" not in rest and "-h" not in rest:
+        return _parse_resumed(config_class, own, rest, experiment, text)
+    preset = own.preset or next(iter(presets))
+    config = _parse_config(config_class, presets[preset].config, rest, experiment, text)
+    if own.run is None:
+        path = _new_folder(Path("runs"), [experiment, preset, getattr(config, "model", "")])
+    else:
+        path = Path(own.run)
+    run_folder.check_new(path)
+    return config, Run(path, config, experiment, preset)
+
+
+def _own_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("preset", "run", "resume"):
+        parser.add_argument(f"--{name}")
+    return parser
+
+
+def _help_text(description: str, presets: Mapping[str, Preset[Any]]) -> str:
+    width = max(map(len, presets))
+    lines = [f"  {name:{width}}  {preset.description}" for name, preset in presets.items()]
+    return "\n".join(
+        [
+            description.strip(),
+            "",
+            "Presets:",
+            *lines,
+            "",
+            "Runs:",
+            f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
+            "  --run FOLDER     where the run is written (default: a new one in runs/)",
+            "  --resume FOLDER  continue that run, with its settings, to the same bits",
+            "",
+            "Settings:",
+        ]
+    )
+
+
+def _parse_config(
+    config_class: type[Config], default: Config, argv: list[str], experiment: str, text: str
+) -> Config:
+    import tyro
+
+    return tyro.cli(
+        config_class,
+        default=default,
+        args=argv,
+        prog=f"tsar-jax run {experiment}",
+        description=text,
+    )
+
+
+def _parse_resumed(
+    config_class: type[Config],
+    own: argparse.Namespace,
+    rest: list[str],
+    experiment: str,
+    text: str,
+) -> tuple[Config, Run]:
+    """The stored config; the flags in `rest` may repeat it, not change it."""
+    path = Path(own.resume)
+    if own.run is not None:
+        raise UserError("--resume names the run folder already: leave out --run.")
+    stored = run_folder.read_description(path)
+    preset = stored.get("preset", "")
+    if stored.get("experiment", "") != experiment:
+        raise UserError(
+            f"{path} is a run of {stored.get('experiment')!r}, not of {experiment!r}: "
+            f"resume it with tsar-jax run {stored.get('experiment')} --resume {path}."
+        )
+    if own.preset not in (None, preset):
+        raise UserError(
+            f"{path} has the preset {preset!r}, not {own.preset!r}: leave out --preset."
+        )
+    config = config_from_json(config_class, stored["config"], str(path / "config.json"))
+    asked = _parse_config(config_class, config, rest, experiment, text)
+    difference = config_difference(config_to_json(config), config_to_json(asked))
+    if difference:
+        raise UserError(
+            f"A resumed run keeps its settings, but these flags change them ({difference}): "
+            "leave them out, or start a new run."
+        )
+    return config, Run(path, config, experiment, preset, resume=True)
+
+
+def _new_folder(parent: Path, parts: Sequence[str]) -> Path:
+    """Makes a folder of its own for a run named after `parts` and the time."""
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = "-".join(str(part) for part in [*parts, time] if part)
+    for count in range(1, 100):
+        path = parent / (name if count == 1 else f"{name}-{count}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:
+            break
+        return path
+    return parent / name  # check_new says what is wrong with it
+
+
+def run_main(main: Callable[[], Any]) -> None:
+    """Runs a script's `main` and turns its errors into a sentence on stderr and an exit code.
+
+    UserError 2, TrainingDiverged 1, Ctrl-C 130, SIGTERM 143; other exceptions pass through.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            main()
+        except UserError as error:
+            _exit(f"error: {error}", 2)
+        except TrainingDiverged as error:
+            _exit(f"error: {error}", 1)
+        except TrainingInterrupted as error:
+            _exit(str(error), 128 + error.signum)
+        except KeyboardInterrupt:
+            _exit("stopped", 128 + signal.SIGINT)
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _exit(message: str, code: int) -> None:
+    print(message, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """The console command: tsar-jax list, tsar-jax run NAME ..., tsar-jax status RUN."""
+    run_main(lambda: command(sys.argv[1:]))
+
+
+def command(argv: Sequence[str]) -> None:
+    """Runs one `tsar-jax` command. Raises UserError for an unknown experiment or run."""
+    parser = argparse.ArgumentParser(
+        prog="tsar-jax", description="Plasticity that learns to learn: run the experiments."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="list the experiments")
+    runner = commands.add_parser(
+        "run", help="run an experiment: tsar-jax run NAME --help shows its settings"
+    )
+    runner.add_argument("name", help="as tsar-jax list shows it")
+    runner.add_argument("arguments", nargs=argparse.REMAINDER, help="its settings")
+    status_parser = commands.add_parser("status", help="show how far a run is")
+    status_parser.add_argument("run", help="the run's folder", type=Path)
+    arguments = parser.parse_args(argv)
+    if arguments.command == "list":
+        print(list_text(experiments()))
+    elif arguments.command == "run":
+        run_experiment(arguments.name, arguments.arguments)
+    else:
+        print(status(arguments.run))
+
+
+def experiments() -> dict[str, str]:
+    """The scripts of the package `experiments` and the first lines of their docstrings.
+
+    They are read, not imported. Raises UserError if the package cannot be found.
+    """
+    spec = importlib.util.find_spec("experiments")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "The package `experiments` cannot be found: run pip install -e . in the repository."
+        )
+    found = {}
+    for folder in spec.submodule_search_locations:
+        for path in sorted(Path(folder).glob("[!_]*.py")):
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            found[path.stem] = docstring.partition("\n")[0]
+    return found
+
+
+def list_text(found: Mapping[str, str]) -> str:
+    """One line per experiment."""
+    width = max(map(len, found), default=0)
+    return "\n".join(f"{name:{width}}  {line}".rstrip() for name, line in found.items())
+
+
+def run_experiment(name: str, argv: Sequence[str]) -> None:
+    """Runs the script `experiments/NAME.py` as if by `python`. Raises UserError if unknown."""
+    found = experiments()
+    if name not in found:
+        raise UserError(
+            f"There is no experiment {name!r}: choose one of {', '.join(found) or '(none)'}."
+        )
+    sys.argv = [f"tsar-jax run {name}", *argv]
+    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=False)
+
+
+def status(path: Path) -> str:
+    """How far a run is, from whatever its folder holds. Raises UserError if there is no folder."""
+    from tsar_jax.training.metrics import LEADING_COLUMNS, read_rows
+
+    if not path.is_dir():
+        raise UserError(f"There is no run folder {path}: check the path.")
+    try:
+        stored = run_folder.read_description(path)
+    except UserError as error:
+        stored, trouble = {}, [f"config       {error}"]
+    else:
+        flat = flatten_config(stored["config"])
+        trouble = []
+        settings = [f"  {name} = {json.dumps(value)}" for name, value in flat.items()]
+    rows = read_rows(path)
+    steps = run_folder.checkpoint_steps(path / "checkpoints")
+    total = stored.get("steps")
+    step = max([row["step"] for row in rows] + steps, default=0)
+    done = bool(steps) and steps[-1] == total
+    lines = [
+        f"run          {path}",
+        f"experiment   {stored.get('experiment') or 'unknown'}, preset {stored.get('preset')}",
+        f"step         {step} of {total if total is not None else 'unknown'}",
+        f"finished     {'yes' if done else f'no; continue with --resume {path}'}",
+        f"checkpoints  {', '.join(map(str, steps)) or 'none'}",
+    ]
+    for split in ("train", "eval"):
+        last = next((row for row in reversed(rows) if row.get("split") == split), None)
+        if last is not None:
+            values = {name: last[name] for name in last if name not in LEADING_COLUMNS}
+            text = "  ".join(f"{name} {value}" for name, value in values.items())
+            lines.append(f"last {split:5}   step {last['step']}  {text}")
+    return "\n".join([*lines, *trouble, *(["config", *settings] if stored else [])])

@@ -1,0 +1,279 @@
+"""The training state on disk: saved asynchronously, verified when read, fallen back from.
+
+A checkpoint is two Orbax items: "state", the arrays under their paths in the state's tree, and
+"record", which describes them and holds a SHA-256 of everything, for Orbax does not notice
+every byte that changes on the disk.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsar_jax.errors import UserError
+from tsar_jax.training.config import config_difference
+from tsar_jax.training.run import checkpoint_steps
+from tsar_jax.training.system import State
+
+Arrays = dict[str, np.ndarray]
+Record = dict[str, Any]
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that cannot be read, or is not what was saved."""
+
+
+def leaf_names(state: State) -> list[str]:
+    """The path of every leaf: "params/dense/kernel"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    keystr = jax.tree_util.keystr
+    names = [keystr(path, simple=True, separator="/") or "state" for path, _ in leaves]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two leaves of the state share a path, among {sorted(names)}")
+    return names
+
+
+def to_host(state: State) -> Arrays:
+    """The leaves of a state by path, as NumPy arrays that share no memory with the device's.
+
+    On the CPU `jax.device_get` aliases the device's buffer, and the next compiled call is given
+    that buffer to overwrite while a save may still be reading it; hence the copies.
+    """
+    leaves = [_key_data(leaf) for leaf in jax.tree.leaves(state)]
+    return {name: np.array(leaf) for name, leaf in zip(leaf_names(state), leaves, strict=True)}
+
+
+def from_host(arrays: Arrays, like: State, source: str) -> State:
+    """A state of the tree, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
+
+    Raises UserError that names the first leaf that does not fit; `source` says whence `arrays`.
+    """
+    names = leaf_names(like)
+    leaves, tree = jax.tree.flatten(like)
+    for name, leaf in zip(names, leaves, strict=True):
+        wanted = jax.eval_shape(_key_data, leaf)
+        held = arrays.get(name)
+        if held is None or (held.shape, held.dtype) != (wanted.shape, wanted.dtype):
+            found = "absent" if held is None else f"{held.dtype} {list(held.shape)}"
+            raise UserError(
+                f"The {source} is of another model: {name!r} is {found} there, but "
+                f"{wanted.dtype} {list(wanted.shape)} in this one; resume with the code and "
+                "config that it was saved with."
+            )
+    extra = [name for name in arrays if name not in names]
+    if extra:
+        raise UserError(
+            f"The {source} is of another model: {extra[0]!r} "
+            f"({arrays[extra[0]].dtype} {list(arrays[extra[0]].shape)}) is not in this one; "
+            "resume with the code and config that it was saved with."
+        )
+    # Copied, for the loop donates the state's buffers and NumPy's are not JAX's to overwrite.
+    restored = [
+        _wrap_key(jnp.array(arrays[name]), leaf) for name, leaf in zip(names, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, restored)
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_data(leaf: Any) -> Any:
+    """A typed random key as the integers it is made of; any other leaf as an array."""
+    if _is_key(leaf):
+        return jax.random.key_data(leaf)
+    return leaf if isinstance(leaf, jax.Array | np.ndarray) else jnp.asarray(leaf)
+
+
+def _wrap_key(array: jax.Array, like: Any) -> jax.Array:
+    if not _is_key(like):
+        return array
+    # key_impl wants a key, which a traced ShapeDtypeStruct is.
+    traced: list[Any] = []
+    jax.eval_shape(lambda key: traced.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(array, impl=traced[0])
+
+
+def digest(record: Record, arrays: Arrays) -> str:
+    """SHA-256 of a checkpoint's record (without its own "sha256") and of its arrays' bytes."""
+    total = hashlib.sha256()
+    described = {name: value for name, value in record.items() if name != "sha256"}
+    total.update(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(array.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+class CheckpointWriter:
+    """Saves states in the background and keeps the newest `keep` of them."""
+
+    def __init__(self, folder: Path, keep: int):
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        with _quiet_orbax():
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,
+            )
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def save(self, step: int, arrays: Arrays, config: Record) -> None:
+        """Begins to save `arrays`, which must not change afterwards.
+
+        Returns while the files are still being written, after the save before has ended; an
+        error of that save is raised here.
+        """
+        args = self._ocp.args
+        record = {"step": step, "config": config, "shapes": _shapes(arrays)}
+        record["sha256"] = digest(record, arrays)
+        # Orbax refuses arrays without elements; their shapes in the record restore them.
+        filled = {name: array for name, array in arrays.items() if array.size}
+        with _quiet_orbax():
+            self._manager.save(
+                step,
+                args=args.Composite(state=args.PyTreeSave(filled), record=args.JsonSave(record)),
+            )
+
+    def wait(self) -> None:
+        """Returns when the last save has ended; raises its error if it failed."""
+        with _quiet_orbax():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        with _quiet_orbax():
+            self._manager.close()
+
+
+def _shapes(arrays: Arrays) -> dict[str, list[Any]]:
+    return {name: [str(array.dtype), list(array.shape)] for name, array in arrays.items()}
+
+
+def read_checkpoint(folder: Path, step: int) -> tuple[Arrays, Record]:
+    """The arrays and the record of one step. Raises DamagedCheckpoint."""
+    import orbax.checkpoint as ocp
+
+    path = (folder / str(step)).absolute()
+    try:
+        with _quiet_orbax():
+            with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+                record = reader.restore(path / "record")
+            filled = {
+                name: shape for name, (_, shape) in record["shapes"].items() if 0 not in shape
+            }
+            as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in filled}
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                arrays = reader.restore(
+                    path / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy)
+                )
+        for name, (dtype, shape) in record["shapes"].items():
+            if 0 in shape:
+                arrays[name] = np.zeros(shape, jnp.dtype(dtype))
+        intact = record["step"] == step and record["sha256"] == digest(record, arrays)
+    except Exception as error:
+        # Damaged bytes surface as almost any error of Orbax, TensorStore, JSON or this function.
+        reason = str(error).partition("\n")[0][:200]
+        raise DamagedCheckpoint(f"{type(error).__name__}: {reason}") from error
+    if not intact:
+        raise DamagedCheckpoint("its checksum does not match its contents")
+    return arrays, record
+
+
+def read_newest(folder: Path, set_aside: Path | None = None) -> tuple[Arrays, Record] | None:
+    """The newest checkpoint that is intact; None if there are none at all.
+
+    Each damaged one on the way gives a warning and, where `set_aside` is given, is moved into
+    that folder, so that its step can be saved anew. Raises UserError, and moves nothing, if
+    all are damaged.
+    """
+    steps = checkpoint_steps(folder)
+    damaged: dict[int, str] = {}
+    for step in reversed(steps):
+        try:
+            found = read_checkpoint(folder, step)
+        except DamagedCheckpoint as damage:
+            damaged[step] = str(damage)
+            continue
+        for bad, reason in damaged.items():
+            moved = f", moved to {_move(folder / str(bad), set_aside)}" if set_aside else ""
+            warnings.warn(
+                f"The checkpoint of step {bad} in {folder} is damaged ({reason}){moved}; "
+                f"that of step {step} takes its place.",
+                stacklevel=2,
+            )
+        return found
+    if steps:
+        raise UserError(f"No checkpoint in {folder} can be read: start a new run.")
+    return None
+
+
+def _move(path: Path, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    count = sum(1 for _ in folder.iterdir())
+    return Path(shutil.move(path, folder / f"{path.name}-{count}"))
+
+
+def check_config(record: Record, config: Record, source: str) -> None:
+    """Raises UserError that shows the difference if a checkpoint was saved with another config."""
+    difference = config_difference(record["config"], config)
+    if difference:
+        raise UserError(
+            f"The config differs from that of the {source} ({difference}): "
+            "undo the change, or start a new run."
+        )
+
+
+def load_checkpoint(
+    run_folder: str | os.PathLike[str], step: int | None = None, *, like: State
+) -> tuple[State, int]:
+    """The state of a run and its step, for evaluation; the folder is left as it is.
+
+    step: one of the steps kept; None, the newest that is intact, with a warning for each
+    damaged one. like: a state of the same tree, or `jax.eval_shape(system.init, key)`.
+    Raises UserError if there is none, it is damaged, or it is of another model.
+    """
+    folder = Path(run_folder) / "checkpoints"
+    steps = checkpoint_steps(folder)
+    if not steps:
+        raise UserError(f"There are no checkpoints in {run_folder}: check the path of the run.")
+    if step is None:
+        found = read_newest(folder)
+        assert found is not None  # there are some, and read_newest raises if none is intact
+        arrays, record = found
+    elif step not in steps:
+        raise UserError(f"There is no checkpoint of step {step} in {run_folder}: it has {steps}.")
+    else:
+        try:
+            arrays, record = read_checkpoint(folder, step)
+        except DamagedCheckpoint as damage:
+            raise UserError(
+                f"The checkpoint of step {step} in {run_folder} is damaged ({damage}): "
+                f"choose another of {steps}."
+            ) from damage
+    source = f"checkpoint of step {record['step']} in {run_folder}"
+    return from_host(arrays, like, source), record["step"]
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Keeps Orbax's remarks on its own workings off the terminal; its errors are raised anyway."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

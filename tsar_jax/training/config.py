@@ -1,0 +1,135 @@
+"""Frozen dataclasses to JSON and back, every field checked; and what differs between two."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from tsar_jax.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """A dataclass of ints, floats, strings, bools, None, tuples and dataclasses, as JSON values."""
+    return {
+        field.name: _to_json(getattr(config, field.name)) for field in dataclasses.fields(config)
+    }
+
+
+def _to_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return config_to_json(value)
+    if isinstance(value, tuple | list):
+        return [_to_json(item) for item in value]
+    return value
+
+
+def config_from_json(cls: type[Config], stored: Any, where: str = "config.json") -> Config:
+    """The inverse of `config_to_json`.
+
+    Raises UserError for a field that is unknown, missing or of the wrong type; `where` says in
+    its sentence what was read.
+    """
+    return _dataclass_from_json(cls, stored, where, "")
+
+
+def _dataclass_from_json(cls: Any, stored: Any, where: str, prefix: str) -> Any:
+    if not isinstance(stored, Mapping):
+        name = prefix.rstrip(".") or "the config"
+        raise UserError(f"{where}: {name} must be an object of fields, but is {stored!r}.")
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    unknown = [name for name in stored if name not in names]
+    if unknown:
+        raise UserError(f"{where}: unknown field {prefix + unknown[0]!r}; remove it.")
+    missing = [name for name in names if name not in stored]
+    if missing:
+        raise UserError(f"{where}: field {prefix + missing[0]!r} is missing; add it.")
+    return cls(
+        **{name: _from_json(hints[name], stored[name], where, prefix + name) for name in names}
+    )
+
+
+def _from_json(hint: Any, value: Any, where: str, name: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    wrong = UserError(f"{where}: {name!r} must be {_type_name(hint)}, but is {value!r}.")
+    if origin is typing.Annotated:
+        return _from_json(arguments[0], value, where, name)
+    if hint is Any:
+        return value
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise wrong
+    if origin in (typing.Union, types.UnionType):
+        return _union_from_json(arguments, value, where, name, wrong)
+    if dataclasses.is_dataclass(hint):
+        return _dataclass_from_json(hint, value, where, name + ".")
+    if origin is tuple or hint is tuple:
+        return _tuple_from_json(arguments, value, where, name, wrong)
+    if hint in (None, type(None)):
+        matches = value is None
+    elif hint is float:
+        matches = isinstance(value, int | float) and not isinstance(value, bool)
+        value = float(value) if matches else value
+    else:
+        matches = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    if not matches:
+        raise wrong
+    return value
+
+
+def _union_from_json(
+    alternatives: tuple[Any, ...], value: Any, where: str, name: str, wrong: UserError
+) -> Any:
+    for alternative in alternatives:
+        try:
+            return _from_json(alternative, value, where, name)
+        except UserError:
+            continue
+    raise wrong
+
+
+def _tuple_from_json(
+    arguments: tuple[Any, ...], value: Any, where: str, name: str, wrong: UserError
+) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise wrong
+    if not arguments:
+        return tuple(value)
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(arguments) != len(value):
+        raise wrong
+    return tuple(
+        _from_json(hint, item, where, f"{name}[{index}]")
+        for index, (hint, item) in enumerate(zip(arguments, value, strict=True))
+    )
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def flatten_config(stored: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"loop": {"steps": 3}} to {"loop.steps": 3}."""
+    flat: dict[str, Any] = {}
+    for name, value in stored.items():
+        if isinstance(value, Mapping):
+            flat |= flatten_config(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def config_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two configs, as JSON: "lr: 0.1 -> 0.2, steps: 3 -> 4"; "" if nothing."""
+    olds, news = flatten_config(old), flatten_config(new)
+    absent = object()
+    return ", ".join(
+        f"{name}: {olds.get(name, 'absent')!r} -> {news.get(name, 'absent')!r}"
+        for name in {**olds, **news}
+        if repr(olds.get(name, absent)) != repr(news.get(name, absent))
+    )

@@ -1,0 +1,69 @@
+"""The compiled programs of a run: each is traced once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from tsar_jax.training.metrics import csv_columns
+from tsar_jax.training.system import State, System
+
+
+def strong_types(tree: Any) -> Any:
+    """The same arrays without weak types, which would make a second trace of the same program."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
+
+
+class Programs(NamedTuple):
+    """What a run compiles, each once.
+
+    init: (key) -> State
+    chunk: (state, data, root key, first step, number of steps) -> (State, {name: [chunk]}); the
+        state is donated; the entries past the number of steps mean nothing
+    evaluate: (state, data, key) -> Metrics
+    columns: the metrics' names, of a step's and of an evaluation's
+    """
+
+    init: Callable[..., Any]
+    chunk: jax.stages.Wrapped
+    evaluate: Callable[..., Any]
+    columns: list[str]
+
+
+def make_programs(system: System, data: Any, key: jax.Array, chunk: int) -> Programs:
+    """Traces the system's functions once and describes their metrics."""
+    step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
+    init = jax.jit(lambda key: strong_types(system.init(key)))
+    state = jax.eval_shape(init, key)
+    step_metrics = jax.eval_shape(step, state, data, key)[1]
+    eval_metrics = jax.eval_shape(evaluate, state, data, key)
+    _check_metrics(step_metrics, eval_metrics)
+
+    def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
+        def one_step(index: Any, carry: Any) -> Any:
+            state, buffers = carry
+            state, metrics = step(state, data, jax.random.fold_in(root, first + index))
+            buffers = {
+                name: buffer.at[index].set(metrics[name].astype(buffer.dtype))
+                for name, buffer in buffers.items()
+            }
+            return strong_types(state), buffers
+
+        buffers = {name: jnp.zeros(chunk, jnp.float32) for name in step_metrics}
+        # The number of steps is an argument of the program, not a part of it: chunks of every
+        # length run the very same instructions, so their lengths cannot change a bit of the state.
+        return lax.fori_loop(0, count, one_step, (state, buffers))
+
+    compiled = jax.jit(run_chunk, donate_argnums=0)
+    return Programs(init, compiled, evaluate, csv_columns([*step_metrics, *eval_metrics]))
+
+
+def _check_metrics(step_metrics: Any, eval_metrics: Any) -> None:
+    for metrics in (step_metrics, eval_metrics):
+        for name, value in metrics.items():
+            if value.shape:
+                raise ValueError(f"metric {name!r} must be a scalar, but has shape {value.shape}")
+    if "loss" not in step_metrics:
+        raise ValueError(f'the metrics of a step need a "loss", but are {sorted(step_metrics)}')
