@@ -1,1 +1,1 @@
-"""experiments."""
+"""Runnable scripts, one per verb: `tsar-jax list` names them."""

@@ -70,6 +70,42 @@ def parse(
     return config, Run(path, config, experiment, preset)
 
 
+def parse_for_run(
+    config_class: type[Config],
+    presets: Mapping[str, Preset[Config]],
+    *,
+    experiment: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> tuple[Config, Path, str]:
+    """Settings of an experiment that works on a finished run: config, run folder, preset's name.
+
+    --run FOLDER is required, --preset NAME is the first by default, and every field of the config
+    has a flag. Raises UserError for an unknown preset or a missing run folder.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run")
+    parser.add_argument("--preset", default=next(iter(presets)))
+    own, rest = parser.parse_known_args(argv)
+    if own.preset not in presets:
+        raise UserError(f"There is no preset {own.preset!r}: choose one of {', '.join(presets)}.")
+    text = "\n".join(
+        [
+            description.strip(),
+            "",
+            *_preset_lines(presets),
+            "",
+            "  --run FOLDER     the run to work on (required)",
+            f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
+        ]
+    )
+    config = _parse_config(config_class, presets[own.preset].config, rest, experiment, text)
+    if own.run is None:
+        raise UserError("No run is named: add --run FOLDER.")
+    return config, Path(own.run), own.preset
+
+
 def _own_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("preset", "run", "resume"):
@@ -78,14 +114,11 @@ def _own_parser() -> argparse.ArgumentParser:
 
 
 def _help_text(description: str, presets: Mapping[str, Preset[Any]]) -> str:
-    width = max(map(len, presets))
-    lines = [f"  {name:{width}}  {preset.description}" for name, preset in presets.items()]
     return "\n".join(
         [
             description.strip(),
             "",
-            "Presets:",
-            *lines,
+            *_preset_lines(presets),
             "",
             "Runs:",
             f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
@@ -95,6 +128,14 @@ def _help_text(description: str, presets: Mapping[str, Preset[Any]]) -> str:
             "Settings:",
         ]
     )
+
+
+def _preset_lines(presets: Mapping[str, Preset[Any]]) -> list[str]:
+    width = max(map(len, presets))
+    return [
+        "Presets:",
+        *(f"  {name:{width}}  {preset.description}" for name, preset in presets.items()),
+    ]
 
 
 def _parse_config(

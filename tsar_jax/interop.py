@@ -25,13 +25,13 @@ class Layout(NamedTuple):
 
 def _channels_last(x: Any, axis: int) -> Any:
     """Reorder a flattened (channel, 3, 3) axis into (3, 3, channel)."""
-    shape = x.shape[:axis] + (x.shape[axis] // 9, 9) + x.shape[axis + 1 :]
+    shape = (*x.shape[:axis], x.shape[axis] // 9, 9, *x.shape[axis + 1 :])
     return x.reshape(shape).swapaxes(axis, axis + 1).reshape(x.shape)
 
 
 def _channels_first(x: Any, axis: int) -> Any:
     """Reorder a flattened (3, 3, channel) axis into (channel, 3, 3)."""
-    shape = x.shape[:axis] + (9, x.shape[axis] // 9) + x.shape[axis + 1 :]
+    shape = (*x.shape[:axis], 9, x.shape[axis] // 9, *x.shape[axis + 1 :])
     return x.reshape(shape).swapaxes(axis, axis + 1).reshape(x.shape)
 
 

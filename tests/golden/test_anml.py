@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
+from tsar_jax.data.episodes import Episode
 from tsar_jax.evaluation.meta_test import learn_stream
 from tsar_jax.interop import from_release, release_names, to_release
-from tsar_jax.models import ANML, OML, Network
+from tsar_jax.models import ANML, OML, Network, frozen_levels, run_levels
 from tsar_jax.plasticity.masks import mask, partition
 from tsar_jax.systems.anml import inner_loop, meta_objective
-from tsar_jax.data.episodes import Episode
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent))
 TOLERANCE = {"float64": 2e-5, "float32": 2e-3}
@@ -143,7 +143,14 @@ def test_meta_test_learning(path: Path, precision: str) -> None:
     images, labels = channels_last(golden["images"]), jnp.asarray(golden["labels"])
 
     learned, losses = jax.jit(
-        lambda p: learn_stream(network, p, plastic, images, labels, rate=float(golden["lr"]))
+        lambda p: learn_stream(
+            network,
+            p,
+            plastic,
+            run_levels(network, p, images, 0, frozen_levels(network, plastic)),
+            labels,
+            rate=float(golden["lr"]),
+        )
     )(params)
     close(losses, golden["losses"], precision)
     ours = to_release(kind, learned)

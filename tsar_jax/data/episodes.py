@@ -60,8 +60,8 @@ def draw_episode(
     """One episode from images uint8 [classes, images_per_class, H, W].
 
     tasks classes, updates / tasks images of each, class after class; the query set is
-    `remember` images of all classes and the trajectory's images in another order
-    (Beaulieu et al. 2020, algorithm 1).
+    `remember` images of all classes, drawn independently, and the trajectory's images in
+    another order (Beaulieu et al. 2020, algorithm 1).
     """
     chex.assert_rank(images, 4)
     classes, per_class = images.shape[:2]
@@ -73,7 +73,7 @@ def draw_episode(
     )
     labels = jnp.repeat(chosen, each)
     trajectory = labels * per_class + instances.reshape(-1)
-    remembered = draw_without_replacement(remember_key, classes * per_class, remember)
+    remembered = jax.random.randint(remember_key, (remember,), 0, classes * per_class)
     query = jnp.concatenate([remembered, jax.random.permutation(order_key, trajectory)])
     flat = images.reshape(classes * per_class, *images.shape[2:])
     return Episode(flat[trajectory], labels, flat[query], query // per_class, chosen)

@@ -1,55 +1,172 @@
-"""Meta-test: learn unseen classes one image after another, then be tested on all of them."""
+"""Meta-test: learn unseen classes one image after another, then be tested on all of them.
 
-from typing import Any
+Beaulieu et al. (2020): a run draws classes, re-initialises the output layer, learns 15 images
+of each class in one pass, one image at a time, and is scored on those (train) and on the
+class's five others (test).
+"""
+
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import lax
 
+from tsar_jax.data.episodes import draw_stream, normalise_omniglot
 from tsar_jax.models import Network, frozen_levels
+from tsar_jax.models.networks import init_params, run_levels
+from tsar_jax.plasticity.losses import cross_entropy
 from tsar_jax.plasticity.masks import combine, partition
-from tsar_jax.systems.anml import cross_entropy, run_levels
 
 Params = Any
+Signals = Any
+
+
+class Protocol(NamedTuple):
+    """How one meta-test run goes.
+
+    classes: how many are drawn, among the first `population`. learn: images of a class that are
+    learned; the rest are held out. iid: learn them shuffled, not class after class. epochs:
+    passes over them. reset: begin with everything plastic re-initialised, not only the output
+    layer.
+    """
+
+    classes: int
+    population: int = 650
+    learn: int = 15
+    iid: bool = False
+    epochs: int = 1
+    reset: bool = False
 
 
 def learn_stream(
     network: Network,
     params: Params,
     plastic: Params,
-    images: jax.Array,
+    signals: Signals,
     labels: jax.Array,
     *,
     rate: jax.Array | float,
+    index: jax.Array | None = None,
 ) -> tuple[Params, jax.Array]:
-    """Learn images [T, H, W, C] by Adam, one at a time; parameters, and losses [T] before updates.
+    """Learn by Adam, one moment at a time; the parameters, and losses [T] before each update.
 
-    plastic: tree of booleans like params, what learns.
+    plastic: tree of booleans like params, what learns. signals: of the levels that do not learn,
+    one row per moment; or any rows, of which index [T] names one per moment. labels [T].
     """
     depth = frozen_levels(network, plastic)
-    signals = run_levels(network, params, images, 0, depth, 20)
     slow, frozen = partition(params, plastic)
-    learned, losses = learn_signals(network, slow, frozen, depth, signals, labels, rate)
-    return combine(learned, frozen), losses
-
-
-def learn_signals(network, slow, frozen, depth, signals, labels, rate):
     optimiser = optax.adam(rate)
+    rows = jnp.arange(labels.size) if index is None else index
 
-    def loss(learned, signal, label):
-        logits = network.apply(
-            {"params": combine(learned, frozen)},
-            jax.tree.map(lambda s: s[None], signal),
-            depth,
-            method="run",
-        )
+    def loss(learned: Params, signal: Signals, label: jax.Array) -> jax.Array:
+        logits = run_levels(network, combine(learned, frozen), signal, depth)
         return cross_entropy(logits, label[None])
 
-    def learn(carry, moment):
+    def learn(carry: tuple, moment: tuple[jax.Array, jax.Array]) -> tuple[tuple, jax.Array]:
         learned, state = carry
-        value, gradient = jax.value_and_grad(loss)(learned, *moment)
+        row, label = moment
+        signal = jax.tree.map(lambda s: s[row][None], signals)
+        value, gradient = jax.value_and_grad(loss)(learned, signal, label)
         updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(learned, updates), state), value
 
-    (learned, _), losses = lax.scan(learn, (slow, optimiser.init(slow)), (signals, labels))
-    return learned, losses
+    (learned, _), losses = lax.scan(learn, (slow, optimiser.init(slow)), (rows, labels))
+    return combine(learned, frozen), losses
+
+
+def frozen_signals(network: Network, params: Params, plastic: Params, images: jax.Array) -> Signals:
+    """Signals of the levels that do not learn, for images uint8 [classes, per_class, H, W].
+
+    Rows are classes * per_class, in that order.
+    """
+    depth = frozen_levels(network, plastic)
+
+    def signals_of_class(images: jax.Array) -> Signals:
+        return run_levels(network, params, normalise_omniglot(images), 0, depth)
+
+    signals = lax.map(signals_of_class, images)
+    return jax.tree.map(lambda s: s.reshape(-1, *s.shape[2:]), signals)
+
+
+def run_once(
+    network: Network,
+    params: Params,
+    plastic: Params,
+    signals: Signals,
+    protocol: Protocol,
+    per_class: int,
+    key: jax.Array,
+    rate: jax.Array,
+) -> dict[str, jax.Array]:
+    """One meta-test run on rows of `frozen_signals`: train and test accuracy.
+
+    Also `per_class` [classes], the test accuracy on each class in the order they were learned.
+    """
+    stream_key, reset_key = jax.random.split(key)
+    stream = draw_stream(
+        stream_key,
+        population=protocol.population,
+        classes=protocol.classes,
+        learn=protocol.learn,
+        per_class=per_class,
+        iid=protocol.iid,
+        epochs=protocol.epochs,
+    )
+    start = fresh_start(network, params, plastic, reset_key, everything=protocol.reset)
+    rows = stream.learn_index @ jnp.array([per_class, 1])
+    learned, _ = learn_stream(
+        network, start, plastic, signals, stream.learn_labels, rate=rate, index=rows
+    )
+    depth = frozen_levels(network, plastic)
+
+    def correct(index: jax.Array, labels: jax.Array) -> jax.Array:
+        rows = index @ jnp.array([per_class, 1])
+        chosen = jax.tree.map(lambda s: s[rows], signals)
+        logits = run_levels(network, learned, chosen, depth)
+        return logits.argmax(-1) == labels
+
+    held_out = correct(stream.test_index, stream.test_labels)
+    first_pass = slice(0, protocol.classes * protocol.learn)
+    return {
+        "train": correct(stream.learn_index[first_pass], stream.learn_labels[first_pass]).mean(),
+        "test": held_out.mean(),
+        "per_class": held_out.reshape(protocol.classes, -1).mean(1),
+    }
+
+
+def fresh_start(
+    network: Network, params: Params, plastic: Params, key: jax.Array, *, everything: bool
+) -> Params:
+    """Re-initialise the output layer, or everything plastic."""
+    fresh = init_params(network, key)
+    if everything:
+        return combine(partition(fresh, plastic)[0], partition(params, plastic)[1])
+    return {**params, "head": fresh["head"]}
+
+
+def bytes_per_run(params: Params, plastic: Params) -> int:
+    """Memory that one of several simultaneous runs takes: weights, moments and gradient."""
+    learned = partition(params, plastic)[0]
+    return 4 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learned))
+
+
+def run_many(
+    network: Network,
+    params: Params,
+    plastic: Params,
+    signals: Signals,
+    protocol: Protocol,
+    per_class: int,
+    keys: jax.Array,
+    rates: jax.Array,
+    *,
+    memory: int,
+) -> dict[str, jax.Array]:
+    """`run_once` for keys [n] and rates [n], as many at a time as fit into `memory` bytes."""
+    together = max(1, memory // bytes_per_run(params, plastic))
+
+    def one(key_and_rate: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
+        return run_once(network, params, plastic, signals, protocol, per_class, *key_and_rate)
+
+    return lax.map(one, (keys, rates), batch_size=min(together, rates.size))

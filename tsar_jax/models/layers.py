@@ -1,10 +1,15 @@
 """Convolution, per-image normalisation and pooling, each in the form its device runs fastest."""
 
+from collections.abc import Callable
+from typing import Any
+
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+Tree = Any
 
 NORM_EPSILON = 1e-5
 
@@ -12,11 +17,36 @@ NORM_EPSILON = 1e-5
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def conv3x3(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of number that is at most limit."""
+    return next(size for size in range(min(limit, number), 0, -1) if number % size == 0)
+
+
+def in_microbatches(
+    layer: Callable[[Tree, jax.Array], jax.Array], params: Tree, x: jax.Array, size: int
+) -> jax.Array:
+    """layer(params, x) over the leading axis of x, up to `size` rows at a time; 0: all at once.
+
+    The backward pass recomputes what a microbatch needs, so that intermediate arrays never
+    leave a CPU's cache. The microbatch is the largest divisor of the batch up to `size`.
+    """
+    rows = x.shape[0]
+    if size == 0 or rows <= size:
+        return layer(params, x)
+    chunk = largest_divisor(rows, size)
+    chunks = x.reshape(rows // chunk, chunk, *x.shape[1:])
+    outputs = lax.map(jax.checkpoint(lambda c: layer(params, c)), chunks)
+    return outputs.reshape(rows, *outputs.shape[2:])
+
+
+def conv3x3(
+    images: jax.Array, kernel: jax.Array, stride: int = 1, microbatch: int = 0
+) -> jax.Array:
     """3x3 convolution without padding. images [N, H, W, C], kernel [3, 3, C, D] -> [N, h, w, D].
 
     Images of one channel are grey: under a kernel of several input channels they stand for
-    that many equal channels, whose sum is one channel under the summed kernel.
+    that many equal channels, whose sum is one channel under the summed kernel. microbatch:
+    images at a time on a CPU (0: all), see `in_microbatches`.
     """
     chex.assert_rank([images, kernel], 4)
     if images.shape[-1] == 1:
@@ -25,7 +55,9 @@ def conv3x3(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     return lax.platform_dependent(
         images,
         kernel,
-        cpu=lambda x, k: _conv_as_product(x, k, stride),
+        cpu=lambda x, k: in_microbatches(
+            lambda k, x: _conv_as_product(x, k, stride), k, x, microbatch
+        ),
         default=lambda x, k: lax.conv_general_dilated(
             x, k, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         ),
@@ -63,47 +95,15 @@ def norm_per_image(x: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.Arr
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """2x2 max pool, stride 2, odd last rows and columns dropped. [N, H, W, C] -> [N, H/2, W/2, C]."""
-    return lax.platform_dependent(
-        x,
-        cpu=_pool_as_slices,
-        default=lambda x: nn.max_pool(x, (2, 2), (2, 2)),
-    )
+    """2x2 max pool, odd last rows and columns dropped. [N, H, W, C] -> [N, H // 2, W // 2, C].
 
-
-@jax.custom_vjp
-def _pool_as_slices(x: jax.Array) -> jax.Array:
-    """Max pool as four strided slices; its gradient goes to the first of equal maxima."""
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    a, b, c, d = (x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1))
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
-
-
-def _pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    pooled = _pool_as_slices(x)
-    return pooled, (x, pooled)
-
-
-def _pool_backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
-    x, pooled = residuals
+    Equal maxima share the gradient. As a reduction of reshaped cells its gradient is a few
+    elementwise passes; XLA's reduce_window, whose gradient is a scatter, is far slower on a CPU.
+    """
     n, rows, columns, channels = x.shape
     height, width = rows // 2, columns // 2
     cells = x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, channels)
-    taken = jnp.zeros(pooled.shape, bool)
-    parts = []
-    for i in (0, 1):
-        for j in (0, 1):
-            is_max = (cells[:, :, i, :, j] == pooled) & ~taken
-            taken = taken | is_max
-            parts.append(jnp.where(is_max, gradient, 0))
-    upper, lower = jnp.stack(parts[:2], 3), jnp.stack(parts[2:], 3)
-    spread = jnp.stack([upper, lower], 2).reshape(n, 2 * height, 2 * width, channels)
-    return (
-        jnp.pad(spread, ((0, 0), (0, rows - 2 * height), (0, columns - 2 * width), (0, 0))),
-    )
-
-
-_pool_as_slices.defvjp(_pool_forward, _pool_backward)
+    return cells.max((2, 4))
 
 
 class ConvBlock(nn.Module):
@@ -117,6 +117,7 @@ class ConvBlock(nn.Module):
     features: int
     pool: bool
     in_channels: int
+    microbatch: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -124,8 +125,24 @@ class ConvBlock(nn.Module):
         self.param("bias", nn.initializers.zeros, (self.features,))
         scale = self.param("scale", nn.initializers.ones, (self.features,))
         offset = self.param("offset", nn.initializers.zeros, (self.features,))
-        x = nn.relu(norm_per_image(conv3x3(x, kernel), scale, offset))
-        return max_pool_2x2(x) if self.pool else x
+
+        def rectify(norm: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+            x = nn.relu(norm_per_image(x, *norm))
+            return max_pool_2x2(x) if self.pool else x
+
+        def block(params: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
+            kernel, scale, offset = params
+            return rectify((scale, offset), conv3x3(x, kernel))
+
+        # On images the convolution is cheap and its output large: recompute all of the block.
+        if self.in_channels <= 3:
+            return lax.platform_dependent(
+                (kernel, scale, offset),
+                x,
+                cpu=lambda p, x: in_microbatches(block, p, x, self.microbatch),
+                default=block,
+            )
+        return rectify((scale, offset), conv3x3(x, kernel, microbatch=self.microbatch))
 
 
 class Conv(nn.Module):
@@ -133,19 +150,21 @@ class Conv(nn.Module):
 
     features: int
     in_channels: int
-    stride: int = 1
+    stride: int
+    microbatch: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", he_normal, (3, 3, self.in_channels, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return nn.relu(conv3x3(x, kernel, self.stride) + bias)
+        return nn.relu(conv3x3(x, kernel, self.stride, self.microbatch) + bias)
 
 
 class Trunk(nn.Module):
     """Three conv blocks, pooled after the first two: [N, 28, 28, C] -> [N, 3 * 3 * features]."""
 
     features: int
+    microbatch: int
     image_channels: int = 3
 
     @nn.compact
@@ -153,7 +172,9 @@ class Trunk(nn.Module):
         x = images
         in_channels = self.image_channels
         for index, pool in enumerate((True, True, False)):
-            x = ConvBlock(self.features, pool, in_channels, name=f"block_{index}")(x)
+            x = ConvBlock(self.features, pool, in_channels, self.microbatch, name=f"block_{index}")(
+                x
+            )
             in_channels = self.features
         return x.reshape(x.shape[0], -1)
 

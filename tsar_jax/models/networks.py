@@ -18,8 +18,12 @@ Signals = Any
 
 
 class Network(nn.Module):
-    """Images [N, 28, 28, 1 or 3] -> logits [N, classes], level after level."""
+    """Images [N, 28, 28, 1 or 3] -> logits [N, classes], level after level.
 
+    microbatch: images that a convolution takes at a time on a CPU (0: all).
+    """
+
+    microbatch: int = 4
     levels: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -44,7 +48,7 @@ class Ungated(Network):
     levels: ClassVar[tuple[str, ...]] = ("trunk", "head")
 
     def setup(self) -> None:
-        self.trunk = Trunk(self.channels)
+        self.trunk = Trunk(self.channels, self.microbatch)
         self.head = dense(self.classes)
 
     def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
@@ -57,9 +61,10 @@ class Neuromodulator(nn.Module):
 
     channels: int
     gated: int
+    microbatch: int
 
     def setup(self) -> None:
-        self.trunk = Trunk(self.channels)
+        self.trunk = Trunk(self.channels, self.microbatch)
         self.gate = dense(self.gated)
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -75,8 +80,8 @@ class ANML(Network):
     levels: ClassVar[tuple[str, ...]] = ("neuromodulator", "trunk", "head")
 
     def setup(self) -> None:
-        self.neuromodulator = Neuromodulator(self.gate_channels, 9 * self.channels)
-        self.trunk = Trunk(self.channels)
+        self.neuromodulator = Neuromodulator(self.gate_channels, 9 * self.channels, self.microbatch)
+        self.trunk = Trunk(self.channels, self.microbatch)
         self.head = dense(self.classes)
 
     def level(self, name: str, signals: Signals) -> Signals:
@@ -98,13 +103,14 @@ class Representation(nn.Module):
     """OML's six convolutions: [N, 28, 28, C] -> [N, 9 * channels]."""
 
     channels: int
+    microbatch: int
     strides: tuple[int, ...] = (1, 1, 1, 2, 1, 2)
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         x, in_channels = images, 3
         for index, stride in enumerate(self.strides):
-            x = Conv(self.channels, in_channels, stride, name=f"conv_{index}")(x)
+            x = Conv(self.channels, in_channels, stride, self.microbatch, name=f"conv_{index}")(x)
             in_channels = self.channels
         return x.reshape(x.shape[0], -1)
 
@@ -118,7 +124,7 @@ class OML(Network):
     levels: ClassVar[tuple[str, ...]] = ("representation", "hidden", "head")
 
     def setup(self) -> None:
-        self.representation = Representation(self.channels)
+        self.representation = Representation(self.channels, self.microbatch)
         self.hidden = dense(self.hidden_features)
         self.head = dense(self.classes)
 
@@ -147,3 +153,10 @@ def frozen_levels(network: Network, plastic: Params) -> int:
         if any(jax.tree.leaves(plastic[level])):
             return count
     return len(network.levels)
+
+
+def run_levels(
+    network: Network, params: Params, signals: Signals, first: int = 0, last: int | None = None
+) -> Signals:
+    """Levels first..last on rows of signals; images are the signals of level 0."""
+    return network.apply({"params": params}, signals, first, last, method="run")

@@ -3,7 +3,8 @@
 Beaulieu et al. (2020), arXiv 2002.09571; Javed and White (2019), arXiv 1905.12588.
 """
 
-from typing import Any
+import dataclasses
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,24 +12,19 @@ import optax
 from flax import struct
 from jax import lax
 
-from tsar_jax.data.episodes import Episode
-from tsar_jax.meta.gradient import in_microbatches
-from tsar_jax.models import Network, frozen_levels
+from tsar_jax.data.episodes import Episode, draw_episode, normalise_omniglot
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.meta_test import Protocol, frozen_signals, run_many
+from tsar_jax.meta.gradient import meta_gradient
+from tsar_jax.models import ANML, OML, Network, Ungated, frozen_levels, init_params, run_levels
 from tsar_jax.plasticity.lifetime import live, sgd_update
-from tsar_jax.plasticity.masks import combine, partition
+from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.masks import combine, mask, partition
+from tsar_jax.training.loop import LoopConfig
+from tsar_jax.training.system import System
 
 Params = Any
 Metrics = dict[str, jax.Array]
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean cross-entropy. logits [N, classes], labels [N]."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Share of labels that are the argmax of their logits [N, classes]."""
-    return (logits.argmax(-1) == labels).mean()
 
 
 def inner_loop(
@@ -41,7 +37,6 @@ def inner_loop(
     rate: float,
     first_order: bool,
     remat: bool = False,
-    microbatch: int = 4,
 ) -> Params:
     """Learn images [T, H, W, C] one after another by SGD; the fast weights that result.
 
@@ -49,40 +44,20 @@ def inner_loop(
     change meanwhile, so its signals are computed once, in batches.
     """
     depth = frozen_levels(network, plastic)
-    signals = run_levels(network, theta, images, 0, depth, microbatch)
+    signals = run_levels(network, theta, images, 0, depth)
     if first_order:
         signals = lax.stop_gradient(signals)
     slow, frozen = partition(theta, plastic)
 
     def loss(fast: Params, moment: tuple[Any, jax.Array]) -> jax.Array:
         signal, label = moment
-        logits = network.apply(
-            {"params": combine(fast, frozen)},
-            jax.tree.map(lambda s: s[None], signal),
-            depth,
-            method="run",
-        )
+        signal = jax.tree.map(lambda s: s[None], signal)
+        logits = run_levels(network, combine(fast, frozen), signal, depth)
         return cross_entropy(logits, label[None])
 
     update = sgd_update(loss, rate, first_order=first_order)
     fast = live(update, slow, (signals, labels), remat=remat)
     return combine(fast, frozen)
-
-
-def run_levels(
-    network: Network, params: Params, images: jax.Array, first: int, last: int, microbatch: int
-) -> Any:
-    """Signals of levels first..last for images [N, ...], `microbatch` at a time."""
-    if first == last:
-        return images
-    return lax.map(
-        lambda image: jax.tree.map(
-            lambda s: s[0],
-            network.apply({"params": params}, image[None], first, last, method="run"),
-        ),
-        images,
-        batch_size=microbatch,
-    )
 
 
 def meta_objective(
@@ -94,7 +69,6 @@ def meta_objective(
     rate: float,
     first_order: bool,
     remat: bool = False,
-    microbatch: int = 4,
 ) -> tuple[jax.Array, Metrics]:
     """Cross-entropy of the query set after the inner loop, and its accuracy.
 
@@ -109,17 +83,10 @@ def meta_objective(
         rate=rate,
         first_order=first_order,
         remat=remat,
-        microbatch=microbatch,
     )
-
-    def query_loss(params: Params, batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Metrics]:
-        images, labels = batch
-        logits = network.apply({"params": params}, images)
-        return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
-
-    return in_microbatches(query_loss, microbatch)(
-        fast, (episode.query_images, episode.query_labels)
-    )
+    logits = run_levels(network, fast, episode.query_images)
+    labels = episode.query_labels
+    return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
 
 
 def forget_classes(theta: Params, classes: jax.Array, key: jax.Array) -> Params:
@@ -137,3 +104,210 @@ class State:
 
     params: Params
     opt_state: optax.OptState
+
+
+PLASTIC = {"anml": ("trunk", "head"), "ungated": ("trunk", "head"), "oml": ("hidden", "head")}
+
+
+@dataclasses.dataclass(frozen=True)
+class AnmlConfig(LoopConfig):
+    """Meta-training on Omniglot."""
+
+    model: Literal["anml", "oml", "ungated"] = "anml"
+    """anml; oml; or ungated, which is ANML without its neuromodulatory network."""
+    channels: int = 256
+    """Channels of the prediction network's (or OML's) convolutions."""
+    gate_channels: int = 112
+    """Channels of ANML's neuromodulatory network."""
+    hidden_features: int = 1024
+    """Width of OML's hidden layer."""
+    outputs: int = 1000
+    """Output units, at least one per class."""
+    order: Literal["first", "second"] = "first"
+    """first: inner gradients are constants (the releases); second: through the inner loop."""
+    remat: bool = False
+    """Recompute the inner loop in the backward pass: memory grows with the root of its length."""
+    plastic: tuple[str, ...] = ()
+    """Parameters that learn in the inner loop, by name; none named: as published."""
+    train_classes: int = 963
+    """Background classes to meta-train on, the first ones."""
+    tasks: int = 1
+    """Classes of one trajectory."""
+    inner_updates: int = 20
+    """Length of a trajectory; an equal share of images of each of its classes."""
+    remember: int = 64
+    """Random images of all training classes in the query set, beside the trajectory's."""
+    episodes: int = 1
+    """Episodes averaged in one meta-step."""
+    inner_rate: float = 0.1
+    """Learning rate of the inner loop's SGD."""
+    meta_rate: float = 1e-3
+    """Learning rate of Adam across lifetimes."""
+    microbatch: int = 4
+    """Images that a convolution takes at a time on a CPU, to stay in its cache; 0: all."""
+    eval_classes: int = 50
+    """Unseen classes of the meta-test in training's evaluations (last layer learning)."""
+    eval_runs: int = 3
+    """Runs of that meta-test."""
+    eval_rates: tuple[float, ...] = (1e-3, 3e-3)
+    """Its learning rates; the best one's mean accuracy counts."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError for impossible values."""
+        super().__post_init__()
+        for name in (
+            "channels",
+            "gate_channels",
+            "hidden_features",
+            "outputs",
+            "tasks",
+            "inner_updates",
+            "episodes",
+            "microbatch",
+            "train_classes",
+            "eval_classes",
+            "eval_runs",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+        for name in ("inner_rate", "meta_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"{name} must be positive, but is {getattr(self, name)}.")
+        if self.remember < 0:
+            raise UserError(f"remember must be at least 0, but is {self.remember}.")
+        if not self.eval_rates or min(self.eval_rates) <= 0:
+            raise UserError(f"eval_rates must be positive rates, but is {self.eval_rates}.")
+        if self.inner_updates % self.tasks:
+            raise UserError(
+                f"inner_updates ({self.inner_updates}) must be a multiple of tasks "
+                f"({self.tasks}), so that each class gets an equal share."
+            )
+
+
+def check_data(config: AnmlConfig, data: dict[str, jax.Array]) -> None:
+    """Raises UserError where the data cannot serve the config."""
+    classes, per_class = data["background"].shape[:2]
+    for name, value, limit, what in (
+        ("train_classes", config.train_classes, classes, "background classes in the data"),
+        ("train_classes", config.train_classes, config.outputs, "outputs"),
+        ("tasks", config.tasks, config.train_classes, "training classes"),
+        (
+            "eval_classes",
+            config.eval_classes,
+            data["evaluation"].shape[0],
+            "evaluation classes in the data",
+        ),
+        ("eval_classes", config.eval_classes, config.outputs, "outputs"),
+        (
+            "inner_updates per task",
+            config.inner_updates // config.tasks,
+            per_class,
+            "images of a class",
+        ),
+        ("remember", config.remember, config.train_classes * per_class, "training images"),
+    ):
+        if value > limit:
+            raise UserError(f"{name} is {value}, but there are only {limit} {what}.")
+
+
+def make_network(config: AnmlConfig) -> Network:
+    """The network that a config describes."""
+    if config.model == "anml":
+        return ANML(config.microbatch, config.channels, config.gate_channels, config.outputs)
+    if config.model == "oml":
+        return OML(config.microbatch, config.channels, config.hidden_features, config.outputs)
+    return Ungated(config.microbatch, config.channels, config.outputs)
+
+
+def make_system(config: AnmlConfig) -> System:
+    """Meta-training as init, step and evaluate.
+
+    data: {"background", "evaluation"}, uint8 [classes, 20, 28, 28].
+    """
+    network = make_network(config)
+    optimiser = optax.adam(config.meta_rate)
+
+    def init(key: jax.Array) -> State:
+        params = init_params(network, key)
+        return State(params, optimiser.init(params))
+
+    def step(state: State, data: dict[str, jax.Array], key: jax.Array) -> tuple[State, Metrics]:
+        episode_key, forget_key, objective_key = jax.random.split(key, 3)
+        episodes = jax.vmap(lambda k: draw(config, data["background"], k))(
+            jax.random.split(episode_key, config.episodes)
+        )
+        theta = forget_classes(state.params, episodes.reset_classes.reshape(-1), forget_key)
+        plastic = mask(theta, config.plastic or PLASTIC[config.model])
+
+        def objective(theta: Params, episode: Episode, _: jax.Array) -> tuple[jax.Array, Metrics]:
+            return meta_objective(
+                network,
+                theta,
+                plastic,
+                episode,
+                rate=config.inner_rate,
+                first_order=config.order == "first",
+                remat=config.remat,
+            )
+
+        loss, metrics, gradient = meta_gradient(objective, theta, episodes, objective_key)
+        updates, opt_state = optimiser.update(gradient, state.opt_state)
+        state = State(optax.apply_updates(theta, updates), opt_state)
+        return state, {"loss": loss, **metrics}
+
+    def evaluate(state: State, data: dict[str, jax.Array], key: jax.Array) -> Metrics:
+        return evaluate_params(network, config, state.params, data, key)
+
+    return System(init, step, evaluate)
+
+
+def draw(config: AnmlConfig, background: jax.Array, key: jax.Array) -> Episode:
+    """An episode with its images normalised."""
+    episode = draw_episode(
+        key,
+        background[: config.train_classes],
+        tasks=config.tasks,
+        updates=config.inner_updates,
+        remember=config.remember,
+    )
+    return episode._replace(
+        trajectory_images=normalise_omniglot(episode.trajectory_images),
+        query_images=normalise_omniglot(episode.query_images),
+    )
+
+
+def evaluate_params(
+    network: Network,
+    config: AnmlConfig,
+    params: Params,
+    data: dict[str, jax.Array],
+    key: jax.Array,
+) -> Metrics:
+    """Accuracy of the slow weights on training classes, and a small meta-test on unseen ones.
+
+    The meta-test lets the output layer alone learn and takes the best of `eval_rates`.
+    """
+    sample_key, run_key = jax.random.split(key)
+    background = data["background"][: config.train_classes]
+    per_class = background.shape[1]
+    sample = jax.random.randint(sample_key, (400,), 0, config.train_classes * per_class)
+    images = normalise_omniglot(background.reshape(-1, *background.shape[2:])[sample])
+    logits = run_levels(network, params, images)
+    plastic = mask(params, ("head",))
+    unseen = data["evaluation"]
+    rates = jnp.repeat(jnp.array(config.eval_rates), config.eval_runs)
+    keys = jnp.tile(jax.random.split(run_key, config.eval_runs), len(config.eval_rates))
+    protocol = Protocol(config.eval_classes, population=min(650, unseen.shape[0]))
+    signals = frozen_signals(network, params, plastic, unseen)
+    result = run_many(
+        network, params, plastic, signals, protocol, per_class, keys, rates, memory=2**24
+    )
+    by_rate = {
+        name: result[name].reshape(len(config.eval_rates), -1).mean(1) for name in ("train", "test")
+    }
+    best = by_rate["test"].argmax()
+    return {
+        "accuracy": accuracy(logits, sample // per_class),
+        "meta_test_train": by_rate["train"][best],
+        "meta_test_test": by_rate["test"][best],
+    }

@@ -1,0 +1,75 @@
+"""Compare meta-tested runs: one table and figures over models, seeds pooled.
+
+Example, after anml_meta_test on each run:
+  tsar-jax run anml_compare --runs runs/anml-0 runs/anml-1 runs/oml-0 --out results/anml
+Runs of the same model are its seeds. Writes OUT/meta_test.json, OUT/table.md and OUT/figures.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from experiments.anml_meta_test import RANDOM, SCRATCH, TRAINED, write_and_show
+from tsar_jax import cli
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.protocol import Result
+from tsar_jax.evaluation.results import markdown, pool_seeds, read_results
+from tsar_jax.training.metrics import read_rows
+from tsar_jax.training.run import check_writable, write_atomically
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What to compare."""
+
+    runs: tuple[Path, ...]
+    """Folders of meta-tested runs."""
+    out: Path
+    """Folder to write to."""
+    name: str = "head"
+    """Which meta-test of each run: the NAME of its meta_test-NAME.json."""
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run anml_compare")
+    if not arguments.runs:
+        raise UserError("--runs names no run: name at least one meta-tested run's folder.")
+    check_writable(arguments.out)
+    found: dict[str, list[list[Result]]] = {}
+    curves: dict[str, list[list[tuple[int, float]]]] = {}
+    models: list[str] = []
+    for path in arguments.runs:
+        conditions, settings = read_results(path / f"meta_test-{arguments.name}.json")
+        model = str(settings["model"])
+        models.append(model)
+        for condition, rows in conditions.items():
+            label = model if condition == TRAINED else f"{model}, {condition}"
+            found.setdefault(label, []).append(rows)
+        curves.setdefault(model, []).append(
+            [
+                (int(row["step"]), float(row["meta_test_test"]))
+                for row in read_rows(path)
+                if row["split"] == "eval"
+            ]
+        )
+    seeds = max(models.count(model) for model in models)
+    order = sorted(found, key=lambda label: (RANDOM in label) + 2 * (SCRATCH in label))
+    pooled = {label: pool_seeds(found[label]) for label in order}
+    write_and_show(
+        arguments.out,
+        "meta_test",
+        pooled,
+        {"runs": [path.name for path in arguments.runs]},
+        f"meta-test, {seeds} seeds",
+        f"{seeds} seeds",
+    )
+    write_atomically(arguments.out / "table.md", markdown(pooled))
+    from tsar_jax.analysis.meta_test_figure import learning_figure
+
+    figures = learning_figure(curves, arguments.out / "figures" / "meta_training")
+    print(f"figure:  {figures[0]}")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,143 @@
+"""Meta-test a trained network: learn unseen characters one by one, then recognise them.
+
+Examples:
+  tsar-jax run anml_meta_test --run runs/NAME
+  tsar-jax run anml_meta_test --run runs/NAME --baselines        beside untrained networks
+  tsar-jax run anml_meta_test --run runs/NAME --plastic all      everything learns
+  tsar-jax run anml_meta_test --run runs/NAME --iid              the oracle
+  tsar-jax run anml_meta_test --run runs/NAME --preset paper     as published: 10 to 600 classes
+Prints a table and writes RUN/meta_test-NAME.json and RUN/figures/meta_test-NAME.png and .pdf.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.anml_meta_train import load_data
+from tsar_jax import cli
+from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result, meta_test
+from tsar_jax.evaluation.results import Conditions, results_to_json, table
+from tsar_jax.models import Network, init_params
+from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
+from tsar_jax.training.checkpoints import load_checkpoint
+from tsar_jax.training.config import config_to_json
+from tsar_jax.training.run import check_writable, load_config, write_atomically
+
+TRAINED, RANDOM, SCRATCH = "meta-trained", "random features", "from scratch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(MetaTestConfig):
+    """A meta-test of one run."""
+
+    step: int | None = None
+    """Checkpoint to test (default: the newest)."""
+    baselines: bool = False
+    """Also test the same network untrained: its last layer learning, and everything learning."""
+    name: str = ""
+    """Of the files written; default: what departs from the published condition."""
+
+
+PRESETS = {
+    "cpu": cli.Preset(Arguments(), "10, 50 and 100 classes, a grid of rates for narrow networks"),
+    "smoke": cli.Preset(
+        Arguments(classes=(3, 5), runs=2, rates=(1e-3, 1e-2), draws=1), "3 and 5 classes, 2 runs"
+    ),
+    "paper": cli.Preset(
+        Arguments(
+            classes=(10, 50, 75, 100, 200, 300, 400, 500, 600),
+            runs=50,
+            rates=PUBLISHED_RATES,
+            draws=10,
+        ),
+        "10 to 600 classes, 10 draws x 14 rates, 50 runs; a GPU is advisable",
+    ),
+}
+
+
+def load_trained(path: Path, step: int | None) -> tuple[AnmlConfig, Network, Any, int]:
+    """Config, network and parameters of a run's checkpoint, and its step."""
+    config = load_config(path, AnmlConfig)
+    like = jax.eval_shape(make_system(config).init, jax.random.key(0))
+    state, step = load_checkpoint(path, step, like=like)
+    return config, make_network(config), state.params, step
+
+
+def run_conditions(
+    network: Network, params: Any, images: jax.Array, config: MetaTestConfig, baselines: bool
+) -> dict[str, list[Result]]:
+    """The run's network, and beside it, if asked for, the two baselines, each announced."""
+    untrained = init_params(network, jax.random.fold_in(jax.random.key(config.seed), 1))
+    from_scratch = dataclasses.replace(config, plastic=("all",), reset=True)
+    conditions = {TRAINED: (params, config)}
+    if config.scratch:
+        conditions = {"untrained": (untrained, config)}
+    if baselines:
+        conditions |= {RANDOM: (untrained, config), SCRATCH: (untrained, from_scratch)}
+    results = {}
+    for name, (theta, settings) in conditions.items():
+
+        def report(row: Result, name: str = name) -> None:
+            accuracy = sum(row.test) / len(row.test)
+            print(
+                f"{name}, {row.classes} classes: test accuracy {accuracy:.3f} "
+                f"at learning rate {row.rate:g}",
+                flush=True,
+            )
+
+        results[name] = meta_test(network, theta, images, settings, report)
+    return results
+
+
+def default_name(config: MetaTestConfig) -> str:
+    """Names what departs from the published condition: "head", "all-iid", "head-scratch"."""
+    plastic = "+".join(config.plastic).replace("/", ".")
+    options = [name for name in ("iid", "reset", "scratch") if getattr(config, name)]
+    epochs = [f"{config.epochs}epochs"] if config.epochs > 1 else []
+    return "-".join([plastic, *options, *epochs])
+
+
+def write_and_show(
+    path: Path, name: str, conditions: Conditions, settings: dict[str, Any], title: str, band: str
+) -> None:
+    """Write JSON and figure below `path`; print the table and where they are."""
+    from rich.console import Console
+
+    from tsar_jax.analysis.meta_test_figure import meta_test_figure
+
+    write_atomically(path / f"{name}.json", results_to_json(conditions, settings))
+    figures = meta_test_figure(conditions, path / "figures" / name, band)
+    Console(width=120).print(table(conditions, title))
+    print(f"results: {path / name}.json")
+    print(f"figure:  {figures[0]}")
+
+
+def main() -> None:
+    arguments, path, preset = cli.parse_for_run(
+        Arguments, PRESETS, experiment="anml_meta_test", description=__doc__ or ""
+    )
+    config, network, params, step = load_trained(path, arguments.step)
+    check_writable(path)
+    images = load_data()["evaluation"]
+    conditions = run_conditions(network, params, images, arguments, arguments.baselines)
+    settings = {
+        "model": config.model,
+        "seed": config.seed,
+        "step": step,
+        "preset": preset,
+        "meta_test": config_to_json(arguments),
+    }
+    write_and_show(
+        path,
+        f"meta_test-{arguments.name or default_name(arguments)}",
+        conditions,
+        settings,
+        f"{config.model} after {step} meta-training steps: {arguments.runs} runs",
+        f"{arguments.runs} runs",
+    )
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

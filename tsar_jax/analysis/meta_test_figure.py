@@ -1,0 +1,80 @@
+"""Meta-test figures: accuracy against number of classes, and over meta-training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tsar_jax.analysis.style import GREY, PALETTE, save_figure, styled
+from tsar_jax.evaluation.protocol import mean_and_band
+from tsar_jax.evaluation.results import Conditions
+
+
+def meta_test_figure(conditions: Conditions, path: Path, band: str) -> list[Path]:
+    """Test and train accuracy against number of classes: mean, 95 % band, and chance.
+
+    path: without suffix. band: what the band is taken over, such as "10 runs". Returns the files.
+    """
+    with styled():
+        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, part, title in zip(
+            panels,
+            ("test", "train"),
+            ("held-out images (test)", "learned images (train)"),
+            strict=True,
+        ):
+            for (name, rows), colour in zip(conditions.items(), PALETTE, strict=False):
+                counts = [row.classes for row in rows]
+                pairs = np.array([mean_and_band(getattr(row, part)) for row in rows])
+                _line_with_band(axes, counts, pairs, colour, name)
+            counts = [row.classes for row in next(iter(conditions.values()))]
+            axes.plot(counts, [1 / c for c in counts], color=GREY, linestyle=":", label="chance")
+            axes.set(title=title, xlabel="classes learned one after another", ylim=(0, 1.02))
+            axes.set_xlim(left=0)
+            axes.grid(axis="y")
+        panels[0].set_ylabel("accuracy")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        figure.suptitle(f"Mean and 95 % confidence band over {band}", fontsize=9, color="0.35")
+        return save_figure(figure, path)
+
+
+def learning_figure(
+    curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]],
+    path: Path,
+) -> list[Path]:
+    """Meta-test accuracy over meta-training: per model, its seeds' curves of (step, accuracy).
+
+    path: without suffix. Returns the files.
+    """
+    with styled():
+        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for (name, seeds), colour in zip(curves.items(), PALETTE, strict=False):
+            steps = [step for step, _ in seeds[0]]
+            pairs = np.array([mean_and_band(v) for v in zip(*_values(seeds), strict=True)])
+            _line_with_band(axes, steps, pairs, colour, name)
+        axes.set(
+            xlabel="meta-training steps",
+            ylabel="test accuracy, unseen classes",
+            ylim=(0, 1.02),
+        )
+        axes.set_xlim(left=0)
+        axes.grid(axis="y")
+        axes.legend(loc="lower right")
+        return save_figure(figure, path)
+
+
+def _values(seeds: Sequence[Sequence[tuple[int, float]]]) -> list[list[float]]:
+    return [[value for _, value in seed] for seed in seeds]
+
+
+def _line_with_band(
+    axes: Any, x: Sequence[float], pairs: np.ndarray, colour: str, name: str
+) -> None:
+    mean, width = pairs[:, 0], pairs[:, 1]
+    axes.plot(x, mean, marker="o", markersize=3.5, color=colour, label=name)
+    axes.fill_between(x, mean - width, mean + width, color=colour, alpha=0.2, linewidth=0)

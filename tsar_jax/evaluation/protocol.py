@@ -1,0 +1,191 @@
+"""The published meta-test protocol: learning-rate search, fresh runs, a table of the results."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.meta_test import Protocol, frozen_signals, run_many
+from tsar_jax.models import Network
+from tsar_jax.plasticity.masks import mask
+
+PUBLISHED_RATES = (
+    *(1e-3, 6e-4, 4e-4, 3.5e-4, 3e-4, 2.5e-4, 2e-4),
+    *(1.5e-4, 1e-4, 9e-5, 8e-5, 6e-5, 3e-5, 1e-5),
+)
+
+# Bytes of simultaneous runs that a CPU's cache, or an accelerator's memory, holds comfortably.
+CPU_MEMORY = 2**24
+ACCELERATOR_MEMORY = 2**33
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaTestConfig:
+    """The meta-test. Raises UserError for impossible values."""
+
+    classes: tuple[int, ...] = (10, 50, 100)
+    """Numbers of unseen classes to learn, one row of the result each."""
+    runs: int = 10
+    """Fresh draws of classes at the chosen learning rate."""
+    rates: tuple[float, ...] = (1.6e-2, 8e-3, 4e-3, 2e-3, 1e-3, 5e-4)
+    """Learning rates of Adam to search."""
+    draws: int = 3
+    """Draws of classes in the search: best rate per draw, the mode wins (ties: the larger)."""
+    population: int = 650
+    """Classes are drawn among the first this many evaluation classes."""
+    learn: int = 15
+    """Images of a class that are learned; the others test."""
+    plastic: tuple[str, ...] = ("head",)
+    """What learns, by name (all: everything)."""
+    iid: bool = False
+    """Learn shuffled images instead of class after class: the oracle."""
+    reset: bool = False
+    """Begin with everything plastic re-initialised, not only the output layer."""
+    scratch: bool = False
+    """Test an untrained network in place of the meta-trained one."""
+    epochs: int = 1
+    """Passes over the images."""
+    memory: int = 0
+    """Bytes for simultaneous runs; 0: what suits the device."""
+    seed: int = 0
+    """Of the draws."""
+
+    def __post_init__(self) -> None:
+        for name in ("runs", "draws", "population", "learn", "epochs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+        if not self.classes or min(self.classes) < 1:
+            raise UserError(f"classes must be numbers of at least 1, but is {self.classes}.")
+        if not self.rates or min(self.rates) <= 0:
+            raise UserError(f"rates must be positive, but is {self.rates}.")
+        if not self.plastic:
+            raise UserError("plastic names nothing: name what learns, for example head.")
+        if self.memory < 0:
+            raise UserError(f"memory must be at least 0 bytes, but is {self.memory}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One row: accuracies of every run with `classes` classes at the rate that the search chose.
+
+    train, test: one accuracy per run. per_class: [runs][classes], test accuracy per class in the
+    order of learning.
+    """
+
+    classes: int
+    rate: float
+    train: list[float]
+    test: list[float]
+    per_class: list[list[float]]
+
+
+def check_classes(config: MetaTestConfig, available: int, per_class: int, outputs: int) -> None:
+    """Raises UserError where the data or the network cannot serve the config."""
+    population = min(config.population, available)
+    most = max(config.classes)
+    if most > population:
+        raise UserError(
+            f"classes asks for {most} classes, but there are only {population} to draw from: "
+            "ask for fewer."
+        )
+    if most > outputs:
+        raise UserError(
+            f"classes asks for {most} classes, but the network has {outputs} outputs: "
+            "ask for fewer."
+        )
+    if config.learn >= per_class:
+        raise UserError(
+            f"learn is {config.learn}, but a class has {per_class} images and one must be left "
+            f"to test: ask for at most {per_class - 1}."
+        )
+
+
+def best_rate(accuracy: np.ndarray, rates: Sequence[float]) -> float:
+    """The rate most often best; accuracy [draws, rates]. Ties go to the larger rate."""
+    order = np.argsort(rates)[::-1]
+    winners = np.asarray(rates)[order][accuracy[:, order].argmax(1)]
+    values, counts = np.unique(winners, return_counts=True)
+    return float(values[counts == counts.max()].max())
+
+
+def meta_test(
+    network: Network,
+    params: Any,
+    images: jax.Array,
+    config: MetaTestConfig,
+    report: Callable[[Result], None] = lambda result: None,
+) -> list[Result]:
+    """Search and fresh runs for each number of classes. images uint8 [classes, per_class, H, W].
+
+    `report` is called with each result as it is known. Raises UserError for a name in `plastic`
+    that no parameter has, or more classes than there are.
+    """
+    check_classes(config, images.shape[0], images.shape[1], params["head"]["bias"].size)
+    plastic = mask(params, config.plastic)
+    automatic = CPU_MEMORY if jax.default_backend() == "cpu" else ACCELERATOR_MEMORY
+    memory = config.memory or automatic
+    signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x))(params, images)
+    results = []
+    for number, classes in enumerate(config.classes):
+        protocol = Protocol(
+            classes=classes,
+            population=min(config.population, images.shape[0]),
+            learn=config.learn,
+            iid=config.iid,
+            epochs=config.epochs,
+            reset=config.reset,
+        )
+        run = jax.jit(
+            functools.partial(
+                run_many,
+                network,
+                plastic=plastic,
+                protocol=protocol,
+                per_class=images.shape[1],
+                memory=memory,
+            )
+        )
+        results.append(_search_and_run(run, params, signals, config, number, classes))
+        report(results[-1])
+    return results
+
+
+def _search_and_run(
+    run: Callable, params: Any, signals: Any, config: MetaTestConfig, number: int, classes: int
+) -> Result:
+    """Search for the rate, then run at it with keys that the search has not seen."""
+    root = jax.random.fold_in(jax.random.key(config.seed), number)
+    search_key, run_key = jax.random.split(root)
+    rates = jnp.array(config.rates, jnp.float32)
+    if len(config.rates) > 1:
+        keys = jnp.repeat(jax.random.split(search_key, config.draws), rates.size)
+        found = run(params, signals=signals, keys=keys, rates=jnp.tile(rates, config.draws))
+        accuracy = np.asarray(found["test"]).reshape(config.draws, rates.size)
+        rate = best_rate(accuracy, config.rates)
+    else:
+        rate = config.rates[0]
+    keys = jax.random.split(run_key, config.runs)
+    found = run(params, signals=signals, keys=keys, rates=jnp.full(config.runs, rate, jnp.float32))
+    return Result(
+        classes,
+        rate,
+        np.asarray(found["train"]).tolist(),
+        np.asarray(found["test"]).tolist(),
+        np.asarray(found["per_class"]).tolist(),
+    )
+
+
+def mean_and_band(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % confidence interval (Student's t); 0 for one value."""
+    from scipy.stats import t
+
+    count = len(values)
+    if count < 2:
+        return float(np.mean(values)), 0.0
+    error = float(np.std(values, ddof=1)) / count**0.5
+    return float(np.mean(values)), float(t.ppf(0.975, count - 1)) * error

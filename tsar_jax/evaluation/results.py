@@ -1,0 +1,104 @@
+"""Meta-test results as a file and as a table."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.protocol import Result, mean_and_band
+
+Conditions = Mapping[str, Sequence[Result]]
+"""Results by condition, such as "meta-trained" or "random features"."""
+
+
+def results_to_json(conditions: Conditions, settings: Mapping[str, Any]) -> str:
+    """The results with the settings they were made with."""
+    rows = {name: [dataclasses.asdict(r) for r in rs] for name, rs in conditions.items()}
+    return json.dumps({"settings": settings, "conditions": rows}, indent=1) + "\n"
+
+
+def read_results(path: Path) -> tuple[dict[str, list[Result]], dict[str, Any]]:
+    """Undo `results_to_json`: conditions and settings.
+
+    Raises UserError for a missing file or one of another form.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        conditions = {
+            str(name): [Result(**row) for row in rows]
+            for name, rows in stored["conditions"].items()
+        }
+        return conditions, dict(stored["settings"])
+    except FileNotFoundError:
+        raise UserError(f"There is no {path}: run anml_meta_test on that run first.") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path} does not hold meta-test results ({error}): run anml_meta_test again."
+        ) from None
+
+
+def pool_seeds(results: Sequence[Sequence[Result]]) -> list[Result]:
+    """One condition of several seeds: each seed's mean over runs counts as one run.
+
+    Rows are matched by number of classes; the rate is the median of the seeds' rates. Raises
+    UserError where the seeds were tested on different numbers of classes.
+    """
+    if len({tuple(row.classes for row in rows) for rows in results}) != 1:
+        raise UserError(
+            "The runs were meta-tested on different numbers of classes: "
+            "repeat anml_meta_test with the same --classes."
+        )
+    return [
+        Result(
+            rows[0].classes,
+            float(np.median([row.rate for row in rows])),
+            [float(np.mean(row.train)) for row in rows],
+            [float(np.mean(row.test)) for row in rows],
+            [values for row in rows for values in row.per_class],
+        )
+        for rows in zip(*results, strict=True)
+    ]
+
+
+def table(conditions: Conditions, title: str) -> Any:
+    """A rich table: test (and train) accuracy with 95 % band per condition and class count."""
+    from rich.table import Table
+
+    made = Table(title=title)
+    made.add_column("condition")
+    counts = [row.classes for row in next(iter(conditions.values()))]
+    for count in counts:
+        made.add_column(f"test, {count} classes", justify="right")
+    made.add_column("train", justify="right")
+    made.add_column("learning rates", justify="right")
+    for name, rows in conditions.items():
+        made.add_row(
+            name,
+            *(percent(row.test) for row in rows),
+            " ".join(f"{np.mean(row.train):.2f}" for row in rows),
+            " ".join(f"{row.rate:g}" for row in rows),
+        )
+    return made
+
+
+def percent(values: Sequence[float]) -> str:
+    """Mean accuracy and its 95 % band, such as `.612 ± .014`."""
+    mean, band = mean_and_band(values)
+    text = f"{mean:.3f}".lstrip("0")
+    return f"{text} ± {band:.3f}".replace("± 0", "± ") if band else text
+
+
+def markdown(conditions: Conditions) -> str:
+    """The table's test accuracies in Markdown."""
+    counts = [row.classes for row in next(iter(conditions.values()))]
+    lines = [
+        "| condition | " + " | ".join(f"{count} classes" for count in counts) + " |",
+        "|---|" + "---|" * len(counts),
+    ]
+    for name, rows in conditions.items():
+        lines.append(f"| {name} | " + " | ".join(percent(row.test) for row in rows) + " |")
+    return "\n".join(lines) + "\n"
