@@ -1,6 +1,5 @@
 """The numbers of the original ANML and OML releases (one meta-learning step, and meta-test)."""
 
-import os
 from pathlib import Path
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from golden import FOLDER, channels_last, close, files, jit, load, series
 
 from tsar_jax.data.episodes import Episode
 from tsar_jax.evaluation.meta_test import learn_stream
@@ -15,32 +15,6 @@ from tsar_jax.interop import from_release, release_names, to_release
 from tsar_jax.models import ANML, OML, Network, frozen_levels, run_levels
 from tsar_jax.plasticity.masks import mask, partition
 from tsar_jax.systems.anml import inner_loop, meta_objective
-
-FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent))
-TOLERANCE = {"float64": 2e-5, "float32": 2e-3}
-
-
-def files(*prefixes: str) -> list[Path]:
-    return sorted(path for prefix in prefixes for path in FOLDER.glob(f"{prefix}*.npz"))
-
-
-@pytest.fixture(params=["float64", "float32"])
-def precision(request):
-    with jax.enable_x64(request.param == "float64"):
-        yield request.param
-
-
-def load(path: Path, precision: str) -> dict:
-    def cast(array):
-        return array.astype(precision) if array.dtype.kind == "f" else array
-
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: cast(archive[name]) for name in archive.files}
-
-
-def series(golden: dict, prefix: str) -> dict[int, np.ndarray]:
-    names = [name for name in golden if name.startswith(prefix) and name[len(prefix) :].isdigit()]
-    return {int(name[len(prefix) :]): golden[name] for name in names}
 
 
 def network_of(kind: str, params) -> Network:
@@ -56,16 +30,6 @@ def network_of(kind: str, params) -> Network:
         hidden_features=params["hidden"]["bias"].size,
         classes=classes,
     )
-
-
-def close(ours, golden, precision: str, scale: float | None = None) -> None:
-    scale = max(1.0, float(np.abs(golden).max())) if scale is None else scale
-    error = np.abs(np.asarray(ours) - np.asarray(golden)).max()
-    assert error <= TOLERANCE[precision] * scale, f"off by {error:.2e} at scale {scale:.2e}"
-
-
-def channels_last(images: np.ndarray) -> jax.Array:
-    return jnp.asarray(images.transpose(0, 2, 3, 1))
 
 
 def setting(golden: dict, kind: str):
@@ -97,38 +61,48 @@ def test_meta_step(path: Path, precision: str) -> None:
         "first_order": str(golden["order"]) == "first_order",
     }
 
-    def logits(params):
-        return network.apply({"params": params}, queries)
+    optimiser = optax.adam(float(golden["meta_lr"]))
 
-    close(logits(params), golden["logits_before"], precision)
-    fast = jax.jit(lambda p: inner_loop(network, p, plastic, images, labels, **options))(params)
-    close(logits(fast), golden["logits_after_inner"], precision)
-    ours = to_release(kind, fast)
+    def lifetime(params, episode):
+        """The fast weights, and the query logits before and after."""
+        images, labels = episode.trajectory_images, episode.trajectory_labels
+        fast = inner_loop(network, params, plastic, images, labels, **options)
+        both = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, fast)
+        logits = jax.lax.map(lambda p: run_levels(network, p, episode.query_images), both)
+        return fast, logits
+
+    def steps(params, episode):
+        """Adam's meta-steps on the same episode: parameters, losses, metrics and gradients."""
+
+        def step(carry, _):
+            params, state = carry
+            (loss, metrics), gradient = jax.value_and_grad(
+                lambda p: meta_objective(network, p, plastic, episode, **options), has_aux=True
+            )(params)
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), (loss, metrics, gradient)
+
+        (params, _), history = jax.lax.scan(
+            step, (params, optimiser.init(params)), length=len(golden["meta_losses"])
+        )
+        return params, history
+
+    fast, (before, after) = jit(lifetime)(params, episode)
+    close(before, golden["logits_before"], precision)
+    close(after, golden["logits_after_inner"], precision)
+    ours = to_release(kind, jax.device_get(fast))
     for index, array in series(golden, "fast_").items():
         close(ours[index], array, precision)
 
-    optimiser = optax.adam(float(golden["meta_lr"]))
-    state = optimiser.init(params)
-
-    @jax.jit
-    def step(params, state):
-        (loss, metrics), gradient = jax.value_and_grad(
-            lambda p: meta_objective(network, p, plastic, episode, **options), has_aux=True
-        )(params)
-        updates, state = optimiser.update(gradient, state)
-        return optax.apply_updates(params, updates), state, loss, metrics, gradient
-
+    params, (losses, metrics, gradient) = jax.device_get(jit(steps)(params, episode))
+    close(losses, golden["meta_losses"], precision)
+    close(losses[0], golden["meta_loss"], precision)
+    close(metrics["accuracy"], golden["meta_accuracies"], precision)
     gradients = series(golden, "grad_")
     largest = max(float(np.abs(array).max()) for array in gradients.values())
-    for number, want in enumerate(golden["meta_losses"]):
-        params, state, loss, metrics, gradient = step(params, state)
-        close(loss, want, precision)
-        close(metrics["accuracy"], golden["meta_accuracies"][number], precision)
-        if number == 0:
-            close(loss, golden["meta_loss"], precision)
-            ours = to_release(kind, gradient)
-            for index, array in gradients.items():
-                close(ours[index], array, precision, largest)
+    ours = to_release(kind, jax.tree.map(lambda leaf: leaf[0], gradient))
+    for index, array in gradients.items():
+        close(ours[index], array, precision, largest)
     ours = to_release(kind, params)
     for index, array in series(golden, "after_").items():
         close(ours[index], array, precision)
@@ -142,20 +116,19 @@ def test_meta_test_learning(path: Path, precision: str) -> None:
     network, params, plastic = setting({**start, **golden}, kind)
     images, labels = channels_last(golden["images"]), jnp.asarray(golden["labels"])
 
-    learned, losses = jax.jit(
-        lambda p: learn_stream(
-            network,
-            p,
-            plastic,
-            run_levels(network, p, images, 0, frozen_levels(network, plastic)),
-            labels,
-            rate=float(golden["lr"]),
+    def learn(params, images):
+        depth = frozen_levels(network, plastic)
+        signals = run_levels(network, params, images, 0, depth)
+        learned, losses = learn_stream(
+            network, params, plastic, signals, labels, rate=float(golden["lr"])
         )
-    )(params)
+        return learned, losses, run_levels(network, learned, images)
+
+    learned, losses, logits = jax.device_get(jit(learn)(params, images))
     close(losses, golden["losses"], precision)
     ours = to_release(kind, learned)
     for index, array in series(golden, "after_").items():
         close(ours[index], array, precision)
-    close(network.apply({"params": learned}, images), golden["logits_after"], precision)
+    close(logits, golden["logits_after"], precision)
     frozen_before, frozen_after = partition(params, plastic)[1], partition(learned, plastic)[1]
     jax.tree.map(np.testing.assert_array_equal, frozen_before, frozen_after)

@@ -162,11 +162,31 @@ def run_many(
     rates: jax.Array,
     *,
     memory: int,
+    count: jax.Array | int | None = None,
 ) -> dict[str, jax.Array]:
-    """`run_once` for keys [n] and rates [n], as many at a time as fit into `memory` bytes."""
-    together = max(1, memory // bytes_per_run(params, plastic))
+    """`run_once` for keys [n] and rates [n], as many at a time as fit into `memory` bytes.
 
-    def one(key_and_rate: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
-        return run_once(network, params, plastic, signals, protocol, per_class, *key_and_rate)
+    count: only the first that many are run (the others' results are zero), so that searches and
+    runs of different numbers share one compiled program.
+    """
+    number = rates.size
+    together = min(number, max(1, memory // bytes_per_run(params, plastic)))
+    batches = -(-number // together)
+    padded = jnp.minimum(jnp.arange(batches * together), number - 1).reshape(batches, together)
 
-    return lax.map(one, (keys, rates), batch_size=min(together, rates.size))
+    def run_batch(batch: jax.Array) -> dict[str, jax.Array]:
+        index = padded[batch]
+        return jax.vmap(
+            lambda key, rate: run_once(
+                network, params, plastic, signals, protocol, per_class, key, rate
+            )
+        )(keys[index], rates[index])
+
+    def add_batch(batch: jax.Array, results: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return jax.tree.map(lambda all, one: all.at[batch].set(one), results, run_batch(batch))
+
+    shapes = jax.eval_shape(run_batch, jnp.int32(0))
+    empty = jax.tree.map(lambda s: jnp.zeros((batches, *s.shape), s.dtype), shapes)
+    needed = batches if count is None else -(-count // together)
+    results = lax.fori_loop(0, needed, add_batch, empty)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:number], results)

@@ -207,7 +207,7 @@ def check_data(config: AnmlConfig, data: dict[str, jax.Array]) -> None:
         ("remember", config.remember, config.train_classes * per_class, "training images"),
     ):
         if value > limit:
-            raise UserError(f"{name} is {value}, but there are only {limit} {what}.")
+            raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
 
 
 def make_network(config: AnmlConfig) -> Network:

@@ -1,0 +1,84 @@
+"""The results as tables on the terminal."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import Benchmark
+
+Row = dict[str, Any]
+
+
+def print_list(benchmarks: Iterable[Benchmark]) -> None:
+    """Names and what they measure."""
+    for benchmark in benchmarks:
+        remark = " (only where named)" if benchmark.optional else ""
+        print(f"{benchmark.name:26}{benchmark.description}{remark}")
+
+
+def print_results(results: Row) -> None:
+    """The machine in a line, then a table; what misses its target is marked with a "!"."""
+    print(machine_line(results["machine"]))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("benchmark", no_wrap=True)
+    for title in ("min", "median", "roofline", "ratio", "of medians", "memory", "compile"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in results["benchmarks"]:
+        table.add_row(*cells(row))
+    # A log file counts as 80 columns, which would cut the figures short.
+    Console(width=max(Console().width, 130)).print(table)
+
+
+def machine_line(machine: Row) -> str:
+    """ "CPU, 2 of 2 cores, cpu, JAX 0.6: 120 GFLOP/s, 14.2 GB/s"."""
+    if "error" in machine:
+        return f"machine: {machine['error']}"
+    return (
+        f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores, "
+        f"{machine['backend']}, JAX {machine['jax']}: "
+        f"{machine['flops_per_second'] / 1e9:.3g} GFLOP/s, "
+        f"{machine['bytes_per_second'] / 1e9:.3g} GB/s"
+    )
+
+
+def cells(row: Row) -> list[str]:
+    """A benchmark's line of the table."""
+    if "error" in row:
+        return [row["name"], row["error"]]
+    memory = row["device_peak_memory_bytes"] or row["peak_memory_bytes"]
+    return [
+        row["name"],
+        seconds(row["seconds_min"]),
+        seconds(row["seconds_median"]),
+        seconds(row["roofline_seconds"]),
+        against(row["ratio"], row["target"], ".2f"),
+        f"{row['ratio_median']:.2f}",
+        ""
+        if memory is None
+        else against(memory / 1e9, scaled(row["peak_memory_target"]), ".2f GB"),
+        against(row["compile_seconds"], row["compile_target"], ".1f s"),
+    ]
+
+
+def seconds(value: float) -> str:
+    """0.00123 -> "1.23 ms"."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3)):
+        if value * scale >= 1:
+            return f"{value * scale:.3g} {unit}"
+    return f"{value * 1e6:.3g} µs"
+
+
+def scaled(target: float | None) -> float | None:
+    """Bytes as gigabytes."""
+    return None if target is None else target / 1e9
+
+
+def against(value: float, target: float | None, form: str) -> str:
+    """ "1.42 (<= 1.3 !)": a value, its target if any, and whether it misses it."""
+    number, _, unit = form.partition(" ")
+    text = f"{value:{number}} {unit}".strip()
+    if target is None:
+        return text
+    return f"{text} (<= {target:g}{' !' if value > target else ''})"

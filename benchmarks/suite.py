@@ -1,0 +1,20 @@
+"""All benchmarks, in the order they are run."""
+
+from collections.abc import Sequence
+
+from benchmarks import anml
+from benchmarks.measure import Benchmark
+from tsar_jax.errors import UserError
+
+BENCHMARKS: tuple[Benchmark, ...] = (*anml.BENCHMARKS,)
+
+
+def choose(names: Sequence[str] | None) -> list[Benchmark]:
+    """The benchmarks of these names, or all but the optional ones. Raises UserError."""
+    if names is None:
+        return [benchmark for benchmark in BENCHMARKS if not benchmark.optional]
+    by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    for name in names:
+        if name not in by_name:
+            raise UserError(f"There is no benchmark {name!r}: choose from {', '.join(by_name)}.")
+    return [by_name[name] for name in names]

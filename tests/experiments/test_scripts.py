@@ -1,0 +1,135 @@
+"""The experiment scripts from their command lines: end to end at tiny widths, and bad input."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import anml_compare, anml_meta_test, anml_meta_train, quickstart
+from tsar_jax import cli
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.protocol import MetaTestConfig
+from tsar_jax.systems.anml import AnmlConfig
+
+TINY = AnmlConfig(
+    channels=4,
+    gate_channels=2,
+    outputs=20,
+    train_classes=8,
+    inner_updates=4,
+    remember=4,
+    steps=2,
+    chunk=2,
+    eval_classes=2,
+    eval_runs=1,
+    eval_rates=(1e-2,),
+)
+TEST = MetaTestConfig(classes=(2, 3), population=6, runs=2, rates=(1e-3, 1e-2), draws=2)
+
+
+@pytest.fixture(autouse=True)
+def few_classes(monkeypatch):
+    """A dozen classes of the real data: the scripts are tried here, not the characters."""
+    everything = anml_meta_train.load_data()
+    few = {name: images[:12] for name, images in everything.items()}
+    for script in (anml_meta_train, anml_meta_test, quickstart):
+        monkeypatch.setattr(script, "load_data", lambda: few)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def run(monkeypatch, script, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+    cli.run_main(script.main)
+
+
+def test_train_test_compare(monkeypatch, capsys, folder: Path) -> None:
+    presets = {"cpu": cli.Preset(TINY, "tiny")}
+    monkeypatch.setattr(anml_meta_train, "PRESETS", presets)
+    run(monkeypatch, anml_meta_train, "--run", folder / "a")
+    assert (folder / "a" / "metrics.csv").exists()
+
+    preset = cli.Preset(
+        anml_meta_test.Arguments(**{**vars(TEST), "classes": (2, 3)}),
+        "tiny",
+    )
+    monkeypatch.setattr(anml_meta_test, "PRESETS", {"cpu": preset})
+    run(monkeypatch, anml_meta_test, "--run", folder / "a", "--baselines")
+    stored = json.loads((folder / "a" / "meta_test-head.json").read_text())
+    assert list(stored["conditions"]) == ["meta-trained", "random features", "from scratch"]
+    assert (folder / "a" / "figures" / "meta_test-head.png").stat().st_size > 10_000
+
+    runs = [folder / "a", folder / "a"]
+    run(monkeypatch, anml_compare, "--runs", *runs, "--out", folder / "out")
+    table = (folder / "out" / "table.md").read_text()
+    assert table.count("\n") == 2 + 3
+    assert "| anml |" in table
+    assert (folder / "out" / "figures" / "meta_training.pdf").exists()
+    assert "anml, from scratch" in capsys.readouterr().out
+
+
+def test_quickstart_resumes_what_is_there(capsys, folder: Path) -> None:
+    quickstart.quickstart(folder / "quick", TINY, TEST)
+    first = capsys.readouterr().out
+    assert "Meta-trained / random features" in first
+    quickstart.quickstart(folder / "quick", TINY, TEST)
+    assert "Meta-trained / random features" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        (anml_meta_train, ["--preset", "huge"], ["'huge'", "cpu, smoke, paper"]),
+        (anml_meta_train, ["--steps", "-1"], ["steps", "-1"]),
+        (anml_meta_train, ["--train-classes", "13", "--run", "{}/b"], ["train_classes", "13"]),
+        (anml_meta_train, ["--resume", "{}/nowhere"], ["{}/nowhere"]),
+        (anml_meta_train, ["--run", "{}/file/run"], ["{}/file/run", "--run"]),
+        (anml_meta_train, ["--plastic", "trunck", "--run", "{}/c"], ["'trunck'", "trunk"]),
+        (anml_meta_test, [], ["--run"]),
+        (anml_meta_test, ["--run", "{}/nowhere"], ["{}/nowhere"]),
+        (anml_meta_test, ["--run", "{}/a", "--classes", "700"], ["700", "12"]),
+        (anml_meta_test, ["--run", "{}/a", "--step", "77"], ["77"]),
+        (anml_meta_test, ["--run", "{}/a", "--runs", "0"], ["runs", "0"]),
+        (anml_meta_test, ["--run", "{}/a", "--plastic", "hed"], ["'hed'", "head"]),
+        (anml_meta_test, ["--run", "{}/other"], ["{}/other"]),
+        (anml_compare, ["--runs", "{}/nowhere", "--out", "{}/out"], ["nowhere", "anml_meta_test"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    monkeypatch, capsys, folder: Path, script, arguments, words
+) -> None:
+    (folder / "file").write_text("")
+    if not (folder / "a" / "config.json").exists():
+        quickstart.quickstart(folder / "a", TINY, TEST)
+    other_model(folder)
+    with pytest.raises(SystemExit) as raised:
+        run(monkeypatch, script, *(argument.format(folder) for argument in arguments))
+    assert raised.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    for word in words:
+        assert word.format(folder) in message
+
+
+def other_model(folder: Path) -> None:
+    """A run whose config speaks of another model than its checkpoints hold."""
+    if (folder / "other").exists():
+        return
+    import shutil
+
+    shutil.copytree(folder / "a", folder / "other")
+    path = folder / "other" / "config.json"
+    stored = json.loads(path.read_text())
+    stored["config"]["model"] = "oml"
+    path.write_text(json.dumps(stored))
+
+
+def test_a_name_that_no_parameter_has_is_an_error_before_training(folder: Path) -> None:
+    with pytest.raises(UserError, match="trunck"):
+        quickstart.quickstart(
+            folder / "d", AnmlConfig(**{**vars(TINY), "plastic": ("trunck",)}), TEST
+        )
