@@ -104,6 +104,8 @@ def test_network_computes_what_the_release_does(kind):
     arrays = release(kind, seed=1)
     if kind == "oml":
         arrays = [array / 2 for array in arrays]
+        for index in (*range(1, 12, 2), 12, 13):  # so that no unit is dead
+            arrays[index] = np.abs(arrays[index])
     network = {
         "anml": ANML(channels=2, gate_channels=3, classes=4),
         "oml": OML(channels=2, hidden_features=3, classes=4),

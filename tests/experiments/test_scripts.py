@@ -25,7 +25,7 @@ TINY = AnmlConfig(
     eval_runs=1,
     eval_rates=(1e-2,),
 )
-TEST = MetaTestConfig(classes=(2, 3), population=6, runs=2, rates=(1e-3, 1e-2), draws=2)
+TEST = MetaTestConfig(classes=(3,), population=6, runs=2, rates=(1e-3, 1e-2), draws=2)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_train_test_compare(monkeypatch, capsys, folder: Path) -> None:
     assert (folder / "a" / "metrics.csv").exists()
 
     preset = cli.Preset(
-        anml_meta_test.Arguments(**{**vars(TEST), "classes": (2, 3)}),
+        anml_meta_test.Arguments(**vars(TEST)),
         "tiny",
     )
     monkeypatch.setattr(anml_meta_test, "PRESETS", {"cpu": preset})
@@ -88,7 +88,11 @@ def test_quickstart_resumes_what_is_there(capsys, folder: Path) -> None:
         (anml_meta_train, ["--train-classes", "13", "--run", "{}/b"], ["train_classes", "13"]),
         (anml_meta_train, ["--resume", "{}/nowhere"], ["{}/nowhere"]),
         (anml_meta_train, ["--run", "{}/file/run"], ["{}/file/run", "--run"]),
-        (anml_meta_train, ["--plastic", "trunck", "--run", "{}/c"], ["'trunck'", "trunk"]),
+        (
+            anml_meta_train,
+            ["--plastic", "trunck", "--train-classes", "12", "--run", "{}/c"],
+            ["'trunck'", "trunk"],
+        ),
         (anml_meta_test, [], ["--run"]),
         (anml_meta_test, ["--run", "{}/nowhere"], ["{}/nowhere"]),
         (anml_meta_test, ["--run", "{}/a", "--classes", "700"], ["700", "12"]),

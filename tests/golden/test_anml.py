@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden import FOLDER, channels_last, close, files, jit, load, series
+from golden import FOLDER, QUICK, QUICKEST, channels_last, close, files, load, series
 
 from tsar_jax.data.episodes import Episode
 from tsar_jax.evaluation.meta_test import learn_stream
@@ -15,6 +15,8 @@ from tsar_jax.interop import from_release, release_names, to_release
 from tsar_jax.models import ANML, OML, Network, frozen_levels, run_levels
 from tsar_jax.plasticity.masks import mask, partition
 from tsar_jax.systems.anml import inner_loop, meta_objective
+
+COMPILER_OPTIONS = {"anml": QUICK, "oml": QUICKEST}
 
 
 def network_of(kind: str, params) -> Network:
@@ -87,14 +89,18 @@ def test_meta_step(path: Path, precision: str) -> None:
         )
         return params, history
 
-    fast, (before, after) = jit(lifetime)(params, episode)
+    fast, (before, after) = jax.jit(lifetime, compiler_options=COMPILER_OPTIONS[kind])(
+        params, episode
+    )
     close(before, golden["logits_before"], precision)
     close(after, golden["logits_after_inner"], precision)
     ours = to_release(kind, jax.device_get(fast))
     for index, array in series(golden, "fast_").items():
         close(ours[index], array, precision)
 
-    params, (losses, metrics, gradient) = jax.device_get(jit(steps)(params, episode))
+    params, (losses, metrics, gradient) = jax.device_get(
+        jax.jit(steps, compiler_options=COMPILER_OPTIONS[kind])(params, episode)
+    )
     close(losses, golden["meta_losses"], precision)
     close(losses[0], golden["meta_loss"], precision)
     close(metrics["accuracy"], golden["meta_accuracies"], precision)
@@ -124,7 +130,9 @@ def test_meta_test_learning(path: Path, precision: str) -> None:
         )
         return learned, losses, run_levels(network, learned, images)
 
-    learned, losses, logits = jax.device_get(jit(learn)(params, images))
+    learned, losses, logits = jax.device_get(
+        jax.jit(learn, compiler_options=COMPILER_OPTIONS[kind])(params, images)
+    )
     close(losses, golden["losses"], precision)
     ours = to_release(kind, learned)
     for index, array in series(golden, "after_").items():
