@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden import FOLDER, QUICK, QUICKEST, channels_last, close, files, load, series
+from golden import FOLDER, QUICKEST, channels_last, close, files, load, series
 
 from tsar_jax.data.episodes import Episode
 from tsar_jax.evaluation.meta_test import learn_stream
@@ -16,7 +16,7 @@ from tsar_jax.models import ANML, OML, Network, frozen_levels, run_levels
 from tsar_jax.plasticity.masks import mask, partition
 from tsar_jax.systems.anml import inner_loop, meta_objective
 
-COMPILER_OPTIONS = {"anml": QUICK, "oml": QUICKEST}
+COMPILER_OPTIONS = QUICKEST
 
 
 def network_of(kind: str, params) -> Network:
@@ -89,9 +89,7 @@ def test_meta_step(path: Path, precision: str) -> None:
         )
         return params, history
 
-    fast, (before, after) = jax.jit(lifetime, compiler_options=COMPILER_OPTIONS[kind])(
-        params, episode
-    )
+    fast, (before, after) = jax.jit(lifetime, compiler_options=COMPILER_OPTIONS)(params, episode)
     close(before, golden["logits_before"], precision)
     close(after, golden["logits_after_inner"], precision)
     ours = to_release(kind, jax.device_get(fast))
@@ -99,7 +97,7 @@ def test_meta_step(path: Path, precision: str) -> None:
         close(ours[index], array, precision)
 
     params, (losses, metrics, gradient) = jax.device_get(
-        jax.jit(steps, compiler_options=COMPILER_OPTIONS[kind])(params, episode)
+        jax.jit(steps, compiler_options=COMPILER_OPTIONS)(params, episode)
     )
     close(losses, golden["meta_losses"], precision)
     close(losses[0], golden["meta_loss"], precision)
@@ -131,7 +129,7 @@ def test_meta_test_learning(path: Path, precision: str) -> None:
         return learned, losses, run_levels(network, learned, images)
 
     learned, losses, logits = jax.device_get(
-        jax.jit(learn, compiler_options=COMPILER_OPTIONS[kind])(params, images)
+        jax.jit(learn, compiler_options=COMPILER_OPTIONS)(params, images)
     )
     close(losses, golden["losses"], precision)
     ours = to_release(kind, learned)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from tsar_jax.analysis.style import GREY, PALETTE, save_figure, styled
 from tsar_jax.evaluation.protocol import mean_and_band
-from tsar_jax.evaluation.results import Conditions
+from tsar_jax.evaluation.results import Conditions, class_counts
 
 
 def meta_test_figure(conditions: Conditions, path: Path, band: str) -> list[Path]:
@@ -17,29 +17,42 @@ def meta_test_figure(conditions: Conditions, path: Path, band: str) -> list[Path
 
     path: without suffix. band: what the band is taken over, such as "10 runs". Returns the files.
     """
+    counts = class_counts(conditions)
+    draw = _lines if len(counts) > 1 else _bars
     with styled():
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, part, title in zip(
-            panels,
-            ("test", "train"),
-            ("held-out images (test)", "learned images (train)"),
-            strict=True,
-        ):
-            for (name, rows), colour in zip(conditions.items(), PALETTE, strict=False):
-                counts = [row.classes for row in rows]
-                pairs = np.array([mean_and_band(getattr(row, part)) for row in rows])
-                _line_with_band(axes, counts, pairs, colour, name)
-            counts = [row.classes for row in next(iter(conditions.values()))]
-            axes.plot(counts, [1 / c for c in counts], color=GREY, linestyle=":", label="chance")
-            axes.set(title=title, xlabel="classes learned one after another", ylim=(0, 1.02))
-            axes.set_xlim(left=0)
+        titles = {"test": "held-out images (test)", "train": "learned images (train)"}
+        for axes, (part, title) in zip(panels, titles.items(), strict=True):
+            draw(axes, conditions, part, counts)
+            axes.set(title=title, ylim=(0, 1.02))
             axes.grid(axis="y")
         panels[0].set_ylabel("accuracy")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         figure.suptitle(f"Mean and 95 % confidence band over {band}", fontsize=9, color="0.35")
         return save_figure(figure, path)
+
+
+def _lines(axes: Any, conditions: Conditions, part: str, counts: Sequence[int]) -> None:
+    for (name, rows), colour in zip(conditions.items(), PALETTE, strict=False):
+        pairs = np.array([mean_and_band(getattr(row, part)) for row in rows])
+        _line_with_band(axes, counts, pairs, colour, name)
+    axes.plot(counts, [1 / c for c in counts], color=GREY, linestyle=":", label="chance")
+    axes.set_xlabel("classes learned one after another")
+    axes.set_xlim(left=0)
+
+
+def _bars(axes: Any, conditions: Conditions, part: str, counts: Sequence[int]) -> None:
+    """One number of classes makes no line."""
+    for place, ((name, rows), colour) in enumerate(zip(conditions.items(), PALETTE, strict=False)):
+        mean, width = mean_and_band(getattr(rows[0], part))
+        error = min(width, mean), min(width, 1 - mean)
+        axes.bar(place, mean, color=colour, label=name)
+        axes.errorbar(place, mean, yerr=np.array(error)[:, None], color="black", capsize=3)
+    axes.axhline(1 / counts[0], color=GREY, linestyle=":", label="chance")
+    axes.set_xticks([])
+    axes.set_xlabel(f"{counts[0]} classes learned one after another")
 
 
 def learning_figure(

@@ -61,7 +61,7 @@ class MetaTestConfig:
                 raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}.")
         if not self.classes or min(self.classes) < 1:
             raise UserError(f"classes must be numbers of at least 1, but is {self.classes}.")
-        if not self.rates or min(self.rates) <= 0:
+        if not self.rates or not all(0 < rate < float("inf") for rate in self.rates):
             raise UserError(f"rates must be positive, but is {self.rates}.")
         if not self.plastic:
             raise UserError("plastic names nothing: name what learns, for example head.")

@@ -64,13 +64,24 @@ def pool_seeds(results: Sequence[Sequence[Result]]) -> list[Result]:
     ]
 
 
+def class_counts(conditions: Conditions) -> list[int]:
+    """The numbers of classes that every condition was tested on. UserError where they differ."""
+    counts = {tuple(row.classes for row in rows) for rows in conditions.values()}
+    if len(counts) != 1:
+        raise UserError(
+            "The conditions were meta-tested on different numbers of classes: "
+            "repeat anml_meta_test with the same --classes."
+        )
+    return list(counts.pop())
+
+
 def table(conditions: Conditions, title: str) -> Any:
     """A rich table: test (and train) accuracy with 95 % band per condition and class count."""
     from rich.table import Table
 
     made = Table(title=title)
     made.add_column("condition")
-    counts = [row.classes for row in next(iter(conditions.values()))]
+    counts = class_counts(conditions)
     for count in counts:
         made.add_column(f"test, {count} classes", justify="right")
     made.add_column("train", justify="right")
@@ -94,7 +105,7 @@ def percent(values: Sequence[float]) -> str:
 
 def markdown(conditions: Conditions) -> str:
     """The table's test accuracies in Markdown."""
-    counts = [row.classes for row in next(iter(conditions.values()))]
+    counts = class_counts(conditions)
     lines = [
         "| condition | " + " | ".join(f"{count} classes" for count in counts) + " |",
         "|---|" + "---|" * len(counts),

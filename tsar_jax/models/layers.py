@@ -94,16 +94,40 @@ def norm_per_image(x: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.Arr
     return centred * lax.rsqrt(variance + NORM_EPSILON) * scale + offset
 
 
+@jax.custom_vjp
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """2x2 max pool, odd last rows and columns dropped. [N, H, W, C] -> [N, H // 2, W // 2, C].
 
-    Equal maxima share the gradient. As a reduction of reshaped cells its gradient is a few
-    elementwise passes; XLA's reduce_window, whose gradient is a scatter, is far slower on a CPU.
+    The gradient goes to the first of equal maxima. It is found by comparing the four cells, not
+    by looking for the maximum among them: XLA may recompute them with other rounding, and then
+    none would be equal to it.
     """
+    a, b, c, d = _cells(x)
+    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+
+
+def _cells(x: jax.Array) -> list[jax.Array]:
+    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+
+
+def _pool_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return max_pool_2x2(x), x
+
+
+def _pool_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
     n, rows, columns, channels = x.shape
     height, width = rows // 2, columns // 2
-    cells = x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, channels)
-    return cells.max((2, 4))
+    a, b, c, d = _cells(x)
+    upper = jnp.maximum(a, b) >= jnp.maximum(c, d)
+    winner = jnp.where(upper, jnp.where(a >= b, 0, 1), jnp.where(c >= d, 2, 3))
+    cell = jnp.arange(4).reshape(1, 1, 2, 1, 2, 1)
+    spread = jnp.where(winner[:, :, None, :, None] == cell, gradient[:, :, None, :, None], 0)
+    spread = spread.reshape(n, 2 * height, 2 * width, channels)
+    return (jnp.pad(spread, ((0, 0), (0, rows - 2 * height), (0, columns - 2 * width), (0, 0))),)
+
+
+max_pool_2x2.defvjp(_pool_forward, _pool_backward)
 
 
 class ConvBlock(nn.Module):

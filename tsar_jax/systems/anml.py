@@ -90,11 +90,15 @@ def meta_objective(
 
 
 def forget_classes(theta: Params, classes: jax.Array, key: jax.Array) -> Params:
-    """Re-draw the output rows of some classes (He normal over the fan-in; bias untouched)."""
+    """Re-draw the output rows of some classes (He normal over the fan-in; bias untouched).
+
+    A row depends on the key and its class alone, so a class named twice is no ambiguity.
+    """
     kernel = theta["head"]["kernel"]
     scale = jnp.sqrt(2.0 / kernel.shape[0]).astype(kernel.dtype)
-    rows = scale * jax.random.normal(key, (kernel.shape[0], classes.size), kernel.dtype)
-    head = {**theta["head"], "kernel": kernel.at[:, classes].set(rows)}
+    keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(classes)
+    draw_row = jax.vmap(lambda k: jax.random.normal(k, kernel.shape[:1], kernel.dtype))
+    head = {**theta["head"], "kernel": kernel.at[:, classes].set(scale * draw_row(keys).T)}
     return {**theta, "head": head}
 
 
@@ -163,7 +167,6 @@ class AnmlConfig(LoopConfig):
             "tasks",
             "inner_updates",
             "episodes",
-            "microbatch",
             "train_classes",
             "eval_classes",
             "eval_runs",
@@ -173,9 +176,10 @@ class AnmlConfig(LoopConfig):
         for name in ("inner_rate", "meta_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be positive, but is {getattr(self, name)}.")
-        if self.remember < 0:
-            raise UserError(f"remember must be at least 0, but is {self.remember}.")
-        if not self.eval_rates or min(self.eval_rates) <= 0:
+        for name in ("remember", "microbatch"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
+        if not self.eval_rates or not all(0 < rate < float("inf") for rate in self.eval_rates):
             raise UserError(f"eval_rates must be positive rates, but is {self.eval_rates}.")
         if self.inner_updates % self.tasks:
             raise UserError(
@@ -184,27 +188,31 @@ class AnmlConfig(LoopConfig):
             )
 
 
+EVALUATION_POPULATION = 650
+"""Meta-tests draw their classes among this many of the evaluation classes, as the release does."""
+
+
 def check_data(config: AnmlConfig, data: dict[str, jax.Array]) -> None:
     """Raises UserError where the data cannot serve the config."""
     classes, per_class = data["background"].shape[:2]
+    unseen, unseen_per_class = data["evaluation"].shape[:2]
+    learned = Protocol(config.eval_classes).learn
+    if unseen_per_class <= learned:
+        raise UserError(
+            f"The evaluation classes have {unseen_per_class} images each, but a meta-test learns "
+            f"{learned} and needs others to test: use data with more."
+        )
+    drawn_from = min(EVALUATION_POPULATION, unseen)
+    each = config.inner_updates // config.tasks
+    images = config.train_classes * per_class
     for name, value, limit, what in (
         ("train_classes", config.train_classes, classes, "background classes in the data"),
         ("train_classes", config.train_classes, config.outputs, "outputs"),
         ("tasks", config.tasks, config.train_classes, "training classes"),
-        (
-            "eval_classes",
-            config.eval_classes,
-            data["evaluation"].shape[0],
-            "evaluation classes in the data",
-        ),
+        ("eval_classes", config.eval_classes, drawn_from, "evaluation classes to draw from"),
         ("eval_classes", config.eval_classes, config.outputs, "outputs"),
-        (
-            "inner_updates per task",
-            config.inner_updates // config.tasks,
-            per_class,
-            "images of a class",
-        ),
-        ("remember", config.remember, config.train_classes * per_class, "training images"),
+        ("inner_updates per task", each, per_class, "images of a class"),
+        ("remember", config.remember, images, "training images"),
     ):
         if value > limit:
             raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
@@ -297,10 +305,10 @@ def evaluate_params(
     unseen = data["evaluation"]
     rates = jnp.repeat(jnp.array(config.eval_rates), config.eval_runs)
     keys = jnp.tile(jax.random.split(run_key, config.eval_runs), len(config.eval_rates))
-    protocol = Protocol(config.eval_classes, population=min(650, unseen.shape[0]))
+    protocol = Protocol(config.eval_classes, population=min(EVALUATION_POPULATION, unseen.shape[0]))
     signals = frozen_signals(network, params, plastic, unseen)
     result = run_many(
-        network, params, plastic, signals, protocol, per_class, keys, rates, memory=2**24
+        network, params, plastic, signals, protocol, unseen.shape[1], keys, rates, memory=2**24
     )
     by_rate = {
         name: result[name].reshape(len(config.eval_rates), -1).mean(1) for name in ("train", "test")
