@@ -32,7 +32,7 @@ class MetaTestConfig:
     """Numbers of unseen classes to learn, one row of the result each."""
     runs: int = 5
     """Fresh draws of classes at the chosen learning rate."""
-    rates: tuple[float, ...] = (1.6e-2, 8e-3, 4e-3, 2e-3, 1e-3)
+    rates: tuple[float, ...] = (1.6e-2, 8e-3, 4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4)
     """Learning rates of Adam to search."""
     draws: int = 2
     """Draws of classes in the search: best rate per draw, the mode wins (ties: the larger)."""
