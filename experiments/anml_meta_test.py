@@ -122,6 +122,7 @@ def main() -> None:
     check_writable(path)
     images = load_data()["evaluation"]
     conditions = run_conditions(network, params, images, arguments, arguments.baselines)
+    trained = "untrained" if arguments.scratch else f"after {step} meta-training steps"
     settings = {
         "model": config.model,
         "seed": config.seed,
@@ -134,7 +135,7 @@ def main() -> None:
         f"meta_test-{arguments.name or default_name(arguments)}",
         conditions,
         settings,
-        f"{config.model} after {step} meta-training steps: {arguments.runs} runs",
+        f"{config.model} {trained}: {arguments.runs} runs",
         f"{arguments.runs} runs",
     )
 
