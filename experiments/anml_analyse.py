@@ -21,6 +21,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from experiments.anml_meta_train import load_state, read_run
 from tsar_jax import cli
 from tsar_jax.analysis import representation
 from tsar_jax.analysis.figures import gates_figure, space_title, spaces_figure
@@ -33,11 +34,9 @@ from tsar_jax.evaluation.meta_test import Protocol, run_many
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.anml import AnmlConfig, State, make_network, make_system
-from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.loop import make_keys
-from tsar_jax.training.run import check_writable, load_config, read_description, write_atomically
+from tsar_jax.training.run import check_writable, write_atomically
 
-EXPERIMENT = "anml_meta_train"
 LEARN = 15
 TITLES = {
     SPARSITY: "active units",
@@ -107,8 +106,7 @@ def main() -> None:
     evaluation = load("omniglot").splits["evaluation"]
     protocol = meta_test_protocol(settings, config, len(evaluation.names))
     system = make_system(config)
-    like = jax.eval_shape(system.init, jax.random.key(0))
-    state, step = load_checkpoint(settings.run, settings.step, like=like)
+    state, step = load_state(settings.run, config, settings.step)
     check_writable(settings.run / "figures")
     class_key, run_key = jax.random.split(jax.random.key(settings.seed))
     chosen = np.sort(draw_without_replacement(class_key, len(evaluation.names), settings.classes))
@@ -137,16 +135,6 @@ def main() -> None:
     console.print(make_table(report))
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
-
-
-def read_run(path: Path) -> AnmlConfig:
-    """The config of a run of anml_meta_train; UserError for any other folder."""
-    if not path.is_dir():
-        raise UserError(f"There is no run folder {path}: check the path given to --run.")
-    experiment = read_description(path).get("experiment")
-    if experiment != EXPERIMENT:
-        raise UserError(f"{path} is a run of {experiment!r}, not of {EXPERIMENT!r}.")
-    return load_config(path, AnmlConfig)
 
 
 def meta_test_protocol(settings: Settings, config: AnmlConfig, available: int) -> Protocol:

@@ -15,15 +15,14 @@ from typing import Any
 
 import jax
 
-from experiments.anml_meta_train import load_data
+from experiments.anml_meta_train import load_data, load_state, read_run
 from tsar_jax import cli
 from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result, meta_test
 from tsar_jax.evaluation.results import Conditions, results_to_json, table
 from tsar_jax.models import Network, init_params
-from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
-from tsar_jax.training.checkpoints import load_checkpoint
+from tsar_jax.systems.anml import AnmlConfig, make_network
 from tsar_jax.training.config import config_to_json
-from tsar_jax.training.run import check_writable, load_config, write_atomically
+from tsar_jax.training.run import check_writable, write_atomically
 
 TRAINED, RANDOM, SCRATCH = "meta-trained", "random features", "from scratch"
 
@@ -59,9 +58,8 @@ PRESETS = {
 
 def load_trained(path: Path, step: int | None) -> tuple[AnmlConfig, Network, Any, int]:
     """Config, network and parameters of a run's checkpoint, and its step."""
-    config = load_config(path, AnmlConfig)
-    like = jax.eval_shape(make_system(config).init, jax.random.key(0))
-    state, step = load_checkpoint(path, step, like=like)
+    config = read_run(path)
+    state, step = load_state(path, config, step)
     return config, make_network(config), state.params, step
 
 

@@ -22,6 +22,11 @@ Params = Any
 Signals = Any
 
 
+# Bytes of simultaneous runs that a CPU's cache, or an accelerator's memory, holds comfortably.
+CPU_MEMORY = 2**24
+ACCELERATOR_MEMORY = 2**33
+
+
 class Protocol(NamedTuple):
     """How one meta-test run goes.
 
@@ -149,6 +154,11 @@ def bytes_per_run(params: Params, plastic: Params) -> int:
     """Memory that one of several simultaneous runs takes: weights, moments and gradient."""
     learned = partition(params, plastic)[0]
     return 4 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learned))
+
+
+def automatic_memory() -> int:
+    """Bytes for simultaneous runs that suit the device."""
+    return CPU_MEMORY if jax.default_backend() == "cpu" else ACCELERATOR_MEMORY
 
 
 def run_many(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.meta_test import Protocol, frozen_signals, run_many
+from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
 
@@ -18,10 +18,6 @@ PUBLISHED_RATES = (
     *(1e-3, 6e-4, 4e-4, 3.5e-4, 3e-4, 2.5e-4, 2e-4),
     *(1.5e-4, 1e-4, 9e-5, 8e-5, 6e-5, 3e-5, 1e-5),
 )
-
-# Bytes of simultaneous runs that a CPU's cache, or an accelerator's memory, holds comfortably.
-CPU_MEMORY = 2**24
-ACCELERATOR_MEMORY = 2**33
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +123,6 @@ def meta_test(
     """
     check_classes(config, images.shape[0], images.shape[1], params["head"]["bias"].size)
     mask(params, config.plastic)
-    automatic = CPU_MEMORY if jax.default_backend() == "cpu" else ACCELERATOR_MEMORY
     signals = _signals(network, config.plastic, params, images)
     results = []
     for number, classes in enumerate(config.classes):
@@ -145,7 +140,7 @@ def meta_test(
             config.plastic,
             protocol,
             images.shape[1],
-            config.memory or automatic,
+            config.memory or automatic_memory(),
             params,
             signals,
         )

@@ -14,7 +14,7 @@ from jax import lax
 
 from tsar_jax.data.episodes import Episode, draw_episode, normalise_omniglot
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.meta_test import Protocol, frozen_signals, run_many
+from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.models import ANML, OML, Network, Ungated, frozen_levels, init_params, run_levels
 from tsar_jax.plasticity.lifetime import live, sgd_update
@@ -45,7 +45,7 @@ def inner_loop(
     """
     depth = frozen_levels(network, plastic)
     signals = run_levels(network, theta, images, 0, depth)
-    if first_order:
+    if first_order:  # no gradient reaches them: spare the backward pass a visit
         signals = lax.stop_gradient(signals)
     slow, frozen = partition(theta, plastic)
 
@@ -308,7 +308,15 @@ def evaluate_params(
     protocol = Protocol(config.eval_classes, population=min(EVALUATION_POPULATION, unseen.shape[0]))
     signals = frozen_signals(network, params, plastic, unseen)
     result = run_many(
-        network, params, plastic, signals, protocol, unseen.shape[1], keys, rates, memory=2**24
+        network,
+        params,
+        plastic,
+        signals,
+        protocol,
+        unseen.shape[1],
+        keys,
+        rates,
+        memory=automatic_memory(),
     )
     by_rate = {
         name: result[name].reshape(len(config.eval_rates), -1).mean(1) for name in ("train", "test")
