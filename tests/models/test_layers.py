@@ -14,6 +14,7 @@ from jax import lax
 from tsar_jax.models.layers import (
     ConvBlock,
     conv3x3,
+    image_block,
     in_microbatches,
     largest_divisor,
     max_pool_2x2,
@@ -155,3 +156,34 @@ def test_bias_before_the_norm_does_nothing_and_has_no_gradient(in_channels):
     assert all(np.abs(gradient[name]).max() > 0 for name in ("kernel", "scale", "offset"))
     moved, _ = value_and_gradient({**params, "bias": params["bias"] + 1000})
     np.testing.assert_array_equal(out, moved)
+
+
+@pytest.mark.parametrize("size", [(8, 8, 1), (9, 7, 3)])
+def test_image_block_is_the_plain_block_to_the_second_derivative(size):
+    images = normal(4, *size)
+    kernel, scale, offset = normal(3, 3, 3, 5, seed=1), normal(5, seed=2), normal(5, seed=3)
+    assert scale.min() < 0 < scale.max()  # pooling comes before the norm: mind the sign
+
+    def plain(images, kernel, scale, offset):
+        return max_pool_2x2(nn.relu(norm_per_image(conv3x3(images, kernel), scale, offset)))
+
+    def derivatives(block):
+        def value(*arguments):
+            return jnp.sin(block(*arguments)).sum()
+
+        def slope(*arguments):
+            return sum(jnp.square(g).sum() for g in jax.grad(value, (0, 1, 2, 3))(*arguments))
+
+        arguments = (images, kernel, scale, offset)
+        return (
+            block(*arguments),
+            jax.grad(value, (0, 1, 2, 3))(*arguments),
+            jax.grad(slope, (1, 2, 3))(*arguments),
+        )
+
+    ours, wanted = jax.jit(
+        lambda: (derivatives(functools.partial(image_block, microbatch=2)), derivatives(plain))
+    )()
+    assert ours[0].shape == (4, (size[0] - 2) // 2, (size[1] - 2) // 2, 5)
+    for our, want in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(our, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())

@@ -1,5 +1,6 @@
 """Convolution, per-image normalisation and pooling, each in the form its device runs fastest."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,18 +24,18 @@ def largest_divisor(number: int, limit: int) -> int:
 
 
 def in_microbatches(
-    layer: Callable[[Tree, jax.Array], jax.Array], params: Tree, x: jax.Array, size: int
+    layer: Callable[[Tree, Tree], jax.Array], params: Tree, x: Tree, size: int
 ) -> jax.Array:
-    """layer(params, x) over the leading axis of x, up to `size` rows at a time; 0: all at once.
+    """layer(params, x) over the leading axes of x, up to `size` rows at a time; 0: all at once.
 
     The backward pass recomputes what a microbatch needs, so that intermediate arrays never
     leave a CPU's cache. The microbatch is the largest divisor of the batch up to `size`.
     """
-    rows = x.shape[0]
+    rows = jax.tree.leaves(x)[0].shape[0]
     if size == 0 or rows <= size:
         return layer(params, x)
     chunk = largest_divisor(rows, size)
-    chunks = x.reshape(rows // chunk, chunk, *x.shape[1:])
+    chunks = jax.tree.map(lambda a: a.reshape(rows // chunk, chunk, *a.shape[1:]), x)
     outputs = lax.map(jax.checkpoint(lambda c: layer(params, c)), chunks)
     return outputs.reshape(rows, *outputs.shape[2:])
 
@@ -66,8 +67,13 @@ def conv3x3(
 
 def _conv_as_product(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """The same convolution as nine shifted slices times one matrix: XLA's CPU products are fast."""
+    return _patches(images, stride) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _patches(images: jax.Array, stride: int = 1) -> jax.Array:
+    """What a 3x3 kernel sees at each place: [N, H, W, C] -> [N, h, w, 9 C], row by row."""
     height, width = ((size - 3) // stride + 1 for size in images.shape[1:3])
-    patches = jnp.concatenate(
+    return jnp.concatenate(
         [
             images[
                 :,
@@ -79,7 +85,6 @@ def _conv_as_product(images: jax.Array, kernel: jax.Array, stride: int) -> jax.A
         ],
         axis=-1,
     )
-    return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def norm_per_image(x: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.Array:
@@ -102,13 +107,19 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     by looking for the maximum among them: XLA may recompute them with other rounding, and then
     none would be equal to it.
     """
-    a, b, c, d = _cells(x)
+    a, b, c, d = _corners(x)
     return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
-def _cells(x: jax.Array) -> list[jax.Array]:
+def _corners(x: jax.Array) -> list[jax.Array]:
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+
+
+def _winner(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
+    """Which of four is the largest, 0..3; the first of equals."""
+    upper = jnp.maximum(a, b) >= jnp.maximum(c, d)
+    return jnp.where(upper, jnp.where(a >= b, 0, 1), jnp.where(c >= d, 2, 3))
 
 
 def _pool_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -118,9 +129,7 @@ def _pool_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _pool_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
     n, rows, columns, channels = x.shape
     height, width = rows // 2, columns // 2
-    a, b, c, d = _cells(x)
-    upper = jnp.maximum(a, b) >= jnp.maximum(c, d)
-    winner = jnp.where(upper, jnp.where(a >= b, 0, 1), jnp.where(c >= d, 2, 3))
+    winner = _winner(*_corners(x))
     cell = jnp.arange(4).reshape(1, 1, 2, 1, 2, 1)
     spread = jnp.where(winner[:, :, None, :, None] == cell, gradient[:, :, None, :, None], 0)
     spread = spread.reshape(n, 2 * height, 2 * width, channels)
@@ -128,6 +137,76 @@ def _pool_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
 
 
 max_pool_2x2.defvjp(_pool_forward, _pool_backward)
+
+
+@jax.custom_vjp
+def _largest_product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """The largest of four products: x [.., 4, K], matrix [K, D] -> [.., D].
+
+    The gradient goes to the first of equal maxima, as in `max_pool_2x2`. Written out because
+    JAX's own gradient of a product transposes what belongs to the outputs, D wide, before it
+    multiplies; here K is the narrow side.
+    """
+    return (x @ matrix).max(-2)
+
+
+def _largest_forward(
+    x: jax.Array, matrix: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _largest_product(x, matrix), (x, matrix)
+
+
+def _largest_backward(
+    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, matrix = saved
+    products = x @ matrix
+    winner = _winner(*(products[..., cell, :] for cell in range(4)))
+    spread = jnp.where(winner[..., None, :] == jnp.arange(4)[:, None], gradient[..., None, :], 0)
+    places = tuple(range(x.ndim - 1))
+    return spread @ matrix.T, jnp.tensordot(x, spread, axes=(places, places))
+
+
+_largest_product.defvjp(_largest_forward, _largest_backward)
+
+
+def image_block(
+    images: jax.Array, kernel: jax.Array, scale: jax.Array, offset: jax.Array, microbatch: int
+) -> jax.Array:
+    """Convolution, per-image norm, ReLU and 2x2 max pool of images: `ConvBlock`'s first, on a CPU.
+
+    images [N, H, W, C], kernel [3, 3, 3 or C, D] -> [N, h // 2, w // 2, D]. With so few channels
+    the output is many times larger than the input, and passes over it would take most of the
+    time. So the norm's mean and variance come from the mean m and covariance S of the image's
+    patches, k . m and k' S k; and since the norm is monotone in each channel, pooling comes
+    first: then norm and ReLU see a quarter of the values.
+    """
+    if images.shape[-1] == 1:
+        kernel = kernel.sum(2, keepdims=True)
+    chex.assert_equal(images.shape[-1], kernel.shape[2])
+    patches = _patches(images)
+    n, height, width, taps = patches.shape
+    flat = patches.reshape(n, height * width, taps)
+    mean = flat.mean(1)
+    centred = flat - mean[:, None]
+    covariance = jnp.einsum("npa,npb->nab", centred, centred) / (height * width)
+    height, width = height // 2, width // 2
+    cells = patches[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, taps)
+    cells = cells.transpose(0, 1, 3, 2, 4, 5).reshape(n, height, width, 4, taps)
+
+    def block(params: Tree, x: Tree) -> jax.Array:
+        kernel, scale, offset = params
+        cells, mean, covariance = x
+        # A negative gain turns the largest into the smallest: give its sign to the kernel.
+        sign = jnp.where(scale < 0, -1, 1).astype(scale.dtype)
+        matrix = kernel.reshape(-1, kernel.shape[-1]) * sign
+        variance = jnp.einsum("ad,nab,bd->nd", matrix, covariance, matrix)
+        gain = (sign * scale) * lax.rsqrt(variance + NORM_EPSILON)
+        largest = _largest_product(cells, matrix)
+        shift = offset - (mean @ matrix) * gain
+        return nn.relu(largest * gain[:, None, None] + shift[:, None, None])
+
+    return in_microbatches(block, (kernel, scale, offset), (cells, mean, covariance), microbatch)
 
 
 class ConvBlock(nn.Module):
@@ -150,23 +229,21 @@ class ConvBlock(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (self.features,))
         offset = self.param("offset", nn.initializers.zeros, (self.features,))
 
-        def rectify(norm: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+        def block(x: jax.Array, kernel: jax.Array, *norm: jax.Array) -> jax.Array:
+            x = conv3x3(x, kernel, microbatch=self.microbatch)
             x = nn.relu(norm_per_image(x, *norm))
             return max_pool_2x2(x) if self.pool else x
 
-        def block(params: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
-            kernel, scale, offset = params
-            return rectify((scale, offset), conv3x3(x, kernel))
-
-        # On images the convolution is cheap and its output large: recompute all of the block.
-        if self.in_channels <= 3:
+        if self.pool and self.in_channels <= 3:
             return lax.platform_dependent(
-                (kernel, scale, offset),
                 x,
-                cpu=lambda p, x: in_microbatches(block, p, x, self.microbatch),
+                kernel,
+                scale,
+                offset,
+                cpu=functools.partial(image_block, microbatch=self.microbatch),
                 default=block,
             )
-        return rectify((scale, offset), conv3x3(x, kernel, microbatch=self.microbatch))
+        return block(x, kernel, scale, offset)
 
 
 class Conv(nn.Module):
