@@ -33,7 +33,8 @@ from tsar_jax.errors import UserError
 from tsar_jax.evaluation.meta_test import Protocol, run_many
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.anml import AnmlConfig, State, make_network, make_system
+from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic import State
 from tsar_jax.training.loop import make_keys
 from tsar_jax.training.run import check_writable, write_atomically
 

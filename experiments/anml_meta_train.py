@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from tsar_jax import cli
 from tsar_jax.data import load
 from tsar_jax.errors import UserError
-from tsar_jax.systems.anml import AnmlConfig, State, check_data, make_system
+from tsar_jax.systems.anml import AnmlConfig, make_system
+from tsar_jax.systems.episodic import State, check_data
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import load_config, read_description

@@ -5,6 +5,7 @@ images and flattened features channel first. Here convolutions are [3, 3, in, ou
 [in, out], and features flatten with the channel last.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,15 +13,22 @@ import jax
 import numpy as np
 
 from tsar_jax.errors import UserError
+from tsar_jax.models import ANML, OML, TSAR, Network, init_params
+from tsar_jax.models.layers import IMAGE_CHANNELS
 
 Params = Any
 
 
 class Layout(NamedTuple):
-    """A pair of inverse maps between a release's array and ours."""
+    """A pair of inverse maps between a release's array and ours.
 
+    rank: of both. flat_axes: of the release's array, those that flatten (channel, 3, 3).
+    """
+
+    rank: int
     from_release: Callable[[Any], Any]
     to_release: Callable[[Any], Any]
+    flat_axes: tuple[int, ...] = ()
 
 
 def _channels_last(x: Any, axis: int) -> Any:
@@ -35,15 +43,50 @@ def _channels_first(x: Any, axis: int) -> Any:
     return x.reshape(shape).swapaxes(axis, axis + 1).reshape(x.shape)
 
 
-VECTOR = Layout(lambda x: x, lambda x: x)
-FLAT_VECTOR = Layout(lambda x: _channels_last(x, 0), lambda x: _channels_first(x, 0))
-CONV = Layout(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
-DENSE = Layout(lambda x: x.T, lambda x: x.T)
-DENSE_FROM_FLAT = Layout(lambda x: _channels_last(x.T, 0), lambda x: _channels_first(x, 0).T)
+VECTOR = Layout(1, lambda x: x, lambda x: x)
+FLAT_VECTOR = Layout(1, lambda x: _channels_last(x, 0), lambda x: _channels_first(x, 0), (0,))
+CONV = Layout(4, lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
+DENSE = Layout(2, lambda x: x.T, lambda x: x.T)
+DENSE_FROM_FLAT = Layout(
+    2, lambda x: _channels_last(x.T, 0), lambda x: _channels_first(x, 0).T, (1,)
+)
 DENSE_FLAT_TO_FLAT = Layout(
+    2,
     lambda x: _channels_last(_channels_last(x.T, 0), 1),
     lambda x: _channels_first(_channels_first(x, 1), 0).T,
+    (0, 1),
 )
+
+
+def _regulation(taps: int, inputs: int | None = None) -> tuple[Layout, Layout]:
+    """Layouts of the weights and bias of a head that regulates a kernel.
+
+    The head's outputs are the kernel's weights, flattened as [out, in, taps]; here they are
+    [taps, in, out]. inputs: the kernel's in; None: as many as out.
+    """
+
+    def sizes(count: int) -> tuple[int, int]:
+        each = inputs or math.isqrt(count // taps)
+        return count // (each * taps), each
+
+    def ours(x: Any) -> Any:
+        out, each = sizes(x.shape[-1])
+        kernels = x.reshape(*x.shape[:-1], out, each, taps)
+        return kernels.swapaxes(-1, -3).reshape(x.shape)
+
+    def theirs(x: Any) -> Any:
+        out, each = sizes(x.shape[-1])
+        kernels = x.reshape(*x.shape[:-1], taps, each, out)
+        return kernels.swapaxes(-1, -3).reshape(x.shape)
+
+    weights = Layout(
+        2,
+        lambda x: ours(_channels_last(x.T, 0)),
+        lambda x: _channels_first(theirs(x), 0).T,
+        (1,),
+    )
+    return weights, Layout(1, ours, theirs)
+
 
 Entry = tuple[str, Layout]
 
@@ -65,14 +108,17 @@ def _dense(prefix: str, layout: Layout, bias: Layout = VECTOR) -> list[Entry]:
     return [(f"{prefix}/kernel", layout), (f"{prefix}/bias", bias)]
 
 
-RELEASES: dict[str, list[Entry]] = {
-    "anml": [
+def _anml() -> list[Entry]:
+    return [
         *_trunk("neuromodulator/trunk"),
         *_dense("neuromodulator/gate", DENSE_FLAT_TO_FLAT, FLAT_VECTOR),
         *_trunk("trunk"),
         *_dense("head", DENSE_FROM_FLAT),
-    ],
-    "oml": [
+    ]
+
+
+def _oml() -> list[Entry]:
+    return [
         *(
             (f"representation/conv_{index}/{leaf}", layout)
             for index in range(6)
@@ -80,13 +126,28 @@ RELEASES: dict[str, list[Entry]] = {
         ),
         *_dense("hidden", DENSE_FROM_FLAT),
         *_dense("head", DENSE),
-    ],
-}
+    ]
+
+
+def _tsar(channels: int) -> list[Entry]:
+    """channels: of the classifier, which the layout of the output layer's regulation needs."""
+    return [
+        *_trunk("encoder"),
+        *_dense("regulator/block_0", *_regulation(9, IMAGE_CHANNELS)),
+        *_dense("regulator/block_1", *_regulation(9)),
+        *_dense("regulator/block_2", *_regulation(9)),
+        *_dense("regulator/head", *_regulation(1, channels)),
+        *_trunk("trunk"),
+        *_dense("head", DENSE),
+    ]
+
+
+KINDS = ("anml", "oml", "tsar")
 
 
 def release_names(kind: str) -> list[str]:
     """Our names of a release's arrays, in the release's order. Raises UserError: unknown kind."""
-    return [name for name, _ in _entries(kind)]
+    return [name for name, _ in _entries(kind, 1)]
 
 
 def from_release(kind: str, arrays: Sequence[np.ndarray]) -> Params:
@@ -94,7 +155,8 @@ def from_release(kind: str, arrays: Sequence[np.ndarray]) -> Params:
 
     Raises UserError where the count is wrong or an array cannot belong to such a network.
     """
-    entries = _entries(kind)
+    shape = np.shape(arrays[-2]) if len(arrays) > 1 else ()
+    entries = _entries(kind, shape[1] if len(shape) == 2 else 1)
     if len(arrays) != len(entries):
         raise UserError(
             f"A release of kind {kind!r} has {len(entries)} arrays, not {len(arrays)}: "
@@ -102,12 +164,11 @@ def from_release(kind: str, arrays: Sequence[np.ndarray]) -> Params:
         )
     params: dict = {}
     for index, ((name, layout), array) in enumerate(zip(entries, arrays, strict=True)):
-        _check_rank(kind, index, name, layout, np.shape(array))
         *folders, leaf = name.split("/")
         node = params
         for folder in folders:
             node = node.setdefault(folder, {})
-        node[leaf] = layout.from_release(array)
+        node[leaf] = _read(kind, index, name, layout, array)
     _check_network(kind, params)
     return params
 
@@ -117,60 +178,70 @@ def to_release(kind: str, params: Params) -> list[np.ndarray]:
 
     Raises UserError where params lacks an array of that kind of network.
     """
-    arrays = []
-    for name, layout in _entries(kind):
-        node = params
-        for part in name.split("/"):
-            if part not in node:
-                raise UserError(f"These parameters have no {name}: they are not of kind {kind!r}.")
-            node = node[part]
-        arrays.append(layout.to_release(node))
-    return arrays
+    leaves = [_leaf(kind, params, name) for name in release_names(kind)]
+    layouts = [layout for _, layout in _entries(kind, leaves[-2].shape[0])]
+    return [layout.to_release(leaf) for layout, leaf in zip(layouts, leaves, strict=True)]
 
 
-def _entries(kind: str) -> list[Entry]:
-    if kind not in RELEASES:
-        raise UserError(f"Unknown kind of release {kind!r}: choose from {', '.join(RELEASES)}.")
-    return RELEASES[kind]
+def _leaf(kind: str, params: Params, name: str) -> Any:
+    for part in name.split("/"):
+        if part not in params:
+            raise UserError(f"These parameters have no {name}: they are not of kind {kind!r}.")
+        params = params[part]
+    return params
 
 
-def _check_rank(kind: str, index: int, name: str, layout: Layout, shape: tuple) -> None:
-    rank = 4 if layout is CONV else 1 if layout in (VECTOR, FLAT_VECTOR) else 2
-    flat_axes = {DENSE_FROM_FLAT: (1,), DENSE_FLAT_TO_FLAT: (0, 1), FLAT_VECTOR: (0,)}
-    wrong = len(shape) != rank or (rank == 4 and shape[2:] != (3, 3))
-    if wrong or any(shape[axis] % 9 for axis in flat_axes.get(layout, ())):
-        want = {1: "[n]", 2: "[out, in]", 4: "[out, in, 3, 3]"}[rank]
-        if layout in flat_axes:
-            want += ", flattened axes a multiple of 9"
-        raise UserError(
-            f"Array {index} of kind {kind!r} ({name}) has shape {list(shape)}, expected {want}: "
-            "check the order of the arrays."
-        )
-
-
-def _check_network(kind: str, params: Params) -> None:
-    """Compare every shape with those of the network that the arrays' widths describe."""
-    from tsar_jax.models import ANML, OML, init_params
-
-    network: ANML | OML
-    classes = params["head"]["bias"].size
+def _entries(kind: str, inputs: int) -> list[Entry]:
+    """A release's arrays in order. inputs: of the output layer, always the last but one array."""
     if kind == "anml":
-        network = ANML(
-            channels=params["trunk"]["block_0"]["bias"].size,
-            gate_channels=params["neuromodulator"]["trunk"]["block_0"]["bias"].size,
-            classes=classes,
-        )
-    else:
-        network = OML(
+        return _anml()
+    if kind == "oml":
+        return _oml()
+    if kind == "tsar":
+        return _tsar(inputs)
+    raise UserError(f"Unknown kind of release {kind!r}: choose from {', '.join(KINDS)}.")
+
+
+def _read(kind: str, index: int, name: str, layout: Layout, array: np.ndarray) -> Any:
+    shape = np.shape(array)
+    wrong = len(shape) != layout.rank or (layout.rank == 4 and shape[2:] != (3, 3))
+    if not wrong and not any(shape[axis] % 9 for axis in layout.flat_axes):
+        try:
+            return layout.from_release(array)
+        except ValueError:  # a regulator's head of no kernel's size
+            pass
+    want = {1: "[n]", 2: "[out, in]", 4: "[out, in, 3, 3]"}[layout.rank]
+    if layout.flat_axes:
+        want += ", flattened axes a multiple of 9"
+    raise UserError(
+        f"Array {index} of kind {kind!r} ({name}) has shape {list(shape)}, expected {want}: "
+        "check the order of the arrays."
+    )
+
+
+def _network(kind: str, params: Params) -> Network:
+    """The network that the arrays' widths describe."""
+    classes = params["head"]["bias"].size
+    if kind == "oml":
+        return OML(
             channels=params["representation"]["conv_0"]["bias"].size,
             hidden_features=params["hidden"]["bias"].size,
             classes=classes,
         )
+    channels = params["trunk"]["block_0"]["bias"].size
+    if kind == "anml":
+        gate_channels = params["neuromodulator"]["trunk"]["block_0"]["bias"].size
+        return ANML(channels=channels, gate_channels=gate_channels, classes=classes)
+    encoder_channels = params["encoder"]["block_0"]["bias"].size
+    return TSAR(channels=channels, regulator_channels=encoder_channels, classes=classes)
+
+
+def _check_network(kind: str, params: Params) -> None:
+    """Compare every shape with those of the network that the arrays' widths describe."""
+    network = _network(kind, params)
     expected = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
-    for index, (name, layout) in enumerate(RELEASES[kind]):
-        ours, theirs = params, expected
-        for part in name.split("/"):
-            ours, theirs = ours[part], theirs[part]
+    for index, (name, layout) in enumerate(_entries(kind, params["head"]["kernel"].shape[0])):
+        ours, theirs = _leaf(kind, params, name), _leaf(kind, expected, name)
         if ours.shape != theirs.shape:
             want = jax.eval_shape(layout.to_release, theirs).shape
             raise UserError(

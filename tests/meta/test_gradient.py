@@ -11,7 +11,7 @@ from tsar_jax.data.episodes import Episode
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.models import ANML, init_params
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.anml import meta_objective
+from tsar_jax.systems.episodic import meta_objective
 
 
 def test_gradient_of_several_episodes_is_the_mean_of_single_ones():

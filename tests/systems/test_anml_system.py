@@ -7,15 +7,9 @@ import pytest
 
 from tsar_jax.errors import UserError
 from tsar_jax.models import ANML, OML, Ungated, init_params
-from tsar_jax.systems import anml
-from tsar_jax.systems.anml import (
-    PLASTIC,
-    AnmlConfig,
-    check_data,
-    forget_classes,
-    make_network,
-    make_system,
-)
+from tsar_jax.systems import episodic
+from tsar_jax.systems.anml import PLASTIC, AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic import check_data, forget_classes
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
 
@@ -133,7 +127,7 @@ def test_several_episodes_of_several_classes_make_one_step(data):
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype) / 3, shapes)
     opt_state = jax.eval_shape(system.init, jax.random.key(0)).opt_state
-    state = anml.State(params, jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), opt_state))
+    state = episodic.State(params, jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), opt_state))
     step = jax.jit(system.step)
     (new, metrics), (again, _) = (step(state, data, jax.random.key(3)) for _ in range(2))
     assert metrics.keys() == {"loss", "accuracy"}
@@ -155,13 +149,13 @@ def test_several_episodes_of_several_classes_make_one_step(data):
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_step_lives_as_the_config_says(data, monkeypatch, model, order):
     seen = []
-    original = anml.meta_objective
+    original = episodic.meta_objective
 
     def recorded(network, theta, plastic, episode, **options):
         seen.append((plastic, episode, options))
         return original(network, theta, plastic, episode, **options)
 
-    monkeypatch.setattr(anml, "meta_objective", recorded)
+    monkeypatch.setattr(episodic, "meta_objective", recorded)
     config = replace(model=model, order=order, remat=order == "second", hidden_features=3)
     system = make_system(config)
     key = jax.random.key(0)
@@ -191,7 +185,7 @@ def test_what_learns_can_be_chosen_by_name(data, monkeypatch):
         seen.append(plastic)
         return jnp.zeros(()), {}
 
-    monkeypatch.setattr(anml, "meta_objective", recorded)
+    monkeypatch.setattr(episodic, "meta_objective", recorded)
     system = make_system(replace(plastic=("head/bias",)))
     key = jax.random.key(0)
     jax.eval_shape(system.step, jax.eval_shape(system.init, key), shapes_of(data), key)

@@ -13,8 +13,7 @@ import optax
 from jax import lax
 
 from tsar_jax.data.episodes import draw_stream, normalise_omniglot
-from tsar_jax.models import Network, frozen_levels
-from tsar_jax.models.networks import init_params, run_levels
+from tsar_jax.models import Network, init_params, run_levels, stored_levels
 from tsar_jax.plasticity.losses import cross_entropy
 from tsar_jax.plasticity.masks import combine, partition
 
@@ -59,7 +58,7 @@ def learn_stream(
     plastic: tree of booleans like params, what learns. signals: of the levels that do not learn,
     one row per moment; or any rows, of which index [T] names one per moment. labels [T].
     """
-    depth = frozen_levels(network, plastic)
+    depth = stored_levels(network, plastic)
     slow, frozen = partition(params, plastic)
     optimiser = optax.adam(rate)
     rows = jnp.arange(labels.size) if index is None else index
@@ -85,7 +84,7 @@ def frozen_signals(network: Network, params: Params, plastic: Params, images: ja
 
     Rows are classes * per_class, in that order.
     """
-    depth = frozen_levels(network, plastic)
+    depth = stored_levels(network, plastic)
 
     def signals_of_class(images: jax.Array) -> Signals:
         return run_levels(network, params, normalise_omniglot(images), 0, depth)
@@ -123,7 +122,7 @@ def run_once(
     learned, _ = learn_stream(
         network, start, plastic, signals, stream.learn_labels, rate=rate, index=rows
     )
-    depth = frozen_levels(network, plastic)
+    depth = stored_levels(network, plastic)
 
     def correct(index: jax.Array, labels: jax.Array) -> jax.Array:
         rows = index @ jnp.array([per_class, 1])

@@ -8,6 +8,18 @@ from tsar_jax.models.networks import (
     frozen_levels,
     init_params,
     run_levels,
+    stored_levels,
 )
+from tsar_jax.models.regulated import TSAR
 
-__all__ = ["ANML", "OML", "Network", "Ungated", "frozen_levels", "init_params", "run_levels"]
+__all__ = [
+    "ANML",
+    "OML",
+    "TSAR",
+    "Network",
+    "Ungated",
+    "frozen_levels",
+    "init_params",
+    "run_levels",
+    "stored_levels",
+]

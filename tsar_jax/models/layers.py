@@ -14,6 +14,13 @@ Tree = Any
 
 NORM_EPSILON = 1e-5
 
+# Channels under the first kernels; grey images stand for three equal ones.
+IMAGE_CHANNELS = 3
+
+# Which of a trunk's blocks end in a max pool: in ANML's networks, and in TSAR's classifier.
+LAST_UNPOOLED = (True, True, False)
+ALL_POOLED = (True, True, True)
+
 # He et al. (2015): standard deviation sqrt(2 / fan_in), not truncated, as the releases draw it.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -177,36 +184,34 @@ def image_block(
 
     images [N, H, W, C], kernel [3, 3, 3 or C, D] -> [N, h // 2, w // 2, D]. With so few channels
     the output is many times larger than the input, and passes over it would take most of the
-    time. So the norm's mean and variance come from the mean m and covariance S of the image's
-    patches, k . m and k' S k; and since the norm is monotone in each channel, pooling comes
-    first: then norm and ReLU see a quarter of the values.
+    time. So the norm's variance is k' S k, S being the covariance of the image's patches; and since
+    the norm is monotone in each channel, pooling comes first: then norm and ReLU see a quarter
+    of the values.
     """
     if images.shape[-1] == 1:
         kernel = kernel.sum(2, keepdims=True)
     chex.assert_equal(images.shape[-1], kernel.shape[2])
     patches = _patches(images)
+    # The norm takes the mean away: do so first, where it costs little and rounds least.
+    patches = patches - patches.mean((1, 2), keepdims=True)
     n, height, width, taps = patches.shape
     flat = patches.reshape(n, height * width, taps)
-    mean = flat.mean(1)
-    centred = flat - mean[:, None]
-    covariance = jnp.einsum("npa,npb->nab", centred, centred) / (height * width)
+    covariance = jnp.einsum("npa,npb->nab", flat, flat) / (height * width)
     height, width = height // 2, width // 2
     cells = patches[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, taps)
     cells = cells.transpose(0, 1, 3, 2, 4, 5).reshape(n, height, width, 4, taps)
 
     def block(params: Tree, x: Tree) -> jax.Array:
         kernel, scale, offset = params
-        cells, mean, covariance = x
+        cells, covariance = x
         # A negative gain turns the largest into the smallest: give its sign to the kernel.
         sign = jnp.where(scale < 0, -1, 1).astype(scale.dtype)
         matrix = kernel.reshape(-1, kernel.shape[-1]) * sign
         variance = jnp.einsum("ad,nab,bd->nd", matrix, covariance, matrix)
         gain = (sign * scale) * lax.rsqrt(variance + NORM_EPSILON)
-        largest = _largest_product(cells, matrix)
-        shift = offset - (mean @ matrix) * gain
-        return nn.relu(largest * gain[:, None, None] + shift[:, None, None])
+        return nn.relu(_largest_product(cells, matrix) * gain[:, None, None] + offset)
 
-    return in_microbatches(block, (kernel, scale, offset), (cells, mean, covariance), microbatch)
+    return in_microbatches(block, (kernel, scale, offset), (cells, covariance), microbatch)
 
 
 class ConvBlock(nn.Module):
@@ -234,7 +239,7 @@ class ConvBlock(nn.Module):
             x = nn.relu(norm_per_image(x, *norm))
             return max_pool_2x2(x) if self.pool else x
 
-        if self.pool and self.in_channels <= 3:
+        if self.pool and self.in_channels <= IMAGE_CHANNELS:
             return lax.platform_dependent(
                 x,
                 kernel,
@@ -262,17 +267,21 @@ class Conv(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Three conv blocks, pooled after the first two: [N, 28, 28, C] -> [N, 3 * 3 * features]."""
+    """Three conv blocks, flattened: images [N, 28, 28, C] -> [N, F].
+
+    pools: which blocks end in a 2x2 max pool. All but the last: sides 26 > 13 > 11 > 5 > 3 and
+    F = 9 * features; all: 26 > 13 > 11 > 5 > 3 > 1 and F = features.
+    """
 
     features: int
     microbatch: int
-    image_channels: int = 3
+    pools: tuple[bool, ...] = LAST_UNPOOLED
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         x = images
-        in_channels = self.image_channels
-        for index, pool in enumerate((True, True, False)):
+        in_channels = IMAGE_CHANNELS
+        for index, pool in enumerate(self.pools):
             x = ConvBlock(self.features, pool, in_channels, self.microbatch, name=f"block_{index}")(
                 x
             )

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.models.layers import Conv, Trunk, dense
+from tsar_jax.models.layers import LAST_UNPOOLED, Conv, Trunk, dense
 
 Params = Any
 Signals = Any
@@ -21,10 +21,13 @@ class Network(nn.Module):
     """Images [N, 28, 28, 1 or 3] -> logits [N, classes], level after level.
 
     microbatch: images that a convolution takes at a time on a CPU (0: all).
+    storable: how many leading levels have signals small enough to keep for a whole data set;
+    None: all.
     """
 
     microbatch: int = 4
     levels: ClassVar[tuple[str, ...]] = ()
+    storable: ClassVar[int | None] = None
 
     def __call__(self, images: jax.Array) -> jax.Array:
         return self.run(images)
@@ -41,14 +44,15 @@ class Network(nn.Module):
 
 
 class Ungated(Network):
-    """ANML's prediction network alone, the ablation: trunk, head."""
+    """A classifier alone, the ablation: ANML's (or, all blocks pooled, TSAR's) trunk and head."""
 
     channels: int = 256
     classes: int = 1000
+    pools: tuple[bool, ...] = LAST_UNPOOLED
     levels: ClassVar[tuple[str, ...]] = ("trunk", "head")
 
     def setup(self) -> None:
-        self.trunk = Trunk(self.channels, self.microbatch)
+        self.trunk = Trunk(self.channels, self.microbatch, self.pools)
         self.head = dense(self.classes)
 
     def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
@@ -153,6 +157,12 @@ def frozen_levels(network: Network, plastic: Params) -> int:
         if any(jax.tree.leaves(plastic[level])):
             return count
     return len(network.levels)
+
+
+def stored_levels(network: Network, plastic: Params) -> int:
+    """How many leading levels to compute once for a data set: frozen ones, as far as storable."""
+    frozen = frozen_levels(network, plastic)
+    return frozen if network.storable is None else min(frozen, network.storable)
 
 
 def run_levels(

@@ -1,4 +1,4 @@
-"""The numbers of the original ANML and OML releases (one meta-learning step, and meta-test)."""
+"""The numbers of the original ANML, OML and TSAR releases: a meta-learning step, and meta-test."""
 
 from pathlib import Path
 
@@ -7,20 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden import FOLDER, QUICKEST, channels_last, close, files, load, series
+from golden import FOLDER, QUICK, channels_last, close, files, load, series
 
 from tsar_jax.data.episodes import Episode
 from tsar_jax.evaluation.meta_test import learn_stream
 from tsar_jax.interop import from_release, release_names, to_release
-from tsar_jax.models import ANML, OML, Network, frozen_levels, run_levels
+from tsar_jax.models import ANML, OML, TSAR, Network, run_levels, stored_levels
 from tsar_jax.plasticity.masks import mask, partition
-from tsar_jax.systems.anml import inner_loop, meta_objective
+from tsar_jax.systems.episodic import inner_loop, meta_objective
 
-COMPILER_OPTIONS = QUICKEST
+COMPILER_OPTIONS = QUICK
 
 
 def network_of(kind: str, params) -> Network:
     classes = params["head"]["bias"].size
+    if kind == "tsar":
+        return TSAR(
+            channels=params["trunk"]["block_0"]["bias"].size,
+            regulator_channels=params["encoder"]["block_0"]["bias"].size,
+            classes=classes,
+        )
     if kind == "anml":
         return ANML(
             channels=params["trunk"]["block_0"]["bias"].size,
@@ -50,7 +56,9 @@ def trajectory(golden: dict) -> tuple[jax.Array, jax.Array]:
     return images, labels
 
 
-@pytest.mark.parametrize("path", files("anml_meta", "oml_meta"), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", files("anml_meta", "oml_meta", "tsar_meta"), ids=lambda path: path.stem
+)
 def test_meta_step(path: Path, precision: str) -> None:
     golden = load(path, precision)
     kind = path.stem.split("_")[0]
@@ -112,7 +120,9 @@ def test_meta_step(path: Path, precision: str) -> None:
         close(ours[index], array, precision)
 
 
-@pytest.mark.parametrize("path", files("anml_finetune", "oml_finetune"), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", files("anml_finetune", "oml_finetune", "tsar_transfer"), ids=lambda path: path.stem
+)
 def test_meta_test_learning(path: Path, precision: str) -> None:
     golden = load(path, precision)
     start = load(FOLDER / str(golden["initial_params_from"]), precision)
@@ -121,7 +131,7 @@ def test_meta_test_learning(path: Path, precision: str) -> None:
     images, labels = channels_last(golden["images"]), jnp.asarray(golden["labels"])
 
     def learn(params, images):
-        depth = frozen_levels(network, plastic)
+        depth = stored_levels(network, plastic)
         signals = run_levels(network, params, images, 0, depth)
         learned, losses = learn_stream(
             network, params, plastic, signals, labels, rate=float(golden["lr"])

@@ -1,0 +1,320 @@
+"""Meta-train a network on episodes of Omniglot: what ANML, OML and TSAR share.
+
+One meta-step (Beaulieu et al. 2020, algorithm 1): forget a class, learn its images one after
+another, and improve the slow weights by the loss on those and on a random remember set.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from tsar_jax.data.episodes import Episode, draw_episode, normalise_omniglot
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
+from tsar_jax.meta.gradient import meta_gradient
+from tsar_jax.models import Network, frozen_levels, init_params, run_levels
+from tsar_jax.plasticity.lifetime import live, sgd_update
+from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.masks import combine, mask, partition
+from tsar_jax.training.loop import LoopConfig
+from tsar_jax.training.system import System
+
+Params = Any
+Metrics = dict[str, jax.Array]
+
+
+def inner_loop(
+    network: Network,
+    theta: Params,
+    plastic: Params,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    rate: float,
+    first_order: bool,
+    remat: bool = False,
+) -> Params:
+    """Learn images [T, H, W, C] one after another by SGD; the fast weights that result.
+
+    plastic: tree of booleans, what learns. What lies before the first plastic level does not
+    change meanwhile, so its signals are computed once, in batches.
+    """
+    depth = frozen_levels(network, plastic)
+    signals = run_levels(network, theta, images, 0, depth)
+    if first_order:  # no gradient reaches them: spare the backward pass a visit
+        signals = lax.stop_gradient(signals)
+    slow, frozen = partition(theta, plastic)
+
+    def loss(fast: Params, moment: tuple[Any, jax.Array]) -> jax.Array:
+        signal, label = moment
+        signal = jax.tree.map(lambda s: s[None], signal)
+        logits = run_levels(network, combine(fast, frozen), signal, depth)
+        return cross_entropy(logits, label[None])
+
+    update = sgd_update(loss, rate, first_order=first_order)
+    fast = live(update, slow, (signals, labels), remat=remat)
+    return combine(fast, frozen)
+
+
+def meta_objective(
+    network: Network,
+    theta: Params,
+    plastic: Params,
+    episode: Episode,
+    *,
+    rate: float,
+    first_order: bool,
+    remat: bool = False,
+) -> tuple[jax.Array, Metrics]:
+    """Cross-entropy of the query set after the inner loop, and its accuracy.
+
+    episode: images normalised, [.., H, W, C].
+    """
+    fast = inner_loop(
+        network,
+        theta,
+        plastic,
+        episode.trajectory_images,
+        episode.trajectory_labels,
+        rate=rate,
+        first_order=first_order,
+        remat=remat,
+    )
+    logits = run_levels(network, fast, episode.query_images)
+    labels = episode.query_labels
+    return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
+
+
+def forget_classes(theta: Params, classes: jax.Array, key: jax.Array) -> Params:
+    """Re-draw the output rows of some classes (He normal over the fan-in; bias untouched).
+
+    A row depends on the key and its class alone, so a class named twice is no ambiguity.
+    """
+    kernel = theta["head"]["kernel"]
+    scale = jnp.sqrt(2.0 / kernel.shape[0]).astype(kernel.dtype)
+    keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(classes)
+    draw_row = jax.vmap(lambda k: jax.random.normal(k, kernel.shape[:1], kernel.dtype))
+    head = {**theta["head"], "kernel": kernel.at[:, classes].set(scale * draw_row(keys).T)}
+    return {**theta, "head": head}
+
+
+@struct.dataclass
+class State:
+    """Slow weights and Adam's moments."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodicConfig(LoopConfig):
+    """Meta-training on Omniglot, whatever the network. Raises UserError for impossible values."""
+
+    outputs: int = 1000
+    """Output units, at least one per class."""
+    order: Literal["first", "second"] = "first"
+    """first: inner gradients are constants (the releases); second: through the inner loop."""
+    remat: bool = False
+    """Recompute the inner loop in the backward pass: memory grows with the root of its length."""
+    plastic: tuple[str, ...] = ()
+    """Parameters that learn in the inner loop, by name; none named: as published."""
+    train_classes: int = 963
+    """Background classes to meta-train on, the first ones."""
+    tasks: int = 1
+    """Classes of one trajectory."""
+    inner_updates: int = 20
+    """Length of a trajectory; an equal share of images of each of its classes."""
+    repeat_first: bool = False
+    """Learn the first image twice, one update more, as the TSAR release does."""
+    remember: int = 64
+    """Random images of all training classes in the query set, beside the trajectory's."""
+    episodes: int = 1
+    """Episodes averaged in one meta-step."""
+    inner_rate: float = 0.1
+    """Learning rate of the inner loop's SGD."""
+    meta_rate: float = 1e-3
+    """Learning rate of Adam across lifetimes."""
+    microbatch: int = 4
+    """Images that a convolution takes at a time on a CPU, to stay in its cache; 0: all."""
+    eval_classes: int = 50
+    """Unseen classes of the meta-test in training's evaluations (last layer learning)."""
+    eval_runs: int = 3
+    """Runs of that meta-test."""
+    eval_rates: tuple[float, ...] = (1e-3, 3e-3)
+    """Its learning rates; the best one's mean accuracy counts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(
+            self,
+            "outputs",
+            "tasks",
+            "inner_updates",
+            "episodes",
+            "train_classes",
+            "eval_classes",
+            "eval_runs",
+        )
+        for name in ("inner_rate", "meta_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"{name} must be positive, but is {getattr(self, name)}.")
+        for name in ("remember", "microbatch"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
+        if not self.eval_rates or not all(0 < rate < float("inf") for rate in self.eval_rates):
+            raise UserError(f"eval_rates must be positive rates, but is {self.eval_rates}.")
+        if self.inner_updates % self.tasks:
+            raise UserError(
+                f"inner_updates ({self.inner_updates}) must be a multiple of tasks "
+                f"({self.tasks}), so that each class gets an equal share."
+            )
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raises UserError where a count is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} must be at least 1, but is {getattr(config, name)}.")
+
+
+EVALUATION_POPULATION = 650
+"""Meta-tests draw their classes among this many of the evaluation classes, as the release does."""
+
+
+def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
+    """Raises UserError where the data cannot serve the config."""
+    classes, per_class = data["background"].shape[:2]
+    unseen, unseen_per_class = data["evaluation"].shape[:2]
+    learned = Protocol(config.eval_classes).learn
+    if unseen_per_class <= learned:
+        raise UserError(
+            f"The evaluation classes have {unseen_per_class} images each, but a meta-test learns "
+            f"{learned} and needs others to test: use data with more."
+        )
+    drawn_from = min(EVALUATION_POPULATION, unseen)
+    each = config.inner_updates // config.tasks
+    images = config.train_classes * per_class
+    for name, value, limit, what in (
+        ("train_classes", config.train_classes, classes, "background classes in the data"),
+        ("train_classes", config.train_classes, config.outputs, "outputs"),
+        ("tasks", config.tasks, config.train_classes, "training classes"),
+        ("eval_classes", config.eval_classes, drawn_from, "evaluation classes to draw from"),
+        ("eval_classes", config.eval_classes, config.outputs, "outputs"),
+        ("inner_updates per task", each, per_class, "images of a class"),
+        ("remember", config.remember, images, "training images"),
+    ):
+        if value > limit:
+            raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
+
+
+def meta_training(
+    config: EpisodicConfig, network: Network, plastic_names: tuple[str, ...]
+) -> System:
+    """Meta-training as init, step and evaluate.
+
+    plastic_names: parameters that learn in the inner loop unless config.plastic names others.
+    data: {"background", "evaluation"}, uint8 [classes, 20, 28, 28].
+    """
+    optimiser = optax.adam(config.meta_rate)
+
+    def init(key: jax.Array) -> State:
+        params = init_params(network, key)
+        return State(params, optimiser.init(params))
+
+    def step(state: State, data: dict[str, jax.Array], key: jax.Array) -> tuple[State, Metrics]:
+        episode_key, forget_key, objective_key = jax.random.split(key, 3)
+        episodes = jax.vmap(lambda k: draw(config, data["background"], k))(
+            jax.random.split(episode_key, config.episodes)
+        )
+        theta = forget_classes(state.params, episodes.reset_classes.reshape(-1), forget_key)
+        plastic = mask(theta, config.plastic or plastic_names)
+
+        def objective(theta: Params, episode: Episode, _: jax.Array) -> tuple[jax.Array, Metrics]:
+            return meta_objective(
+                network,
+                theta,
+                plastic,
+                episode,
+                rate=config.inner_rate,
+                first_order=config.order == "first",
+                remat=config.remat,
+            )
+
+        loss, metrics, gradient = meta_gradient(objective, theta, episodes, objective_key)
+        updates, opt_state = optimiser.update(gradient, state.opt_state)
+        state = State(optax.apply_updates(theta, updates), opt_state)
+        return state, {"loss": loss, **metrics}
+
+    def evaluate(state: State, data: dict[str, jax.Array], key: jax.Array) -> Metrics:
+        return evaluate_params(network, config, state.params, data, key)
+
+    return System(init, step, evaluate)
+
+
+def draw(config: EpisodicConfig, background: jax.Array, key: jax.Array) -> Episode:
+    """An episode with its images normalised."""
+    episode = draw_episode(
+        key,
+        background[: config.train_classes],
+        tasks=config.tasks,
+        updates=config.inner_updates,
+        remember=config.remember,
+    )
+    images, labels = episode.trajectory_images, episode.trajectory_labels
+    if config.repeat_first:
+        images, labels = (jnp.concatenate([a[:1], a]) for a in (images, labels))
+    return episode._replace(
+        trajectory_images=normalise_omniglot(images),
+        trajectory_labels=labels,
+        query_images=normalise_omniglot(episode.query_images),
+    )
+
+
+def evaluate_params(
+    network: Network,
+    config: EpisodicConfig,
+    params: Params,
+    data: dict[str, jax.Array],
+    key: jax.Array,
+) -> Metrics:
+    """Accuracy of the slow weights on training classes, and a small meta-test on unseen ones.
+
+    The meta-test lets the output layer alone learn and takes the best of `eval_rates`.
+    """
+    sample_key, run_key = jax.random.split(key)
+    background = data["background"][: config.train_classes]
+    per_class = background.shape[1]
+    sample = jax.random.randint(sample_key, (400,), 0, config.train_classes * per_class)
+    images = normalise_omniglot(background.reshape(-1, *background.shape[2:])[sample])
+    logits = run_levels(network, params, images)
+    plastic = mask(params, ("head",))
+    unseen = data["evaluation"]
+    rates = jnp.repeat(jnp.array(config.eval_rates), config.eval_runs)
+    keys = jnp.tile(jax.random.split(run_key, config.eval_runs), len(config.eval_rates))
+    protocol = Protocol(config.eval_classes, population=min(EVALUATION_POPULATION, unseen.shape[0]))
+    signals = frozen_signals(network, params, plastic, unseen)
+    result = run_many(
+        network,
+        params,
+        plastic,
+        signals,
+        protocol,
+        unseen.shape[1],
+        keys,
+        rates,
+        memory=automatic_memory(),
+    )
+    by_rate = {
+        name: result[name].reshape(len(config.eval_rates), -1).mean(1) for name in ("train", "test")
+    }
+    best = by_rate["test"].argmax()
+    return {
+        "accuracy": accuracy(logits, sample // per_class),
+        "meta_test_train": by_rate["train"][best],
+        "meta_test_test": by_rate["test"][best],
+    }
