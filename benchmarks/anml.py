@@ -17,7 +17,8 @@ from benchmarks.anml_costs import (
 )
 from benchmarks.machine import matmul_rates, stream_rates
 from benchmarks.measure import Benchmark, Targets, Work
-from experiments.anml_meta_train import CPU, load_data
+from experiments._meta_trained import load_omniglot
+from experiments.anml_meta_train import CPU
 from tsar_jax.evaluation.meta_test import frozen_signals, learn_stream
 from tsar_jax.models import init_params
 from tsar_jax.plasticity.masks import mask
@@ -42,13 +43,13 @@ def meta_step(config: AnmlConfig) -> Work:
         return strong_types(state), metrics
 
     state = jax.jit(lambda key: strong_types(system.init(key)))(init_key)
-    return _training_work(config, function, state, (load_data(), step_key), steps=1)
+    return _training_work(config, function, state, (load_omniglot(), step_key), steps=1)
 
 
 def training_chunk(config: AnmlConfig, steps: int) -> Work:
     """Meta-steps as the training loop runs them, several in one compiled call."""
     init_key, step_key = jax.random.split(jax.random.key(0))
-    data = load_data()
+    data = load_omniglot()
     programs = make_programs(make_system(config), data, init_key, steps)
 
     def function(state: Any, call: jax.Array, data: Any, root: jax.Array) -> tuple[Any, Any]:
@@ -76,7 +77,7 @@ def meta_test_update(config: AnmlConfig, updates: int, *, losses: bool = False) 
     params = jax.jit(lambda key: init_params(network, key))(jax.random.key(0))
     plastic = mask(params, ("head",))
     classes, learn = updates // 15, 15
-    images = load_data()["evaluation"][:classes, :learn]
+    images = load_omniglot()["evaluation"][:classes, :learn]
     signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x))(params, images)
     labels = jnp.asarray(np.repeat(np.arange(classes, dtype=np.int32), learn))
 

@@ -21,7 +21,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.anml_meta_train import load_state, read_run
+from experiments._meta_trained import load_state, read_run
+from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.analysis import representation
 from tsar_jax.analysis.figures import gates_figure, space_title, spaces_figure
@@ -103,11 +104,11 @@ class Analysis(NamedTuple):
 def main() -> None:
     """Analyses the run that the command line names."""
     settings = tyro.cli(Settings, description=__doc__)
-    config = read_run(settings.run)
+    config = read_run(settings.run, EXPERIMENT, AnmlConfig)
     evaluation = load("omniglot").splits["evaluation"]
     protocol = meta_test_protocol(settings, config, len(evaluation.names))
     system = make_system(config)
-    state, step = load_state(settings.run, config, settings.step)
+    state, step = load_state(settings.run, make_system(config), settings.step)
     check_writable(settings.run / "figures")
     class_key, run_key = jax.random.split(jax.random.key(settings.seed))
     chosen = np.sort(draw_without_replacement(class_key, len(evaluation.names), settings.classes))

@@ -15,12 +15,13 @@ from typing import Any
 
 import jax
 
-from experiments.anml_meta_train import load_data, load_state, read_run
+from experiments._meta_trained import load_omniglot, load_state, read_run
+from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result, meta_test
 from tsar_jax.evaluation.results import Conditions, results_to_json, table
 from tsar_jax.models import Network, init_params
-from tsar_jax.systems.anml import AnmlConfig, make_network
+from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.run import check_writable, write_atomically
 
@@ -58,8 +59,8 @@ PRESETS = {
 
 def load_trained(path: Path, step: int | None) -> tuple[AnmlConfig, Network, Any, int]:
     """Config, network and parameters of a run's checkpoint, and its step."""
-    config = read_run(path)
-    state, step = load_state(path, config, step)
+    config = read_run(path, EXPERIMENT, AnmlConfig)
+    state, step = load_state(path, make_system(config), step)
     return config, make_network(config), state.params, step
 
 
@@ -118,7 +119,7 @@ def main() -> None:
     )
     config, network, params, step = load_trained(path, arguments.step)
     check_writable(path)
-    images = load_data()["evaluation"]
+    images = load_omniglot()["evaluation"]
     conditions = run_conditions(network, params, images, arguments, arguments.baselines)
     trained = "untrained" if arguments.scratch else f"after {step} meta-training steps"
     settings = {

@@ -10,19 +10,12 @@ Then: tsar-jax run anml_meta_test --run runs/NAME
 """
 
 import dataclasses
-from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
+from experiments._meta_trained import load_omniglot
 from tsar_jax import cli
-from tsar_jax.data import load
-from tsar_jax.errors import UserError
 from tsar_jax.systems.anml import AnmlConfig, make_system
-from tsar_jax.systems.episodic import State, check_data
-from tsar_jax.training.checkpoints import load_checkpoint
+from tsar_jax.systems.episodic import check_data
 from tsar_jax.training.loop import train
-from tsar_jax.training.run import load_config, read_description
 
 EXPERIMENT = "anml_meta_train"
 CPU = AnmlConfig(
@@ -70,30 +63,9 @@ PRESETS = {
 }
 
 
-def load_data() -> dict[str, jax.Array]:
-    """Omniglot on the device, uint8 [classes, 20, 28, 28] per split."""
-    return {name: jnp.asarray(s.images) for name, s in load("omniglot").splits.items()}
-
-
-def read_run(path: Path) -> AnmlConfig:
-    """The config of a run of anml_meta_train; UserError for any other folder."""
-    if not path.is_dir():
-        raise UserError(f"There is no run folder {path}: check the path given to --run.")
-    experiment = read_description(path).get("experiment")
-    if experiment != EXPERIMENT:
-        raise UserError(f"{path} is a run of {experiment!r}, not of {EXPERIMENT!r}.")
-    return load_config(path, AnmlConfig)
-
-
-def load_state(path: Path, config: AnmlConfig, step: int | None) -> tuple[State, int]:
-    """The state in a run's checkpoint, by default the newest usable one, and its step."""
-    like = jax.eval_shape(make_system(config).init, jax.random.key(0))
-    return load_checkpoint(path, step, like=like)
-
-
 def main() -> None:
     config, run = cli.parse(AnmlConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
-    data = load_data()
+    data = load_omniglot()
     check_data(config, data)
     train(make_system(config), data, config, run)
     print(f"{run.path}: meta-trained for {config.steps} steps.")

@@ -8,8 +8,9 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from experiments._meta_trained import load_omniglot
 from experiments.anml_meta_test import load_trained, run_conditions, write_and_show
-from experiments.anml_meta_train import CPU, load_data
+from experiments.anml_meta_train import CPU
 from tsar_jax import cli
 from tsar_jax.evaluation.protocol import MetaTestConfig, mean_and_band
 from tsar_jax.systems.anml import AnmlConfig, make_system
@@ -27,7 +28,7 @@ def quickstart(folder: Path, train_config: AnmlConfig, test_config: MetaTestConf
     """Train in `folder` (resuming what is there), meta-test, print the table and the figure."""
     resume = (folder / "config.json").exists()
     config = load_config(folder, AnmlConfig) if resume else train_config
-    data = load_data()
+    data = load_omniglot()
     print(
         f"Meta-training {config.model} for {config.steps} steps on "
         f"{config.train_classes} classes of Omniglot ...",

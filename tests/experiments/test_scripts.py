@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import anml_compare, anml_meta_test, anml_meta_train, quickstart
+from experiments import (
+    _meta_trained,
+    anml_compare,
+    anml_meta_test,
+    anml_meta_train,
+    quickstart,
+)
 from tsar_jax import cli
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import MetaTestConfig
@@ -31,10 +37,10 @@ TEST = MetaTestConfig(classes=(3,), population=6, runs=2, rates=(1e-3, 1e-2), dr
 @pytest.fixture(autouse=True)
 def few_classes(monkeypatch):
     """A dozen classes of the real data: the scripts are tried here, not the characters."""
-    everything = anml_meta_train.load_data()
+    everything = _meta_trained.load_omniglot()
     few = {name: images[:12] for name, images in everything.items()}
     for script in (anml_meta_train, anml_meta_test, quickstart):
-        monkeypatch.setattr(script, "load_data", lambda: few)
+        monkeypatch.setattr(script, "load_omniglot", lambda: few)
 
 
 @pytest.fixture(scope="module")

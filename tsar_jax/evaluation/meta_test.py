@@ -5,6 +5,8 @@ of each class in one pass, one image at a time, and is scored on those (train) a
 class's five others (test).
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +28,13 @@ CPU_MEMORY = 2**24
 ACCELERATOR_MEMORY = 2**33
 
 
+class Learned(NamedTuple):
+    """What has been learned so far: the plastic part of the parameters, and Adam's state."""
+
+    params: Params
+    opt_state: Any
+
+
 class Protocol(NamedTuple):
     """How one meta-test run goes.
 
@@ -43,6 +52,32 @@ class Protocol(NamedTuple):
     reset: bool = False
 
 
+def learner(
+    network: Network, params: Params, plastic: Params, rate: jax.Array | float
+) -> tuple[Learned, Callable[[Learned, tuple[Signals, jax.Array]], tuple[Learned, jax.Array]]]:
+    """Learning by Adam, one moment at a time: the state it begins in, and a step for `lax.scan`.
+
+    plastic: tree of booleans like params, what learns. A moment is one row of the signals of the
+    levels that do not learn, and its label; the step also gives the loss before its update.
+    """
+    depth = stored_levels(network, plastic)
+    slow, frozen = partition(params, plastic)
+    optimiser = optax.adam(rate)
+
+    def loss(learned: Params, signal: Signals, label: jax.Array) -> jax.Array:
+        signal = jax.tree.map(lambda s: s[None], signal)
+        logits = run_levels(network, combine(learned, frozen), signal, depth)
+        return cross_entropy(logits, label[None])
+
+    def learn(carry: Learned, moment: tuple[Signals, jax.Array]) -> tuple[Learned, jax.Array]:
+        learned, state = carry
+        value, gradient = jax.value_and_grad(loss)(learned, *moment)
+        updates, state = optimiser.update(gradient, state)
+        return Learned(optax.apply_updates(learned, updates), state), value
+
+    return Learned(slow, optimiser.init(slow)), learn
+
+
 def learn_stream(
     network: Network,
     params: Params,
@@ -58,25 +93,15 @@ def learn_stream(
     plastic: tree of booleans like params, what learns. signals: of the levels that do not learn,
     one row per moment; or any rows, of which index [T] names one per moment. labels [T].
     """
-    depth = stored_levels(network, plastic)
-    slow, frozen = partition(params, plastic)
-    optimiser = optax.adam(rate)
+    start, learn = learner(network, params, plastic, rate)
     rows = jnp.arange(labels.size) if index is None else index
 
-    def loss(learned: Params, signal: Signals, label: jax.Array) -> jax.Array:
-        logits = run_levels(network, combine(learned, frozen), signal, depth)
-        return cross_entropy(logits, label[None])
-
-    def learn(carry: tuple, moment: tuple[jax.Array, jax.Array]) -> tuple[tuple, jax.Array]:
-        learned, state = carry
+    def learn_row(carry: Learned, moment: tuple[jax.Array, jax.Array]) -> tuple[Learned, jax.Array]:
         row, label = moment
-        signal = jax.tree.map(lambda s: s[row][None], signals)
-        value, gradient = jax.value_and_grad(loss)(learned, signal, label)
-        updates, state = optimiser.update(gradient, state)
-        return (optax.apply_updates(learned, updates), state), value
+        return learn(carry, (jax.tree.map(lambda s: s[row], signals), label))
 
-    (learned, _), losses = lax.scan(learn, (slow, optimiser.init(slow)), (rows, labels))
-    return combine(learned, frozen), losses
+    learned, losses = lax.scan(learn_row, start, (rows, labels))
+    return combine(learned.params, partition(params, plastic)[1]), losses
 
 
 def frozen_signals(network: Network, params: Params, plastic: Params, images: jax.Array) -> Signals:
@@ -173,23 +198,34 @@ def run_many(
     memory: int,
     count: jax.Array | int | None = None,
 ) -> dict[str, jax.Array]:
-    """`run_once` for keys [n] and rates [n], as many at a time as fit into `memory` bytes.
+    """`run_once` for keys [n] and rates [n], as many at a time as fit into `memory` bytes."""
+    run = functools.partial(run_once, network, params, plastic, signals, protocol, per_class)
+    each = bytes_per_run(params, plastic)
+    return as_many_as_fit(run, keys, rates, each=each, memory=memory, count=count)
 
-    count: only the first that many are run (the others' results are zero), so that searches and
-    runs of different numbers share one compiled program.
+
+def as_many_as_fit(
+    run: Callable[[jax.Array, jax.Array], dict[str, jax.Array]],
+    keys: jax.Array,
+    rates: jax.Array,
+    *,
+    each: int,
+    memory: int,
+    count: jax.Array | int | None = None,
+) -> dict[str, jax.Array]:
+    """run(key, rate) for keys [n] and rates [n], as many at a time as fit into `memory` bytes.
+
+    each: bytes that one run takes. count: only the first that many are run (the others' results
+    are zero), so that searches and runs of different numbers share one compiled program.
     """
     number = rates.size
-    together = min(number, max(1, memory // bytes_per_run(params, plastic)))
+    together = min(number, max(1, memory // each))
     batches = -(-number // together)
     padded = jnp.minimum(jnp.arange(batches * together), number - 1).reshape(batches, together)
 
     def run_batch(batch: jax.Array) -> dict[str, jax.Array]:
         index = padded[batch]
-        return jax.vmap(
-            lambda key, rate: run_once(
-                network, params, plastic, signals, protocol, per_class, key, rate
-            )
-        )(keys[index], rates[index])
+        return jax.vmap(run)(keys[index], rates[index])
 
     def add_batch(batch: jax.Array, results: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return jax.tree.map(lambda all, one: all.at[batch].set(one), results, run_batch(batch))

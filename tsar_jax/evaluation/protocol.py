@@ -10,7 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
+from tsar_jax.evaluation.meta_test import (
+    Protocol,
+    automatic_memory,
+    frozen_signals,
+    run_many,
+)
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
 
@@ -144,7 +149,15 @@ def meta_test(
             params,
             signals,
         )
-        results.append(_search_and_run(run, config, number, classes))
+        rate, found = search_and_run(
+            run,
+            jax.random.fold_in(jax.random.key(config.seed), number),
+            rates=config.rates,
+            draws=config.draws,
+            runs=config.runs,
+        )
+        accuracies = {name: values.tolist() for name, values in found.items()}
+        results.append(Result(classes, rate, **accuracies))
         report(results[-1])
     return results
 
@@ -182,14 +195,21 @@ def _run(
     )
 
 
-def _search_and_run(
-    run: Callable[..., dict[str, jax.Array]], config: MetaTestConfig, number: int, classes: int
-) -> Result:
-    """Search for the rate, then run at it with keys that the search has not seen."""
-    root = jax.random.fold_in(jax.random.key(config.seed), number)
-    search_key, run_key = jax.random.split(root)
-    tried = len(config.rates) * config.draws
-    room = max(tried, config.runs)
+def search_and_run(
+    run: Callable[..., dict[str, jax.Array]],
+    key: jax.Array,
+    *,
+    rates: Sequence[float],
+    draws: int,
+    runs: int,
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Search for the rate, then run at it with keys that the search has not seen.
+
+    run: (keys [n], rates [n], count) -> {"test": [n], ...} of which the first `count` are made.
+    Returns the rate most often best on "test" in `draws` draws, and the results of `runs` runs.
+    """
+    search_key, run_key = jax.random.split(key)
+    room = max(len(rates) * draws, runs)
 
     def run_all(keys: jax.Array, rates: Sequence[float]) -> dict[str, np.ndarray]:
         index = np.minimum(np.arange(room), len(rates) - 1)
@@ -197,19 +217,12 @@ def _search_and_run(
         found = run(keys[index], padded, jnp.int32(len(rates)))
         return {name: np.asarray(values)[: len(rates)] for name, values in found.items()}
 
-    rate = config.rates[0]
-    if len(config.rates) > 1:
-        keys = jnp.repeat(jax.random.split(search_key, config.draws), len(config.rates))
-        accuracy = run_all(keys, config.rates * config.draws)["test"]
-        rate = best_rate(accuracy.reshape(config.draws, -1), config.rates)
-    found = run_all(jax.random.split(run_key, config.runs), [rate] * config.runs)
-    return Result(
-        classes,
-        rate,
-        found["train"].tolist(),
-        found["test"].tolist(),
-        found["per_class"].tolist(),
-    )
+    rate = rates[0]
+    if len(rates) > 1:
+        keys = jnp.repeat(jax.random.split(search_key, draws), len(rates))
+        accuracy = run_all(keys, tuple(rates) * draws)["test"]
+        rate = best_rate(accuracy.reshape(draws, -1), rates)
+    return rate, run_all(jax.random.split(run_key, runs), [rate] * runs)
 
 
 def mean_and_band(values: Sequence[float]) -> tuple[float, float]:

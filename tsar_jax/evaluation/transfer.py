@@ -1,0 +1,262 @@
+"""Domain transfer: learn the classes of another data set, one image at a time, and remember them.
+
+Beaulieu, Clune and Cheney (2021), arXiv 2108.12056: 100 classes in random order, 30 images of
+each, everything learning but the encoder.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from tsar_jax.data.episodes import draw_without_replacement
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.meta_test import (
+    Learned,
+    as_many_as_fit,
+    automatic_memory,
+    bytes_per_run,
+    learner,
+)
+from tsar_jax.evaluation.protocol import Result, search_and_run
+from tsar_jax.models import TSAR, Network, init_params, run_levels, stored_levels
+from tsar_jax.plasticity.masks import combine, mask, partition
+
+Params = Any
+Normalise = Callable[[jax.Array], jax.Array]
+Condition = Literal["random", "spikes", "nonspikes", "mixed"]
+
+RATES = tuple(round(1e-3 - 1e-4 * step, 4) for step in range(10))
+"""The published grid: 1e-3, 9e-4 ... 1e-4."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferConfig:
+    """The transfer. Raises UserError for impossible values."""
+
+    classes: int = 100
+    """Classes of the new domain, in random order."""
+    learn: int = 30
+    """Images of a class that are learned, one at a time."""
+    test: bool = True
+    """Learn images of the upper half of each class, score as many of the lower half; otherwise
+    learn any and score the same ones."""
+    condition: Condition = "random"
+    """Which images are learned: random ones, or those to which the third convolution responds
+    with the highest mean regulation (spikes), the lowest (nonspikes), or some of both (mixed)."""
+    mixed: int = 15
+    """How many spikes the mixed condition has; the others are nonspikes."""
+    head_bias: float = -1.7
+    """Bias that the fresh output head of the regulator begins with."""
+    rates: tuple[float, ...] = RATES
+    """Learning rates of Adam to search."""
+    draws: int = 3
+    """Draws of classes and images in the search: best rate per draw, the mode wins."""
+    runs: int = 5
+    """Fresh draws at the chosen learning rate."""
+    memory: int = 0
+    """Bytes for simultaneous runs; 0: what suits the device."""
+    seed: int = 0
+    """Of the draws."""
+
+    def __post_init__(self) -> None:
+        for name in ("classes", "learn", "draws", "runs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+        if not 0 <= self.mixed <= self.learn:
+            raise UserError(
+                f"mixed must be between 0 and learn ({self.learn}): {self.mixed} is not."
+            )
+        if not self.rates or not all(0 < rate < float("inf") for rate in self.rates):
+            raise UserError(f"rates must be positive, but is {self.rates}.")
+
+
+class Selection(NamedTuple):
+    """Which images [classes, n] of each class are learned, and which are scored."""
+
+    learn: jax.Array
+    score: jax.Array
+
+
+def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -> None:
+    """Raises UserError where images [classes, per_class, ...] cannot serve the config."""
+    classes, per_class = shape[:2]
+    pool = per_class // 2 if config.test else per_class
+    for name, value, limit, what in (
+        ("classes", config.classes, classes, "classes in the data"),
+        ("classes", config.classes, outputs, "outputs of the network"),
+        ("learn", config.learn, pool, "images of a class for it"),
+    ):
+        if value > limit:
+            raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
+
+
+def mean_regulation(
+    network: TSAR, params: Params, images: jax.Array, normalise: Normalise, layer: str = "block_2"
+) -> jax.Array:
+    """Mean gate of a layer's kernel for images uint8 [classes, per_class, ...]: float [.., ..]."""
+
+    def one(image: jax.Array) -> jax.Array:
+        _, gates = run_levels(network, params, normalise(image[None]), 0, 2)
+        return gates[layer]["kernel"].mean()
+
+    flat = images.reshape(-1, *images.shape[2:])
+    return lax.map(one, flat).reshape(images.shape[:2])
+
+
+def select(
+    key: jax.Array, shape: tuple[int, ...], config: TransferConfig, regulation: jax.Array | None
+) -> Selection:
+    """Choose images of each class; shape: classes, images of a class.
+
+    regulation [classes, per_class] ranks the images for the conditions that need it. What is
+    learned comes in random order.
+    """
+    classes, per_class = shape
+    lower = per_class // 2 if config.test else 0
+    pool = per_class - lower
+    learn_key, score_key, order_key = jax.random.split(key, 3)
+
+    def draw(key: jax.Array, population: int) -> jax.Array:
+        keys = jax.random.split(key, classes)
+        return jax.vmap(lambda k: draw_without_replacement(k, population, config.learn))(keys)
+
+    if config.condition == "random":
+        learn = lower + draw(learn_key, pool)
+    else:
+        assert regulation is not None
+        chex.assert_shape(regulation, shape)
+        ranked = lower + jnp.argsort(regulation[:, lower:], axis=1, descending=True)
+        highest = {"spikes": config.learn, "nonspikes": 0, "mixed": config.mixed}[config.condition]
+        lowest = config.learn - highest
+        learn = jnp.concatenate([ranked[:, :highest], ranked[:, pool - lowest :]], 1)
+        learn = jax.random.permutation(order_key, learn, axis=1, independent=True)
+    return Selection(learn, draw(score_key, lower) if config.test else learn)
+
+
+def fresh_output(network: Network, params: Params, bias: float, key: jax.Array) -> Params:
+    """Re-initialise the output layer and, of a TSAR, the regulator's head for it."""
+    if not isinstance(network, TSAR):
+        return {**params, "head": init_params(network, key)["head"]}
+    fresh = init_params(network.clone(initial_bias=bias), key)
+    if "head" not in network.regulated:
+        return {**params, "head": fresh["head"]}
+    regulator = {**params["regulator"], "head": fresh["regulator"]["head"]}
+    return {**params, "head": fresh["head"], "regulator": regulator}
+
+
+def transfer_once(
+    network: Network,
+    params: Params,
+    plastic: Params,
+    images: jax.Array,
+    normalise: Normalise,
+    config: TransferConfig,
+    regulation: jax.Array | None,
+    key: jax.Array,
+    rate: jax.Array,
+) -> dict[str, jax.Array]:
+    """One transfer to images uint8 [classes, per_class, ...].
+
+    Returns "train" and "test", accuracy at the end on the images learned and scored, and by
+    class in the order of learning [classes]: "right_after", accuracy on the scored images as
+    soon as the class has been learned, and "per_class", the same at the end.
+    """
+    class_key, image_key, fresh_key = jax.random.split(key, 3)
+    order = draw_without_replacement(class_key, images.shape[0], config.classes)
+    chosen = select(image_key, images.shape[:2], config, regulation)
+    start = fresh_output(network, params, config.head_bias, fresh_key)
+    first, learn = learner(network, start, plastic, rate)
+    frozen = partition(start, plastic)[1]
+    depth = stored_levels(network, plastic)
+
+    def signals_of(rows: jax.Array, position: jax.Array) -> Any:
+        shown = images[order[position]][rows[order[position]]]
+        return run_levels(network, start, normalise(shown), 0, depth)
+
+    def accuracy(learned: Learned, rows: jax.Array, position: jax.Array) -> jax.Array:
+        weights = combine(learned.params, frozen)
+        logits = run_levels(network, weights, signals_of(rows, position), depth)
+        return (logits.argmax(-1) == position).mean()
+
+    def learn_class(learned: Learned, position: jax.Array) -> tuple[Learned, jax.Array]:
+        labels = jnp.full(config.learn, position)
+        learned, _ = lax.scan(learn, learned, (signals_of(chosen.learn, position), labels))
+        return learned, accuracy(learned, chosen.score, position)
+
+    positions = jnp.arange(config.classes)
+    learned, right_after = lax.scan(learn_class, first, positions)
+    at_end = lax.map(lambda position: accuracy(learned, chosen.score, position), positions)
+    train = lax.map(lambda position: accuracy(learned, chosen.learn, position), positions)
+    return {
+        "train": train.mean(),
+        "test": at_end.mean(),
+        "per_class": at_end,
+        "right_after": right_after,
+    }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _run(
+    network: Network,
+    plastic: tuple[str, ...],
+    normalise: Normalise,
+    config: TransferConfig,
+    params: Params,
+    images: jax.Array,
+    regulation: jax.Array | None,
+    keys: jax.Array,
+    rates: jax.Array,
+    count: jax.Array,
+) -> dict[str, jax.Array]:
+    learned = mask(params, plastic)
+    run = functools.partial(
+        transfer_once, network, params, learned, images, normalise, config, regulation
+    )
+    memory = config.memory or automatic_memory()
+    each = bytes_per_run(params, learned)
+    return as_many_as_fit(run, keys, rates, each=each, memory=memory, count=count)
+
+
+def transfer(
+    network: Network,
+    params: Params,
+    plastic: tuple[str, ...],
+    images: jax.Array,
+    normalise: Normalise,
+    config: TransferConfig,
+) -> tuple[Result, np.ndarray]:
+    """Search for the learning rate, then fresh runs; also accuracies right after learning.
+
+    images: uint8 [classes, per_class, ...]. Returns the result and [runs, classes]. Raises
+    UserError where data or network cannot serve the config.
+    """
+    check_target(config, images.shape, params["head"]["bias"].size)
+    mask(params, plastic)
+    regulation = None
+    if config.condition != "random":
+        if not isinstance(network, TSAR) or "block_2" not in network.regulated:
+            raise UserError(
+                f"condition {config.condition} ranks images by the regulation of the third "
+                "convolution, which this network does not have: take condition random."
+            )
+        regulation = jax.jit(mean_regulation, static_argnums=(0, 3))(
+            network, params, images, normalise
+        )
+    run = functools.partial(_run, network, plastic, normalise, config, params, images, regulation)
+    rate, found = search_and_run(
+        run,
+        jax.random.key(config.seed),
+        rates=config.rates,
+        draws=config.draws,
+        runs=config.runs,
+    )
+    right_after = found.pop("right_after")
+    accuracies = {name: values.tolist() for name, values in found.items()}
+    return Result(config.classes, rate, **accuracies), right_after
