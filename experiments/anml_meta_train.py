@@ -31,7 +31,7 @@ CPU = AnmlConfig(
 # Without norms OML needs a lower rate and all its hidden units to leave its initial plateau: at
 # 1e-3 and above, or with 256 hidden units, it was still there after 1,000 steps.
 CPU_OML = dataclasses.replace(
-    CPU, model="oml", channels=32, hidden_features=1024, meta_rate=5e-4, steps=6000
+    CPU, model="oml", channels=32, hidden_features=1024, meta_rate=5e-4, steps=4000
 )
 PRESETS = {
     "cpu": cli.Preset(CPU, "narrow networks (anml, ungated), 2 CPU cores"),

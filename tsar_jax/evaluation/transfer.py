@@ -69,7 +69,7 @@ class TransferConfig:
         for name in ("classes", "learn", "draws", "runs"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}.")
-        if not 0 <= self.mixed <= self.learn:
+        if self.condition == "mixed" and not 0 <= self.mixed <= self.learn:
             raise UserError(
                 f"mixed must be between 0 and learn ({self.learn}): {self.mixed} is not."
             )

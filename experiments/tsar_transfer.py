@@ -1,0 +1,147 @@
+"""Transfer a meta-trained network to a domain it has never seen, one image after another.
+
+Examples:
+  tsar-jax run tsar_transfer --run runs/NAME                          mini-ImageNet
+  tsar-jax run tsar_transfer --run runs/NAME --target cifar100
+  tsar-jax run tsar_transfer --run runs/NAME --target omniglot --classes 600 --learn 10
+  tsar-jax run tsar_transfer --run runs/NAME --condition spikes       images of high regulation
+  tsar-jax run tsar_transfer --run runs/NAME --baselines              beside the same untrained
+Prints a table and writes RUN/transfer-NAME.json and RUN/figures/transfer-NAME.png and .pdf: the
+accuracy on each class right after it was learned, and at the end.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._meta_trained import load_state, read_run
+from experiments.tsar_meta_train import EXPERIMENT
+from tsar_jax import cli
+from tsar_jax.data import load
+from tsar_jax.data.episodes import normalise_omniglot
+from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
+from tsar_jax.evaluation.protocol import Result
+from tsar_jax.evaluation.results import results_to_json, table
+from tsar_jax.evaluation.transfer import TransferConfig, transfer
+from tsar_jax.models import init_params
+from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig, make_network, make_system
+from tsar_jax.training.config import config_to_json
+from tsar_jax.training.run import check_writable, write_atomically
+
+Normalise = Callable[[jax.Array], jax.Array]
+
+# Data set, the splits whose classes are learned, and how its images are normalised.
+TARGETS: dict[str, tuple[str, tuple[str, ...], Normalise]] = {
+    "mini_imagenet": ("mini_imagenet", ("train", "test", "val"), normalise_imagenet),
+    "cifar100": ("cifar100", ("train",), normalise_cifar100),
+    "omniglot": ("omniglot", ("evaluation",), normalise_omniglot),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(TransferConfig):
+    """A transfer of one run."""
+
+    target: Literal["mini_imagenet", "cifar100", "omniglot"] = "mini_imagenet"
+    """The new domain."""
+    baselines: bool = False
+    """Also transfer the same network untrained (from scratch)."""
+    step: int | None = None
+    """Checkpoint to transfer (default: the newest)."""
+    name: str = ""
+    """Of the files written; default: target and condition."""
+
+
+PRESETS = {
+    "cpu": cli.Preset(
+        Arguments(rates=(2e-3, 1e-3, 5e-4, 2e-4), draws=1, runs=3),
+        "100 classes, a short search, 3 runs",
+    ),
+    "smoke": cli.Preset(
+        Arguments(classes=3, learn=2, rates=(1e-3, 1e-2), draws=1, runs=1), "3 classes, 1 run"
+    ),
+    "paper": cli.Preset(
+        Arguments(test=False, draws=10, runs=10), "as published: 10 draws x 10 rates, 10 runs"
+    ),
+}
+
+
+def load_target(name: str) -> tuple[jax.Array, Normalise]:
+    """Images uint8 [classes, per_class, H, W (, 3)] of a domain, and their normalisation."""
+    data, splits, normalise = TARGETS[name]
+    sets = load(data).splits
+    return jnp.asarray(np.concatenate([sets[split].images for split in splits])), normalise
+
+
+def main() -> None:
+    arguments, path, preset = cli.parse_for_run(
+        Arguments, PRESETS, experiment="tsar_transfer", description=__doc__ or ""
+    )
+    config = read_run(path, EXPERIMENT, TsarConfig)
+    check_writable(path)
+    images, normalise = load_target(arguments.target)
+    network = make_network(config)
+    state, step = load_state(path, make_system(config), arguments.step)
+    conditions: dict[str, Any] = {"meta-trained": state.params}
+    if arguments.baselines:
+        key = jax.random.fold_in(jax.random.key(arguments.seed), 1)
+        conditions["from scratch"] = init_params(network, key)
+    settings = TransferConfig(
+        **{f.name: getattr(arguments, f.name) for f in dataclasses.fields(TransferConfig)}
+    )
+    results: dict[str, list[Result]] = {}
+    right_after: dict[str, np.ndarray] = {}
+    for name, params in conditions.items():
+        result, soon = transfer(
+            network, params, TRANSFERRED[config.model], images, normalise, settings
+        )
+        results[name], right_after[name] = [result], soon
+        print(
+            f"{name}: accuracy {np.mean(result.test):.3f} after all classes, {soon.mean():.3f} "
+            f"right after each, at learning rate {result.rate:g}",
+            flush=True,
+        )
+    write_and_show(path, arguments, results, right_after, config.model, step, preset)
+
+
+def write_and_show(
+    path: Path,
+    arguments: Arguments,
+    results: dict[str, list[Result]],
+    right_after: dict[str, np.ndarray],
+    model: str,
+    step: int,
+    preset: str,
+) -> None:
+    """Write JSON, arrays and figure below `path`; print the table and where they are."""
+    from rich.console import Console
+
+    from tsar_jax.analysis.transfer_figure import forgetting_figure
+
+    name = f"transfer-{arguments.name or f'{arguments.target}-{arguments.condition}'}"
+    settings = {
+        "model": model,
+        "step": step,
+        "preset": preset,
+        "transfer": config_to_json(arguments),
+        "right_after": {condition: soon.tolist() for condition, soon in right_after.items()},
+    }
+    write_atomically(path / f"{name}.json", results_to_json(results, settings))
+    curves = {
+        condition: (right_after[condition], np.asarray(rows[0].per_class))
+        for condition, rows in results.items()
+    }
+    figures = forgetting_figure(curves, path / "figures" / name)
+    title = f"{model} after {step} meta-training steps, {arguments.target}: {arguments.runs} runs"
+    Console(width=120).print(table(results, title))
+    print(f"results: {path / name}.json")
+    print(f"figure:  {figures[0]}")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,153 @@
+"""TSAR's analyses against brute force on small arrays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+
+from tsar_jax.analysis import regulation as r
+from tsar_jax.models import TSAR, init_params, run_levels
+
+GATES = np.random.default_rng(0).beta(0.2, 1.5, (40, 30)).astype(np.float32)
+LABELS = np.repeat(np.arange(4), 10)
+
+
+@pytest.fixture(scope="module")
+def first():
+    def fold(gates, labels):
+        def step(state, moment):
+            return r.collect(state, *moment), None
+
+        return jax.lax.scan(step, r.first_pass(4, 30), (gates, labels))[0]
+
+    return jax.device_get(jax.jit(fold)(GATES, LABELS))
+
+
+def test_regulation_histogram_is_numpys(first):
+    wanted, _ = np.histogram(GATES, r.BINS, (0, 1))
+    # A value at a bin's very edge may be counted next door: compare cumulative counts.
+    assert np.abs(np.cumsum(first.regulation) - np.cumsum(wanted)).max() <= 1
+    assert first.regulation.sum() == GATES.size
+
+
+def test_avalanches_are_shares_of_synapses_above_thresholds(first):
+    for threshold, counts in zip(r.THRESHOLDS, first.avalanches, strict=True):
+        shares = (GATES > threshold).mean(1)
+        assert counts.sum() == 40
+        mean = (counts * r.bin_centres(r.AVALANCHE_BINS)).sum() / 40
+        assert mean == pytest.approx(shares.mean(), abs=1 / r.AVALANCHE_BINS)
+
+
+def test_class_sums_and_firing(first):
+    for label in range(4):
+        np.testing.assert_allclose(
+            first.class_sums[label], GATES[label == LABELS].sum(0), rtol=1e-5
+        )
+    np.testing.assert_array_equal(first.class_counts, 10)
+    np.testing.assert_array_equal(first.fired, (GATES > 0.25).sum(0))
+
+
+def test_slope_of_a_power_law():
+    centres = r.bin_centres(100)
+    slope, intercept = r.log_log_slope(3 * centres**-1.5, centres)
+    assert (slope, intercept) == (pytest.approx(-1.5), pytest.approx(np.log10(3)))
+    assert np.isnan(r.log_log_slope(np.zeros(100), centres)[0])
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
+@settings(max_examples=20, deadline=None)
+def test_ranks_are_scipys(values):
+    wanted = rankdata(-np.array(values), method="ordinal")
+    np.testing.assert_array_equal(r.ranks(jnp.array(values)), wanted)
+
+
+def test_rank_rank_is_brute_force():
+    means = np.stack([GATES[label == LABELS].mean(0) for label in range(4)])
+    wanted = np.zeros((r.RANK_BINS, r.RANK_BINS), int)
+    for label in range(4):
+        own = rankdata(-means[label], method="ordinal")
+        others = rankdata(-np.delete(means, label, 0).mean(0), method="ordinal")
+        rows, columns = (
+            np.minimum((np.log10(x) / np.log10(30) * r.RANK_BINS).astype(int), r.RANK_BINS - 1)
+            for x in (own, others)
+        )
+        np.add.at(wanted, (rows, columns), 1)
+    found = np.asarray(jax.jit(r.rank_rank)(means))
+    assert found.sum() == wanted.sum() == 4 * 30
+    assert np.abs(found - wanted).sum() <= 4  # logarithms round differently at a bin's edge
+
+
+def test_most_active_synapses():
+    fired = np.array([0, 5, 9, 1, 9, 3])
+    np.testing.assert_array_equal(r.most_active(fired, 100, 0.01, 10), [1, 2, 4, 5])
+    np.testing.assert_array_equal(r.most_active(fired, 100, 0.01, 2), [2, 4])
+
+
+def test_mutual_information_is_brute_force():
+    one, two = GATES[:, :7], GATES[:, 20:]
+    two = two.copy()
+    two[:, 0] = one[:, 0]  # always together
+    joint = jnp.zeros((7, 10))
+    for first, second in zip(one, two, strict=True):
+        joint = r.count_together(joint, first, second, 0.25)
+    a, b = one > 0.25, two > 0.25
+    found = r.normalised_mutual_information(np.asarray(joint), a.sum(0), b.sum(0), 40)
+    for i in range(7):
+        for j in range(10):
+            p = (a[:, i] & b[:, j]).mean()
+            wanted = 0.0
+            if p > 0:
+                wanted = max(0.0, np.log(p / (a[:, i].mean() * b[:, j].mean())) / -np.log(p))
+            assert found[i, j] == pytest.approx(wanted, abs=1e-5)
+    assert found[0, 0] == pytest.approx(1)
+
+
+def test_time_lag_counts_pairs_of_neighbouring_images():
+    chosen = np.arange(30) % 3 == 0
+    state = r.lag_start(30)
+    for gates in GATES[:6]:
+        state = r.add_lag(state, gates, chosen)
+    wanted, _, _ = np.histogram2d(
+        GATES[:5, chosen].ravel(), GATES[1:6, chosen].ravel(), r.LAG_BINS, [(0, 1), (0, 1)]
+    )
+    assert state.counts.sum() == wanted.sum() == 5 * chosen.sum()
+    assert np.abs(np.asarray(state.counts) - wanted).sum() <= 4
+
+
+def test_middling_synapses_lie_between_percentiles():
+    assert np.flatnonzero(r.middling(np.arange(101.0))).tolist() == list(range(75, 100))
+
+
+def test_output_changes_compare_a_class_with_its_neighbours():
+    means = np.ones((4, 5, 4))
+    weights = np.ones((5, 4))
+    weights[3:] = -1
+    means[1, :3, 1] = 3.0  # class 1's positive weights, while it is shown
+    means[2, 3:, 1] = 0.5  # its negative ones, during the next class
+    changes = r.output_changes(means, weights)
+    assert changes["before, positive"][0] == pytest.approx(2)
+    assert changes["after, positive"][0] == pytest.approx(2)
+    assert changes["before, negative"][0] == pytest.approx(0)
+    assert changes["after, negative"][0] == pytest.approx(1)
+    np.testing.assert_allclose([values[1] for values in changes.values()], 0)
+
+
+def test_fold_sees_every_image_in_order_under_its_own_gates():
+    network = TSAR(channels=2, regulator_channels=2, classes=3)
+    images = np.random.default_rng(1).normal(size=(4, 28, 28, 1)).astype(np.float32)
+
+    def fold(state, gates, label):
+        return state * 2 + label * gates["head"]
+
+    def both(key):
+        params = init_params(network, key)
+        found = r.fold_gates(
+            network, params, images, jnp.arange(4), lambda x: x, fold, jnp.zeros((2, 3))
+        )
+        return found, run_levels(network, params, images, 0, 2)[1]["head"]["kernel"]
+
+    found, gates = jax.jit(both)(jax.random.key(0))
+    np.testing.assert_allclose(found, gates[1] * 4 + gates[2] * 4 + gates[3] * 3, rtol=1e-4)

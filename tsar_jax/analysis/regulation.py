@@ -1,0 +1,223 @@
+"""How a TSAR regulates its synapses: histograms, avalanches, ranks, co-activity, time lags.
+
+Beaulieu, Clune and Cheney (2021), arXiv 2108.12056. A layer has as many gates per image as
+weights (112,896 at full width), so nothing here holds the gates of all images: each analysis is
+a fold over the stream of images, `state, gates -> state`, on the device.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from tsar_jax.models import TSAR, run_levels
+
+Params = Any
+Gates = dict[str, jax.Array]
+Fold = Callable[[Any, Gates, jax.Array], Any]
+
+BINS = 1000
+AVALANCHE_BINS = 2000
+THRESHOLDS = (0.10, 0.25, 0.50)
+RANK_BINS = 100
+LAG_BINS = 250
+
+
+def fold_gates(
+    network: TSAR,
+    params: Params,
+    images: jax.Array,
+    labels: jax.Array,
+    normalise: Callable[[jax.Array], jax.Array],
+    fold: Fold,
+    state: Any,
+) -> Any:
+    """fold(state, gates, label) over images uint8 [T, ...] in order; gates {layer: [*kernel]}."""
+
+    def step(state: Any, moment: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        image, label = moment
+        _, gates = run_levels(network, params, normalise(image[None]), 0, 2)
+        return fold(state, {name: gate["kernel"][0] for name, gate in gates.items()}, label), None
+
+    return lax.scan(step, state, (images, labels))[0]
+
+
+def histogram(values: jax.Array, bins: int, weights: jax.Array | None = None) -> jax.Array:
+    """Counts [bins] of values within 0..1; 1 belongs to the last bin."""
+    index = jnp.clip((values * bins).astype(jnp.int32), 0, bins - 1).reshape(-1)
+    ones = jnp.ones_like(index) if weights is None else weights.reshape(-1).astype(jnp.int32)
+    return jnp.zeros(bins, jnp.int32).at[index].add(ones)
+
+
+class FirstPass(NamedTuple):
+    """What one pass over the images collects of a layer with S synapses.
+
+    regulation [BINS]: histogram of all gates. avalanches [thresholds, AVALANCHE_BINS]: histogram
+    of how many synapses, as a share of all, are above a threshold in an image. class_sums
+    [classes, S], class_counts [classes]. fired [S]: images in which a synapse is above the
+    middle threshold.
+    """
+
+    regulation: jax.Array
+    avalanches: jax.Array
+    class_sums: jax.Array
+    class_counts: jax.Array
+    fired: jax.Array
+
+
+def first_pass(classes: int, synapses: int) -> FirstPass:
+    """Nothing collected yet."""
+    return FirstPass(
+        jnp.zeros(BINS, jnp.int32),
+        jnp.zeros((len(THRESHOLDS), AVALANCHE_BINS), jnp.int32),
+        jnp.zeros((classes, synapses)),
+        jnp.zeros(classes, jnp.int32),
+        jnp.zeros(synapses, jnp.int32),
+    )
+
+
+def collect(state: FirstPass, gates: jax.Array, label: jax.Array) -> FirstPass:
+    """Add one image's gates [S]."""
+    chex.assert_shape(gates, state.fired.shape)
+    above = gates > jnp.array(THRESHOLDS)[:, None]
+    shares = above.mean(1)
+    return FirstPass(
+        state.regulation + histogram(gates, BINS),
+        state.avalanches + jax.vmap(lambda s: histogram(s[None], AVALANCHE_BINS))(shares),
+        state.class_sums.at[label].add(gates),
+        state.class_counts.at[label].add(1),
+        state.fired + above[1],
+    )
+
+
+def log_log_slope(counts: np.ndarray, centres: np.ndarray) -> tuple[float, float]:
+    """Least squares of log10 counts against log10 centres over filled bins: slope, intercept.
+
+    NaN where fewer than two bins are filled.
+    """
+    filled = (counts > 0) & (centres > 0)
+    if filled.sum() < 2:
+        return float("nan"), float("nan")
+    slope, intercept = np.polyfit(np.log10(centres[filled]), np.log10(counts[filled]), 1)
+    return float(slope), float(intercept)
+
+
+def bin_centres(bins: int) -> np.ndarray:
+    """Middles of `bins` equal bins of 0..1."""
+    return (np.arange(bins) + 0.5) / bins
+
+
+def ranks(values: jax.Array) -> jax.Array:
+    """Rank of each value, 1 for the largest; the first of equals ranks first."""
+    order = jnp.argsort(values, descending=True, stable=True)
+    return jnp.zeros(values.size, jnp.int32).at[order].set(jnp.arange(1, values.size + 1))
+
+
+def rank_rank(class_means: jax.Array) -> jax.Array:
+    """Histogram of log10 ranks [RANK_BINS, RANK_BINS]: in one class, against all other classes.
+
+    class_means [classes, S]: mean gate of each synapse in each class. Summed over classes; the
+    bins divide 0 .. log10 S equally.
+    """
+    classes, synapses = class_means.shape
+    total = class_means.sum(0)
+    span = jnp.log10(jnp.float32(synapses))
+
+    def bins(values: jax.Array) -> jax.Array:
+        share = jnp.log10(ranks(values).astype(jnp.float32)) / jnp.maximum(span, 1e-6)
+        return jnp.clip((share * RANK_BINS).astype(jnp.int32), 0, RANK_BINS - 1)
+
+    def add(counts: jax.Array, own: jax.Array) -> tuple[jax.Array, None]:
+        others = (total - own) / max(classes - 1, 1)
+        return counts.at[bins(own), bins(others)].add(1), None
+
+    empty = jnp.zeros((RANK_BINS, RANK_BINS), jnp.int32)
+    return lax.scan(add, empty, class_means)[0]
+
+
+def most_active(fired: np.ndarray, images: int, share: float, limit: int) -> np.ndarray:
+    """Synapses that fire on more than a share of the images: at most `limit`, the most active."""
+    often = np.flatnonzero(fired > share * images)
+    return np.sort(often[np.argsort(-fired[often], kind="stable")][:limit])
+
+
+def count_together(
+    counts: jax.Array, first: jax.Array, second: jax.Array, threshold: float
+) -> jax.Array:
+    """Add one image to joint counts [A, B] of two groups' gates [A] and [B] above a threshold."""
+    one, two = ((gates > threshold).astype(jnp.float32) for gates in (first, second))
+    return counts + one[:, None] * two[None]
+
+
+def normalised_mutual_information(
+    joint: np.ndarray, first: np.ndarray, second: np.ndarray, images: int
+) -> np.ndarray:
+    """Normalised pointwise mutual information of firing together, clipped at 0: [A, B].
+
+    log(p(x, y) / (p(x) p(y))) / -log p(x, y) (Bouma 2009), 1 where two always fire together.
+    joint [A, B], first [A], second [B]: numbers of images out of `images`.
+    """
+    p = joint / images
+    expected = np.outer(first / images, second / images)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.log(p / expected) / -np.log(p)
+    value = np.where(p >= 1, 1.0, value)
+    return np.clip(np.where(joint > 0, value, 0.0), 0.0, 1.0)
+
+
+class Lag(NamedTuple):
+    """Histogram [LAG_BINS, LAG_BINS] of gates at image t - 1 (rows) and t, and the last gates."""
+
+    counts: jax.Array
+    last: jax.Array
+    seen: jax.Array
+
+
+def lag_start(synapses: int) -> Lag:
+    """No image yet."""
+    return Lag(
+        jnp.zeros((LAG_BINS, LAG_BINS), jnp.int32), jnp.zeros(synapses), jnp.zeros((), jnp.int32)
+    )
+
+
+def add_lag(state: Lag, gates: jax.Array, chosen: jax.Array) -> Lag:
+    """Add one image's gates [S]; chosen [S]: which synapses count."""
+
+    def index(values: jax.Array) -> jax.Array:
+        return jnp.clip((values * LAG_BINS).astype(jnp.int32), 0, LAG_BINS - 1)
+
+    counts = (chosen & (state.seen > 0)).astype(jnp.int32)
+    histogram = state.counts.at[index(state.last), index(gates)].add(counts)
+    return Lag(histogram, gates, state.seen + 1)
+
+
+def middling(means: np.ndarray, low: float = 75, high: float = 99) -> np.ndarray:
+    """Which synapses' mean gates lie between two percentiles: neither silent nor always open."""
+    lower, upper = np.percentile(means, [low, high])
+    return (means >= lower) & (means <= upper)
+
+
+def output_changes(class_means: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """How the regulation of a class's own output weights changes while that class is shown.
+
+    class_means [classes, F, classes]: mean gates of the output layer, [shown, feature, unit],
+    classes in the order of learning; weights [F, classes]. For every class but the first and the
+    last, the relative change during / before - 1 and during / after - 1 of the mean gate of the
+    unit's positive and negative weights: {"before, positive": [classes - 2], ...}.
+    """
+    changes: dict[str, list[float]] = {}
+    for unit in range(1, class_means.shape[0] - 1):
+        for sign, chosen in (
+            ("positive", weights[:, unit] > 0),
+            ("negative", weights[:, unit] < 0),
+        ):
+            before, during, after = (
+                class_means[shown, chosen, unit].mean() for shown in (unit - 1, unit, unit + 1)
+            )
+            changes.setdefault(f"before, {sign}", []).append(during / before - 1)
+            changes.setdefault(f"after, {sign}", []).append(during / after - 1)
+    return {name: np.array(values) for name, values in changes.items()}
