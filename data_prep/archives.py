@@ -189,9 +189,7 @@ def _unpack(path: Path, largest: int) -> bytes:
     except (EOFError, OSError, zlib.error) as error:
         raise _incomplete(path, error) from error
     if len(unpacked) > largest:
-        raise UserError(
-            f"{path} unpacks to more than {largest} bytes: get the archive again"
-        )
+        raise UserError(f"{path} unpacks to more than {largest} bytes: get the archive again")
     return unpacked
 
 

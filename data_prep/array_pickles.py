@@ -7,6 +7,7 @@ bytes and do nothing else.
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +20,23 @@ def load_arrays(data: bytes) -> Any:
     Raises pickle.UnpicklingError if it asks for anything else, or if it is damaged.
     """
     try:
+        _check_memo(data)
         return _release(_Unpickler(io.BytesIO(data), encoding="bytes").load())
     except pickle.UnpicklingError:
         raise
     # A damaged pickle may do to the objects it builds whatever raises whatever.
     except Exception as error:
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuses what would number an object so high that the table of all numbers fills the memory.
+
+    pickle makes that table as long as twice the highest number, which may be any of 32 bits.
+    """
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
+            raise pickle.UnpicklingError(f"it numbers an object {argument} after {count} steps")
 
 
 class _Array:
