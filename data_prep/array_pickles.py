@@ -35,7 +35,7 @@ def _check_memo(data: bytes) -> None:
     pickle makes that table as long as twice the highest number, which may be any of 32 bits.
     """
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
             raise pickle.UnpicklingError(f"it numbers an object {argument} after {count} steps")
 
 

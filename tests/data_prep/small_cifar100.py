@@ -6,7 +6,7 @@ import pickle
 import struct
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -45,7 +45,7 @@ class SmallCifar100:
 class _Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
     """Protocol 2 with text and bytes both as Python 2's only kind of string."""
 
-    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
     def save_string(self, value: str | bytes) -> None:
         data = value.encode("latin1") if isinstance(value, str) else value
