@@ -1,7 +1,7 @@
 """Archives from elsewhere: fetched whole or not at all, and read without trust.
 
-Nothing is ever extracted. Members are read into memory, one by one, and an archive in which any
-member has an unsafe path or an implausible size is refused before the first is read.
+Nothing is ever extracted. Members are read into memory, and an archive in which any member has an
+unsafe path or an implausible size is refused before the first is read.
 """
 
 import gzip
