@@ -3,11 +3,15 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from tsar_jax.data.prepared import default_folder
 from tsar_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from data_prep.building import Prepared
 
 DESCRIPTION = "Prepares data sets for tsar_jax.data.load, from their official archives."
 
@@ -27,11 +31,53 @@ def omniglot(archives: Path | None = None, out: Path | None = None, overwrite: b
     # Imported here, like its like: --help should not wait for tensorflow-datasets.
     from data_prep.omniglot import prepare_omniglot
 
-    target = default_folder() if out is None else out.expanduser()
-    folder, written = prepare_omniglot(archives, target, overwrite)
-    if written:
-        return f"Omniglot is prepared in {folder}"
-    return f"Omniglot is already prepared in {folder}; --overwrite prepares it anew"
+    return _report("Omniglot", prepare_omniglot(archives, _target(out), overwrite))
+
+
+def cifar100(archives: Path | None = None, out: Path | None = None, overwrite: bool = False) -> str:
+    """CIFAR-100 at 28x28: 100 classes of 500 training and 100 test images, in colour.
+
+    Safe to interrupt and to repeat: nothing half-written is ever taken for whole.
+
+    Args:
+        archives: Folder with cifar-100-python.tar.gz. By default it is downloaded from
+            www.cs.toronto.edu/~kriz (169 MB).
+        out: Folder of prepared data sets. By default $TFDS_DATA_DIR, else ~/tensorflow_datasets,
+            where tsar_jax.data.load looks too.
+        overwrite: Prepare anew even what is there already.
+    """
+    from data_prep.cifar100 import prepare_cifar100
+
+    return _report("CIFAR-100", prepare_cifar100(archives, _target(out), overwrite))
+
+
+def mini_imagenet(
+    archives: Path | None = None, out: Path | None = None, overwrite: bool = False
+) -> str:
+    """mini-ImageNet at 28x28: 64 training, 16 validation and 20 test classes, in colour.
+
+    Safe to interrupt and to repeat: nothing half-written is ever taken for whole.
+
+    Args:
+        archives: Folder with mini-imagenet.zip, or with the folder images and the files train.csv,
+            val.csv and test.csv. There is no official download.
+        out: Folder of prepared data sets. By default $TFDS_DATA_DIR, else ~/tensorflow_datasets,
+            where tsar_jax.data.load looks too.
+        overwrite: Prepare anew even what is there already.
+    """
+    from data_prep.mini_imagenet import prepare_mini_imagenet
+
+    return _report("mini-ImageNet", prepare_mini_imagenet(archives, _target(out), overwrite))
+
+
+def _target(out: Path | None) -> Path:
+    return default_folder() if out is None else out.expanduser()
+
+
+def _report(title: str, prepared: "Prepared") -> str:
+    if prepared.written:
+        return f"{title} is prepared in {prepared.folder}"
+    return f"{title} is already prepared in {prepared.folder}; --overwrite prepares it anew"
 
 
 def package_omniglot(archives: Path) -> str:
@@ -45,7 +91,12 @@ def package_omniglot(archives: Path) -> str:
     return f"Omniglot is packaged in {package_omniglot(archives)}"
 
 
-COMMANDS = {"omniglot": omniglot, "package-omniglot": package_omniglot}
+COMMANDS = {
+    "cifar100": cifar100,
+    "mini-imagenet": mini_imagenet,
+    "omniglot": omniglot,
+    "package-omniglot": package_omniglot,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,13 +1,16 @@
 """Archives from elsewhere: fetched whole or not at all, and read without trust.
 
-Nothing is ever extracted. Members are read into memory, one by one, and an archive in which any
-member has an unsafe path or an implausible size is refused before the first is read.
+Nothing is ever extracted. Members are read into memory, and an archive in which any member has an
+unsafe path or an implausible size is refused before the first is read.
 """
 
+import gzip
 import hashlib
 import http.client
+import io
 import os
 import re
+import tarfile
 import urllib.request
 import zipfile
 import zlib
@@ -23,6 +26,9 @@ from tsar_jax.errors import UserError
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 16
+
+LEADS_OUT = "its path leads out of the archive"
+OCCURS_TWICE = "it occurs twice"
 
 
 class RemoteArchive(NamedTuple):
@@ -112,7 +118,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise UserError(
-            f"{path} is not a complete zip archive ({error}): delete it and download it again"
+            f"{path} is not a complete zip archive ({error}): delete it and get it again"
         ) from error
     with archive:
         yield archive
@@ -129,11 +135,11 @@ def zip_members(archive: zipfile.ZipFile, largest: int) -> list[zipfile.ZipInfo]
     for member in archive.infolist():
         name = member.filename
         if is_unsafe(name):
-            raise _refused(archive, name, "its path leads out of the archive")
+            raise refused(archive.filename, name, LEADS_OUT)
         if name in seen:
-            raise _refused(archive, name, "it occurs twice")
+            raise refused(archive.filename, name, OCCURS_TWICE)
         if member.file_size > largest:
-            raise _refused(archive, name, f"it holds {member.file_size} bytes, not {largest}")
+            raise refused(archive.filename, name, _too_large(member.file_size, largest))
         seen.add(name)
         if not member.is_dir() and not _is_mac_litter(name):
             members.append(member)
@@ -157,11 +163,78 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         NotImplementedError,  # a compression that Python lacks
         RuntimeError,  # encrypted
     ) as error:
-        raise _refused(archive, member.filename, str(error) or "it is damaged") from error
+        raise refused(archive.filename, member.filename, str(error) or "it is damaged") from error
 
 
-def _refused(archive: zipfile.ZipFile, name: str, reason: str) -> UserError:
+def read_tar_gz(path: Path, largest: int) -> dict[str, bytes]:
+    """The files of a tar.gz archive by path; no more than `largest` bytes of it are unpacked.
+
+    Raises UserError if it is damaged, cut short or larger, or if a member is neither a file nor a
+    folder, occurs twice, or has a path that leads out of the archive.
+    """
+    unpacked = io.BytesIO(_unpack(path, largest))
+    try:
+        with tarfile.open(fileobj=unpacked, mode="r:") as archive:
+            members = _tar_members(path, archive, largest)
+            return {member.name: _read_tar_member(path, archive, member) for member in members}
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+        raise _incomplete(path, error) from error
+
+
+def _unpack(path: Path, largest: int) -> bytes:
+    # Whole and bounded before tarfile sees it, which trusts the sizes that headers declare.
+    try:
+        with gzip.open(path) as file:
+            unpacked = file.read(largest + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        raise _incomplete(path, error) from error
+    if len(unpacked) > largest:
+        raise UserError(f"{path} unpacks to more than {largest} bytes: get the archive again")
+    return unpacked
+
+
+def _incomplete(path: Path, error: Exception) -> UserError:
     return UserError(
-        f"{os.fspath(archive.filename or 'archive')} cannot be used, its member {name!r} is not as "
-        f"expected ({reason}): download the official archive again"
+        f"{path} is not a complete tar.gz archive ({error}): delete it and get it again"
+    )
+
+
+def _tar_members(path: Path, archive: tarfile.TarFile, largest: int) -> list[tarfile.TarInfo]:
+    """The files of an archive, once every member has been found harmless."""
+    members = []
+    seen = set()
+    for member in archive:
+        name = member.name
+        if is_unsafe(name):
+            raise refused(path, name, LEADS_OUT)
+        if name in seen:
+            raise refused(path, name, OCCURS_TWICE)
+        if not (member.isreg() or member.isdir()) or member.issparse():
+            raise refused(path, name, "it is neither a plain file nor a folder")
+        # Checked before the next header is looked for, which lies that many bytes on.
+        if not 0 <= member.size <= largest:
+            raise refused(path, name, _too_large(member.size, largest))
+        seen.add(name)
+        if member.isreg():
+            members.append(member)
+    return members
+
+
+def _read_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) != member.size:
+        raise refused(path, member.name, f"it has {len(data)} of {member.size} bytes")
+    return data
+
+
+def _too_large(size: int, largest: int) -> str:
+    return f"it holds {size} bytes, not {largest}"
+
+
+def refused(path: str | os.PathLike[str] | None, name: str, reason: str) -> UserError:
+    """The error that an archive deserves of which one member is not as it should be."""
+    return UserError(
+        f"{os.fspath(path or 'archive')} cannot be used, its member {name!r} is not as expected "
+        f"({reason}): get the archive again"
     )

@@ -25,9 +25,10 @@ from tsar_jax.errors import UserError
 class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Image sets as examples {"image": uint8, "label": class}, class after class.
 
-    The labels count on from split to split, since no class is in two. A subclass gives `VERSION`
-    and, in its docstring, the description. Nothing is registered with tensorflow-datasets, so that
-    `tfds.builder(name)` reads what was prepared rather than ask for the images.
+    The labels count on from split to split, but splits of the same names have the same labels. A
+    subclass gives `VERSION` and, in its docstring, the description. Nothing is registered with
+    tensorflow-datasets, so that `tfds.builder(name)` reads what was prepared rather than ask for
+    the images.
     """
 
     # tensorflow-datasets downloads nothing here; looking for its checksums would need
@@ -40,7 +41,7 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        names = [name for split in self._splits.values() for name in split.names]
+        names, _ = number_classes(self._splits)
         shape = next(iter(self._splits.values())).images.shape[2:]
         # Image would do for `image`, but reading or writing one needs TensorFlow.
         # Without an encoding every pixel is a number of its own, and reading takes seconds.
@@ -59,11 +60,11 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        first, generators = 0, {}
-        for name, split in self._splits.items():
-            generators[name] = self._generate_examples(name, split.images, first)
-            first += len(split.names)
-        return generators
+        _, first = number_classes(self._splits)
+        return {
+            name: self._generate_examples(name, split.images, first[name])
+            for name, split in self._splits.items()
+        }
 
     def _generate_examples(
         self, split: str, images: np.ndarray, first: int
@@ -72,6 +73,20 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         flat = images.reshape(classes * per_class, *images.shape[2:])
         for index, image in enumerate(track(flat, len(flat), f"Writing {split}")):
             yield index, {"image": image, "label": first + index // per_class}
+
+
+def number_classes(splits: dict[str, ImageSet]) -> tuple[list[str], dict[str, int]]:
+    """The names of all classes, each once, and by split the label of its first class.
+
+    Two splits have all their classes in common, in one order, or none.
+    """
+    names: list[str] = []
+    first: dict[tuple[str, ...], int] = {}
+    for split in splits.values():
+        if split.names not in first:
+            first[split.names] = len(names)
+            names += split.names
+    return names, {name: first[split.names] for name, split in splits.items()}
 
 
 class Prepared(NamedTuple):

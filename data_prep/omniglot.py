@@ -1,12 +1,9 @@
 """Omniglot: the two official archives -> 28x28 images, prepared or packaged."""
 
-import contextlib
-import io
 import os
 import re
-import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from PIL import Image
 
 from data_prep.archives import RemoteArchive, locate, open_zip, read_member, zip_members
 from data_prep.building import ImageSetBuilder, Prepared, prepare
+from data_prep.images import open_image
 from data_prep.progress import track
 from tsar_jax.data import omniglot
 from tsar_jax.data.types import ImageSet
@@ -42,8 +40,8 @@ REMOTE = {
 class Omniglot28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Omniglot (Lake et al., 2015), grey, 28x28 by Lanczos resampling. MIT licence."""
 
-    VERSION = tfds.core.Version(omniglot.VERSION)
-    name = omniglot.PREPARED_NAME
+    VERSION = tfds.core.Version(omniglot.PREPARED.version)
+    name = omniglot.PREPARED.folder
 
 
 def prepare_omniglot(archives: Path | None, out: Path, overwrite: bool = False) -> Prepared:
@@ -110,25 +108,11 @@ def read_drawing(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
     """One drawing, PNG 105x105 -> grey uint8 [28, 28]."""
     wrong = f"{archive.filename} cannot be used, its member {member.filename!r}"
     remedy = "download the official archive again"
-    data = read_member(archive, member)
-    try:
-        with _quiet_pillow(), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != (ORIGINAL_SIDE, ORIGINAL_SIDE):
-                width, height = image.size
-                raise UserError(f"{wrong} is {width}x{height}, not 105x105: {remedy}")
-            return resize(image)
-    except UserError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{wrong} is not a readable PNG image: {remedy}") from error
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Without the warning of images so large that they are refused anyway."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
+    with open_image(read_member(archive, member), ("PNG",), wrong, remedy) as image:
+        if image.size != (ORIGINAL_SIDE, ORIGINAL_SIDE):
+            width, height = image.size
+            raise UserError(f"{wrong} is {width}x{height}, not 105x105: {remedy}")
+        return resize(image)
 
 
 def resize(image: Image.Image) -> np.ndarray:

@@ -4,11 +4,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from tsar_jax.data import load, omniglot
+from tsar_jax.data import ImageSet, cifar100, load, mini_imagenet, omniglot
 from tsar_jax.errors import UserError
 
 
@@ -53,9 +54,94 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         load("omnigrot")
 
 
-def test_a_folder_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing is not a folder.*data_prep omniglot --out"):
-        load("omniglot", tmp_path / "missing")
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("omniglot", "data_prep omniglot --out"),
+        ("cifar100", "data_prep cifar100 --out"),
+        ("mini_imagenet", "data_prep mini-imagenet --archives DIR --out"),
+    ],
+)
+def test_a_folder_that_does_not_exist_is_a_clear_error(
+    tmp_path: Path, name: str, command: str
+) -> None:
+    with pytest.raises(UserError, match=rf"missing is not a folder.*{command}"):
+        load(name, tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "whom", "command"),
+    [
+        (
+            "cifar100",
+            "cifar-100-python.tar.gz",
+            "www.cs.toronto.edu/~kriz",
+            "python -m data_prep cifar100 --out",
+        ),
+        (
+            "mini_imagenet",
+            "train.csv, val.csv and test.csv of the Ravi & Larochelle split",
+            "github.com/twitter-research/meta-learning-lstm",
+            "python -m data_prep mini-imagenet --archives DIR --out",
+        ),
+    ],
+)
+def test_what_was_not_prepared_says_what_to_get_from_whom_and_the_command(
+    tmp_path: Path, name: str, what: str, whom: str, command: str
+) -> None:
+    with pytest.raises(UserError, match=f"is not prepared in {tmp_path}: ") as error:
+        load(name, tmp_path)
+    message = str(error.value)
+    assert what in message
+    assert whom in message
+    assert f"`{command} {tmp_path}`" in message
+    assert "\n" not in message
+    with pytest.raises(UserError, match=f"is not prepared in {tmp_path}/none: "):
+        load(name)
+
+
+@pytest.mark.parametrize("module", [cifar100, mini_imagenet])
+def test_splits_that_are_not_the_data_sets_are_told_apart(module: ModuleType) -> None:
+    sizes = {
+        cifar100: {"train": (100, 500), "test": (100, 100)},
+        mini_imagenet: {"train": (64, 600), "val": (16, 600), "test": (20, 600)},
+    }[module]
+    right = {
+        split: ImageSet(blank(*size, 28, 28, 3), tuple(map(str, range(size[0]))))
+        for split, size in sizes.items()
+    }
+    test = right["test"]
+    assert module.layout_problem(right) is None
+    wrong = {
+        "its splits are": {"test": test},
+        "its test images are": right | {"test": ImageSet(test.images[:, :50], test.names)},
+        "test images are float32": right | {"test": ImageSet(blank(1, 2, dtype="f4"), ("a",))},
+        "names for": right | {"test": ImageSet(test.images, test.names[1:])},
+    }
+    for problem, splits in wrong.items():
+        assert problem in (module.layout_problem(splits) or "")
+
+
+def test_the_splits_of_cifar100_must_be_of_the_same_classes() -> None:
+    names = tuple(map(str, range(100)))
+    splits = {
+        "train": ImageSet(blank(100, 500, 28, 28, 3), names),
+        "test": ImageSet(blank(100, 100, 28, 28, 3), names[::-1]),
+    }
+    assert cifar100.layout_problem(splits) == "its splits are not of the same classes"
+
+
+def test_mini_imagenet_must_be_of_an_even_number_of_images() -> None:
+    splits = {
+        split: ImageSet(blank(classes, 3, 28, 28, 3), tuple(map(str, range(classes))))
+        for split, classes in mini_imagenet.CLASSES.items()
+    }
+    assert "of 3 images" in (mini_imagenet.layout_problem(splits) or "")
+
+
+def blank(*shape: int, dtype: str = "u1") -> np.ndarray:
+    """Zeros that take no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def test_a_folder_without_its_record_is_incomplete(tmp_path: Path) -> None:

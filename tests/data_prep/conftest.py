@@ -4,9 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_cifar100
+from small_cifar100 import SmallCifar100
+from small_mini_imagenet import CLASSES as MINI_CLASSES
+from small_mini_imagenet import SmallMiniImagenet
 from small_omniglot import CLASSES, SmallOmniglot, png, resized, write_zip
 
-from tsar_jax.data import omniglot
+from tsar_jax.data import cifar100, mini_imagenet, omniglot
 from tsar_jax.data.types import ImageSet
 
 
@@ -32,3 +36,22 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallOmniglot:
         expected[split] = omniglot.Split(len(names), *omniglot.digests(splits[split]))
     monkeypatch.setattr(omniglot, "SPLITS", expected)
     return SmallOmniglot(archives, all_members, splits)
+
+
+@pytest.fixture
+def small_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCifar100:
+    """An archive of few classes and images, which `cifar100` now asks for."""
+    monkeypatch.setattr(cifar100, "CLASSES", small_cifar100.CLASSES)
+    monkeypatch.setattr(cifar100, "IMAGES_PER_CLASS", small_cifar100.PER_CLASS)
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    small = small_cifar100.make_small_cifar100(archives)
+    small.write()
+    return small
+
+
+@pytest.fixture
+def small_mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallMiniImagenet:
+    """A folder of few images in few classes, which `mini_imagenet` now asks for."""
+    monkeypatch.setattr(mini_imagenet, "CLASSES", MINI_CLASSES)
+    return SmallMiniImagenet.make(tmp_path / "archives")

@@ -45,11 +45,3 @@ def png(pixels: np.ndarray) -> bytes:
 
 def resized(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((28, 28), Image.Resampling.LANCZOS))
-
-
-def assert_same(found: dict[str, ImageSet], expected: dict[str, ImageSet]) -> None:
-    assert set(found) == set(expected)
-    for split, images in expected.items():
-        assert found[split].names == images.names
-        assert found[split].images.dtype == np.uint8
-        np.testing.assert_array_equal(found[split].images, images.images)

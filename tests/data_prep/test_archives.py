@@ -1,6 +1,10 @@
 """Archives: fetched whole or not at all, and read without trust."""
 
+import contextlib
+import gzip
 import hashlib
+import io
+import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_cifar100 import write_tar_members
 
 from data_prep.archives import (
     RemoteArchive,
@@ -17,6 +22,7 @@ from data_prep.archives import (
     locate,
     open_zip,
     read_member,
+    read_tar_gz,
     zip_members,
 )
 from tsar_jax.errors import UserError
@@ -102,6 +108,96 @@ def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(content, content[::-1]))
     with open_zip(path) as archive, pytest.raises(UserError, match="CRC"):
         read_member(archive, *zip_members(archive, 1000))
+
+
+def member(name: str, **attributes: object) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    return info
+
+
+FOLDER = member("a", type=tarfile.DIRTYPE)
+SMALL = 20_000
+
+
+def test_the_files_of_a_tar_archive_are_read(tmp_path: Path) -> None:
+    members = [(FOLDER, b""), (member("a/2"), b"two"), (member("a/1"), b"")]
+    path = write_tar_members(tmp_path / "a.tar.gz", members)
+    assert read_tar_gz(path, SMALL) == {"a/1": b"", "a/2": b"two"}
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ([(member("good"), b""), (member("../evil"), b"")], "leads out of the archive"),
+        ([(member("/etc/evil"), b"")], "leads out of the archive"),
+        ([(member("twin"), b"1"), (member("twin"), b"2")], "occurs twice"),
+        ([(member("link", type=tarfile.SYMTYPE, linkname="/etc/passwd"), b"")], "neither a plain"),
+        ([(member("link", type=tarfile.LNKTYPE, linkname="good"), b"")], "neither a plain file"),
+        ([(member("pipe", type=tarfile.FIFOTYPE), b"")], "neither a plain file nor a folder"),
+        ([(member("device", type=tarfile.CHRTYPE), b"")], "neither a plain file nor a folder"),
+    ],
+)
+def test_a_tar_archive_with_an_unsafe_member_is_refused_whole(
+    tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]], reason: str
+) -> None:
+    path = write_tar_members(tmp_path / "a.tar.gz", members)
+    with pytest.raises(UserError, match=reason) as error:
+        read_tar_gz(path, SMALL)
+    assert str(path) in str(error.value)
+    assert members[-1][0].name in str(error.value)
+
+
+@pytest.mark.parametrize("size", [SMALL + 1, 1 << 40, -1, -512])
+def test_a_tar_member_that_declares_an_impossible_size_is_refused(
+    tmp_path: Path, size: int
+) -> None:
+    header = member("liar", size=size).tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header + bytes(1024)))
+    with pytest.raises(UserError, match=rf"'liar'.*holds {size} bytes, not {SMALL}"):
+        read_tar_gz(tmp_path / "a.tar.gz", SMALL)
+
+
+def test_a_tar_member_that_declares_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    header = member("liar", size=5000).tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header + bytes(1024)))
+    with pytest.raises(UserError, match=r"not a complete tar\.gz archive.*unexpected end of data"):
+        read_tar_gz(tmp_path / "a.tar.gz", SMALL)
+
+
+def test_no_more_than_allowed_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(bytes(10_000_000)))
+    with pytest.raises(UserError, match=f"{path} unpacks to more than {SMALL} bytes"):
+        read_tar_gz(path, SMALL)
+
+
+WHOLE_TAR = io.BytesIO()
+with tarfile.open(fileobj=WHOLE_TAR, mode="w:gz") as archive:
+    archive.addfile(member("a", size=500), io.BytesIO(bytes(range(250)) * 2))
+
+
+@given(length=st.integers(0, len(WHOLE_TAR.getvalue()) - 1))
+def test_a_truncated_tar_archive_is_refused(tmp_path_factory, length: int) -> None:
+    path = tmp_path_factory.mktemp("truncated") / "a.tar.gz"
+    path.write_bytes(WHOLE_TAR.getvalue()[:length])
+    with pytest.raises(UserError, match=r"a\.tar\.gz is not a complete tar\.gz archive"):
+        read_tar_gz(path, SMALL)
+
+
+@given(position=st.integers(0, 511), value=st.integers(0, 255))
+def test_a_damaged_tar_header_is_read_or_refused(
+    tmp_path_factory, position: int, value: int
+) -> None:
+    tar = bytearray(gzip.decompress(WHOLE_TAR.getvalue()))
+    tar[position] = value
+    header = bytes(tar[:148]) + b" " * 8 + bytes(tar[156:512])
+    tar[148:156] = b"%06o\0 " % sum(header)
+    path = tmp_path_factory.mktemp("damaged") / "a.tar.gz"
+    path.write_bytes(gzip.compress(bytes(tar)))
+    with contextlib.suppress(UserError):
+        assert all(len(data) <= SMALL for data in read_tar_gz(path, SMALL).values())
 
 
 CONTENT = b"an archive" * 20_000

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from checks import assert_nothing_prepared, assert_same, run_main
 from PIL import Image
-from small_omniglot import CLASSES, SmallOmniglot, assert_same, png, write_zip
+from small_omniglot import CLASSES, SmallOmniglot, png, write_zip
 
 import data_prep.omniglot as preparation
 import tsar_jax.data
@@ -32,14 +33,6 @@ needs_archives = pytest.mark.skipif(
     not (OFFICIAL / "images_background.zip").is_file(),
     reason="no archives: name their folder in OMNIGLOT_ARCHIVES",
 )
-
-
-def run_main(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def assert_nothing_prepared(out: Path) -> None:
-    assert not [path for path in out.rglob("*") if path.is_dir() and path.name != "omniglot28"]
 
 
 def test_what_is_prepared_is_what_load_gives(small: SmallOmniglot, tmp_path: Path) -> None:
@@ -377,7 +370,8 @@ def test_help_lists_the_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(["--help"])
     assert error.value.code == 0
-    assert "omniglot" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("cifar100", "mini-imagenet", "omniglot"))
 
 
 @needs_archives

@@ -13,13 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsar_jax.data.prepared import default_folder, read_prepared
+from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared, shape_problem
 from tsar_jax.data.types import Dataset, ImageSet
 from tsar_jax.errors import UserError
 
-# Not plain "omniglot": that folder is where tensorflow-datasets' own builder (105x105) writes.
-PREPARED_NAME = "omniglot28"
-VERSION = "1.0.0"
+PREPARED = PreparedSet(
+    name="omniglot",
+    title="Omniglot",
+    # Not plain "omniglot": that folder is where tensorflow-datasets' own builder (105x105) writes.
+    folder="omniglot28",
+    version="1.0.0",
+    command="python -m data_prep omniglot",
+)
 PACKAGED = Path(__file__).parent / "packaged" / "omniglot28.npz"
 IMAGES_PER_CLASS = 20
 SIDE = 28
@@ -55,19 +60,8 @@ def load(folder: Path | None = None) -> Dataset:
     "Alphabet/character01". Raises UserError if the data found are damaged.
     """
     out = default_folder() if folder is None else folder
-    version = out / PREPARED_NAME / VERSION
-    try:
-        prepared = version.is_dir()
-    except OSError as error:
-        raise UserError(f"cannot look for prepared data in {version} ({error})") from error
-    if not prepared:
-        return Dataset("omniglot", read_packaged(PACKAGED), f"packaged: {PACKAGED}")
-    remedy = f"run `python -m data_prep omniglot --out {out} --overwrite`"
-    splits = read_prepared(version, remedy)
-    problem = layout_problem(splits)
-    if problem:
-        raise UserError(f"the prepared data in {version} are not Omniglot, {problem}: {remedy}")
-    return Dataset("omniglot", splits, f"prepared: {version}")
+    dataset = load_prepared(PREPARED, out, layout_problem)
+    return dataset or Dataset("omniglot", read_packaged(PACKAGED), f"packaged: {PACKAGED}")
 
 
 def read_packaged(path: Path) -> dict[str, ImageSet]:
@@ -91,16 +85,8 @@ def read_packaged(path: Path) -> dict[str, ImageSet]:
 
 def layout_problem(splits: dict[str, ImageSet]) -> str | None:
     """What is wrong with the splits' names, shapes or types, or None."""
-    if set(splits) != set(SPLITS):
-        return f"its splits are {sorted(splits)}"
-    for split, expected in SPLITS.items():
-        images, names = splits[split].images, splits[split].names
-        shape = (expected.classes, IMAGES_PER_CLASS, SIDE, SIDE)
-        if images.shape != shape or images.dtype != np.uint8:
-            return f"its {split} images are {images.dtype} {list(images.shape)}, not {list(shape)}"
-        if len(names) != expected.classes:
-            return f"its {split} split has {len(names)} names for {expected.classes} classes"
-    return None
+    shape = (IMAGES_PER_CLASS, SIDE, SIDE)
+    return shape_problem(splits, {name: (split.classes, *shape) for name, split in SPLITS.items()})
 
 
 def is_published(splits: dict[str, ImageSet]) -> bool:

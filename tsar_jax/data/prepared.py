@@ -8,14 +8,29 @@ or one whose files differ from it, is never read.
 import hashlib
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from tsar_jax.data.types import ImageSet
+from tsar_jax.data.types import Dataset, ImageSet
 from tsar_jax.errors import UserError
 
 RECORD = "complete.json"
+
+
+class PreparedSet(NamedTuple):
+    """A data set that `data_prep` prepares in `<out>/<folder>/<version>`, and how.
+
+    name: what `tsar_jax.data.load` knows it by. title: its name in prose. command: prepares it.
+    """
+
+    name: str
+    title: str
+    folder: str
+    version: str
+    command: str
 
 
 def default_folder() -> Path:
@@ -58,6 +73,41 @@ def read_prepared(folder: Path, remedy: str) -> dict[str, ImageSet]:
         if not intact:
             raise UserError(f"{folder / name} is not as it was prepared: {remedy}")
     return _read_splits(folder, remedy)
+
+
+def load_prepared(
+    about: PreparedSet, out: Path, problem: Callable[[dict[str, ImageSet]], str | None]
+) -> Dataset | None:
+    """What was prepared of a data set below `out`, or None if nothing was.
+
+    problem: says what is wrong with splits that are not the data set's, or gives None. Raises
+    UserError if the data are damaged or another data set's.
+    """
+    version = out / about.folder / about.version
+    try:
+        if not version.is_dir():
+            return None
+    except OSError as error:
+        raise UserError(f"cannot look for prepared data in {version} ({error})") from error
+    remedy = f"run `{about.command} --out {out} --overwrite`"
+    splits = read_prepared(version, remedy)
+    wrong = problem(splits)
+    if wrong:
+        raise UserError(f"the prepared data in {version} are not {about.title}, {wrong}: {remedy}")
+    return Dataset(about.name, splits, f"prepared: {version}")
+
+
+def shape_problem(splits: dict[str, ImageSet], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What is wrong with splits whose images should be uint8 of these shapes, or None."""
+    if set(splits) != set(shapes):
+        return f"its splits are {sorted(splits)}"
+    for split, shape in shapes.items():
+        images, names = splits[split].images, splits[split].names
+        if images.shape != shape or images.dtype != np.uint8:
+            return f"its {split} images are {images.dtype} {list(images.shape)}, not {list(shape)}"
+        if len(names) != len(images):
+            return f"its {split} split has {len(names)} names for {len(images)} classes"
+    return None
 
 
 def _read_splits(folder: Path, remedy: str) -> dict[str, ImageSet]:

@@ -4,18 +4,27 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tsar_jax.data import omniglot
+from tsar_jax.data import cifar100, mini_imagenet, omniglot
 from tsar_jax.data.types import Dataset
 from tsar_jax.errors import UserError
 
-LOADERS: dict[str, Callable[[Path | None], Dataset]] = {"omniglot": omniglot.load}
+LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
+    "cifar100": cifar100.load,
+    "mini_imagenet": mini_imagenet.load,
+    "omniglot": omniglot.load,
+}
+COMMANDS = {
+    about.name: about.command
+    for about in (cifar100.PREPARED, mini_imagenet.PREPARED, omniglot.PREPARED)
+}
 
 
 def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
     """The data set `name`, from what `python -m data_prep` wrote or from the packaged default.
 
     folder: where prepared data sets lie; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-    Raises UserError if the name or a folder that was named is unknown, or if the data are damaged.
+    Only Omniglot is packaged. Raises UserError if the name or a folder that was named is unknown,
+    if there are no data, or if they are damaged.
     """
     if name not in LOADERS:
         known = ", ".join(sorted(LOADERS))
@@ -25,6 +34,6 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
         if not folder.is_dir():
             raise UserError(
                 f"{folder} is not a folder of prepared data sets: make it with "
-                f"`python -m data_prep {name} --out {folder}`, or name no folder"
+                f"`{COMMANDS[name]} --out {folder}`, or name no folder"
             )
     return LOADERS[name](folder)

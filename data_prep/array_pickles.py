@@ -1,0 +1,96 @@
+"""Pickles of lists, dictionaries and byte arrays, read without running what else they ask for.
+
+A pickle names functions to call, any that Python can import. Here it gets none of them, not even
+NumPy's: the few names that such data need stand for the functions below, which build an array from
+bytes and do nothing else.
+"""
+
+import io
+import pickle
+import pickletools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def load_arrays(data: bytes) -> Any:
+    """What a pickle of plain objects and uint8 arrays holds; Python 2's strings become bytes.
+
+    Raises pickle.UnpicklingError if it asks for anything else, or if it is damaged.
+    """
+    try:
+        _check_memo(data)
+        return _release(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+    except pickle.UnpicklingError:
+        raise
+    # A damaged pickle may do to the objects it builds whatever raises whatever.
+    except Exception as error:
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuses what would number an object so high that the table of all numbers fills the memory.
+
+    pickle makes that table as long as twice the highest number, which may be any of 32 bits.
+    """
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
+            raise pickle.UnpicklingError(f"it numbers an object {argument} after {count} steps")
+
+
+class _Array:
+    """Stands for an array while its pickle is read."""
+
+    pixels: np.ndarray
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], "_Bytes", bool, bytes]) -> None:
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _Bytes) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError("an array in it is not of bytes")
+        self.pixels = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+class _Bytes:
+    """Stands for the dtype uint8, the only one there is."""
+
+    def __init__(self, code: str | bytes, align: bool, copy: bool) -> None:
+        if code not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"an array in it is of {code!r}, not of bytes")
+
+    def __setstate__(self, state: tuple) -> None:
+        """Byte order and alignment, of which single bytes have none."""
+
+
+def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
+    return _Array()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """So Python 3 writes bytes for Python 2. Any other encoding could import a module."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+STAND_INS: dict[tuple[str, str], Callable] = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Bytes,
+    ("_codecs", "encode"): _encode,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Callable:
+        if (module, name) not in STAND_INS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+        return STAND_INS[module, name]
+
+
+def _release(value: Any) -> Any:
+    """A dictionary's stand-ins replaced by their arrays."""
+    if not isinstance(value, dict):
+        return value
+    return {key: item.pixels if isinstance(item, _Array) else item for key, item in value.items()}

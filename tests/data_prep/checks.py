@@ -1,0 +1,25 @@
+"""What the tests of all data sets do and check alike."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.__main__ import main
+from tsar_jax.data.types import ImageSet
+
+
+def run_main(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def assert_same(found: dict[str, ImageSet], expected: dict[str, ImageSet]) -> None:
+    assert set(found) == set(expected)
+    for split, images in expected.items():
+        assert found[split].names == images.names
+        assert found[split].images.dtype == np.uint8
+        np.testing.assert_array_equal(found[split].images, images.images)
+
+
+def assert_nothing_prepared(out: Path) -> None:
+    """Below `out` there may be the data set's own folder, but none in it."""
+    assert not [path for path in out.rglob("*") if path.is_dir() and path.parent != out]
