@@ -100,14 +100,14 @@ def test_mean_regulation_is_that_of_the_third_convolution():
 
 def test_a_run_remembers_separable_classes_and_reports_each():
     """Each class is one image shown again and again; the head alone learns."""
-    images = jnp.asarray(np.repeat(IMAGES[:, :1], 6, 1))
+    images = jnp.asarray(np.repeat(IMAGES[:, :1], 20, 1))
     params = draw_params(PLAIN)
-    config = TransferConfig(classes=4, learn=3)
+    config = TransferConfig(classes=4, learn=10)
     found = jax.jit(
         lambda p: transfer_once(
             *(PLAIN, p, mask(p, ("head",)), images, normalise, config, None),
             jax.random.key(1),
-            jnp.float32(3e-3),
+            jnp.float32(0.1),
         )
     )(params)
     assert {name: value.shape for name, value in found.items()} == {

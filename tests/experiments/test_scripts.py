@@ -89,7 +89,7 @@ def test_quickstart_resumes_what_is_there(capsys, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [
-        (anml_meta_train, ["--preset", "huge"], ["'huge'", "cpu, smoke, paper"]),
+        (anml_meta_train, ["--preset", "huge"], ["'huge'", "cpu, cpu-oml, smoke, paper"]),
         (anml_meta_train, ["--steps", "-1"], ["steps", "-1"]),
         (anml_meta_train, ["--train-classes", "13", "--run", "{}/b"], ["train_classes", "13"]),
         (anml_meta_train, ["--resume", "{}/nowhere"], ["{}/nowhere"]),
