@@ -11,9 +11,9 @@ FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent))
 TOLERANCE = {"float64": 2e-5, "float32": 2e-3}
 
 # These programs take far longer to compile than to run. At the backend's level 0 they compile
-# twice as fast again, but the gradient of a max pool may come out as NaN there (jaxlib 0.10.2).
+# twice as fast again, but round so that in float32 an inner loop can take another turn where two
+# cells of a max pool are nearly equal.
 QUICK = {"xla_llvm_disable_expensive_passes": True}
-QUICKEST = {**QUICK, "xla_backend_optimization_level": 0}
 
 
 def files(*prefixes: str) -> list[Path]:
