@@ -6,3 +6,17 @@ class UserError(Exception):
 
     The command line prints the sentence alone and exits with code 2.
     """
+
+
+def check_positive(config: object, *names: str) -> None:
+    """Raises UserError where a count among a config's fields is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} must be at least 1, but is {getattr(config, name)}.")
+
+
+def check_limits(*limits: tuple[str, int, int, str]) -> None:
+    """Raises UserError where a value exceeds its limit. limits: (name, value, limit, of what)."""
+    for name, value, limit, what in limits:
+        if value > limit:
+            raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")

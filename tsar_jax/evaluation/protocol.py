@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_positive
 from tsar_jax.evaluation.meta_test import (
     Protocol,
     automatic_memory,
@@ -57,9 +57,7 @@ class MetaTestConfig:
     """Of the draws."""
 
     def __post_init__(self) -> None:
-        for name in ("runs", "draws", "population", "learn", "epochs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+        check_positive(self, "runs", "draws", "population", "learn", "epochs")
         if not self.classes or min(self.classes) < 1:
             raise UserError(f"classes must be numbers of at least 1, but is {self.classes}.")
         if not self.rates or not all(0 < rate < float("inf") for rate in self.rates):

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from tsar_jax.data.episodes import draw_without_replacement
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_limits, check_positive
 from tsar_jax.evaluation.meta_test import (
     Learned,
     as_many_as_fit,
@@ -66,9 +66,7 @@ class TransferConfig:
     """Of the draws."""
 
     def __post_init__(self) -> None:
-        for name in ("classes", "learn", "draws", "runs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+        check_positive(self, "classes", "learn", "draws", "runs")
         if self.condition == "mixed" and not 0 <= self.mixed <= self.learn:
             raise UserError(
                 f"mixed must be between 0 and learn ({self.learn}): {self.mixed} is not."
@@ -88,13 +86,11 @@ def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -
     """Raises UserError where images [classes, per_class, ...] cannot serve the config."""
     classes, per_class = shape[:2]
     pool = per_class // 2 if config.test else per_class
-    for name, value, limit, what in (
+    check_limits(
         ("classes", config.classes, classes, "classes in the data"),
         ("classes", config.classes, outputs, "outputs of the network"),
         ("learn", config.learn, pool, "images of a class for it"),
-    ):
-        if value > limit:
-            raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
+    )
 
 
 def mean_regulation(

@@ -6,8 +6,9 @@ Beaulieu et al. (2020), arXiv 2002.09571; Javed and White (2019), arXiv 1905.125
 import dataclasses
 from typing import Literal
 
+from tsar_jax.errors import check_positive
 from tsar_jax.models import ANML, OML, Network, Ungated
-from tsar_jax.systems.episodic import EpisodicConfig, check_positive, meta_training
+from tsar_jax.systems.episodic import EpisodicConfig, meta_training
 from tsar_jax.training.system import System
 
 PLASTIC = {"anml": ("trunk", "head"), "ungated": ("trunk", "head"), "oml": ("hidden", "head")}

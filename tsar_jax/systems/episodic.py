@@ -14,7 +14,7 @@ from flax import struct
 from jax import lax
 
 from tsar_jax.data.episodes import Episode, draw_episode, normalise_omniglot
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_limits, check_positive
 from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.models import Network, frozen_levels, init_params, run_levels
@@ -175,13 +175,6 @@ class EpisodicConfig(LoopConfig):
             )
 
 
-def check_positive(config: Any, *names: str) -> None:
-    """Raises UserError where a count is below 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} must be at least 1, but is {getattr(config, name)}.")
-
-
 EVALUATION_POPULATION = 650
 """Meta-tests draw their classes among this many of the evaluation classes, as the release does."""
 
@@ -199,7 +192,7 @@ def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
     drawn_from = min(EVALUATION_POPULATION, unseen)
     each = config.inner_updates // config.tasks
     images = config.train_classes * per_class
-    for name, value, limit, what in (
+    check_limits(
         ("train_classes", config.train_classes, classes, "background classes in the data"),
         ("train_classes", config.train_classes, config.outputs, "outputs"),
         ("tasks", config.tasks, config.train_classes, "training classes"),
@@ -207,9 +200,7 @@ def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
         ("eval_classes", config.eval_classes, config.outputs, "outputs"),
         ("inner_updates per task", each, per_class, "images of a class"),
         ("remember", config.remember, images, "training images"),
-    ):
-        if value > limit:
-            raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
+    )
 
 
 def meta_training(

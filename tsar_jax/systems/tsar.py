@@ -7,10 +7,11 @@ bursting", arXiv 2108.12056.
 import dataclasses
 from typing import Literal
 
+from tsar_jax.errors import check_positive
 from tsar_jax.models import ANML, TSAR, Network, Ungated
 from tsar_jax.models.layers import ALL_POOLED
 from tsar_jax.models.regulated import REGULATED
-from tsar_jax.systems.episodic import EpisodicConfig, check_positive, meta_training
+from tsar_jax.systems.episodic import EpisodicConfig, meta_training
 from tsar_jax.training.system import System
 
 INNER = ("trunk", "head")
