@@ -49,25 +49,26 @@ def decode(images):
 @given(seed=seeds)
 def test_episode(tasks, updates, remember, seed):
     episode = episodes(tasks, updates, remember)(np.uint32(seed))
-    trajectory, query = decode(episode.trajectory_images), decode(episode.query_images)
+    shown = decode(episode.images)
+    trajectory = shown[np.asarray(episode.trajectory)]
     each = updates // tasks
-    assert episode.trajectory_images.dtype == np.uint8
+    assert episode.images.dtype == np.uint8
     assert trajectory.shape == (updates, 2)
-    assert query.shape == (remember + updates, 2)
-    np.testing.assert_array_equal(trajectory[:, 0], episode.trajectory_labels)
-    np.testing.assert_array_equal(query[:, 0], episode.query_labels)
+    assert shown.shape == (remember + updates, 2)
+    assert episode.query is None
+    np.testing.assert_array_equal(shown[:, 0], episode.labels)
     reset = np.asarray(episode.reset_classes)
     assert len(set(reset)) == tasks
     np.testing.assert_array_equal(trajectory[:, 0], np.repeat(reset, each))
     assert len({tuple(row) for row in trajectory}) == updates
-    assert sorted(map(tuple, query[remember:])) == sorted(map(tuple, trajectory))
+    assert len(set(np.asarray(episode.trajectory))) == updates
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=seeds)
 def test_classes_that_are_sliced_away_never_appear(seed):
     episode = episodes(2, 6, 20, classes=4)(np.uint32(seed))
-    assert max(episode.query_labels.max(), episode.reset_classes.max()) < 4
+    assert max(episode.labels.max(), episode.reset_classes.max()) < 4
 
 
 @settings(max_examples=10, deadline=None)
@@ -76,7 +77,7 @@ def test_same_key_same_episode(seed):
     first, second = episodes(3, 12, 5)(np.uint32(seed)), episodes(3, 12, 5)(np.uint32(seed))
     jax.tree.map(np.testing.assert_array_equal, first, second)
     other = episodes(3, 12, 5)(np.uint32(seed ^ 1))
-    assert (np.asarray(first.query_images) != np.asarray(other.query_images)).any()
+    assert (np.asarray(first.images) != np.asarray(other.images)).any()
 
 
 def test_classes_images_and_orders_are_uniform():
@@ -87,17 +88,15 @@ def test_classes_images_and_orders_are_uniform():
     for position in range(3):
         counts = np.bincount(drawn.reset_classes[:, position], minlength=CLASSES)
         assert stats.chisquare(counts).pvalue > 1e-4
-    trajectory = np.asarray(drawn.trajectory_images)[:, :, 0].astype(int)
+    shown = np.asarray(drawn.images)[:, :, 0].astype(int)
+    trajectory = shown[:, :6]
+    np.testing.assert_array_equal(drawn.trajectory, np.tile(np.arange(6), (3000, 1)))
     for position in (0, 1):
         counts = np.bincount(trajectory[:, position, 1], minlength=PER_CLASS)
         assert stats.chisquare(counts).pvalue > 1e-4
-    query = np.asarray(drawn.query_images)[:, :, 0].astype(int)
-    remembered = (query[:, :4, 0] * PER_CLASS + query[:, :4, 1]).reshape(-1)
+    remembered = (shown[:, 6:, 0] * PER_CLASS + shown[:, 6:, 1]).reshape(-1)
     counts = np.bincount(remembered, minlength=CLASSES * PER_CLASS)
     assert stats.chisquare(counts).pvalue > 1e-4
-    # The trajectory's first image is anywhere in the second half of the query set.
-    places = (query[:, 4:] == trajectory[:, :1]).all(-1).argmax(1)
-    assert stats.chisquare(np.bincount(places, minlength=6)).pvalue > 1e-4
 
 
 def test_draws_without_replacement_are_uniform_and_ordered_at_random():

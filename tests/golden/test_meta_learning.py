@@ -12,7 +12,7 @@ from golden import FOLDER, QUICK, channels_last, close, files, load, series
 from tsar_jax.data.episodes import Episode
 from tsar_jax.evaluation.meta_test import learn_stream
 from tsar_jax.interop import from_release, release_names, to_release
-from tsar_jax.models import ANML, OML, TSAR, Network, run_levels, stored_levels
+from tsar_jax.models import ANML, OML, TSAR, Network, frozen_levels, run_levels, stored_levels
 from tsar_jax.plasticity.masks import mask, partition
 from tsar_jax.systems.episodic import inner_loop, meta_objective
 
@@ -51,12 +51,20 @@ def setting(golden: dict, kind: str):
     return network_of(kind, params), params, plastic
 
 
-def trajectory(golden: dict) -> tuple[jax.Array, jax.Array]:
-    images, labels = channels_last(golden["traj_images"]), jnp.asarray(golden["traj_labels"])
-    if int(golden["inner_updates"]) == len(labels) + 1:
-        images = jnp.concatenate([images[:1], images])
-        labels = jnp.concatenate([labels[:1], labels])
-    return images, labels
+def episode_of(golden: dict) -> Episode:
+    """The trajectory's images and the query's, which share none."""
+    learned, scored = channels_last(golden["traj_images"]), channels_last(golden["query_images"])
+    labels = np.concatenate([golden["traj_labels"], golden["query_labels"]])
+    trajectory = np.arange(len(learned))
+    if int(golden["inner_updates"]) == len(learned) + 1:
+        trajectory = np.concatenate([trajectory[:1], trajectory])
+    return Episode(
+        jnp.concatenate([learned, scored]),
+        jnp.asarray(labels),
+        jnp.asarray(trajectory),
+        jnp.unique(golden["traj_labels"]),
+        jnp.arange(len(learned), len(labels)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,9 +74,7 @@ def test_meta_step(path: Path, precision: str) -> None:
     golden = load(path, precision)
     kind = path.stem.split("_")[0]
     network, params, plastic = setting(golden, kind)
-    images, labels = trajectory(golden)
-    queries, query_labels = channels_last(golden["query_images"]), golden["query_labels"]
-    episode = Episode(images, labels, queries, jnp.asarray(query_labels), jnp.unique(labels))
+    episode = episode_of(golden)
     options = {
         "rate": float(golden["inner_lr"]),
         "first_order": str(golden["order"]) == "first_order",
@@ -78,10 +84,12 @@ def test_meta_step(path: Path, precision: str) -> None:
 
     def lifetime(params, episode):
         """The fast weights, and the query logits before and after."""
-        images, labels = episode.trajectory_images, episode.trajectory_labels
-        fast = inner_loop(network, params, plastic, images, labels, **options)
+        images, labels = episode.images[episode.trajectory], episode.labels[episode.trajectory]
+        signals = run_levels(network, params, images, 0, frozen_levels(network, plastic))
+        fast = inner_loop(network, params, plastic, signals, labels, **options)
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, fast)
-        logits = jax.lax.map(lambda p: run_levels(network, p, episode.query_images), both)
+        queries = episode.images[episode.query]
+        logits = jax.lax.map(lambda p: run_levels(network, p, queries), both)
         return fast, logits
 
     def steps(params, episode):

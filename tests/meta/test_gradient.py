@@ -52,11 +52,11 @@ def tiny():
     plastic = mask(theta, ("trunk", "head"))
     with jax.enable_x64(True):
         episode = Episode(
-            jnp.asarray(rng.normal(size=(5, 28, 28, 1))),
-            jnp.array([0, 0, 0, 3, 3]),
-            jnp.asarray(rng.normal(size=(6, 28, 28, 1))),
-            jnp.array([0, 1, 2, 3, 3, 0]),
-            jnp.array([0, 3]),
+            jnp.asarray(rng.normal(size=(8, 28, 28, 1))),
+            jnp.array([0, 0, 0, 3, 3, 1, 2, 0]),
+            trajectory=jnp.arange(5),
+            reset_classes=jnp.array([0, 3]),
+            query=jnp.array([2, 3, 4, 5, 6, 7]),
         )
 
         def objective(**options):

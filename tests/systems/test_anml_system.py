@@ -174,8 +174,8 @@ def test_step_lives_as_the_config_says(data, monkeypatch, model, order):
         "oml": {"hidden", "head"},
     }[model]
     assert all(jax.tree.leaves([plastic[name] for name in PLASTIC[model]]))
-    assert episode.trajectory_images.shape == (4, 28, 28, 1)
-    assert episode.query_images.shape == (36, 28, 28, 1)
+    assert episode.trajectory.shape == (4,)
+    assert episode.images.shape == (36, 28, 28, 1)
 
 
 def test_what_learns_can_be_chosen_by_name(data, monkeypatch):

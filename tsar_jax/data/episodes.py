@@ -20,16 +20,17 @@ OMNIGLOT_STD = 0.08426 * 256 * 256
 class Episode(NamedTuple):
     """What one lifetime of meta-training sees.
 
-    trajectory_images [T, H, W] and trajectory_labels [T]: learned one after another.
-    query_images [Q, H, W] and query_labels [Q]: the remember set and the trajectory again.
+    images [N, H, W] and labels [N]: each image once, however often it is seen.
+    trajectory [T]: rows of those, learned one after another.
     reset_classes [tasks]: the trajectory's classes, to be forgotten before it begins.
+    query [Q]: rows that the lifetime is scored on; None: all.
     """
 
-    trajectory_images: jax.Array
-    trajectory_labels: jax.Array
-    query_images: jax.Array
-    query_labels: jax.Array
+    images: jax.Array
+    labels: jax.Array
+    trajectory: jax.Array
     reset_classes: jax.Array
+    query: jax.Array | None = None
 
 
 class Stream(NamedTuple):
@@ -60,23 +61,22 @@ def draw_episode(
     """One episode from images uint8 [classes, images_per_class, H, W].
 
     tasks classes, updates / tasks images of each, class after class; the query set is
-    `remember` images of all classes, drawn independently, and the trajectory's images in
-    another order (Beaulieu et al. 2020, algorithm 1).
+    `remember` images of all classes, drawn independently, and the trajectory's images (Beaulieu
+    et al. 2020, algorithm 1).
     """
     chex.assert_rank(images, 4)
     classes, per_class = images.shape[:2]
     each = updates // tasks
-    class_key, image_key, remember_key, order_key = jax.random.split(key, 4)
+    class_key, image_key, remember_key = jax.random.split(key, 3)
     chosen = draw_without_replacement(class_key, classes, tasks)
     instances = jax.vmap(lambda k: draw_without_replacement(k, per_class, each))(
         jax.random.split(image_key, tasks)
     )
-    labels = jnp.repeat(chosen, each)
-    trajectory = labels * per_class + instances.reshape(-1)
+    learned = jnp.repeat(chosen, each) * per_class + instances.reshape(-1)
     remembered = jax.random.randint(remember_key, (remember,), 0, classes * per_class)
-    query = jnp.concatenate([remembered, jax.random.permutation(order_key, trajectory)])
+    shown = jnp.concatenate([learned, remembered])
     flat = images.reshape(classes * per_class, *images.shape[2:])
-    return Episode(flat[trajectory], labels, flat[query], query // per_class, chosen)
+    return Episode(flat[shown], shown // per_class, jnp.arange(tasks * each), chosen)
 
 
 def draw_stream(

@@ -15,13 +15,16 @@ import optax
 from jax import lax
 
 from tsar_jax.data.episodes import draw_stream, normalise_omniglot
-from tsar_jax.models import Network, init_params, run_levels, stored_levels
-from tsar_jax.plasticity.losses import cross_entropy
+from tsar_jax.models import (
+    Network,
+    Params,
+    Signals,
+    init_params,
+    run_levels,
+    stored_levels,
+)
+from tsar_jax.plasticity.losses import moment_loss
 from tsar_jax.plasticity.masks import combine, partition
-
-Params = Any
-Signals = Any
-
 
 # Bytes of simultaneous runs that a CPU's cache, or an accelerator's memory, holds comfortably.
 CPU_MEMORY = 2**24
@@ -63,15 +66,11 @@ def learner(
     depth = stored_levels(network, plastic)
     slow, frozen = partition(params, plastic)
     optimiser = optax.adam(rate)
-
-    def loss(learned: Params, signal: Signals, label: jax.Array) -> jax.Array:
-        signal = jax.tree.map(lambda s: s[None], signal)
-        logits = run_levels(network, combine(learned, frozen), signal, depth)
-        return cross_entropy(logits, label[None])
+    loss = moment_loss(network, frozen, depth)
 
     def learn(carry: Learned, moment: tuple[Signals, jax.Array]) -> tuple[Learned, jax.Array]:
         learned, state = carry
-        value, gradient = jax.value_and_grad(loss)(learned, *moment)
+        value, gradient = jax.value_and_grad(loss)(learned, moment)
         updates, state = optimiser.update(gradient, state)
         return Learned(optax.apply_updates(learned, updates), state), value
 

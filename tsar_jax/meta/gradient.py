@@ -21,6 +21,8 @@ def meta_gradient(
     keys = jax.random.split(key, count)
 
     def mean_objective(theta: Tree) -> tuple[jax.Array, dict[str, jax.Array]]:
+        if count == 1:  # an axis of one would cost copies
+            return objective(theta, jax.tree.map(lambda leaf: leaf[0], episodes), keys[0])
         losses, metrics = jax.vmap(objective, (None, 0, 0))(theta, episodes, keys)
         return losses.mean(), jax.tree.map(jnp.mean, metrics)
 

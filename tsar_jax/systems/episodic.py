@@ -5,7 +5,7 @@ another, and improve the slow weights by the loss on those and on a random remem
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,13 @@ from tsar_jax.data.episodes import Episode, draw_episode, normalise_omniglot
 from tsar_jax.errors import UserError, check_limits, check_positive
 from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
 from tsar_jax.meta.gradient import meta_gradient
-from tsar_jax.models import Network, frozen_levels, init_params, run_levels
+from tsar_jax.models import Network, Params, Signals, frozen_levels, init_params, run_levels
 from tsar_jax.plasticity.lifetime import live, sgd_update
-from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.losses import accuracy, cross_entropy, moment_loss
 from tsar_jax.plasticity.masks import combine, mask, partition
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import System
 
-Params = Any
 Metrics = dict[str, jax.Array]
 
 
@@ -32,30 +31,22 @@ def inner_loop(
     network: Network,
     theta: Params,
     plastic: Params,
-    images: jax.Array,
+    signals: Signals,
     labels: jax.Array,
     *,
     rate: float,
     first_order: bool,
     remat: bool = False,
 ) -> Params:
-    """Learn images [T, H, W, C] one after another by SGD; the fast weights that result.
+    """Learn moments one after another by SGD; the fast weights that result.
 
-    plastic: tree of booleans, what learns. What lies before the first plastic level does not
-    change meanwhile, so its signals are computed once, in batches.
+    plastic: tree of booleans, what learns. signals [T, ..]: of the levels before the first
+    plastic one, which do not change meanwhile. labels [T].
     """
-    depth = frozen_levels(network, plastic)
-    signals = run_levels(network, theta, images, 0, depth)
     if first_order:  # no gradient reaches them: spare the backward pass a visit
         signals = lax.stop_gradient(signals)
     slow, frozen = partition(theta, plastic)
-
-    def loss(fast: Params, moment: tuple[Any, jax.Array]) -> jax.Array:
-        signal, label = moment
-        signal = jax.tree.map(lambda s: s[None], signal)
-        logits = run_levels(network, combine(fast, frozen), signal, depth)
-        return cross_entropy(logits, label[None])
-
+    loss = moment_loss(network, frozen, frozen_levels(network, plastic))
     update = sgd_update(loss, rate, first_order=first_order)
     fast = live(update, slow, (signals, labels), remat=remat)
     return combine(fast, frozen)
@@ -73,20 +64,27 @@ def meta_objective(
 ) -> tuple[jax.Array, Metrics]:
     """Cross-entropy of the query set after the inner loop, and its accuracy.
 
-    episode: images normalised, [.., H, W, C].
+    episode: images normalised, [N, H, W, C]. Levels that do not learn see each image once, for
+    the trajectory and the query set alike.
     """
+    depth = frozen_levels(network, plastic)
+    signals = run_levels(network, theta, episode.images, 0, depth)
+
+    def at(rows: jax.Array | None) -> tuple[Signals, jax.Array]:
+        every = signals, episode.labels
+        return every if rows is None else jax.tree.map(lambda s: s[rows], every)
+
     fast = inner_loop(
         network,
         theta,
         plastic,
-        episode.trajectory_images,
-        episode.trajectory_labels,
+        *at(episode.trajectory),
         rate=rate,
         first_order=first_order,
         remat=remat,
     )
-    logits = run_levels(network, fast, episode.query_images)
-    labels = episode.query_labels
+    query, labels = at(episode.query)
+    logits = run_levels(network, fast, query, depth)
     return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
 
 
@@ -256,14 +254,10 @@ def draw(config: EpisodicConfig, background: jax.Array, key: jax.Array) -> Episo
         updates=config.inner_updates,
         remember=config.remember,
     )
-    images, labels = episode.trajectory_images, episode.trajectory_labels
+    trajectory = episode.trajectory
     if config.repeat_first:
-        images, labels = (jnp.concatenate([a[:1], a]) for a in (images, labels))
-    return episode._replace(
-        trajectory_images=normalise_omniglot(images),
-        trajectory_labels=labels,
-        query_images=normalise_omniglot(episode.query_images),
-    )
+        trajectory = jnp.concatenate([trajectory[:1], trajectory])
+    return episode._replace(images=normalise_omniglot(episode.images), trajectory=trajectory)
 
 
 def evaluate_params(
