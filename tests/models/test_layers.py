@@ -19,6 +19,7 @@ from tsar_jax.models.layers import (
     largest_divisor,
     max_pool_2x2,
     norm_per_image,
+    wide_affine,
 )
 
 
@@ -47,6 +48,20 @@ def test_convolution_is_that_of_xla(stride, microbatch):
     assert wanted[0].shape == (4, (9 - 3) // stride + 1, (8 - 3) // stride + 1, 5)
     for our, want in zip(ours, wanted, strict=True):
         np.testing.assert_allclose(our, want, rtol=1e-4, atol=1e-4)
+
+
+def test_wide_affine_map_and_its_gradient_are_the_plain_ones():
+    x, matrix, bias = normal(4, 3), normal(3, 50, seed=1), normal(50, seed=2)
+
+    @jax.jit
+    def both(*arrays):
+        ours, pull_ours = jax.vjp(wide_affine, *arrays)
+        plain, pull_plain = jax.vjp(lambda x, m, b: x @ m + b, *arrays)
+        cotangent = jnp.sin(jnp.arange(ours.size, dtype=jnp.float32)).reshape(ours.shape)
+        return (ours, *pull_ours(cotangent)), (plain, *pull_plain(cotangent))
+
+    for our, want in zip(*both(x, matrix, bias), strict=True):
+        np.testing.assert_allclose(our, want, rtol=1e-5, atol=1e-5)
 
 
 def test_grey_image_stands_for_equal_channels():

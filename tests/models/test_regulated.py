@@ -10,7 +10,7 @@ import pytest
 from tsar_jax.errors import UserError
 from tsar_jax.models import TSAR, Ungated, init_params, run_levels, stored_levels
 from tsar_jax.models.layers import ALL_POOLED
-from tsar_jax.models.regulated import regulate
+from tsar_jax.models.regulated import gate_weights, regulate
 from tsar_jax.plasticity.masks import mask
 
 NETWORK = TSAR(channels=3, regulator_channels=2, classes=5)
@@ -26,10 +26,24 @@ def params_of(network):
 
 def test_regulation_multiplies_what_has_a_gate():
     params = {"a": {"kernel": jnp.array([2.0, 3.0]), "bias": jnp.ones(1)}, "b": jnp.ones(2)}
-    gated = regulate(params, {"a": {"kernel": jnp.array([0.5, 0.0])}})
-    np.testing.assert_array_equal(gated["a"]["kernel"], [1.0, 0.0])
+    gates = {"a": {"kernel": jnp.array([[0.5, 0.0], [1.0, 2.0]])}}
+    gated, axes = regulate(params, gates)
+    np.testing.assert_array_equal(gated["a"]["kernel"], [[1.0, 0.0], [2.0, 6.0]])
     np.testing.assert_array_equal(gated["a"]["bias"], params["a"]["bias"])
     np.testing.assert_array_equal(gated["b"], params["b"])
+    assert axes == {"a": {"kernel": 0, "bias": None}, "b": None}
+
+
+def test_gradient_of_gated_weights_is_that_of_a_plain_product():
+    rng = np.random.default_rng(3)
+    weights, gates, cotangent = (rng.normal(size=s) for s in ((4, 5), (3, 4, 5), (3, 4, 5)))
+    _, ours = jax.vjp(gate_weights, weights, gates)
+    _, wanted = jax.vjp(jnp.multiply, weights, gates)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5),
+        ours(jnp.asarray(cotangent, jnp.float32)),
+        wanted(jnp.asarray(cotangent, jnp.float32)),
+    )
 
 
 def test_each_image_runs_in_the_classifier_that_its_own_gates_make():
@@ -41,12 +55,17 @@ def test_each_image_runs_in_the_classifier_that_its_own_gates_make():
         _, gates = run_levels(NETWORK, params, IMAGES, 0, 2)
         logits = []
         for index in range(len(IMAGES)):
-            own = jax.tree.map(lambda gate: gate[index], gates)  # noqa: B023 (used at once)
+            own = jax.tree.map(lambda gate: gate[index : index + 1], gates)  # noqa: B023
             blocks = {name: gate for name, gate in own.items() if name != "head"}
             classifier = {
-                "trunk": regulate(params["trunk"], blocks),
-                "head": regulate(params["head"], own["head"]),
+                "trunk": regulate(params["trunk"], blocks)[0],
+                "head": regulate(params["head"], own["head"])[0],
             }
+            classifier = jax.tree.map(
+                lambda leaf, like: leaf.reshape(like.shape),
+                classifier,
+                {name: params[name] for name in classifier},
+            )
             logits.append(run_levels(plain, classifier, IMAGES[index : index + 1])[0])
         return run_levels(NETWORK, params, IMAGES), jnp.stack(logits), gates
 

@@ -14,9 +14,11 @@ from tsar_jax.errors import UserError
 from tsar_jax.training.checkpoints import (
     CheckpointWriter,
     DamagedCheckpoint,
+    check_space,
     from_host,
     load_checkpoint,
     read_checkpoint,
+    state_bytes,
     to_host,
 )
 from tsar_jax.training.run import checkpoint_steps, load_config
@@ -229,3 +231,23 @@ def test_donated_buffers_are_not_overwritten_while_they_are_saved(tmp_path):
 def test_missing_checkpoint_is_damaged(tmp_path):
     with pytest.raises(DamagedCheckpoint):
         read_checkpoint(tmp_path, 1)
+
+
+def test_disk_that_cannot_hold_the_checkpoints_is_refused_before_anything_is_made(
+    tmp_path, monkeypatch
+):
+    usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    folder = tmp_path / "run" / "checkpoints"
+    assert "1 MB each, at most 3 at a time" in check_space(folder, 1_000_000, keep=2)
+    with pytest.raises(UserError, match=r"up to 4 at a time.*only 3 MB free: make room"):
+        check_space(folder, 1_000_000, keep=3)
+    assert not folder.parent.exists()
+    # A resumed run has some of them already.
+    (folder / "10").mkdir(parents=True)
+    check_space(folder, 1_000_000, keep=3)
+
+
+def test_size_of_a_state_is_that_of_its_arrays():
+    state = {"a": jnp.zeros((3, 5)), "key": jax.random.key(0), "n": np.int32(1)}
+    assert state_bytes(state) == 60 + 8 + 4

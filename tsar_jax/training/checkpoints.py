@@ -116,6 +116,41 @@ def digest(record: Record, arrays: Arrays) -> str:
     return total.hexdigest()
 
 
+def state_bytes(state: State) -> int:
+    """What a checkpoint of a state (arrays or ShapeDtypeStructs) takes on the disk, about."""
+    leaves = [jax.eval_shape(_key_data, leaf) for leaf in jax.tree.leaves(state)]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def check_space(folder: Path, size: int, keep: int) -> str:
+    """What a run's checkpoints of `size` bytes will take, as a sentence.
+
+    There are `keep` of them and the one being written. Raises UserError unless the disk of
+    `folder`, which need not exist yet, can hold those that are not there already.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    count = keep + 1
+    missing = max(count - len(checkpoint_steps(folder)), 1)
+    if missing * size > free:
+        raise UserError(
+            f"Checkpoints of this run take {_readable(size)} each and there are up to {count} at a "
+            f"time, but the disk of {existing} has only {_readable(free)} free: make room, lower "
+            "--keep, or name another folder with --run."
+        )
+    return (
+        f"checkpoints: {_readable(size)} each, at most {count} at a time "
+        f"({_readable(free)} free on the disk)"
+    )
+
+
+def _readable(size: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size / 1e3:.3g} kB"
+
+
 class CheckpointWriter:
     """Saves states in the background and keeps the newest `keep` of them."""
 

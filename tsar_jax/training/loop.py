@@ -15,8 +15,10 @@ from tsar_jax.training import run as run_folder
 from tsar_jax.training.checkpoints import (
     CheckpointWriter,
     check_config,
+    check_space,
     from_host,
     read_newest,
+    state_bytes,
     to_host,
 )
 from tsar_jax.training.config import config_to_json
@@ -115,12 +117,14 @@ def train(
     """
     if loop.tensorboard:
         check_tensorboard()
+    keys = make_keys(loop.seed)
+    size = state_bytes(jax.eval_shape(system.init, keys.init))
+    space = check_space(run.checkpoints, size, loop.keep)
     if run.resume:
         run_folder.check_writable(run.path)
     else:
         run_folder.start(run, loop.steps)
     with run_folder.locked(run.path), contextlib.ExitStack() as stack:
-        keys = make_keys(loop.seed)
         data = jax.device_put(data)
         programs = make_programs(system, data, keys.init, loop.chunk)
         state, step = _begin(programs, keys, run)
@@ -128,6 +132,7 @@ def train(
         stack.callback(metrics.close)
         progress = progress or make_progress(loop.steps)
         stack.callback(progress.close)
+        progress.message(space)
         checkpoints = CheckpointWriter(run.checkpoints, loop.keep)
         stack.callback(checkpoints.close)
         stopped = stack.enter_context(caught_signals())
