@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from tsar_jax.data import load
 from tsar_jax.errors import UserError
+from tsar_jax.meta.low_precision import widen
 from tsar_jax.systems.episodic import State
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.run import load_config, read_description
@@ -32,6 +33,10 @@ def read_run(path: Path, experiment: str, config_class: type[Config]) -> Config:
 
 
 def load_state(path: Path, system: System, step: int | None) -> tuple[State, int]:
-    """The state in a run's checkpoint, by default the newest usable one, and its step."""
+    """The state in a run's checkpoint, by default the newest usable one, and its step.
+
+    All in float32, whatever it was trained in.
+    """
     like = jax.eval_shape(system.init, jax.random.key(0))
-    return load_checkpoint(path, step, like=like)
+    state, found = load_checkpoint(path, step, like=like)
+    return widen(state), found

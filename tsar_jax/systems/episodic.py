@@ -17,6 +17,7 @@ from tsar_jax.data.episodes import Episode, draw_episode, normalise_omniglot
 from tsar_jax.errors import UserError, check_limits, check_positive
 from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
 from tsar_jax.meta.gradient import meta_gradient
+from tsar_jax.meta.low_precision import narrow_like, to_bfloat16, widen
 from tsar_jax.models import Network, Params, Signals, frozen_levels, init_params, run_levels
 from tsar_jax.plasticity.lifetime import live, sgd_update
 from tsar_jax.plasticity.losses import accuracy, cross_entropy, moment_loss
@@ -202,21 +203,25 @@ def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
 
 
 def meta_training(
-    config: EpisodicConfig, network: Network, plastic_names: tuple[str, ...]
+    config: EpisodicConfig,
+    network: Network,
+    plastic_names: tuple[str, ...],
+    in_bfloat16: tuple[str, ...] = (),
 ) -> System:
     """Meta-training as init, step and evaluate.
 
     plastic_names: parameters that learn in the inner loop unless config.plastic names others.
+    in_bfloat16: parameters kept in bfloat16, as are Adam's moments of them.
     data: {"background", "evaluation"}, uint8 [classes, 20, 28, 28].
     """
     optimiser = optax.adam(config.meta_rate)
 
     def init(key: jax.Array) -> State:
         params = init_params(network, key)
-        return State(params, optimiser.init(params))
+        return to_bfloat16(State(params, optimiser.init(params)), in_bfloat16)
 
     def step(state: State, data: dict[str, jax.Array], key: jax.Array) -> tuple[State, Metrics]:
-        episode_key, forget_key, objective_key = jax.random.split(key, 3)
+        episode_key, forget_key, objective_key, rounding_key = jax.random.split(key, 4)
         episodes = jax.vmap(lambda k: draw(config, data["background"], k))(
             jax.random.split(episode_key, config.episodes)
         )
@@ -235,9 +240,9 @@ def meta_training(
             )
 
         loss, metrics, gradient = meta_gradient(objective, theta, episodes, objective_key)
-        updates, opt_state = optimiser.update(gradient, state.opt_state)
-        state = State(optax.apply_updates(theta, updates), opt_state)
-        return state, {"loss": loss, **metrics}
+        updates, opt_state = optimiser.update(widen(gradient), widen(state.opt_state))
+        new = State(optax.apply_updates(widen(theta), updates), opt_state)
+        return narrow_like(new, state, rounding_key), {"loss": loss, **metrics}
 
     def evaluate(state: State, data: dict[str, jax.Array], key: jax.Array) -> Metrics:
         return evaluate_params(network, config, state.params, data, key)

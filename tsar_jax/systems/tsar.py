@@ -40,6 +40,9 @@ class TsarConfig(EpisodicConfig):
     sensors"), 0 and more opens them ("sculpting")."""
     regulated: tuple[str, ...] = REGULATED
     """Which of the classifier's kernels are regulated, by layer."""
+    bfloat16: bool = False
+    """Keep the regulator's heads, nearly all of TSAR's weights, and Adam's moments of them in
+    bfloat16: half the memory, for accelerators."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,4 +69,5 @@ def make_network(config: TsarConfig) -> Network:
 
 def make_system(config: TsarConfig) -> System:
     """Meta-training as init, step and evaluate; data: see `meta_training`."""
-    return meta_training(config, make_network(config), INNER)
+    large = tuple(f"regulator/{layer}/kernel" for layer in config.regulated)
+    return meta_training(config, make_network(config), INNER, large if config.bfloat16 else ())
