@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,14 +15,15 @@ from benchmarks.anml_costs import (
     meta_step_flops,
 )
 from benchmarks.machine import matmul_rates, stream_rates
-from benchmarks.measure import Benchmark, Targets, Work
+from benchmarks.measure import Benchmark, Cost, Targets, Work
+from benchmarks.meta_step import step_of
 from experiments._meta_trained import load_omniglot
 from experiments.anml_meta_train import CPU
 from tsar_jax.evaluation.meta_test import frozen_signals, learn_stream
 from tsar_jax.models import init_params
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
-from tsar_jax.training.programs import make_programs, strong_types
+from tsar_jax.training.programs import make_programs
 
 PAPER = AnmlConfig()
 SMALL = AnmlConfig(
@@ -35,15 +35,7 @@ COMPILE_SECONDS = 15.0
 
 def meta_step(config: AnmlConfig) -> Work:
     """One meta-step on real Omniglot, as the system computes it."""
-    system = make_system(config)
-    init_key, step_key = jax.random.split(jax.random.key(0))
-
-    def function(state: Any, call: jax.Array, data: Any, root: jax.Array) -> tuple[Any, Any]:
-        state, metrics = system.step(state, data, jax.random.fold_in(root, call))
-        return strong_types(state), metrics
-
-    state = jax.jit(lambda key: strong_types(system.init(key)))(init_key)
-    return _training_work(config, function, state, (load_omniglot(), step_key), steps=1)
+    return Work(*step_of(make_system(config)), 1, (_arithmetic(config),))
 
 
 def training_chunk(config: AnmlConfig, steps: int) -> Work:
@@ -55,17 +47,16 @@ def training_chunk(config: AnmlConfig, steps: int) -> Work:
     def function(state: Any, call: jax.Array, data: Any, root: jax.Array) -> tuple[Any, Any]:
         return programs.chunk(state, data, root, call * steps, jnp.int32(steps))
 
-    return _training_work(config, function, programs.init(init_key), (data, step_key), steps)
+    state = programs.init(init_key)
+    return Work(function, state, (data, step_key), steps, (_arithmetic(config),))
 
 
-def _training_work(
-    config: AnmlConfig, function: Callable, state: Any, arguments: tuple[Any, ...], steps: int
-) -> Work:
+def _arithmetic(config: AnmlConfig) -> Cost:
     # The product that most of ANML's arithmetic is: the second convolution of the query set.
     query = config.remember + config.inner_updates
     product = (query * TRUNK_SIDES[1] ** 2, 9 * config.channels, config.channels)
     probe = functools.partial(matmul_rates, shapes=(product,))
-    return Work(function, state, arguments, steps, meta_step_flops(config), "FLOP", probe)
+    return Cost(meta_step_flops(config), "FLOP", probe)
 
 
 def meta_test_update(config: AnmlConfig, updates: int, *, losses: bool = False) -> Work:
@@ -88,7 +79,7 @@ def meta_test_update(config: AnmlConfig, updates: int, *, losses: bool = False) 
     features, outputs = params["head"]["kernel"].shape
     probe = functools.partial(stream_rates, working_sets=(head_state_bytes(features, outputs),))
     traffic = head_update_bytes(features, outputs)
-    return Work(function, params, (signals, labels), labels.size, traffic, "byte", probe)
+    return Work(function, params, (signals, labels), labels.size, (Cost(traffic, "byte", probe),))
 
 
 def _meta_step(

@@ -17,21 +17,30 @@ WARM_UP = 3
 ROUNDS = 3
 
 
+class Cost(NamedTuple):
+    """What one unit of work needs at least of the machine.
+
+    amount: FLOP, or bytes moved. probe: (sizes) -> what the machine does at present, by name, in
+    `amount` per second; the best of them counts.
+    """
+
+    amount: float
+    unit: str
+    probe: Callable[[Sizes], Rates]
+
+
 class Work(NamedTuple):
     """One call of a program, and the least time it could take.
 
     function: (state, number of the call, *arguments) -> (state, outputs); the state is donated.
-    units: steps or updates that one call makes. amount: FLOP, or bytes moved, of one unit.
-    probe: (sizes) -> what the machine does at present, by name, in `amount` per second.
+    units: steps or updates that one call makes. costs: of one unit, paid one after another.
     """
 
     function: Callable[..., tuple[Any, Any]]
     state: Any
     arguments: tuple[Any, ...]
     units: int
-    amount: float
-    amount_unit: str
-    probe: Callable[[Sizes], Rates]
+    costs: tuple[Cost, ...]
 
 
 class Targets(NamedTuple):
@@ -85,19 +94,17 @@ def measure(work: Work, repeats: int, sizes: Sizes) -> Row:
     rate. Memory is read before the machine's own measurements, whose arrays do not count.
     """
     program = compile_ahead(work)
-    seconds, rates, memory = _interleave(work, program.compiled, repeats, sizes)
-    best = {name: max(rate[name] for rate in rates) for name in rates[0]}
-    median = {name: statistics.median(rate[name] for rate in rates) for name in rates[0]}
-    roofline = work.amount / max(best.values())
-    median_roofline = work.amount / max(median.values())
+    seconds, probed, memory = _interleave(work, program.compiled, repeats, sizes)
+    best = [_over_time(rates, max) for rates in probed]
+    roofline = _roofline(work.costs, best)
+    median_roofline = _roofline(work.costs, [_over_time(r, statistics.median) for r in probed])
     return {
         "seconds_min": min(seconds),
         "seconds_median": statistics.median(seconds),
         "roofline_seconds": roofline,
         "ratio": min(seconds) / roofline,
         "ratio_median": statistics.median(seconds) / median_roofline,
-        "amount": work.amount,
-        "amount_unit": work.amount_unit,
+        "costs": {cost.unit: cost.amount for cost in work.costs},
         "repeats": repeats,
         "units_per_call": work.units,
         **memory,
@@ -105,15 +112,24 @@ def measure(work: Work, repeats: int, sizes: Sizes) -> Row:
         "compile_seconds": program.lower_seconds + program.xla_seconds,
         "lower_seconds": program.lower_seconds,
         "xla_seconds": program.xla_seconds,
-        **{f"rate_{name}": rate for name, rate in best.items()},
-        **{f"ratio_{name}": min(seconds) * rate / work.amount for name, rate in best.items()},
+        **{f"rate_{name}": rate for rates in best for name, rate in rates.items()},
     }
+
+
+def _over_time(rates: list[Rates], choose: Callable[[list[float]], float]) -> Rates:
+    """One rate of each name out of those measured at several times."""
+    return {name: choose([rate[name] for rate in rates]) for name in rates[0]}
+
+
+def _roofline(costs: tuple[Cost, ...], rates: list[Rates]) -> float:
+    """Seconds of one unit at the best of each cost's rates."""
+    return sum(cost.amount / max(rate.values()) for cost, rate in zip(costs, rates, strict=True))
 
 
 def _interleave(
     work: Work, compiled: jax.stages.Compiled, repeats: int, sizes: Sizes
-) -> tuple[list[float], list[Rates], Row]:
-    """Seconds per unit, rates, and peak memory."""
+) -> tuple[list[float], list[list[Rates]], Row]:
+    """Seconds per unit, each cost's rates at several times, and peak memory."""
     state = work.state
     for call in range(WARM_UP):
         state, _ = jax.block_until_ready(compiled(state, np.int32(call), *work.arguments))
@@ -121,14 +137,16 @@ def _interleave(
         "peak_memory_bytes": machine.peak_memory(),
         "device_peak_memory_bytes": machine.device_peak_memory(),
     }
-    seconds, rates = [], [work.probe(sizes)]
+    seconds: list[float] = []
+    probed = [[cost.probe(sizes)] for cost in work.costs]
     for calls in np.array_split(np.arange(repeats, dtype=np.int32), min(ROUNDS, repeats)):
         for call in calls:
             began = time.perf_counter()
             state, _ = jax.block_until_ready(compiled(state, call + WARM_UP, *work.arguments))
             seconds.append((time.perf_counter() - began) / work.units)
-        rates.append(work.probe(sizes))
-    return seconds, rates, memory
+        for rates, cost in zip(probed, work.costs, strict=True):
+            rates.append(cost.probe(sizes))
+    return seconds, probed, memory
 
 
 def _program_memory(compiled: jax.stages.Compiled) -> Row:

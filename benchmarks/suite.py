@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from benchmarks import anml
+from benchmarks import anml, tsar
 from benchmarks.measure import Benchmark
 from tsar_jax.errors import UserError
 
-BENCHMARKS: tuple[Benchmark, ...] = (*anml.BENCHMARKS,)
+BENCHMARKS: tuple[Benchmark, ...] = (*anml.BENCHMARKS, *tsar.BENCHMARKS)
 
 
 def choose(names: Sequence[str] | None) -> list[Benchmark]:

@@ -1,13 +1,12 @@
 """The roofline's arithmetic, and that the benchmarks run and report; no times are asserted."""
 
 import dataclasses
-import functools
 import json
 
 import jax
 import pytest
 
-from benchmarks import anml_costs, machine, measure, worker
+from benchmarks import anml_costs, machine, measure, tsar, worker
 from benchmarks.__main__ import main, run_in_subprocess
 from benchmarks.anml import SMALL
 from benchmarks.suite import BENCHMARKS
@@ -43,6 +42,13 @@ def test_level_costs_are_what_xla_counts(model):
     assert counted == pytest.approx(2 * macs, rel=0.1)
 
 
+def test_paper_tsar_takes_320_gflop_and_16_gb():
+    query = 84
+    macs = tsar.regulator_macs(tsar.PAPER)
+    assert 2 * macs * (20 + 3 * query) == pytest.approx(320e9, rel=0.01)
+    assert 7 * 4 * tsar.parameters(tsar.PAPER) == pytest.approx(16.5e9, rel=0.01)
+
+
 def test_head_update_moves_six_times_the_head():
     assert anml_costs.head_update_bytes(2304, 1000) == pytest.approx(6 * 9.2e6, rel=0.01)
 
@@ -68,14 +74,17 @@ def test_measure_counts_units_and_passes_on_the_state():
         jax.debug.callback(lambda call: calls.append(int(call)), call)
         return state + step, state
 
-    probe = functools.partial(lambda rates, sizes: rates, {"slow": 2.0, "fast": 4.0})
-    work = measure.Work(function, jax.numpy.zeros(3), (jax.numpy.ones(3),), 10, 8.0, "FLOP", probe)
+    costs = (
+        measure.Cost(8.0, "FLOP", lambda sizes: {"slow": 2.0, "fast": 4.0}),
+        measure.Cost(3.0, "byte", lambda sizes: {"memory": 6.0}),
+    )
+    work = measure.Work(function, jax.numpy.zeros(3), (jax.numpy.ones(3),), 10, costs)
     row = measure.measure(work, 5, machine.SMALL)
     jax.effects_barrier()
     assert sorted(calls) == list(range(measure.WARM_UP + 5))
-    assert row["roofline_seconds"] == 2.0
-    assert row["ratio"] == row["seconds_min"] / 2.0
-    assert row["ratio_slow"] == row["seconds_min"] / 4.0
+    assert row["roofline_seconds"] == 8.0 / 4.0 + 3.0 / 6.0
+    assert row["ratio"] == row["seconds_min"] / 2.5
+    assert row["rate_slow"] == 2.0
 
 
 @pytest.fixture
@@ -89,7 +98,7 @@ def quick_compilation():
 @pytest.mark.usefixtures("quick_compilation")
 def test_command_line_measures_and_writes_json(tmp_path, capsys):
     out = tmp_path / "folder" / "results.json"
-    names = ["oml_cpu", "meta_test_update"]
+    names = ["oml_cpu", "meta_test_update", "tsar", "tsar_transfer_update", "tsar_analysis"]
     arguments = ["--widths", "small", "--repeats", "2", "--out", str(out), "--only", *names]
     assert main(arguments, run_one=worker.run_one) == 0
     results = json.loads(out.read_text())
