@@ -289,7 +289,8 @@ def run_experiment(name: str, argv: Sequence[str]) -> None:
             f"There is no experiment {name!r}: choose one of {', '.join(found) or '(none)'}."
         )
     sys.argv = [f"tsar-jax run {name}", *argv]
-    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=False)
+    # alter_sys: tyro reads the help of settings from the source of sys.modules["__main__"].
+    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
 
 
 def status(path: Path) -> str:
