@@ -15,11 +15,13 @@ import numpy as np
 from jax import lax
 
 from tsar_jax.models import TSAR, run_levels
+from tsar_jax.models.layers import largest_divisor
 
 Params = Any
 Gates = dict[str, jax.Array]
 Fold = Callable[[Any, Gates, jax.Array], Any]
 
+TOGETHER = 16
 BINS = 1000
 AVALANCHE_BINS = 2000
 THRESHOLDS = (0.10, 0.25, 0.50)
@@ -36,14 +38,24 @@ def fold_gates(
     fold: Fold,
     state: Any,
 ) -> Any:
-    """fold(state, gates, label) over images uint8 [T, ...] in order; gates {layer: [*kernel]}."""
+    """fold(state, gates, label) over images uint8 [T, ...] in order; gates {layer: [*kernel]}.
 
-    def step(state: Any, moment: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-        image, label = moment
-        _, gates = run_levels(network, params, normalise(image[None]), 0, 2)
-        return fold(state, {name: gate["kernel"][0] for name, gate in gates.items()}, label), None
+    Gates are computed for a few images at a time, so that the regulator is read once for them.
+    """
+    size = largest_divisor(labels.size, TOGETHER)
 
-    return lax.scan(step, state, (images, labels))[0]
+    def look(state: Any, moment: tuple[Gates, jax.Array]) -> tuple[Any, None]:
+        return fold(state, *moment), None
+
+    def step(state: Any, moments: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        few, their_labels = moments
+        _, gates = run_levels(network, params, normalise(few), 0, 2)
+        kernels = {name: gate["kernel"] for name, gate in gates.items()}
+        return lax.scan(look, state, (kernels, their_labels))
+
+    moments = (images, labels)
+    batches = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), moments)
+    return lax.scan(step, state, batches)[0]
 
 
 def histogram(values: jax.Array, bins: int, weights: jax.Array | None = None) -> jax.Array:

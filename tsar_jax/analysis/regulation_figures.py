@@ -1,0 +1,270 @@
+"""The figures of how a TSAR regulates its synapses: power laws, histograms, co-activity.
+
+Each draws what `tsar_jax.analysis.regulation` has counted and returns the figure; `save_figure`
+writes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+
+from tsar_jax.analysis.regulation import bin_centres, log_log_slope
+from tsar_jax.analysis.style import BLACK, BLUE, GREY, PALETTE, VERMILION, new_figure, styled
+
+LAYERS = {
+    "block_0": "C1",
+    "block_1": "C2",
+    "block_2": "C3",
+    "head": "the output layer",
+}
+"""The layers' names in the paper."""
+
+MARKERS = "os^Dv<>P"
+
+
+def draw_power_law(
+    axes: Axes, centres: np.ndarray, heights: np.ndarray, place: int, label: str
+) -> Line2D:
+    """Filled bins as points, their least-squares line on log-log axes; the legend's entry.
+
+    centres, heights: [bins]. place: chooses colour and marker.
+    """
+    colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
+    filled = heights > 0
+    points: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3.5}
+    axes.plot(
+        centres[filled], heights[filled], linestyle="none", alpha=0.35, markeredgewidth=0, **points
+    )
+    slope, intercept = log_log_slope(heights, centres)
+    if np.isnan(slope):
+        return Line2D([], [], linestyle="none", label=f"{label}: all in one bin", **points)
+    ends = centres[filled][[0, -1]]
+    outlined = [withStroke(linewidth=3, foreground="white")]
+    axes.plot(ends, 10**intercept * ends**slope, color=colour, path_effects=outlined)
+    return Line2D([], [], label=f"{label}: slope {slope:.2f}", **points)
+
+
+def decades(values: np.ndarray) -> tuple[float, float]:
+    """Ends of an axis: whole powers of ten around positive values [n], which are its labels."""
+    low, high = np.log10([values.min(), values.max()])
+    return float(10 ** np.floor(low)) / 1.3, float(10 ** np.ceil(high)) * 1.3
+
+
+def power_law_figure(
+    centres: np.ndarray, rows: Mapping[str, np.ndarray], title: str, x: str, y: str
+) -> Figure:
+    """Rows of heights [bins] by label, each with its fitted line, on log-log axes."""
+    figure, axes = new_figure(width=5.6, height=4.0)
+    entries = [
+        draw_power_law(axes, centres, heights, place, label)
+        for place, (label, heights) in enumerate(rows.items())
+    ]
+    axes.set(xscale="log", yscale="log", title=title, xlabel=x, ylabel=y)
+    filled = np.any([row > 0 for row in rows.values()], 0)
+    axes.set_xlim(decades(centres[filled]))
+    # A fitted line may leave the range of what was counted.
+    axes.set_ylim(decades(np.concatenate([row[row > 0] for row in rows.values()])))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid()
+    figure.legend(handles=entries, loc="outside lower center", ncols=1)
+    return figure
+
+
+@styled()
+def regulation_figure(histograms: Mapping[str, np.ndarray], layer: str) -> Figure:
+    """Log-log histogram of a layer's regulation: counts [bins] of 0..1, by run."""
+    rows = {label: counts / counts.sum() for label, counts in histograms.items()}
+    bins = next(iter(rows.values())).size
+    return power_law_figure(
+        bin_centres(bins),
+        rows,
+        f"Regulation of {LAYERS[layer]}",
+        f"regulation r ({bins:,} bins)",
+        "share of synapses, all images",
+    )
+
+
+@styled()
+def avalanche_figure(counts: np.ndarray, thresholds: Sequence[float], layer: str) -> Figure:
+    """Log-log histograms of how many synapses are above a threshold at once.
+
+    counts [thresholds, bins]: images in which that share, 0..1, of the synapses is.
+    """
+    bins = counts.shape[1]
+    rows = {f"r > {threshold:.2f}": row for threshold, row in zip(thresholds, counts, strict=True)}
+    return power_law_figure(
+        bin_centres(bins),
+        rows,
+        f"Avalanches in {LAYERS[layer]}",
+        f"share of synapses above the threshold in an image ({bins:,} bins)",
+        "number of images",
+    )
+
+
+def draw_counts(figure: Figure, axes: Axes, counts: np.ndarray, end: float, label: str) -> None:
+    """Counts [bins, bins] of rows (upwards) against columns, 0 to `end` each; empty bins white."""
+    shown = np.ma.masked_equal(counts, 0)
+    image = axes.imshow(
+        shown,
+        origin="lower",
+        extent=(0, end, 0, end),
+        norm=LogNorm(1, max(counts.max(), 10)),
+        interpolation="none",
+        rasterized=True,
+    )
+    figure.colorbar(image, ax=axes, label=label)
+    axes.axline((0, 0), slope=1, color=VERMILION, linestyle="--", linewidth=1)
+
+
+def correlation_text(correlation: float) -> str:
+    """A correlation, or why there is none."""
+    if np.isnan(correlation):
+        return "no correlation, all in one bin"
+    return f"correlation {correlation:.2f}"
+
+
+@styled()
+def rank_figure(counts: np.ndarray, synapses: int, correlation: float, layer: str) -> Figure:
+    """Ranks of a layer's synapses in one class against those over the other classes.
+
+    counts [bins, bins]: own class (rows), others; bins divide 0 .. log10 synapses.
+    """
+    figure, axes = new_figure(width=5.2, height=4.4)
+    end = float(np.log10(max(synapses, 2)))
+    draw_counts(figure, axes, counts, end, "number of synapses, summed over classes")
+    axes.set(
+        title=f"Ranks of {synapses:,} synapses of {LAYERS[layer]}:\n"
+        f"{correlation_text(correlation)}",
+        xlabel="log10 rank over the other classes (0: most open)",
+        ylabel="log10 rank in one class (0: most open)",
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    return figure
+
+
+@styled()
+def lag_figure(counts: np.ndarray, synapses: int, correlation: float, layer: str) -> Figure:
+    """Regulation at one image against the image before.
+
+    counts [bins, bins]: image t - 1 (rows) and t, bins of 0..1. synapses: how many were counted,
+    those that `middling` chooses by their mean regulation.
+    The axes end where nothing more was counted.
+    """
+    figure, axes = new_figure(width=5.6, height=4.6)
+    # The rows go up, so that the later image is on the vertical axis only once turned over.
+    draw_counts(figure, axes, counts.T, 1, "number of synapses, summed over images")
+    end = (np.argwhere(counts > 0).max(initial=0) + 2) / len(counts)
+    axes.set(
+        title=f"Time lag of {synapses:,} synapses of {LAYERS[layer]}, percentiles 75 to 99:\n"
+        f"{correlation_text(correlation)}",
+        xlabel="regulation r at image t - 1",
+        ylabel="regulation r at image t",
+        xlim=(0, min(end, 1)),
+        ylim=(0, min(end, 1)),
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def similar_together(rows: np.ndarray) -> np.ndarray:
+    """An order [n] of rows [n, k] in which those alike are neighbours: leaves of a cluster tree."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    if len(rows) < 3:
+        return np.arange(len(rows))
+    return leaves_list(linkage(rows, "average", optimal_ordering=True))
+
+
+@styled()
+def co_activity_figure(
+    information: np.ndarray, layers: tuple[str, str], often: tuple[int, int], needed: str
+) -> Figure:
+    """Normalised pointwise mutual information [A, B] of two layers' synapses.
+
+    Synapses are ordered so that those alike are neighbours. often: how many synapses of each
+    layer fire often, of which A and B are shown; needed: what that means. A or B may be 0, and
+    the figure then says so.
+    """
+    figure, axes = new_figure(width=5.4, height=4.6)
+    first, second = (LAYERS[layer] for layer in layers)
+    rows, columns = information.shape
+    axes.set_title(
+        f"Co-activity of {first} and {second}:\n{rows:,} of {often[0]:,} and {columns:,} of "
+        f"{often[1]:,} synapses that fire often"
+    )
+    if not information.size:
+        lacking = [name for name, n in ((first, rows), (second, columns)) if n == 0]
+        axes.text(
+            0.5,
+            0.5,
+            f"No synapse of {' or '.join(lacking)} fires often enough:\n{needed}.",
+            ha="center",
+            va="center",
+            transform=axes.transAxes,
+        )
+        axes.set(xticks=[], yticks=[])
+        return figure
+    ordered = information[similar_together(information)][:, similar_together(information.T)]
+    image = axes.imshow(
+        ordered, vmin=0, vmax=1, aspect="auto", interpolation="none", rasterized=True
+    )
+    figure.colorbar(image, ax=axes, label="normalised pointwise mutual information")
+    axes.set(
+        xlabel=f"synapse of {second}, those alike together",
+        ylabel=f"synapse of {first}, those alike together",
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    return figure
+
+
+@styled()
+def output_figure(changes: Mapping[str, np.ndarray], classes: int) -> Figure:
+    """How the output layer's regulation changes with the class shown, as boxes.
+
+    changes: as `output_changes` gives them, relative changes [classes - 2] by "before" or
+    "after" and sign of the weights. What is not finite is left out.
+    """
+    figure, axes = new_figure(width=5.6, height=4.0)
+    entries = []
+    for side, (sign, colour) in enumerate((("positive", BLUE), ("negative", VERMILION))):
+        for place, when in enumerate(("before", "after")):
+            values = changes[f"{when}, {sign}"]
+            drawn = axes.boxplot(
+                values[np.isfinite(values)],
+                positions=[place + (side - 0.5) * 0.36],
+                widths=0.3,
+                patch_artist=True,
+                showmeans=True,
+                boxprops={"facecolor": colour, "alpha": 0.55},
+                medianprops={"color": BLACK},
+                meanprops={"marker": "D", "markersize": 5, "markerfacecolor": "white"}
+                | {"markeredgecolor": BLACK},
+                flierprops={"marker": ".", "markersize": 4, "markeredgecolor": colour},
+            )
+        drawn["boxes"][0].set_label(f"{sign} weights")
+        entries += drawn["boxes"]
+    entries += drawn["means"]
+    drawn["means"][0].set_label("mean")
+    axes.axhline(0, color=GREY, linewidth=1, zorder=0)
+    axes.set_xticks([0, 1], ["against the class before", "against the class after"])
+    axes.set_xlim(-0.5, 1.5)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_title(
+        "Regulation of the output weights of the class shown,\n"
+        f"{classes - 2:,} of {classes:,} classes"
+    )
+    axes.set_ylabel("relative change of mean regulation")
+    axes.grid(axis="y")
+    figure.legend(handles=entries, loc="outside lower center", ncols=3)
+    return figure
