@@ -25,6 +25,7 @@ from tsar_jax import cli
 from tsar_jax.data import load
 from tsar_jax.data.episodes import normalise_omniglot
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
+from tsar_jax.data.types import ImageSet
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import results_to_json, table
 from tsar_jax.evaluation.transfer import TransferConfig, transfer
@@ -34,6 +35,8 @@ from tsar_jax.training.config import config_to_json
 from tsar_jax.training.run import check_writable, write_atomically
 
 Normalise = Callable[[jax.Array], jax.Array]
+
+TRAINED, SCRATCH = "meta-trained", "from scratch"
 
 # Data set, the splits whose classes are learned, and how its images are normalised.
 TARGETS: dict[str, tuple[str, tuple[str, ...], Normalise]] = {
@@ -59,8 +62,8 @@ class Arguments(TransferConfig):
 
 PRESETS = {
     "cpu": cli.Preset(
-        Arguments(rates=(2e-3, 1e-3, 5e-4, 2e-4), draws=1, runs=3),
-        "100 classes, a short search, 3 runs",
+        Arguments(rates=(3e-3, 1e-3, 3e-4), draws=1, runs=1),
+        "100 classes, 3 learning rates on one draw, then one run",
     ),
     "smoke": cli.Preset(
         Arguments(classes=3, learn=2, rates=(1e-3, 1e-2), draws=1, runs=1), "3 classes, 1 run"
@@ -73,9 +76,17 @@ PRESETS = {
 
 def load_target(name: str) -> tuple[jax.Array, Normalise]:
     """Images uint8 [classes, per_class, H, W (, 3)] of a domain, and their normalisation."""
+    classes, normalise = load_classes(name)
+    return jnp.asarray(classes.images), normalise
+
+
+def load_classes(name: str) -> tuple[ImageSet, Normalise]:
+    """The classes of a domain with their names, on the host, and how images are normalised."""
     data, splits, normalise = TARGETS[name]
-    sets = load(data).splits
-    return jnp.asarray(np.concatenate([sets[split].images for split in splits])), normalise
+    loaded = load(data).splits
+    sets = [loaded[split] for split in splits]
+    images = np.concatenate([s.images for s in sets])
+    return ImageSet(images, tuple(name for s in sets for name in s.names)), normalise
 
 
 def main() -> None:
@@ -87,10 +98,10 @@ def main() -> None:
     images, normalise = load_target(arguments.target)
     network = make_network(config)
     state, step = load_state(path, make_system(config), arguments.step)
-    conditions: dict[str, Any] = {"meta-trained": state.params}
+    conditions: dict[str, Any] = {TRAINED: state.params}
     if arguments.baselines:
         key = jax.random.fold_in(jax.random.key(arguments.seed), 1)
-        conditions["from scratch"] = init_params(network, key)
+        conditions[SCRATCH] = init_params(network, key)
     settings = TransferConfig(
         **{f.name: getattr(arguments, f.name) for f in dataclasses.fields(TransferConfig)}
     )

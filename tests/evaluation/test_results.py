@@ -46,6 +46,8 @@ def test_results_survive_their_file(tmp_path_factory, conditions, seed):
 def test_missing_file_names_the_remedy(tmp_path):
     with pytest.raises(UserError, match=r"no .*results.json: run anml_meta_test"):
         read_results(tmp_path / "results.json")
+    with pytest.raises(UserError, match=r"no .*results.json: run tsar_transfer"):
+        read_results(tmp_path / "results.json", "tsar_transfer")
 
 
 @pytest.mark.parametrize(

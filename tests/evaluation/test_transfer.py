@@ -11,8 +11,10 @@ from tsar_jax.errors import UserError
 from tsar_jax.evaluation.transfer import (
     RATES,
     TransferConfig,
+    bytes_per_image,
     fresh_output,
     mean_regulation,
+    open_share,
     select,
     transfer,
     transfer_once,
@@ -85,17 +87,25 @@ def test_fresh_output_redraws_the_output_layer_and_its_regulation_alone():
         )
 
 
-def test_mean_regulation_is_that_of_the_third_convolution():
+def test_regulation_of_the_third_convolution_image_by_image():
+    """In one batch, and in batches of two, of which the last is half empty."""
     params = draw_params(TINY)
-    found, gates = jax.jit(
+    memory = 2 * bytes_per_image(params, (3, 28, 28))
+    images = jnp.asarray(IMAGES[:3, :1])
+    mean, uneven, share, gates = jax.jit(
         lambda p: (
-            mean_regulation(TINY, p, IMAGES[:2, :2], normalise),
-            run_levels(TINY, p, normalise(IMAGES[1, :2]), 0, 2)[1],
+            mean_regulation(TINY, p, images, normalise),
+            mean_regulation(TINY, p, images, normalise, memory=memory),
+            open_share(TINY, p, images, normalise, 3e-4),
+            run_levels(TINY, p, normalise(images[:, 0]), 0, 2)[1]["block_2"]["kernel"],
         )
     )(params)
-    assert found.shape == (2, 2)
-    wanted = gates["block_2"]["kernel"].mean((1, 2, 3, 4))
-    np.testing.assert_allclose(found[1], wanted, rtol=1e-4)
+    assert mean.shape == (3, 1)
+    np.testing.assert_allclose(mean[:, 0], gates.mean((1, 2, 3, 4)), rtol=1e-4)
+    np.testing.assert_allclose(uneven, mean, rtol=1e-4)
+    wanted = (gates > 3e-4).mean((1, 2, 3, 4))
+    assert ((wanted > 0) & (wanted < 1)).all()
+    np.testing.assert_allclose(share[:, 0], wanted, rtol=1e-4)
 
 
 def test_a_run_remembers_separable_classes_and_reports_each():

@@ -21,10 +21,13 @@ def results_to_json(conditions: Conditions, settings: Mapping[str, Any]) -> str:
     return json.dumps({"settings": settings, "conditions": rows}, indent=1) + "\n"
 
 
-def read_results(path: Path) -> tuple[dict[str, list[Result]], dict[str, Any]]:
+def read_results(
+    path: Path, script: str = "anml_meta_test"
+) -> tuple[dict[str, list[Result]], dict[str, Any]]:
     """Undo `results_to_json`: conditions and settings.
 
-    Raises UserError for a missing file or one of another form.
+    script: what writes such files. Raises UserError, which names it, for a missing file or one
+    of another form.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -34,10 +37,10 @@ def read_results(path: Path) -> tuple[dict[str, list[Result]], dict[str, Any]]:
         }
         return conditions, dict(stored["settings"])
     except FileNotFoundError:
-        raise UserError(f"There is no {path}: run anml_meta_test on that run first.") from None
+        raise UserError(f"There is no {path}: run {script} on that run first.") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{path} does not hold meta-test results ({error}): run anml_meta_test again."
+            f"{path} does not hold results of {script} ({error}): run {script} again."
         ) from None
 
 

@@ -1,0 +1,290 @@
+"""Meta-train a TSAR for each of several initial biases, and transfer each to a new domain.
+
+Examples:
+  tsar-jax run tsar_bias_sweep --preset smoke --out runs/bias-smoke     does it run?
+  tsar-jax run tsar_bias_sweep --out runs/bias                          0 -2 -4 -8, narrow
+  tsar-jax run tsar_bias_sweep --out runs/bias --biases 0 -8 --train.steps 4000
+  tsar-jax run tsar_bias_sweep --preset paper --out runs/bias-paper     0 -1 ... -12, as published
+Repeating the command after a stop resumes the unfinished and skips the finished. A bias of -8
+silences nearly every synapse at first ("growing sensors"), one of 0 opens them ("sculpting").
+Each is an ordinary run of tsar_meta_train in OUT/bias-0, OUT/bias-8 ..., with its transfer beside
+it. Writes OUT/bias_sweep.json, OUT/table.md and OUT/figures/bias_sweep.png and .pdf: accuracy
+against initial bias, and how many of the third convolution's gates are open.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+
+from experiments import tsar_meta_train
+from experiments._meta_trained import load_omniglot, read_run
+from experiments.tsar_transfer import TRAINED, Normalise, load_target
+from tsar_jax import cli
+from tsar_jax.analysis.regulation import THRESHOLDS
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.protocol import Result
+from tsar_jax.evaluation.results import percent, read_results, results_to_json
+from tsar_jax.evaluation.transfer import (
+    TransferConfig,
+    check_target,
+    open_share,
+    regulates_third,
+    transfer,
+)
+from tsar_jax.systems.episodic import check_data
+from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig, make_network, make_system
+from tsar_jax.training.config import config_difference, config_to_json
+from tsar_jax.training.loop import train
+from tsar_jax.training.run import Run, check_writable, write_atomically
+
+OPEN = THRESHOLDS[1]
+"""Gates above it count as open."""
+
+OPEN_SHARE = "open_share"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Initial biases, and what is done with each."""
+
+    biases: tuple[float, ...]
+    """Initial biases of the regulator's heads, one run each."""
+    train: TsarConfig
+    """Meta-training of each run; its initial_bias is not used."""
+    transfer: TransferConfig
+    """Transfer of each run."""
+    target: Literal["mini_imagenet", "cifar100", "omniglot"] = "mini_imagenet"
+    """The new domain."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError for impossible values."""
+        if not self.biases or len(set(self.biases)) < len(self.biases):
+            raise UserError(f"biases must be one or more different numbers, but is {self.biases}.")
+        if self.train.model != "tsar" or not regulates_third(make_network(self.train)):
+            raise UserError(
+                "The sweep needs a regulated third convolution: leave train.model at tsar and "
+                "block_2 in train.regulated."
+            )
+
+
+PRESETS = {
+    "cpu": cli.Preset(
+        Sweep(
+            biases=(0.0, -2.0, -4.0, -8.0),
+            train=dataclasses.replace(tsar_meta_train.CPU, steps=1500, eval_every=500),
+            transfer=TransferConfig(rates=(3e-3, 1e-3, 3e-4), draws=1, runs=1),
+        ),
+        "4 narrow TSARs, 1,500 steps each, each transferred to 100 classes",
+    ),
+    "smoke": cli.Preset(
+        Sweep(
+            biases=(0.0, -8.0),
+            train=dataclasses.replace(
+                tsar_meta_train.PRESETS["smoke"].config, steps=10, eval_every=0
+            ),
+            transfer=TransferConfig(classes=3, learn=2, rates=(1e-3, 1e-2), draws=1, runs=1),
+            target="omniglot",
+        ),
+        "2 tiny TSARs, 10 steps each, 3 classes of Omniglot",
+    ),
+    "paper": cli.Preset(
+        Sweep(
+            biases=tuple(float(-bias) for bias in range(13)),
+            train=tsar_meta_train.PRESETS["paper"].config,
+            transfer=TransferConfig(test=False, draws=10, runs=10),
+        ),
+        "as published: 0 to -12, 590 M parameters and 25,000 steps each",
+    ),
+}
+
+
+class Outcome(NamedTuple):
+    """One bias: result of its transfer, accuracies right after each class [runs, classes], and
+    the mean share of open gates of the third convolution before it."""
+
+    result: Result
+    right_after: np.ndarray
+    open_share: float
+
+
+def main() -> None:
+    sweep, out = parse(sys.argv[1:])
+    check_writable(out)
+    configs = {bias: dataclasses.replace(sweep.train, initial_bias=bias) for bias in sweep.biases}
+    for bias, config in configs.items():
+        check_folder(run_folder(out, bias), config)
+    data = load_omniglot()
+    check_data(sweep.train, data)
+    images, normalise = load_target(sweep.target)
+    check_target(sweep.transfer, images.shape, sweep.train.outputs)
+    outcomes = {}
+    for bias, config in configs.items():
+        folder = run_folder(out, bias)
+        known = read_outcome(folder, sweep)
+        if known is None:
+            print(f"Initial bias {bias:g}: meta-training in {folder} ...", flush=True)
+            known = run_bias(folder, config, sweep, data, images, normalise)
+        outcomes[bias] = known
+        print(
+            f"Initial bias {bias:g}: accuracy {np.mean(known.result.test):.3f} after all classes, "
+            f"{known.right_after.mean():.3f} right after each; {100 * known.open_share:.3g} % of "
+            "the third convolution's gates open",
+            flush=True,
+        )
+    write_and_show(out, sweep, outcomes)
+
+
+def parse(argv: list[str]) -> tuple[Sweep, Path]:
+    """The sweep and OUT. Raises UserError for an unknown preset or a missing --out."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out")
+    parser.add_argument("--preset", default=next(iter(PRESETS)))
+    own, rest = parser.parse_known_args(argv)
+    if own.preset not in PRESETS:
+        raise UserError(f"There is no preset {own.preset!r}: choose one of {', '.join(PRESETS)}.")
+    text = "\n".join(
+        [
+            (__doc__ or "").strip(),
+            "",
+            "  --out FOLDER     where everything is written (required)",
+            f"  --preset NAME    settings to begin with (default: {next(iter(PRESETS))})",
+            *(f"    {name:6} {preset.description}" for name, preset in PRESETS.items()),
+        ]
+    )
+    sweep = tyro.cli(
+        Sweep,
+        default=PRESETS[own.preset].config,
+        args=rest,
+        prog="tsar-jax run tsar_bias_sweep",
+        description=text,
+    )
+    if own.out is None:
+        raise UserError("No folder is named to write to: add --out FOLDER.")
+    return sweep, Path(own.out)
+
+
+def run_folder(out: Path, bias: float) -> Path:
+    """Where the run of a bias lies: OUT/bias-8 for -8, OUT/bias-plus-2 for 2."""
+    return out / (f"bias-{abs(bias):g}" if bias <= 0 else f"bias-plus-{bias:g}")
+
+
+def check_folder(folder: Path, config: TsarConfig) -> None:
+    """Raises UserError where a folder holds a run with other settings."""
+    if not (folder / "config.json").exists():
+        return
+    stored = read_run(folder, tsar_meta_train.EXPERIMENT, TsarConfig)
+    difference = config_difference(config_to_json(stored), config_to_json(config))
+    if difference:
+        raise UserError(
+            f"{folder} was begun with other settings ({difference}): repeat them, or name another "
+            "folder with --out."
+        )
+
+
+def transfer_file(folder: Path, sweep: Sweep) -> Path:
+    """Where a run's transfer lies: beside those of tsar_transfer, with more in its settings."""
+    return folder / f"transfer-sweep-{sweep.target}-{sweep.transfer.condition}.json"
+
+
+def transfer_settings(sweep: Sweep) -> dict[str, Any]:
+    """The transfer's settings, as tsar_transfer stores them."""
+    return {**config_to_json(sweep.transfer), "target": sweep.target}
+
+
+def read_outcome(folder: Path, sweep: Sweep) -> Outcome | None:
+    """What an earlier command found with the same settings, if it came so far."""
+    try:
+        conditions, settings = read_results(transfer_file(folder, sweep))
+        if settings["transfer"] != transfer_settings(sweep):
+            return None
+        [result] = conditions[TRAINED]
+        return Outcome(result, np.array(settings["right_after"][TRAINED]), settings[OPEN_SHARE])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None  # missing or damaged: it is made anew
+
+
+def run_bias(
+    folder: Path,
+    config: TsarConfig,
+    sweep: Sweep,
+    data: dict[str, jax.Array],
+    images: jax.Array,
+    normalise: Normalise,
+) -> Outcome:
+    """Meta-train (resuming what is there), transfer, and write the run's folder."""
+    resume = (folder / "config.json").exists()
+    run = Run(folder, config, tsar_meta_train.EXPERIMENT, "bias_sweep", resume=resume)
+    trained = train(make_system(config), data, config, run)
+    # The initial bias matters to fresh parameters alone, so all biases share compiled programs.
+    network = make_network(sweep.train)
+    assert regulates_third(network)
+    params = trained.state.params
+    result, right_after = transfer(
+        network, params, TRANSFERRED["tsar"], images, normalise, sweep.transfer
+    )
+    shown = images[: sweep.transfer.classes, : sweep.transfer.learn]
+    shares = jax.jit(open_share, static_argnums=(0, 3))(network, params, shown, normalise, OPEN)
+    outcome = Outcome(result, right_after, float(shares.mean()))
+    settings = {
+        "model": config.model,
+        "step": trained.step,
+        "transfer": transfer_settings(sweep),
+        "right_after": {TRAINED: right_after.tolist()},
+        OPEN_SHARE: outcome.open_share,
+    }
+    write_atomically(transfer_file(folder, sweep), results_to_json({TRAINED: [result]}, settings))
+    return outcome
+
+
+def write_and_show(out: Path, sweep: Sweep, outcomes: dict[float, Outcome]) -> None:
+    """Write JSON, table and figure below `out`; print the table, and what comes next."""
+    from tsar_jax.analysis.transfer_figure import bias_figure
+
+    report = {
+        "settings": config_to_json(sweep),
+        "threshold": OPEN,
+        "biases": {
+            f"{bias:g}": {
+                **dataclasses.asdict(o.result),
+                "right_after": o.right_after.tolist(),
+                OPEN_SHARE: o.open_share,
+            }
+            for bias, o in outcomes.items()
+        },
+    }
+    write_atomically(out / "bias_sweep.json", json.dumps(report, indent=1) + "\n")
+    table = markdown(outcomes)
+    write_atomically(out / "table.md", table)
+    figures = bias_figure(
+        {bias: (o.right_after.mean(1).tolist(), o.result.test) for bias, o in outcomes.items()},
+        {bias: o.open_share for bias, o in outcomes.items()},
+        OPEN,
+        sweep.transfer.classes,
+        out / "figures" / "bias_sweep",
+    )
+    print(table)
+    print(f"results: {out / 'bias_sweep.json'}")
+    print(f"figure:  {figures[0]}")
+    print(f"Next: tsar-jax run tsar_analyse --runs {out}/bias-* --out {out}/analysis")
+
+
+def markdown(outcomes: dict[float, Outcome]) -> str:
+    """A line per bias: accuracies over runs, with their 95 % bands, and open gates."""
+    head = f"| initial bias | right after the class | at the end | gates of C3 above {OPEN:g} |"
+    lines = [
+        f"| {bias:g} | {percent(o.right_after.mean(1).tolist())} | {percent(o.result.test)} "
+        f"| {100 * o.open_share:.3g} % |"
+        for bias, o in outcomes.items()
+    ]
+    return "\n".join([head, "|---:|---:|---:|---:|", *lines]) + "\n"
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

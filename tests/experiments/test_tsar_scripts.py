@@ -1,0 +1,261 @@
+"""TSAR's scripts from their command lines: end to end at tiny widths, and bad input."""
+
+import csv
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+from experiments import (
+    _meta_trained,
+    tsar_bias_sweep,
+    tsar_compare,
+    tsar_find_spikes,
+    tsar_meta_train,
+    tsar_transfer,
+)
+from tsar_jax import cli
+from tsar_jax.data.types import ImageSet
+from tsar_jax.evaluation.transfer import TransferConfig
+from tsar_jax.systems.tsar import TsarConfig
+
+CLASSES, IMAGES = 12, 20
+TINY = TsarConfig(
+    channels=2,
+    regulator_channels=2,
+    outputs=12,
+    train_classes=8,
+    inner_updates=4,
+    remember=4,
+    steps=2,
+    chunk=2,
+    eval_classes=2,
+    eval_runs=1,
+    eval_rates=(1e-2,),
+)
+TRANSFER = TransferConfig(classes=3, learn=2, rates=(1e-2,), draws=1, runs=2)
+NAME = "omniglot-random"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quickly_compiled(tmp_path_factory):
+    """Programs that run for milliseconds, compiled without optimisation, and each once.
+
+    Biases share a meta-step, but two trainings would compile it twice without a cache.
+    """
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    reset_cache()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small():
+    """A dozen classes of the real data and tiny presets: the scripts are tried here."""
+    few = {name: images[:CLASSES] for name, images in _meta_trained.load_omniglot().items()}
+    names = tuple(f"Alphabet/character{index:02}" for index in range(CLASSES))
+    domain = ImageSet(np.asarray(few["evaluation"]), names)
+    normalise = tsar_transfer.TARGETS["omniglot"][2]
+    arguments = tsar_transfer.Arguments(**vars(TRANSFER), target="omniglot")
+    sweep = tsar_bias_sweep.Sweep((0.0, -8.0), TINY, TRANSFER, "omniglot")
+    with pytest.MonkeyPatch.context() as patch:
+        for script in (tsar_meta_train, tsar_bias_sweep):
+            patch.setattr(script, "load_omniglot", lambda: few)
+        for script in (tsar_transfer, tsar_find_spikes):
+            patch.setattr(script, "load_classes", lambda name: (domain, normalise))
+        for script, config in (
+            (tsar_meta_train, TINY),
+            (tsar_transfer, arguments),
+            (tsar_bias_sweep, sweep),
+        ):
+            patch.setattr(script, "PRESETS", {"cpu": cli.Preset(config, "tiny")})
+        yield
+
+
+def run(script, *arguments: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        cli.run_main(script.main)
+
+
+@pytest.fixture(scope="module")
+def folder(quickly_compiled, small, tmp_path_factory) -> Path:
+    """A TSAR, meta-trained and transferred, in the folder "tsar"; others made from its files."""
+    folder = tmp_path_factory.mktemp("runs")
+    run(tsar_meta_train, "--run", folder / "tsar")
+    run(tsar_transfer, "--run", folder / "tsar", "--baselines")
+    make_copy(folder, "seed", {"seed": 1})
+    make_copy(folder, "unregulated", {"model": "unregulated"})
+    make_copy(folder, "open", {"initial_bias": 0.0})
+    make_copy(folder, "longer", {"seed": 2}, {"learn": 4})
+    make_copy(folder, "damaged", {"seed": 3})
+    damaged = folder / "damaged" / f"transfer-{NAME}.json"
+    damaged.write_text(damaged.read_text().replace('"right_after"', '"later"'))
+    make_copy(folder, "fresh", {"seed": 4})
+    (folder / "fresh" / f"transfer-{NAME}.json").unlink()
+    make_copy(folder, "anml", {})
+    description = folder / "anml" / "config.json"
+    description.write_text(description.read_text().replace("tsar_meta_train", "anml_meta_train"))
+    return folder
+
+
+def make_copy(folder: Path, name: str, config: dict, transfer: dict | None = None) -> None:
+    """A copy of the TSAR's run whose files tell of other settings."""
+    shutil.copytree(folder / "tsar", folder / name)
+    change(folder / name / "config.json", "config", config)
+    path = folder / name / f"transfer-{NAME}.json"
+    stored = json.loads(path.read_text())
+    stored["settings"]["transfer"].update(transfer or {})
+    path.write_text(json.dumps(stored))
+
+
+def change(path: Path, part: str, changes: dict) -> None:
+    stored = json.loads(path.read_text())
+    stored[part].update(changes)
+    path.write_text(json.dumps(stored))
+
+
+def test_transfer_writes_accuracies_of_both_conditions(folder: Path) -> None:
+    stored = json.loads((folder / "tsar" / f"transfer-{NAME}.json").read_text())
+    assert list(stored["conditions"]) == ["meta-trained", "from scratch"]
+    assert np.shape(stored["settings"]["right_after"]["from scratch"]) == (2, 3)
+    assert (folder / "tsar" / "figures" / f"transfer-{NAME}.png").stat().st_size > 10_000
+
+
+def test_compare_pools_the_seeds_of_each_model(folder: Path, capsys) -> None:
+    runs = [folder / name for name in ("tsar", "seed", "unregulated")]
+    run(tsar_compare, "--runs", *runs, "--out", folder / "out", "--name", NAME)
+    stored = json.loads((folder / "out" / "transfer.json").read_text())
+    one = json.loads((folder / "tsar" / f"transfer-{NAME}.json").read_text())
+    labels = ["TSAR", "unregulated", "TSAR, from scratch", "unregulated, from scratch"]
+    assert list(stored["conditions"]) == labels
+    [pooled], [alone] = stored["conditions"]["TSAR"], one["conditions"]["meta-trained"]
+    assert pooled["test"] == pytest.approx([np.mean(alone["test"])] * 2)
+    np.testing.assert_allclose(pooled["per_class"], [np.mean(alone["per_class"], 0)] * 2)
+    soon = one["settings"]["right_after"]["meta-trained"]
+    np.testing.assert_allclose(stored["settings"]["right_after"]["TSAR"], [np.mean(soon, 0)] * 2)
+
+    table = (folder / "out" / "table.md").read_text().splitlines()
+    cells = [cell.strip() for cell in table[2].strip("|").split("|")]
+    right_after, at_end = (f"{np.mean(v):.3f}".lstrip("0") for v in (soon, alone["test"]))
+    assert cells[:2] == ["TSAR", "2"]
+    assert [cell.split(" ")[0] for cell in cells[2:4]] == [right_after, at_end]
+    assert cells[-1] == ".333"
+    assert len(table) == 2 + len(labels)
+    assert (folder / "out" / "figures" / "transfer.pdf").exists()
+    assert "TSAR, from scratch" in capsys.readouterr().out
+
+
+def test_find_spikes_ranks_every_image_in_its_class(folder: Path, capsys) -> None:
+    run(tsar_find_spikes, "--run", folder / "tsar", "--target", "omniglot", "--each", 2)
+    with (folder / "tsar" / "spikes-omniglot.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == CLASSES * IMAGES
+    own = [row for row in rows if row["class"] == "Alphabet/character03"]
+    assert sorted(int(row["rank_in_class"]) for row in own) == list(range(1, IMAGES + 1))
+    by_rank = sorted(own, key=lambda row: int(row["rank_in_class"]))
+    values = [float(row["mean_regulation"]) for row in by_rank]
+    assert values == sorted(values, reverse=True)
+    assert 0 < values[-1] < values[0] < 1
+    assert (folder / "tsar" / "figures" / "spikes-omniglot.png").stat().st_size > 10_000
+    assert "99th percentile" in capsys.readouterr().out
+
+
+def test_sweep_skips_the_finished_and_repeats_itself(folder: Path, capsys, monkeypatch) -> None:
+    """The run of bias -8 is there; that of 0 is trained, and then nothing is left to do."""
+    out = folder / "sweep"
+    shutil.copytree(folder / "tsar", out / "bias-8")
+    trained_before = (out / "bias-8" / "metrics.jsonl").read_bytes()
+    run(tsar_bias_sweep, "--out", out)
+    assert (out / "bias-8" / "metrics.jsonl").read_bytes() == trained_before
+    assert json.loads((out / "bias-0" / "config.json").read_text())["config"]["initial_bias"] == 0
+    report = json.loads((out / "bias_sweep.json").read_text())
+    assert list(report["biases"]) == ["0", "-8"]
+    shares = [entry["open_share"] for entry in report["biases"].values()]
+    assert shares[0] > 0.25 > shares[1]
+    assert (out / "table.md").read_text().count("\n") == 2 + 2
+    assert (out / "figures" / "bias_sweep.pdf").exists()
+    printed = capsys.readouterr().out
+    assert f"tsar-jax run tsar_analyse --runs {out}/bias-* --out {out}/analysis" in printed
+
+    monkeypatch.delattr(tsar_bias_sweep, "train")
+    run(tsar_bias_sweep, "--out", out)
+    assert json.loads((out / "bias_sweep.json").read_text()) == report
+    assert "meta-training" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(tsar_bias_sweep, "--out", out, "--train.steps", 3)
+    assert "bias-0 was begun with other settings (steps: 2 -> 3)" in capsys.readouterr().err
+
+
+def test_folders_of_biases() -> None:
+    names = [tsar_bias_sweep.run_folder(Path("out"), bias).name for bias in (-8.0, -0.5, 0.0, 2.0)]
+    assert names == ["bias-8", "bias-0.5", "bias-0", "bias-plus-2"]
+
+
+@pytest.mark.parametrize("preset", tsar_bias_sweep.PRESETS.values(), ids=tsar_bias_sweep.PRESETS)
+def test_presets_of_the_sweep_differ_in_bias_alone(preset) -> None:
+    assert preset.config.biases[0] == 0
+    assert preset.config.train == dataclasses.replace(preset.config.train, initial_bias=-8.0)
+
+
+COMPARE = ["--out", "{}/none", "--name", NAME, "--runs"]
+SPIKES = ["--target", "omniglot", "--run"]
+SWEEP = ["--out", "{}/none"]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        (tsar_meta_train, ["--model", "tsar", "--regulated", "block_9"], ["block_9", "head"]),
+        (tsar_transfer, ["--run", "{}/nowhere"], ["{}/nowhere", "--run"]),
+        (tsar_transfer, ["--run", "{}/anml"], ["{}/anml", "'anml_meta_train'"]),
+        (tsar_transfer, ["--run", "{}/tsar", "--classes", "13"], ["classes is 13", "only 12"]),
+        (tsar_transfer, ["--run", "{}/tsar", "--learn", "11"], ["learn is 11", "only 10"]),
+        (tsar_compare, [*COMPARE, "{}/nowhere"], ["{}/nowhere"]),
+        (tsar_compare, [*COMPARE, "{}/anml"], ["{}/anml", "'anml_meta_train'"]),
+        (tsar_compare, [*COMPARE, "{}/fresh"], ["{}/fresh/transfer-", "run tsar_transfer"]),
+        (tsar_compare, [*COMPARE, "{}/damaged"], ["{}/damaged", "run tsar_transfer again"]),
+        (tsar_compare, [*COMPARE, "{}/tsar", "{}/longer"], ["{}/longer", "learn: 2 -> 4"]),
+        (tsar_compare, [*COMPARE, "{}/tsar", "{}/open"], ["{}/open", "initial_bias: -8.0 -> 0.0"]),
+        (tsar_compare, [*COMPARE, "{}/tsar", "{}/tsar"], ["{}/tsar twice"]),
+        (tsar_compare, COMPARE, ["--runs"]),
+        (tsar_find_spikes, [*SPIKES, "{}/nowhere"], ["{}/nowhere"]),
+        (tsar_find_spikes, [*SPIKES, "{}/anml"], ["{}/anml", "'anml_meta_train'"]),
+        (tsar_find_spikes, [*SPIKES, "{}/unregulated"], ["{}/unregulated", "no regulation"]),
+        (tsar_find_spikes, [*SPIKES, "{}/tsar", "--show", "13"], ["show is 13", "only 12"]),
+        (tsar_find_spikes, [*SPIKES, "{}/tsar", "--step", "77"], ["77"]),
+        (tsar_find_spikes, [*SPIKES, "{}/tsar", "--each", "0"], ["each", "0"]),
+        (tsar_bias_sweep, [], ["--out"]),
+        (tsar_bias_sweep, [*SWEEP, "--preset", "huge"], ["'huge'", "cpu"]),
+        (tsar_bias_sweep, [*SWEEP, "--biases", "0", "-0"], ["biases"]),
+        (tsar_bias_sweep, [*SWEEP, "--train.model", "anml"], ["train.model"]),
+        (tsar_bias_sweep, [*SWEEP, "--transfer.classes", "13"], ["classes is 13", "only 12"]),
+        (tsar_bias_sweep, [*SWEEP, "--train.train-classes", "13"], ["train_classes", "13"]),
+        (tsar_bias_sweep, ["--out", "{}/file"], ["{}/file", "cannot be written"]),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    capsys, folder: Path, script, arguments, words
+) -> None:
+    (folder / "file").write_text("")
+    with pytest.raises(SystemExit) as raised:
+        run(script, *(argument.format(folder) for argument in arguments))
+    assert raised.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    for word in words:
+        assert word.format(folder) in message
