@@ -25,7 +25,7 @@ def load_omniglot() -> dict[str, jax.Array]:
 def read_run(path: Path, experiment: str, config_class: type[Config]) -> Config:
     """The config of a run of an experiment; UserError for any other folder."""
     if not path.is_dir():
-        raise UserError(f"There is no run folder {path}: check the path given to --run.")
+        raise UserError(f"There is no run folder {path}: check the path.")
     found = read_description(path).get("experiment")
     if found != experiment:
         raise UserError(f"{path} is a run of {found!r}, not of {experiment!r}.")

@@ -35,7 +35,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run anml_compare")
     if not arguments.runs:
         raise UserError("--runs names no run: name at least one meta-tested run's folder.")
-    check_writable(arguments.out)
+    check_writable(arguments.out, "--out")
     found: dict[str, list[list[Result]]] = {}
     curves: dict[str, list[list[tuple[int, float]]]] = {}
     models: list[str] = []

@@ -116,7 +116,7 @@ class Outcome(NamedTuple):
 
 def main() -> None:
     sweep, out = parse(sys.argv[1:])
-    check_writable(out)
+    check_writable(out, "--out")
     configs = {bias: dataclasses.replace(sweep.train, initial_bias=bias) for bias in sweep.biases}
     for bias, config in configs.items():
         check_folder(run_folder(out, bias), config)

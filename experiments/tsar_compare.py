@@ -77,7 +77,7 @@ def main() -> None:
         raise UserError("--runs names no run: name at least one transferred run's folder.")
     runs = [read_transfer(path, arguments.name) for path in arguments.runs]
     check_comparable(runs)
-    check_writable(arguments.out)
+    check_writable(arguments.out, "--out")
     write_and_show(arguments.out, runs, pool(runs))
 
 

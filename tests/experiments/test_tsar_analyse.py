@@ -12,6 +12,7 @@ import pytest
 
 from experiments import _meta_trained, tsar_analyse, tsar_meta_train
 from tsar_jax import cli
+from tsar_jax.analysis import regulation_passes
 from tsar_jax.data.episodes import normalise_omniglot
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.meta_test import learn_stream
@@ -186,14 +187,16 @@ def test_more_gates_than_can_be_counted_are_refused() -> None:
     params = {"regulator": {"block_2": {"bias": np.zeros(2**20)}}}
     labels = jax.ShapeDtypeStruct((2048,), np.int32)
     with pytest.raises(UserError, match=r"2048 images.*at most 2047"):
-        tsar_analyse.check_countable(params, ("block_2",), tsar_analyse.Shown(labels, labels))
+        regulation_passes.check_countable(
+            params, ("block_2",), regulation_passes.Shown(labels, labels)
+        )
 
 
 def test_images_come_class_after_class_each_once() -> None:
     """Each image is its own number here."""
     images = jnp.arange(5 * 6, dtype=jnp.int32).reshape(5, 6, 1, 1)
     protocol = TransferConfig(classes=4, learn=3, test=False)
-    shown = tsar_analyse.draw_images(images, protocol, jax.random.key(0))
+    shown = regulation_passes.draw_images(images, protocol, jax.random.key(0))
     np.testing.assert_array_equal(shown.labels, np.repeat(np.arange(4), 3))
     numbers = np.asarray(shown.images).reshape(4, 3)
     classes = numbers // 6
@@ -217,7 +220,7 @@ def test_the_output_layer_is_looked_at_once_everything_is_learned(few, folder, a
     protocol = TransferConfig(classes=4, learn=3, test=False, rates=(1e-3,))
     params, _ = tsar_analyse.load_params(folder / "tsar", TINY, None)
     draw_key, fresh_key = jax.random.split(jax.random.key(0))
-    shown = tsar_analyse.draw_images(few["evaluation"], protocol, draw_key)
+    shown = regulation_passes.draw_images(few["evaluation"], protocol, draw_key)
     network = make_network(TINY)
 
     @jax.jit
@@ -232,7 +235,7 @@ def test_the_output_layer_is_looked_at_once_everything_is_learned(few, folder, a
         return gates.reshape(4, 3, 2, 12).mean(1)[..., :4], after["head"]["kernel"], right.mean()
 
     arguments = (network, normalise_omniglot, protocol, params, shown, fresh_key)
-    means, weights, accuracy = tsar_analyse.learn_and_look(*arguments)
+    means, weights, accuracy = regulation_passes.learn_and_look(*arguments)
     wanted_means, wanted_weights, wanted_accuracy = at_once(params)
     np.testing.assert_allclose(means, wanted_means, rtol=1e-3)
     np.testing.assert_allclose(weights, wanted_weights[:, :4], rtol=1e-3, atol=1e-5)

@@ -78,16 +78,19 @@ def check_new(path: Path) -> None:
     check_writable(path)
 
 
-def check_writable(path: Path) -> None:
-    """Makes the folder `path` where needed; raises UserError unless files can be made in it."""
+def check_writable(path: Path, option: str = "--run") -> None:
+    """Makes the folder `path` where needed; raises UserError unless files can be made in it.
+
+    option: of the command line, by which another folder can be named.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise UserError(
-            f"The run folder {path} cannot be written ({error.strerror or error}): "
-            "name another with --run."
+            f"The folder {path} cannot be written ({error.strerror or error}): "
+            f"name another with {option}."
         ) from error
 
 
