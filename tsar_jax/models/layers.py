@@ -138,12 +138,24 @@ def _wide_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, matrix = saved
     kind = matrix.dtype
+    gradient = computed_once(gradient)
     ones = lax.optimization_barrier(jnp.ones(x.shape[0], x.dtype))
     columns = lax.optimization_barrier(_dot(matrix, gradient.astype(kind), 1, 1, x.dtype))
     # An optimiser could not change the matrix in place if its last use might come after: so let
     # the matrix's gradient depend on it.
     rows = (x + 0 * columns.T).astype(kind)
     return columns.T, _dot(rows, gradient.astype(kind), 0, 0, kind), ones @ gradient
+
+
+def computed_once(x: jax.Array) -> jax.Array:
+    """x itself, not NaN: in a form that XLA cannot fuse into what reads it.
+
+    A fusion with a larger result, such as an outer product, would compute x anew for every
+    element of that; XLA's own barrier is gone before it fuses. A NaN at the beginning of x counts
+    for all of it.
+    """
+    first = x.reshape(-1)[0]
+    return lax.cond(first == first, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
 
 
 wide_affine.defvjp(_wide_forward, _wide_backward)
