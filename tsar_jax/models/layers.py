@@ -148,14 +148,18 @@ def _wide_backward(
 
 
 def computed_once(x: jax.Array) -> jax.Array:
-    """x itself, not NaN: in a form that XLA cannot fuse into what reads it.
+    """x, on a CPU in a form that XLA cannot fuse into what reads it.
 
     A fusion with a larger result, such as an outer product, would compute x anew for every
     element of that; XLA's own barrier is gone before it fuses. A NaN at the beginning of x counts
     for all of it.
     """
-    first = x.reshape(-1)[0]
-    return lax.cond(first == first, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
+
+    def branch(x: jax.Array) -> jax.Array:
+        first = x.reshape(-1)[0]
+        return lax.cond(first == first, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
+
+    return lax.platform_dependent(x, cpu=branch, default=lambda x: x)
 
 
 wide_affine.defvjp(_wide_forward, _wide_backward)
