@@ -228,7 +228,7 @@ def package(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("")
     (folder / "echo.py").write_text(
-        '"""Says its arguments.\n\nMore."""\nimport sys\nprint(sys.argv)\n'
+        '"""Says its arguments.\n\nMore."""\nimport sys\nprint(sys.argv[1:])\n'
     )
     (folder / "broken.py").write_text("import nothing_of_this_name\n")
     monkeypatch.syspath_prepend(str(folder.parent))
@@ -241,7 +241,7 @@ def test_list_and_run(capsys):
     cli.command(["list"])
     assert capsys.readouterr().out == "broken\necho    Says its arguments.\n"
     cli.command(["run", "echo", "--steps", "3", "--help"])
-    assert capsys.readouterr().out == "['tsar-jax run echo', '--steps', '3', '--help']\n"
+    assert capsys.readouterr().out == "['--steps', '3', '--help']\n"
 
 
 @pytest.mark.usefixtures("package")

@@ -221,7 +221,7 @@ SWEEP = ["--out", "{}/none"]
     ("script", "arguments", "words"),
     [
         (tsar_meta_train, ["--model", "tsar", "--regulated", "block_9"], ["block_9", "head"]),
-        (tsar_transfer, ["--run", "{}/nowhere"], ["{}/nowhere", "--run"]),
+        (tsar_transfer, ["--run", "{}/nowhere"], ["{}/nowhere", "check the path"]),
         (tsar_transfer, ["--run", "{}/anml"], ["{}/anml", "'anml_meta_train'"]),
         (tsar_transfer, ["--run", "{}/tsar", "--classes", "13"], ["classes is 13", "only 12"]),
         (tsar_transfer, ["--run", "{}/tsar", "--learn", "11"], ["learn is 11", "only 10"]),
