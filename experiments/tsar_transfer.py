@@ -108,6 +108,11 @@ def main() -> None:
     results: dict[str, list[Result]] = {}
     right_after: dict[str, np.ndarray] = {}
     for name, params in conditions.items():
+        print(
+            f"{name}: searching {len(settings.rates)} learning rates in {settings.draws} draws, "
+            f"then {settings.runs} runs, of {settings.classes} x {settings.learn} images each ...",
+            flush=True,
+        )
         result, soon = transfer(
             network, params, TRANSFERRED[config.model], images, normalise, settings
         )
