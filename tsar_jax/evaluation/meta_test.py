@@ -224,6 +224,8 @@ def as_many_as_fit(
 
     def run_batch(batch: jax.Array) -> dict[str, jax.Array]:
         index = padded[batch]
+        if together == 1:  # vmap would turn conditions into selections, and cost copies
+            return jax.tree.map(lambda x: x[None], run(keys[index[0]], rates[index[0]]))
         return jax.vmap(run)(keys[index], rates[index])
 
     def add_batch(batch: jax.Array, results: dict[str, jax.Array]) -> dict[str, jax.Array]:
