@@ -30,7 +30,7 @@ from tsar_jax.analysis.representation import DEAD_UNITS, NEAREST_NEIGHBOUR, PUBL
 from tsar_jax.analysis.style import save_figure
 from tsar_jax.data import load
 from tsar_jax.data.episodes import draw_without_replacement
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_rates
 from tsar_jax.evaluation.meta_test import Protocol, run_many
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
@@ -82,8 +82,7 @@ class Settings:
             )
         if self.seed >= 2**32:
             raise UserError(f"seed must be below 2**32, but is {self.seed}.")
-        if not 0 < self.rate < float("inf"):
-            raise UserError(f"rate must be positive, but is {self.rate}.")
+        check_rates(self, "rate")
         if self.images > self.classes:
             raise UserError(f"images is {self.images}, but there are only {self.classes} classes.")
 

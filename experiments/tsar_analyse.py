@@ -47,7 +47,7 @@ from tsar_jax.analysis.regulation_passes import (
     learn_and_look,
 )
 from tsar_jax.analysis.style import save_figure
-from tsar_jax.errors import UserError, check_positive
+from tsar_jax.errors import UserError, check_positive, check_rates
 from tsar_jax.evaluation.protocol import mean_and_band
 from tsar_jax.evaluation.transfer import TransferConfig, check_target
 from tsar_jax.models import TSAR
@@ -93,8 +93,7 @@ class Arguments:
                 f"classes must be at least 3, for one to have a class before and after it, "
                 f"but is {self.classes}."
             )
-        if not 0 < self.rate < float("inf"):
-            raise UserError(f"rate must be positive, but is {self.rate}.")
+        check_rates(self, "rate")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be from 0 to 2**32 - 1, but is {self.seed}.")
 

@@ -15,6 +15,18 @@ def check_positive(config: object, *names: str) -> None:
             raise UserError(f"{name} must be at least 1, but is {getattr(config, name)}.")
 
 
+def check_rates(config: object, *names: str) -> None:
+    """Raises UserError where a rate among a config's fields, or one of several, is not positive.
+
+    Neither is infinity, nor no rate at all.
+    """
+    for name in names:
+        value = getattr(config, name)
+        rates = value if isinstance(value, tuple) else (value,)
+        if not rates or not all(0 < rate < float("inf") for rate in rates):
+            raise UserError(f"{name} must be positive, but is {value}.")
+
+
 def check_limits(*limits: tuple[str, int, int, str]) -> None:
     """Raises UserError where a value exceeds its limit. limits: (name, value, limit, of what)."""
     for name, value, limit, what in limits:

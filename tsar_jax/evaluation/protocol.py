@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError, check_positive
+from tsar_jax.errors import UserError, check_positive, check_rates
 from tsar_jax.evaluation.meta_test import (
     Protocol,
     automatic_memory,
@@ -60,8 +60,7 @@ class MetaTestConfig:
         check_positive(self, "runs", "draws", "population", "learn", "epochs")
         if not self.classes or min(self.classes) < 1:
             raise UserError(f"classes must be numbers of at least 1, but is {self.classes}.")
-        if not self.rates or not all(0 < rate < float("inf") for rate in self.rates):
-            raise UserError(f"rates must be positive, but is {self.rates}.")
+        check_rates(self, "rates")
         if not self.plastic:
             raise UserError("plastic names nothing: name what learns, for example head.")
         if self.memory < 0:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from tsar_jax.data.episodes import draw_without_replacement
-from tsar_jax.errors import UserError, check_limits, check_positive
+from tsar_jax.errors import UserError, check_limits, check_positive, check_rates
 from tsar_jax.evaluation.meta_test import (
     Learned,
     as_many_as_fit,
@@ -74,8 +74,7 @@ class TransferConfig:
             raise UserError(
                 f"mixed must be between 0 and learn ({self.learn}): {self.mixed} is not."
             )
-        if not self.rates or not all(0 < rate < float("inf") for rate in self.rates):
-            raise UserError(f"rates must be positive, but is {self.rates}.")
+        check_rates(self, "rates")
 
 
 class Selection(NamedTuple):

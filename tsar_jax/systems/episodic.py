@@ -14,7 +14,7 @@ from flax import struct
 from jax import lax
 
 from tsar_jax.data.episodes import Episode, draw_episode, normalise_omniglot
-from tsar_jax.errors import UserError, check_limits, check_positive
+from tsar_jax.errors import UserError, check_limits, check_positive, check_rates
 from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.meta.low_precision import narrow_like, to_bfloat16, widen
@@ -159,14 +159,10 @@ class EpisodicConfig(LoopConfig):
             "eval_classes",
             "eval_runs",
         )
-        for name in ("inner_rate", "meta_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"{name} must be positive, but is {getattr(self, name)}.")
+        check_rates(self, "inner_rate", "meta_rate", "eval_rates")
         for name in ("remember", "microbatch"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
-        if not self.eval_rates or not all(0 < rate < float("inf") for rate in self.eval_rates):
-            raise UserError(f"eval_rates must be positive rates, but is {self.eval_rates}.")
         if self.inner_updates % self.tasks:
             raise UserError(
                 f"inner_updates ({self.inner_updates}) must be a multiple of tasks "
