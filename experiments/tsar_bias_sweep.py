@@ -79,7 +79,7 @@ PRESETS = {
         Sweep(
             biases=(0.0, -2.0, -4.0, -8.0),
             train=dataclasses.replace(tsar_meta_train.CPU, steps=1500, eval_every=500),
-            transfer=TransferConfig(rates=(1e-3, 3e-4), draws=1, runs=1),
+            transfer=TransferConfig(rates=(3e-3, 1e-3, 3e-4), draws=1, runs=1),
         ),
         "4 narrow TSARs, 1,500 steps each, each transferred to 100 classes",
     ),

@@ -62,8 +62,8 @@ class Arguments(TransferConfig):
 
 PRESETS = {
     "cpu": cli.Preset(
-        Arguments(rates=(1e-3, 3e-4), draws=1, runs=1),
-        "100 classes, 2 learning rates on one draw, then one run",
+        Arguments(rates=(3e-3, 1e-3, 3e-4), draws=1, runs=1),
+        "100 classes, 3 learning rates on one draw, then one run",
     ),
     "smoke": cli.Preset(
         Arguments(classes=3, learn=2, rates=(1e-3, 1e-2), draws=1, runs=1), "3 classes, 1 run"
