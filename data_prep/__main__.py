@@ -1,7 +1,7 @@
 """Command line: `python -m data_prep --help`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,31 @@ def cifar100(archives: Path | None = None, out: Path | None = None, overwrite: b
     return _report("CIFAR-100", prepare_cifar100(archives, _target(out), overwrite))
 
 
+def emnist(
+    archives: Path | None = None,
+    tfds: Path | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> str:
+    """EMNIST Balanced at 28x28: 47 classes of 2400 training and 400 test images, grey.
+
+    Safe to interrupt and to repeat: nothing half-written is ever taken for whole.
+
+    Args:
+        archives: Folder with gzip.zip, or with the emnist-balanced files of it, .gz or unpacked. By
+            default gzip.zip is downloaded from biometrics.nist.gov (562 MB).
+        tfds: Instead of archives, a folder where tensorflow-datasets prepared emnist/balanced, in
+            array_record format.
+        out: Folder of prepared data sets. By default $TFDS_DATA_DIR, else ~/tensorflow_datasets,
+            where tsar_jax.data.load looks too.
+        overwrite: Prepare anew even what is there already.
+    """
+    from data_prep.emnist import prepare_emnist
+
+    _check_sources(archives, tfds)
+    return _report("EMNIST Balanced", prepare_emnist(archives, tfds, _target(out), overwrite))
+
+
 def mini_imagenet(
     archives: Path | None = None, out: Path | None = None, overwrite: bool = False
 ) -> str:
@@ -68,6 +93,39 @@ def mini_imagenet(
     from data_prep.mini_imagenet import prepare_mini_imagenet
 
     return _report("mini-ImageNet", prepare_mini_imagenet(archives, _target(out), overwrite))
+
+
+def mnist(
+    archives: Path | None = None,
+    tfds: Path | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> str:
+    """MNIST at 28x28: 10 classes of 5421 training and 892 test images, grey.
+
+    Safe to interrupt and to repeat: nothing half-written is ever taken for whole.
+
+    Args:
+        archives: Folder with train-images-idx3-ubyte.gz and the three other official files, .gz or
+            unpacked. By default they are downloaded from storage.googleapis.com/cvdf-datasets
+            (12 MB).
+        tfds: Instead of archives, a folder where tensorflow-datasets prepared mnist, in
+            array_record format.
+        out: Folder of prepared data sets. By default $TFDS_DATA_DIR, else ~/tensorflow_datasets,
+            where tsar_jax.data.load looks too.
+        overwrite: Prepare anew even what is there already.
+    """
+    from data_prep.mnist import prepare_mnist
+
+    _check_sources(archives, tfds)
+    return _report("MNIST", prepare_mnist(archives, tfds, _target(out), overwrite))
+
+
+def _check_sources(archives: Path | None, tfds: Path | None) -> None:
+    if archives is not None and tfds is not None:
+        raise UserError(
+            f"both --archives {archives} and --tfds {tfds} name a source: leave out one of them"
+        )
 
 
 def _target(out: Path | None) -> Path:
@@ -91,10 +149,25 @@ def package_omniglot(archives: Path) -> str:
     return f"Omniglot is packaged in {package_omniglot(archives)}"
 
 
-COMMANDS = {
+def package_emnist(archives: Path) -> str:
+    """Rebuild the images of EMNIST ByMerge that come with tsar_jax.
+
+    Args:
+        archives: Folder with emnist-bymerge-test400-images-idx3-ubyte.gz, the labels that belong to
+            it and emnist-bymerge-mapping.txt.
+    """
+    from data_prep.emnist import package_emnist
+
+    return f"EMNIST is packaged in {package_emnist(archives)}"
+
+
+COMMANDS: dict[str, Callable[..., str]] = {
     "cifar100": cifar100,
+    "emnist": emnist,
     "mini-imagenet": mini_imagenet,
+    "mnist": mnist,
     "omniglot": omniglot,
+    "package-emnist": package_emnist,
     "package-omniglot": package_omniglot,
 }
 

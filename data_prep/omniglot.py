@@ -1,6 +1,5 @@
 """Omniglot: the two official archives -> 28x28 images, prepared or packaged."""
 
-import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from PIL import Image
 from data_prep.archives import RemoteArchive, locate, open_zip, read_member, zip_members
 from data_prep.building import ImageSetBuilder, Prepared, prepare
 from data_prep.images import open_image
+from data_prep.packaging import write_packaged_file
 from data_prep.progress import track
 from tsar_jax.data import omniglot
 from tsar_jax.data.types import ImageSet
@@ -132,29 +132,4 @@ def package_omniglot(archives: Path, output: Path = omniglot.PACKAGED) -> Path:
             f"the images from {archives} do not have the published digests: use the official "
             "archives and a Pillow whose Lanczos filter gives them (13.0.0 does)"
         )
-    part = output.with_name(output.name + ".part")
-    try:
-        _write_npz(part, splits)
-        os.replace(part, output)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {output} ({error}): make its folder writable or free space there"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return output
-
-
-def _write_npz(path: Path, splits: dict[str, ImageSet]) -> None:
-    """As np.savez_compressed, but at zlib's highest level: 6.5 MB rather than 6.8."""
-    arrays = {}
-    for split, images in splits.items():
-        arrays[split] = images.images
-        arrays[f"{split}_names"] = np.array(images.names)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-        for name, array in arrays.items():
-            # A ZipInfo made thus carries a fixed date: the same arrays give the same file.
-            member = zipfile.ZipInfo(f"{name}.npy")
-            member.compress_type = zipfile.ZIP_DEFLATED
-            with file.open(member, "w") as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
+    return write_packaged_file(output, splits)

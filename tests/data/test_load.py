@@ -1,4 +1,4 @@
-"""Data sets by name, and the packaged Omniglot."""
+"""Data sets by name, and the packaged Omniglot and EMNIST."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tsar_jax.data import ImageSet, cifar100, load, mini_imagenet, omniglot
+from tsar_jax.data import ImageSet, cifar100, emnist, load, mini_imagenet, mnist, omniglot
 from tsar_jax.errors import UserError
 
 
@@ -36,7 +36,45 @@ def test_omniglot_comes_with_the_package() -> None:
     assert seconds < 2  # 0.2 s on an idle core
 
 
-def test_its_notice_comes_along() -> None:
+def test_part_of_emnist_comes_with_the_package() -> None:
+    dataset = load("emnist")
+    (images,) = dataset.splits.values()
+    source = f"packaged: EMNIST ByMerge test, 400 images a class: {emnist.PACKAGED}"
+    assert (dataset.name, dataset.source) == ("emnist", source)
+    assert list(dataset.splits) == ["train"]
+    assert images.images.shape == (47, 400, 28, 28)
+    assert images.images.dtype == np.uint8
+    assert images.names == emnist.NAMES
+    assert (images.images.min(), images.images.max()) == (0, 255)
+    # Bright ink on a black ground.
+    assert np.median(images.images) == 0
+    notice = (emnist.PACKAGED.parent / "EMNIST_NOTICE").read_text()
+    assert "not the official EMNIST Balanced data set" in notice.replace("\n", " ")
+    assert "government of the United States" in notice
+
+
+def test_the_packaged_emnist_is_upright() -> None:
+    images = load("emnist").splits["train"].images
+    ink = {name: images[label] / 255 for label, name in enumerate(emnist.NAMES)}
+    # Not transposed: a 1 is taller than it is wide.
+    tall = np.sum(ink["1"].max(axis=2) > 0.25, axis=1)
+    wide = np.sum(ink["1"].max(axis=1) > 0.25, axis=1)
+    assert np.mean(tall > wide) > 0.95
+    # Not upside down: of a 7 or a T more ink is in the upper half.
+    for name in "7T":
+        assert ink[name][:, :14].sum() > 1.5 * ink[name][:, 14:].sum()
+    # Not mirrored: however both are slanted, a d has its stem further right than a b.
+    assert stem(ink["d"]) > stem(ink["b"]) + 2
+
+
+def stem(ink: np.ndarray) -> float:
+    """By how many pixels the upper half's ink is further right, on average, than the lower's."""
+    columns = np.arange(28)
+    upper, lower = ink[:, :14].sum(axis=(0, 1)), ink[:, 14:].sum(axis=(0, 1))
+    return float(upper @ columns / upper.sum() - lower @ columns / lower.sum())
+
+
+def test_the_notice_of_omniglot_comes_along() -> None:
     notice = (omniglot.PACKAGED.parent / "OMNIGLOT_LICENSE").read_text()
     assert "Copyright (c) 2015 Brenden Lake" in notice
     assert "Permission is hereby granted" in notice
@@ -59,6 +97,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     [
         ("omniglot", "data_prep omniglot --out"),
         ("cifar100", "data_prep cifar100 --out"),
+        ("emnist", "data_prep emnist --out"),
+        ("mnist", "data_prep mnist --out"),
         ("mini_imagenet", "data_prep mini-imagenet --archives DIR --out"),
     ],
 )
@@ -77,6 +117,12 @@ def test_a_folder_that_does_not_exist_is_a_clear_error(
             "cifar-100-python.tar.gz",
             "www.cs.toronto.edu/~kriz",
             "python -m data_prep cifar100 --out",
+        ),
+        (
+            "mnist",
+            "train-images-idx3-ubyte.gz and the three other files",
+            "storage.googleapis.com/cvdf-datasets/mnist",
+            "python -m data_prep mnist --out",
         ),
         (
             "mini_imagenet",
@@ -122,6 +168,21 @@ def test_splits_that_are_not_the_data_sets_are_told_apart(module: ModuleType) ->
         assert problem in (module.layout_problem(splits) or "")
 
 
+@pytest.mark.parametrize("module", [emnist, mnist])
+def test_characters_in_another_order_are_told_apart(module: ModuleType) -> None:
+    names = module.NAMES
+    splits = {
+        split: ImageSet(blank(len(names), each, 28, 28), names)
+        for split, each in module.IMAGES_PER_CLASS.items()
+    }
+    assert module.layout_problem(splits) is None
+    other = splits | {"test": ImageSet(splits["test"].images, names[::-1])}
+    assert "its classes are not" in (module.layout_problem(other) or "")
+    assert "its splits are" in (module.layout_problem({"test": splits["test"]}) or "")
+    short = splits | {"train": ImageSet(splits["train"].images[:, 1:], names)}
+    assert "its train images are" in (module.layout_problem(short) or "")
+
+
 def test_the_splits_of_cifar100_must_be_of_the_same_classes() -> None:
     names = tuple(map(str, range(100)))
     splits = {
@@ -150,12 +211,13 @@ def test_a_folder_without_its_record_is_incomplete(tmp_path: Path) -> None:
         load("omniglot", tmp_path)
 
 
+@pytest.mark.parametrize("module", [emnist, omniglot])
 @pytest.mark.parametrize("damage", ["lost", "truncated", "altered", "not a zip"])
 def test_a_damaged_packaged_file_is_never_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, module: ModuleType
 ) -> None:
-    path = tmp_path / "omniglot28.npz"
-    content = omniglot.PACKAGED.read_bytes()
+    path = tmp_path / module.PACKAGED.name
+    content = module.PACKAGED.read_bytes()
     middle = len(content) // 2
     if damage == "truncated":
         path.write_bytes(content[:middle])
@@ -163,9 +225,9 @@ def test_a_damaged_packaged_file_is_never_read(
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     elif damage == "not a zip":
         path.write_bytes(b"nonsense")
-    monkeypatch.setattr(omniglot, "PACKAGED", path)
+    monkeypatch.setattr(module, "PACKAGED", path)
     with pytest.raises(UserError, match="missing or damaged: install tsar_jax anew") as error:
-        load("omniglot")
+        load(module.PREPARED.name)
     assert str(path) in str(error.value)
 
 
@@ -182,9 +244,23 @@ def test_other_data_in_a_sound_file_are_refused(tmp_path: Path, change: str) -> 
         omniglot.read_packaged(tmp_path / "other.npz")
 
 
-def test_the_default_needs_neither_tensorflow_datasets_nor_pillow() -> None:
+@pytest.mark.parametrize("change", ["image", "name"])
+def test_other_characters_in_a_sound_file_are_refused(tmp_path: Path, change: str) -> None:
+    with np.load(emnist.PACKAGED) as file:
+        arrays = dict(file)
+    if change == "image":
+        arrays["train"][0, 0, 0, 0] ^= 1
+    else:
+        arrays["train_names"][0] = "O"
+    np.savez(tmp_path / "other.npz", **arrays)
+    with pytest.raises(UserError, match=f"damaged: .*`{emnist.PREPARED.command}`"):
+        emnist.read_packaged(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("name", ["emnist", "omniglot"])
+def test_the_default_needs_neither_tensorflow_datasets_nor_pillow(name: str) -> None:
     code = (
-        "import sys, tsar_jax.data; tsar_jax.data.load('omniglot');"
+        f"import sys, tsar_jax.data; tsar_jax.data.load({name!r});"
         "print([m for m in ('tensorflow_datasets', 'PIL', 'array_record') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_cifar100
+import small_idx
 from small_cifar100 import SmallCifar100
+from small_idx import SmallSet
 from small_mini_imagenet import CLASSES as MINI_CLASSES
 from small_mini_imagenet import SmallMiniImagenet
 from small_omniglot import CLASSES, SmallOmniglot, png, resized, write_zip
 
-from tsar_jax.data import cifar100, mini_imagenet, omniglot
+from tsar_jax.data import cifar100, emnist, mini_imagenet, mnist, omniglot
 from tsar_jax.data.types import ImageSet
 
 
@@ -55,3 +57,25 @@ def small_mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallMiniImag
     """A folder of few images in few classes, which `mini_imagenet` now asks for."""
     monkeypatch.setattr(mini_imagenet, "CLASSES", MINI_CLASSES)
     return SmallMiniImagenet.make(tmp_path / "archives")
+
+
+@pytest.fixture
+def small_emnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallSet:
+    """Files of few images in few classes, which `emnist` now asks for, in no archive yet."""
+    monkeypatch.setattr(emnist, "NAMES", small_idx.EMNIST_NAMES)
+    monkeypatch.setattr(emnist, "IMAGES_PER_CLASS", small_idx.EMNIST_PER_CLASS)
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    return small_idx.make_small_emnist(archives)
+
+
+@pytest.fixture
+def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallSet:
+    """Files of few images of few digits, which `mnist` now asks for, not yet written."""
+    counts = {split: len(labels) for split, labels in small_idx.MNIST_LABELS.items()}
+    monkeypatch.setattr(mnist, "NAMES", small_idx.MNIST_NAMES)
+    monkeypatch.setattr(mnist, "IMAGES", counts)
+    monkeypatch.setattr(mnist, "IMAGES_PER_CLASS", small_idx.MNIST_PER_CLASS)
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    return small_idx.make_small_mnist(archives)

@@ -371,7 +371,8 @@ def test_help_lists_the_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert error.value.code == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("cifar100", "mini-imagenet", "omniglot"))
+    names = ("cifar100", "emnist", "mini-imagenet", " mnist", "omniglot")
+    assert all(name in shown for name in names)
 
 
 @needs_archives

@@ -5,17 +5,12 @@ ink on white, 0 to 255; classes and images are in the order of their sorted path
 with this package; the MIT licence of the data is in `packaged/OMNIGLOT_LICENSE`.
 """
 
-import hashlib
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
+from tsar_jax.data.packaged_file import digests, read_packaged_file
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared, shape_problem
 from tsar_jax.data.types import Dataset, ImageSet
-from tsar_jax.errors import UserError
 
 PREPARED = PreparedSet(
     name="omniglot",
@@ -66,21 +61,11 @@ def load(folder: Path | None = None) -> Dataset:
 
 def read_packaged(path: Path) -> dict[str, ImageSet]:
     """The splits in a packaged file, or UserError unless they are the published ones exactly."""
-    damaged = UserError(
-        f"{path} is missing or damaged: install tsar_jax anew, or rebuild the file with "
+    remedy = (
+        "install tsar_jax anew, or rebuild the file with "
         "`python -m data_prep package-omniglot --archives DIR`"
     )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            splits = {
-                split: ImageSet(file[split], tuple(map(str, file[f"{split}_names"])))
-                for split in SPLITS
-            }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise damaged from error
-    if not is_published(splits):
-        raise damaged
-    return splits
+    return read_packaged_file(path, SPLITS, is_published, remedy)
 
 
 def layout_problem(splits: dict[str, ImageSet]) -> str | None:
@@ -94,12 +79,4 @@ def is_published(splits: dict[str, ImageSet]) -> bool:
     return layout_problem(splits) is None and all(
         digests(splits[split]) == (expected.images_sha256, expected.names_sha256)
         for split, expected in SPLITS.items()
-    )
-
-
-def digests(images: ImageSet) -> tuple[str, str]:
-    """SHA-256 of the images' bytes and of the names, a line each."""
-    return (
-        hashlib.sha256(images.images.tobytes()).hexdigest(),
-        hashlib.sha256("\n".join(images.names).encode()).hexdigest(),
     )

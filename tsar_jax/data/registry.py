@@ -4,18 +4,20 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tsar_jax.data import cifar100, mini_imagenet, omniglot
+from tsar_jax.data import cifar100, emnist, mini_imagenet, mnist, omniglot
 from tsar_jax.data.types import Dataset
 from tsar_jax.errors import UserError
 
 LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
     "cifar100": cifar100.load,
+    "emnist": emnist.load,
     "mini_imagenet": mini_imagenet.load,
+    "mnist": mnist.load,
     "omniglot": omniglot.load,
 }
 COMMANDS = {
-    about.name: about.command
-    for about in (cifar100.PREPARED, mini_imagenet.PREPARED, omniglot.PREPARED)
+    module.PREPARED.name: module.PREPARED.command
+    for module in (cifar100, emnist, mini_imagenet, mnist, omniglot)
 }
 
 
@@ -23,8 +25,8 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
     """The data set `name`, from what `python -m data_prep` wrote or from the packaged default.
 
     folder: where prepared data sets lie; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-    Only Omniglot is packaged. Raises UserError if the name or a folder that was named is unknown,
-    if there are no data, or if they are damaged.
+    Only Omniglot and part of EMNIST are packaged. Raises UserError if the name or a folder that was
+    named is unknown, if there are no data, or if they are damaged.
     """
     if name not in LOADERS:
         known = ", ".join(sorted(LOADERS))

@@ -1,0 +1,141 @@
+"""EMNIST: Balanced from NIST's archive -> upright 28x28 images, prepared; ByMerge's, packaged."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from data_prep.archives import RemoteArchive, fetch, open_zip, read_member, zip_members
+from data_prep.building import ImageSetBuilder, Prepared, prepare
+from data_prep.idx import File, read_file
+from data_prep.labelled import Labelled, group, read_labelled, read_tfds
+from data_prep.packaging import write_packaged_file
+from tsar_jax.data import emnist
+from tsar_jax.data.types import ImageSet
+from tsar_jax.errors import UserError
+
+# The archive has 562 MB, so none of its members has more; that of Balanced's images has far less.
+LARGEST_MEMBER = 1 << 29
+MEMBERS = "gzip/"
+TFDS_NAME = "emnist/balanced"
+PAGE = "https://www.nist.gov/itl/products-and-services/emnist-dataset"
+
+# Size and digest as published with tensorflow-datasets.
+REMOTE = RemoteArchive(
+    url="https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
+    size=561_753_746,
+    sha256="fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
+)
+OBTAIN = f"put it there from {REMOTE.filename} of {PAGE}, or leave out --archives to download that"
+
+# Gives the first of several files that is there.
+Find = Callable[..., File]
+
+
+class EmnistBalanced28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """EMNIST Balanced (Cohen et al., 2017), grey, 28x28, upright. A work of the US government."""
+
+    VERSION = tfds.core.Version(emnist.PREPARED.version)
+    name = emnist.PREPARED.folder
+
+
+def prepare_emnist(
+    archives: Path | None, tfds_data: Path | None, out: Path, overwrite: bool = False
+) -> Prepared:
+    """Prepares EMNIST Balanced in `<out>/emnist_balanced28/1.0.0`.
+
+    archives: a folder with gzip.zip or with Balanced's files of it. tfds_data: in its stead, a
+    folder where tensorflow-datasets prepared emnist/balanced. Without either gzip.zip is
+    downloaded. Raises UserError if the data are missing, damaged or not EMNIST Balanced, or if
+    `out` cannot be written.
+    """
+
+    def read() -> dict[str, ImageSet]:
+        if tfds_data is not None:
+            return {split: _read_prepared(tfds_data, split) for split in emnist.IMAGES_PER_CLASS}
+        folder = archives or fetch(REMOTE, out / "downloads" / "emnist").parent
+        with open_files(folder) as find:
+            return read_balanced(find)
+
+    return prepare(EmnistBalanced28, read, out, overwrite)
+
+
+@contextmanager
+def open_files(folder: Path) -> Iterator[Find]:
+    """The files in the folder's gzip.zip or, without it, in the folder itself."""
+    path = folder / REMOTE.filename
+    if not path.is_file():
+        yield lambda *names: read_file(folder, names, OBTAIN)
+        return
+    with open_zip(path) as archive:
+        members = {member.filename: member for member in zip_members(archive, LARGEST_MEMBER)}
+
+        def find(*names: str) -> File:
+            for name in names:
+                if member := members.get(MEMBERS + name):
+                    return File(f"{member.filename} of {path}", read_member(archive, member))
+            raise UserError(f"{path} has no member {MEMBERS}{names[0]}: get it again from {PAGE}")
+
+        yield find
+
+
+def read_balanced(find: Find) -> dict[str, ImageSet]:
+    """The splits of Balanced, uint8 [47, images_per_class, 28, 28], upright.
+
+    Raises UserError if the files are not those of EMNIST Balanced.
+    """
+    check_mapping(find("emnist-balanced-mapping.txt"))
+    return {
+        split: _upright(_read_idx(find, f"emnist-balanced-{split}"), each, "EMNIST Balanced")
+        for split, each in emnist.IMAGES_PER_CLASS.items()
+    }
+
+
+def check_mapping(file: File) -> None:
+    """Raises UserError unless the lines, label and character code, are of EMNIST's classes."""
+    expected = [[str(label), str(ord(name))] for label, name in enumerate(emnist.NAMES)]
+    if [line.split() for line in file.data.decode("ascii", "replace").splitlines()] != expected:
+        raise UserError(
+            f"{file.name} does not map the labels 0 to {len(expected) - 1} to the codes of the "
+            f"characters {''.join(emnist.NAMES)}: get it again"
+        )
+
+
+def _read_idx(find: Find, name: str) -> Labelled:
+    kinds = (f"{name}-images-idx3-ubyte", f"{name}-labels-idx1-ubyte")
+    return read_labelled(*(find(f"{kind}.gz", kind) for kind in kinds))
+
+
+def _read_prepared(folder: Path, split: str) -> ImageSet:
+    found = read_tfds(TFDS_NAME, folder, split)
+    return _upright(found, emnist.IMAGES_PER_CLASS[split], "EMNIST Balanced")
+
+
+def _upright(labelled: Labelled, each: int, title: str) -> ImageSet:
+    """Grouped by class, rows for columns: so NIST stores them, and tensorflow-datasets too."""
+    upright = labelled._replace(images=labelled.images.swapaxes(1, 2))
+    return group(upright, emnist.NAMES, each * len(emnist.NAMES), each, title)
+
+
+def package_emnist(archives: Path, output: Path = emnist.PACKAGED) -> Path:
+    """Writes the file that comes with `tsar_jax`: the same bytes whenever zlib is the same.
+
+    archives: a folder with the images drawn from EMNIST ByMerge's test images, their labels and the
+    mapping. Raises UserError if they are missing, damaged or not the published ones.
+    """
+
+    def find(*names: str) -> File:
+        return read_file(archives, names, "name the folder of the packaged images' source")
+
+    check_mapping(find("emnist-bymerge-mapping.txt"))
+    splits = {
+        split: _upright(_read_idx(find, f"emnist-bymerge-test{each}"), each, "EMNIST ByMerge")
+        for split, each in emnist.PACKAGED_IMAGES_PER_CLASS.items()
+    }
+    if not emnist.is_published(splits):
+        raise UserError(
+            f"the images from {archives} do not have the published digests: name the folder of the "
+            "packaged images' source"
+        )
+    return write_packaged_file(output, splits)

@@ -1,0 +1,88 @@
+"""MNIST: the four official files -> 28x28 images, prepared."""
+
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from data_prep.archives import RemoteArchive, fetch
+from data_prep.building import ImageSetBuilder, Prepared, prepare
+from data_prep.idx import read_file
+from data_prep.labelled import Labelled, group, read_labelled, read_tfds
+from tsar_jax.data import mnist
+from tsar_jax.data.types import ImageSet
+
+TFDS_NAME = "mnist"
+MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+
+# By split, the images and their labels; sizes and digests as published with tensorflow-datasets.
+REMOTE = {
+    "train": (
+        RemoteArchive(
+            url=MIRROR + "train-images-idx3-ubyte.gz",
+            size=9_912_422,
+            sha256="440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        ),
+        RemoteArchive(
+            url=MIRROR + "train-labels-idx1-ubyte.gz",
+            size=28_881,
+            sha256="3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        ),
+    ),
+    "test": (
+        RemoteArchive(
+            url=MIRROR + "t10k-images-idx3-ubyte.gz",
+            size=1_648_877,
+            sha256="8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        ),
+        RemoteArchive(
+            url=MIRROR + "t10k-labels-idx1-ubyte.gz",
+            size=4_542,
+            sha256="f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
+    ),
+}
+OBTAIN = f"put it there from {MIRROR}, or leave out --archives to download it"
+
+
+class Mnist28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """MNIST (LeCun et al., 1998), grey, 28x28, the same number of images of every digit."""
+
+    VERSION = tfds.core.Version(mnist.PREPARED.version)
+    name = mnist.PREPARED.folder
+
+
+def prepare_mnist(
+    archives: Path | None, tfds_data: Path | None, out: Path, overwrite: bool = False
+) -> Prepared:
+    """Prepares MNIST in `<out>/mnist28/1.0.0`.
+
+    archives: a folder with the four official files, .gz or unpacked. tfds_data: in its stead, a
+    folder where tensorflow-datasets prepared mnist. Without either the files are downloaded. Raises
+    UserError if the data are missing, damaged or not MNIST, or if `out` cannot be written.
+    """
+
+    def read() -> dict[str, ImageSet]:
+        return {
+            split: group(
+                read_tfds(TFDS_NAME, tfds_data, split)
+                if tfds_data is not None
+                else read_files(archives, out / "downloads" / "mnist", split),
+                mnist.NAMES,
+                mnist.IMAGES[split],
+                mnist.IMAGES_PER_CLASS[split],
+                "MNIST",
+            )
+            for split in mnist.IMAGES
+        }
+
+    return prepare(Mnist28, read, out, overwrite)
+
+
+def read_files(archives: Path | None, downloads: Path, split: str) -> Labelled:
+    """A split's images from the folder `archives`, or downloaded to `downloads` if it is None."""
+    files = []
+    for remote in REMOTE[split]:
+        folder = fetch(remote, downloads).parent if archives is None else archives
+        names = (remote.filename, remote.filename.removesuffix(".gz"))
+        files.append(read_file(folder, names, OBTAIN))
+    return read_labelled(*files)
