@@ -22,16 +22,27 @@ def live(update: Update, params: Tree, stream: Tree, *, remat: bool = False) -> 
     length = jax.tree.leaves(stream)[0].shape[0]
     if not remat or length < 4:
         return _scan(update, params, stream)
-    segment = math.isqrt(length - 1) + 1
-    segments = length // segment
-    body = segments * segment
-    head = jax.tree.map(lambda x: x[:body].reshape(segments, segment, *x.shape[1:]), stream)
-    tail = jax.tree.map(lambda x: x[body:], stream)
 
     @jax.checkpoint
     def live_segment(params: Tree, moments: Tree) -> Tree:
         return _scan(jax.checkpoint(update), params, moments)
 
+    return in_segments(live_segment, params, stream, math.isqrt(length - 1) + 1)
+
+
+def in_segments(
+    live_segment: Callable[[Tree, Tree], Tree], params: Tree, stream: Tree, segment: int
+) -> Tree:
+    """A lifetime as segments of `segment` moments and a shorter last one, each lived as told.
+
+    live_segment(params, moments) -> params.
+    """
+    length = jax.tree.leaves(stream)[0].shape[0]
+    segment = min(segment, length)
+    segments = length // segment
+    body = segments * segment
+    head = jax.tree.map(lambda x: x[:body].reshape(segments, segment, *x.shape[1:]), stream)
+    tail = jax.tree.map(lambda x: x[body:], stream)
     params = _scan(live_segment, params, head)
     return live_segment(params, tail) if body < length else params
 

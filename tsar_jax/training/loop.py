@@ -157,7 +157,8 @@ def _begin(programs: Programs, keys: Keys, run: Run) -> tuple[State, int]:
     source = f"checkpoint of step {record['step']} in {run.path}"
     check_config(record, config_to_json(run.config), source)
     like = jax.eval_shape(programs.init, keys.init)
-    return from_host(arrays, like, source), record["step"]
+    state = from_host(arrays, like, source)
+    return jax.device_put(state, programs.places), record["step"]
 
 
 @dataclasses.dataclass(frozen=True)

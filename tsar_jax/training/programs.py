@@ -23,12 +23,14 @@ class Programs(NamedTuple):
     chunk: (state, data, root key, first step, number of steps) -> (State, {name: [chunk]}); the
         state is donated; the entries past the number of steps mean nothing
     evaluate: (state, data, key) -> Metrics
+    places: how init spreads the state over devices, as a tree of shardings; None: there is one
     columns: the metrics' names, of a step's and of an evaluation's
     """
 
     init: Callable[..., Any]
     chunk: jax.stages.Wrapped
     evaluate: Callable[..., Any]
+    places: Any
     columns: list[str]
 
 
@@ -37,6 +39,8 @@ def make_programs(system: System, data: Any, key: jax.Array, chunk: int) -> Prog
     step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
     init = jax.jit(lambda key: strong_types(system.init(key)))
     state = jax.eval_shape(init, key)
+    several = jax.local_device_count() > 1
+    places = init.lower(key).compile().output_shardings if several else None
     step_metrics = jax.eval_shape(step, state, data, key)[1]
     eval_metrics = jax.eval_shape(evaluate, state, data, key)
     _check_metrics(step_metrics, eval_metrics)
@@ -56,8 +60,10 @@ def make_programs(system: System, data: Any, key: jax.Array, chunk: int) -> Prog
         # length run the very same instructions, so their lengths cannot change a bit of the state.
         return lax.fori_loop(0, count, one_step, (state, buffers))
 
-    compiled = jax.jit(run_chunk, donate_argnums=0)
-    return Programs(init, compiled, evaluate, csv_columns([*step_metrics, *eval_metrics]))
+    # A state spread over devices comes back as it went in, whatever the compiler would prefer.
+    compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None))
+    columns = csv_columns([*step_metrics, *eval_metrics])
+    return Programs(init, compiled, evaluate, places, columns)
 
 
 def _check_metrics(step_metrics: Any, eval_metrics: Any) -> None:

@@ -1,0 +1,106 @@
+"""Meta-learn the coefficients of a plasticity rule through 250 online updates on handwriting.
+
+Examples:
+  tsar-jax run plasticity_meta_train --preset smoke         seconds: does it run?
+  tsar-jax run plasticity_meta_train                        F_bio on a laptop
+  tsar-jax run plasticity_meta_train --preset fa            feedback alignment; also bp, ehebb ...
+  tsar-jax run plasticity_meta_train --modules my_rules --terms pseudo_gradient anti_hebb
+  tsar-jax run plasticity_meta_train --resume runs/NAME     go on where it was stopped
+Writes RUN/episodes.csv (loss, accuracy, coefficients, angles and orthonormality of every episode
+and seed), RUN/rule.json (the learned rule) and RUN/figures/episodes.png and .pdf.
+Then: tsar-jax run plasticity_evaluate --rules RUN/rule.json
+"""
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+
+from tsar_jax import cli
+from tsar_jax.data import load
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.rule_records import RULE, learned_rule, write_episodes, write_rule
+from tsar_jax.plasticity.rules import POOL
+from tsar_jax.systems.learned_rules import LearnedRuleConfig, check_data, make_rule, make_system
+from tsar_jax.training.devices import split_cpu
+from tsar_jax.training.loop import train
+
+EXPERIMENT = "plasticity_meta_train"
+F_BIO = LearnedRuleConfig(steps=600, chunk=10, eval_every=100, checkpoint_every=50)
+L1 = 1e-3
+
+
+def variant(**changes: object) -> LearnedRuleConfig:
+    """F_bio as published, with changes."""
+    return dataclasses.replace(F_BIO, **changes)  # type: ignore[arg-type]
+
+
+PRESETS = {
+    "cpu": cli.Preset(variant(steps=200, seeds=4), "F_bio, 200 episodes of 4 seeds"),
+    "smoke": cli.Preset(
+        variant(
+            steps=4,
+            chunk=2,
+            eval_every=4,
+            checkpoint_every=2,
+            seeds=2,
+            learn=4,
+            query=2,
+            hidden=(20, 10),
+        ),
+        "F_bio, a tiny network, 4 episodes",
+    ),
+    "paper": cli.Preset(F_BIO, "F_bio as published: 600 episodes of 20 seeds, as all that follow"),
+    "fa": cli.Preset(variant(terms=("pseudo_gradient",)), "feedback alignment: F0 alone"),
+    "bp": cli.Preset(
+        variant(terms=("pseudo_gradient",), feedback="sym"), "backpropagation: F0, symmetric"
+    ),
+    "sign": cli.Preset(
+        variant(terms=("pseudo_gradient",), feedback="sign"), "F0, sign-symmetric feedback"
+    ),
+    "ehebb": cli.Preset(variant(terms=("pseudo_gradient", "ehebb")), "F0 and F2"),
+    "ehebb-per-layer": cli.Preset(
+        variant(terms=("pseudo_gradient", "ehebb"), per_layer=True), "the same, layer by layer"
+    ),
+    "oja": cli.Preset(variant(terms=("pseudo_gradient", "oja")), "F0 and F9"),
+    "pool": cli.Preset(variant(terms=POOL), "all ten terms"),
+    "pool-l1": cli.Preset(variant(terms=POOL, l1=L1), "all ten terms, sparse"),
+}
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Imports a user's modules, also from the working folder; UserError where one cannot be."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f"The module {name!r} cannot be imported ({error}): name one that Python finds "
+                "from here, without .py."
+            ) from error
+
+
+def main() -> None:
+    config, run = cli.parse(
+        LearnedRuleConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
+    )
+    import_modules(config.modules)
+    make_rule(config)
+    split_cpu()
+    data = load("emnist")
+    images = data.splits["train"].images
+    check_data(config, images)
+    print(f"data: {data.source}")
+    trained = train(make_system(config, len(images)), images, config, run)
+    write_rule(
+        run.path / RULE,
+        learned_rule(config, trained.state, f"{run.path.name}, {config.steps} episodes"),
+    )
+    print(f"episodes: {write_episodes(run.path, config, trained.state)}")
+    print(f"Next: tsar-jax run plasticity_evaluate --rules {run.path / RULE}")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,130 @@
+"""What meta-training of a rule leaves behind: a table of its episodes, and the rule as a file."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tsar_jax.errors import UserError
+from tsar_jax.systems.learned_rules import LearnedRuleConfig, State, columns
+from tsar_jax.training.run import write_atomically
+
+EPISODES, RULE = "episodes.csv", "rule.json"
+FORMAT = 1
+
+
+def write_episodes(path: Path, config: LearnedRuleConfig, state: State) -> Path:
+    """Writes RUN/episodes.csv: a row per episode and seed; the file's path.
+
+    Columns: episode (from 1), seed, loss, accuracy, a theta per term (and layer), the angle per
+    layer in degrees and the orthonormality per layer.
+    """
+    done = int(np.min(state.episode))
+    table: dict[str, np.ndarray] = {}
+    for name in ("loss", "accuracy", "theta", "angle", "orthonormality"):
+        record = np.moveaxis(np.asarray(state.records[name])[:, :done], (0, 1), (-2, -1))
+        for column, index in columns(config, name, record.shape[:-2]):
+            table[column] = record[index]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["episode", "seed", *table])
+    for episode in range(done):
+        for seed in range(config.seeds):
+            values = (f"{column[seed, episode]:.7g}" for column in table.values())
+            writer.writerow([episode + 1, seed, *values])
+    write_atomically(path / EPISODES, text.getvalue())
+    return path / EPISODES
+
+
+def read_episodes(path: Path) -> dict[str, np.ndarray]:
+    """The columns of RUN/episodes.csv, each [seeds, episodes]; UserError where there are none."""
+    file = path / EPISODES
+    remedy = f"finish the run with --resume {path}"
+    try:
+        rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}): {remedy}.") from error
+    try:
+        header, values = rows[0], np.array(rows[1:], float)
+        seeds = int(values[:, 1].max()) + 1
+        shaped = values.reshape(-1, seeds, len(header)).transpose(2, 1, 0)
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{file} is not a table of episodes: {remedy}.") from error
+    return dict(zip(header[2:], shaped[2:], strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedRule:
+    """A rule with its coefficients, as a file of a few lines holds it.
+
+    coefficients: one per term, or for each layer one per term. modules: Python modules that define
+    its terms. beta: sharpness of the softplus that it was learned with. source: where it is from.
+    """
+
+    terms: tuple[str, ...]
+    coefficients: tuple[float, ...] | tuple[tuple[float, ...], ...]
+    feedback: str = "fix"
+    beta: float = 10.0
+    modules: tuple[str, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.coefficients, float)
+        if values.shape[-1:] != (len(self.terms),) or values.ndim > 2:
+            raise UserError(
+                f"A rule of {len(self.terms)} terms has as many coefficients, or as many for each "
+                f"layer, not an array of shape {list(values.shape)}."
+            )
+        if not np.isfinite(values).all():
+            raise UserError("A rule's coefficients must be finite numbers.")
+        if self.feedback not in ("fix", "sym", "sign"):
+            raise UserError(f"feedback must be fix, sym or sign, but is {self.feedback!r}.")
+        if not 0 < self.beta < math.inf:
+            raise UserError(f"beta must be positive, but is {self.beta}.")
+
+
+def write_rule(path: Path, rule: LearnedRule) -> None:
+    """Writes a rule as JSON."""
+    content = {"format": FORMAT, **dataclasses.asdict(rule)}
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_rule(path: Path) -> LearnedRule:
+    """A rule from its file; UserError where it is missing or not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The rule {path} cannot be read ({error}): check the path.") from error
+    known = {field.name for field in dataclasses.fields(LearnedRule)}
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(
+            f'{path} is not a rule of format {FORMAT}: write one with "format", "terms" and '
+            '"coefficients", or take the rule.json of a finished run.'
+        )
+    unknown = sorted(set(content) - known - {"format"})
+    if unknown or not {"terms", "coefficients"} <= set(content):
+        wrong = f"unknown entry {unknown[0]!r}" if unknown else 'it lacks "terms" or "coefficients"'
+        raise UserError(f"{path} is not a rule ({wrong}): its entries are {', '.join(known)}.")
+    try:
+        return LearnedRule(**{k: _frozen(v) for k, v in content.items() if k != "format"})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a rule ({error}): mend it, or train anew.") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def learned_rule(config: LearnedRuleConfig, state: State, source: str) -> LearnedRule:
+    """The mean coefficients over seeds."""
+    mean = np.asarray(state.coefficients).mean(0)
+    return LearnedRule(
+        config.terms, _frozen(mean.tolist()), config.feedback, config.beta, config.modules, source
+    )

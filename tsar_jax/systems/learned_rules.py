@@ -1,0 +1,316 @@
+"""Meta-learn the coefficients of a plasticity rule through a lifetime of online updates.
+
+Shervani-Tabar and Rosenbaum (2023), arXiv 2210.16414. One meta-step is one episode: new random
+forward and feedback weights, a few classes of handwriting learned image by image, and Adam on the
+rule's coefficients by the loss on other images of those classes.
+"""
+
+import dataclasses
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from tsar_jax.data.episodes import draw_without_replacement
+from tsar_jax.errors import UserError, check_limits, check_positive, check_rates
+from tsar_jax.meta.gradient import meta_gradient
+from tsar_jax.models.feedback_network import (
+    Feedback,
+    Layers,
+    activities,
+    errors,
+    feedback_weights,
+    init_weights,
+    logits,
+    output_error,
+)
+from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.online import Memory, Moments, Rule, adapt
+from tsar_jax.plasticity.rules import find_terms
+from tsar_jax.training.devices import map_over
+from tsar_jax.training.loop import LoopConfig
+from tsar_jax.training.system import System
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedRuleConfig(LoopConfig):
+    """Meta-training of a plasticity rule. Raises UserError for impossible values."""
+
+    terms: tuple[str, ...] = ("pseudo_gradient", "ehebb", "oja")
+    """Terms of the rule by name; --modules adds your own."""
+    feedback: Feedback = "fix"
+    """What errors travel back through: random weights, fixed (fix), the forward weights (sym), or
+    the random ones with the forward ones' signs (sign)."""
+    per_layer: bool = False
+    """A coefficient for every layer and term, instead of one per term."""
+    start: float = 1e-3
+    """Coefficient that the first term begins with; the others begin at 0."""
+    l1: float = 0.0
+    """Weight of the coefficients' L1 norm in the meta-loss."""
+    meta_rate: float = 1e-3
+    """Learning rate of Adam across lifetimes."""
+    seeds: int = 20
+    """Independent meta-trainings, in one program."""
+    classes: int = 5
+    """Classes of an episode."""
+    learn: int = 50
+    """Images of each class that are learned, one update each."""
+    query: int = 10
+    """Other images of each class, which the meta-loss scores."""
+    held_out: int = 0
+    """Last classes of the data that meta-training does not see, for plasticity_evaluate."""
+    hidden: tuple[int, ...] = (170, 130, 100, 70)
+    """Widths of the hidden layers."""
+    beta: float = 10.0
+    """Sharpness of the softplus."""
+    memory: Memory = "reconstruct"
+    """How a lifetime's weights come back for its gradient: taken back update by update, computed
+    anew, or stored. A term that is a whole matrix is always computed anew."""
+    segment: int = 25
+    """Updates between stored weights when they are taken back."""
+    modules: tuple[str, ...] = ()
+    """Python modules to import first, which define terms of your own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "steps", "seeds", "classes", "learn", "query", "segment")
+        check_rates(self, "meta_rate", "beta")
+        for name in ("l1", "held_out"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
+        if not math.isfinite(self.start):
+            raise UserError(f"start must be a number, but is {self.start}.")
+        if any(width < 1 for width in self.hidden):
+            raise UserError(f"hidden must be widths of at least 1, but is {self.hidden}.")
+
+
+def make_rule(config: LearnedRuleConfig) -> Rule:
+    """The rule that a config describes, its coefficients left open. Raises UserError."""
+    return Rule(find_terms(config.terms), config.feedback, config.beta)
+
+
+def check_data(config: LearnedRuleConfig, images: Any) -> None:
+    """Raises UserError where images [classes, per_class, H, W] cannot serve the config."""
+    classes, per_class = images.shape[:2]
+    check_limits(
+        ("held_out", config.held_out, classes - 1, "classes in the data, and one must remain"),
+        ("classes", config.classes, classes - config.held_out, "classes in the data to draw from"),
+        ("learn + query", config.learn + config.query, per_class, "images of a class"),
+    )
+
+
+class Lifetime(NamedTuple):
+    """What one episode shows: moments to learn, in order, and a query set.
+
+    images float [.., pixels] of 0..1, labels: the classes' own numbers.
+    """
+
+    moments: Moments
+    query: Moments
+
+
+def draw_lifetime(
+    key: jax.Array, images: jax.Array, classes: int, learn: int, query: int
+) -> Lifetime:
+    """An episode from images uint8 [classes, per_class, H, W]: a few classes, in mixed order."""
+    population, per_class = images.shape[:2]
+    class_key, image_key, order_key = jax.random.split(key, 3)
+    chosen = draw_without_replacement(class_key, population, classes)
+    rows = jax.vmap(lambda k: draw_without_replacement(k, per_class, learn + query))(
+        jax.random.split(image_key, classes)
+    )
+
+    def show(rows: jax.Array) -> Moments:
+        """Rows [classes, n] of each class -> class after class."""
+        shown = images[chosen[:, None], rows].reshape(rows.size, -1)
+        return shown.astype(jnp.float32) / 255, jnp.repeat(chosen, rows.shape[1])
+
+    order = jax.random.permutation(order_key, classes * learn)
+    shuffled = jax.tree.map(lambda leaf: leaf[order], show(rows[:, :learn]))
+    return Lifetime(shuffled, show(rows[:, learn:]))
+
+
+def meta_objective(
+    rule: Rule,
+    coefficients: jax.Array,
+    weights: Layers,
+    random: Layers,
+    lifetime: Lifetime,
+    *,
+    l1: float = 0.0,
+    memory: Memory = "reconstruct",
+    segment: int = 25,
+) -> tuple[jax.Array, Metrics]:
+    """Cross-entropy of the query set after the lifetime + l1 |coefficients|, and what is recorded.
+
+    coefficients [terms] or [layers, terms]. Metrics: "accuracy", "angle" [layers + 1] and
+    "orthonormality" [layers], all on the query set after the lifetime.
+    """
+    adapted = adapt(
+        rule, coefficients, weights, random, lifetime.moments, memory=memory, segment=segment
+    )
+    images, labels = lifetime.query
+    of_query = jax.vmap(lambda image: logits(adapted, image, rule.beta))(images)
+    loss = cross_entropy(of_query, labels) + l1 * jnp.abs(coefficients).sum()
+    recorded = {
+        "accuracy": accuracy(of_query, labels),
+        **alignment(rule, adapted, random, lifetime.query),
+    }
+    return loss, jax.lax.stop_gradient(recorded)
+
+
+def alignment(rule: Rule, weights: Layers, random: Layers, query: Moments) -> Metrics:
+    """How errors and weights stand to each other, on a query set.
+
+    "angle" [layers + 1], degrees: between the mean error sent back through the feedback weights and
+    through the forward weights, the input layer first. "orthonormality" [layers]: the paper's E1,
+    |y_{l-1} W_l' - (y_l W_l) W_l'|^2 summed over the query set.
+    """
+
+    def one(image: jax.Array, label: jax.Array) -> tuple[Layers, Layers, Layers]:
+        active = activities(weights, image, rule.beta)
+        error = output_error(active, label)
+        back = feedback_weights(rule.feedback, weights, random)
+        sent = errors(back, active, error, rule.beta)
+        return active, sent, errors(weights, active, error, rule.beta)
+
+    active, sent, true = jax.vmap(one)(*query)
+    angles = [angle(a.mean(0), b.mean(0)) for a, b in zip(sent, true, strict=True)]
+    deviations = [
+        jnp.square((active[layer] - active[layer + 1] @ w) @ w.T).sum()
+        for layer, w in enumerate(weights)
+    ]
+    return {"angle": jnp.stack(angles), "orthonormality": jnp.stack(deviations)}
+
+
+def angle(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Between two vectors, in degrees, by Kahan's formula: exact for small angles too."""
+    a, b = a * jnp.linalg.norm(b), b * jnp.linalg.norm(a)
+    return jnp.rad2deg(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))
+
+
+@struct.dataclass
+class State:
+    """Of every seed (leading axis): coefficients, Adam's moments, and what each episode gave.
+
+    coefficients [seeds, terms] or [seeds, layers, terms]. episode [seeds]: how many are over.
+    records: arrays [seeds, episodes, ...], 0 where an episode is still to come: "loss",
+    "accuracy", "theta" (the coefficients that the episode was lived with), "angle",
+    "orthonormality".
+    """
+
+    coefficients: jax.Array
+    opt_state: optax.OptState
+    episode: jax.Array
+    records: dict[str, jax.Array]
+
+
+def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> System:
+    """Meta-training as init, step and evaluate. data: uint8 [classes, per_class, H, W].
+
+    outputs: classes in the data, units of the last layer. A step is one episode of every seed.
+    """
+    rule = make_rule(config)
+    sizes = (pixels, *config.hidden, outputs)
+    layers = len(sizes) - 1
+    optimiser = optax.adam(config.meta_rate)
+    spread = partial(map_over, count=config.seeds)
+
+    def init_one(_: jax.Array) -> State:
+        shape = (layers, len(rule.terms)) if config.per_layer else (len(rule.terms),)
+        coefficients = jnp.zeros(shape).at[..., 0].set(config.start)
+        widths = {"theta": shape, "angle": (layers + 1,), "orthonormality": (layers,)}
+        records = {
+            name: jnp.zeros((config.steps, *widths.get(name, ())))
+            for name in ("loss", "accuracy", *widths)
+        }
+        return State(coefficients, optimiser.init(coefficients), jnp.zeros((), jnp.int32), records)
+
+    def live_once(
+        coefficients: jax.Array, images: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
+        seen = images[: images.shape[0] - config.held_out]
+        lifetime = draw_lifetime(lifetime_key, seen, config.classes, config.learn, config.query)
+        return meta_objective(
+            rule,
+            coefficients,
+            init_weights(weights_key, sizes),
+            () if rule.feedback == "sym" else init_weights(feedback_key, sizes),
+            lifetime,
+            l1=config.l1,
+            memory=config.memory,
+            segment=config.segment,
+        )
+
+    def step_one(state: State, images: jax.Array, key: jax.Array) -> tuple[State, Metrics]:
+        def objective(theta: Any, _: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
+            return live_once(theta, images, key)
+
+        episodes = jnp.zeros(1)  # one lifetime, which the key draws
+        loss, recorded, gradient = meta_gradient(objective, state.coefficients, episodes, key)
+        updates, opt_state = optimiser.update(gradient, state.opt_state)
+        recorded = {"loss": loss, "theta": state.coefficients, **recorded}
+        records = {
+            name: past.at[state.episode].set(recorded[name]) for name, past in state.records.items()
+        }
+        coefficients = optax.apply_updates(state.coefficients, updates)
+        return State(coefficients, opt_state, state.episode + 1, records), recorded
+
+    def init(key: jax.Array) -> State:
+        return spread(lambda key, _: init_one(key))(jax.random.split(key, config.seeds), ())
+
+    def step(state: State, images: jax.Array, key: jax.Array) -> tuple[State, Metrics]:
+        keys = jax.random.split(key, config.seeds)
+        live = spread(
+            lambda state_and_key, images: step_one(state_and_key[0], images, state_and_key[1])
+        )
+        state, recorded = live((state, keys), images)
+        return state, scalars(config, recorded)
+
+    def evaluate(state: State, images: jax.Array, key: jax.Array) -> Metrics:
+        keys = jax.random.split(key, config.seeds)
+        live = spread(
+            lambda theta_and_key, images: live_once(theta_and_key[0], images, theta_and_key[1])
+        )
+        loss, recorded = live((state.coefficients, keys), images)
+        return {"loss": loss.mean(), "accuracy": recorded["accuracy"].mean()}
+
+    return System(init, step, evaluate)
+
+
+def scalars(config: LearnedRuleConfig, recorded: Metrics) -> Metrics:
+    """Means over seeds as a flat dictionary; recorded: arrays [seeds, ...]."""
+    means = {name: value.mean(0) for name, value in recorded.items()}
+    return {
+        column: means[name][index]
+        for name, value in means.items()
+        for column, index in columns(config, name, value.shape)
+    }
+
+
+def columns(
+    config: LearnedRuleConfig, name: str, shape: tuple[int, ...]
+) -> list[tuple[str, tuple[int, ...]]]:
+    """A record's columns and where they are in it: theta_oja; layer_2_theta_oja; layer_2_angle.
+
+    shape: of one episode's record.
+    """
+    if not shape:
+        return [(name, ())]
+    if name == "theta" and len(shape) == 1:
+        return [(f"theta_{term}", (i,)) for i, term in enumerate(config.terms)]
+    if name == "theta":
+        return [
+            (f"layer_{layer + 1}_theta_{term}", (layer, i))
+            for layer in range(shape[0])
+            for i, term in enumerate(config.terms)
+        ]
+    first = 0 if name == "angle" else 1
+    return [(f"layer_{layer + first}_{name}", (layer,)) for layer in range(shape[0])]
