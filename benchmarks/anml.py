@@ -35,7 +35,7 @@ COMPILE_SECONDS = 15.0
 
 def meta_step(config: AnmlConfig) -> Work:
     """One meta-step on real Omniglot, as the system computes it."""
-    return Work(*step_of(make_system(config)), 1, (_arithmetic(config),))
+    return Work(*step_of(make_system(config), load_omniglot()), 1, (_arithmetic(config),))
 
 
 def training_chunk(config: AnmlConfig, steps: int) -> Work:

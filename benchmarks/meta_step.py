@@ -1,16 +1,17 @@
-"""A meta-step on real Omniglot as a benchmark calls it, whatever the system."""
+"""A meta-step as a benchmark calls it, whatever the system."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from experiments._meta_trained import load_omniglot
 from tsar_jax.training.programs import strong_types
 from tsar_jax.training.system import System
 
 
-def step_of(system: System) -> tuple[Callable[..., tuple[Any, Any]], Any, tuple[Any, ...]]:
+def step_of(
+    system: System, data: Any
+) -> tuple[Callable[..., tuple[Any, Any]], Any, tuple[Any, ...]]:
     """Function, first state and arguments of a `Work` that makes one step in a call."""
     init_key, step_key = jax.random.split(jax.random.key(0))
 
@@ -19,4 +20,4 @@ def step_of(system: System) -> tuple[Callable[..., tuple[Any, Any]], Any, tuple[
         return strong_types(state), metrics
 
     state = jax.jit(lambda key: strong_types(system.init(key)))(init_key)
-    return function, state, (load_omniglot(), step_key)
+    return function, state, (jax.device_put(data), step_key)

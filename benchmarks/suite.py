@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 
-from benchmarks import anml, tsar
+from benchmarks import anml, plasticity, tsar
 from benchmarks.measure import Benchmark
 from tsar_jax.errors import UserError
 
-BENCHMARKS: tuple[Benchmark, ...] = (*anml.BENCHMARKS, *tsar.BENCHMARKS)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    *anml.BENCHMARKS,
+    *tsar.BENCHMARKS,
+    *plasticity.BENCHMARKS,
+)
 
 
 def choose(names: Sequence[str] | None) -> list[Benchmark]:

@@ -68,7 +68,7 @@ def meta_step(config: TsarConfig) -> Work:
         _products(config, products),
         _streaming(7.0 * FLOAT_BYTES * parameters(config)),
     )
-    return Work(*step_of(make_system(config)), 1, costs)
+    return Work(*step_of(make_system(config), load_omniglot()), 1, costs)
 
 
 def _network(config: TsarConfig) -> tuple[TSAR, Any]:

@@ -17,9 +17,16 @@ import sys
 from collections.abc import Sequence
 
 from tsar_jax import cli
+from tsar_jax.analysis.rule_figures import episodes_figure
 from tsar_jax.data import load
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.rule_records import RULE, learned_rule, write_episodes, write_rule
+from tsar_jax.evaluation.rule_records import (
+    RULE,
+    learned_rule,
+    read_episodes,
+    write_episodes,
+    write_rule,
+)
 from tsar_jax.plasticity.rules import POOL
 from tsar_jax.systems.learned_rules import LearnedRuleConfig, check_data, make_rule, make_system
 from tsar_jax.training.devices import split_cpu
@@ -99,6 +106,10 @@ def main() -> None:
         learned_rule(config, trained.state, f"{run.path.name}, {config.steps} episodes"),
     )
     print(f"episodes: {write_episodes(run.path, config, trained.state)}")
+    figure, _ = episodes_figure(
+        read_episodes(run.path), run.figures / "episodes", chance=1 / config.classes
+    )
+    print(f"figure:   {figure}")
     print(f"Next: tsar-jax run plasticity_evaluate --rules {run.path / RULE}")
 
 

@@ -12,16 +12,13 @@ it. Writes OUT/bias_sweep.json, OUT/table.md and OUT/figures/bias_sweep.png and 
 against initial bias, and how many of the third convolution's gates are open.
 """
 
-import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 
 from experiments import tsar_meta_train
 from experiments._meta_trained import load_omniglot, read_run
@@ -115,7 +112,9 @@ class Outcome(NamedTuple):
 
 
 def main() -> None:
-    sweep, out = parse(sys.argv[1:])
+    sweep, out, _ = cli.parse_for_output(
+        Sweep, PRESETS, experiment="tsar_bias_sweep", description=__doc__ or ""
+    )
     check_writable(out, "--out")
     configs = {bias: dataclasses.replace(sweep.train, initial_bias=bias) for bias in sweep.biases}
     for bias, config in configs.items():
@@ -139,35 +138,6 @@ def main() -> None:
             flush=True,
         )
     write_and_show(out, sweep, outcomes)
-
-
-def parse(argv: list[str]) -> tuple[Sweep, Path]:
-    """The sweep and OUT. Raises UserError for an unknown preset or a missing --out."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--out")
-    parser.add_argument("--preset", default=next(iter(PRESETS)))
-    own, rest = parser.parse_known_args(argv)
-    if own.preset not in PRESETS:
-        raise UserError(f"There is no preset {own.preset!r}: choose one of {', '.join(PRESETS)}.")
-    text = "\n".join(
-        [
-            (__doc__ or "").strip(),
-            "",
-            "  --out FOLDER     where everything is written (required)",
-            f"  --preset NAME    settings to begin with (default: {next(iter(PRESETS))})",
-            *(f"    {name:6} {preset.description}" for name, preset in PRESETS.items()),
-        ]
-    )
-    sweep = tyro.cli(
-        Sweep,
-        default=PRESETS[own.preset].config,
-        args=rest,
-        prog="tsar-jax run tsar_bias_sweep",
-        description=text,
-    )
-    if own.out is None:
-        raise UserError("No folder is named to write to: add --out FOLDER.")
-    return sweep, Path(own.out)
 
 
 def run_folder(out: Path, bias: float) -> Path:

@@ -81,11 +81,38 @@ def parse_for_run(
     """Settings of an experiment that works on a finished run: config, run folder, preset's name.
 
     --run FOLDER is required, --preset NAME is the first by default, and every field of the config
-    has a flag. Raises UserError for an unknown preset or a missing run folder.
+    has a flag. Raises UserError for an unknown preset or where no run is named.
     """
+    about = "run", "the run to work on", "No run is named"
+    return _parse_with_folder(config_class, presets, experiment, description, argv, about)
+
+
+def parse_for_output(
+    config_class: type[Config],
+    presets: Mapping[str, Preset[Config]],
+    *,
+    experiment: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> tuple[Config, Path, str]:
+    """As `parse_for_run`, of an experiment that writes to --out FOLDER, which is required."""
+    about = "out", "where everything is written", "No folder is named to write to"
+    return _parse_with_folder(config_class, presets, experiment, description, argv, about)
+
+
+def _parse_with_folder(
+    config_class: type[Config],
+    presets: Mapping[str, Preset[Config]],
+    experiment: str,
+    description: str,
+    argv: Sequence[str] | None,
+    about: tuple[str, str, str],
+) -> tuple[Config, Path, str]:
+    """about: the option that names a folder, what it is for, and what is wrong without it."""
+    option, purpose, missing = about
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--run")
+    parser.add_argument(f"--{option}")
     parser.add_argument("--preset", default=next(iter(presets)))
     own, rest = parser.parse_known_args(argv)
     if own.preset not in presets:
@@ -96,14 +123,15 @@ def parse_for_run(
             "",
             *_preset_lines(presets),
             "",
-            "  --run FOLDER     the run to work on (required)",
+            f"  --{option} FOLDER     {purpose} (required)",
             f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
         ]
     )
     config = _parse_config(config_class, presets[own.preset].config, rest, experiment, text)
-    if own.run is None:
-        raise UserError("No run is named: add --run FOLDER.")
-    return config, Path(own.run), own.preset
+    folder = getattr(own, option)
+    if folder is None:
+        raise UserError(f"{missing}: add --{option} FOLDER.")
+    return config, Path(folder), own.preset
 
 
 def _own_parser() -> argparse.ArgumentParser:

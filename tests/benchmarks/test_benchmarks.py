@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 
-from benchmarks import anml_costs, machine, measure, tsar, worker
+from benchmarks import anml_costs, machine, measure, plasticity, tsar, worker
 from benchmarks.__main__ import main, run_in_subprocess
 from benchmarks.anml import SMALL
 from benchmarks.suite import BENCHMARKS
@@ -40,6 +40,11 @@ def test_level_costs_are_what_xla_counts(model):
     counted = forward.lower(params, image).cost_analysis()["flops"]
     macs = sum(anml_costs.level_macs(config).values())
     assert counted == pytest.approx(2 * macs, rel=0.1)
+
+
+def test_an_episode_of_f_bio_moves_two_and_a_half_gigabytes():
+    assert plasticity.weight_bytes(plasticity.PAPER) == 4 * 178_670
+    assert plasticity.episode_bytes(plasticity.PAPER) == 250 * 14 * 4 * 178_670
 
 
 def test_paper_tsar_takes_320_gflop_and_16_gb():

@@ -7,10 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from experiments import (
     _meta_trained,
@@ -43,24 +41,7 @@ TRANSFER = TransferConfig(classes=3, learn=2, rates=(1e-2,), draws=1, runs=2)
 NAME = "omniglot-random"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quickly_compiled(tmp_path_factory):
-    """Programs that run for milliseconds, compiled without optimisation, and each once.
-
-    Biases share a meta-step, but two trainings would compile it twice without a cache.
-    """
-    settings = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    reset_cache()
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tsar_jax.errors import UserError
+from tsar_jax.models.feedback_network import Feedback
 from tsar_jax.systems.learned_rules import LearnedRuleConfig, State, columns
 from tsar_jax.training.run import write_atomically
 
@@ -63,14 +64,16 @@ class LearnedRule:
     """A rule with its coefficients, as a file of a few lines holds it.
 
     coefficients: one per term, or for each layer one per term. modules: Python modules that define
-    its terms. beta: sharpness of the softplus that it was learned with. source: where it is from.
+    its terms. beta: sharpness of the softplus that it was learned with. held_out: how many of the
+    data's last classes it has not met. source: where it is from.
     """
 
     terms: tuple[str, ...]
     coefficients: tuple[float, ...] | tuple[tuple[float, ...], ...]
-    feedback: str = "fix"
+    feedback: Feedback = "fix"
     beta: float = 10.0
     modules: tuple[str, ...] = ()
+    held_out: int = 0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -84,6 +87,8 @@ class LearnedRule:
             raise UserError("A rule's coefficients must be finite numbers.")
         if self.feedback not in ("fix", "sym", "sign"):
             raise UserError(f"feedback must be fix, sym or sign, but is {self.feedback!r}.")
+        if not isinstance(self.held_out, int) or self.held_out < 0:
+            raise UserError(f"held_out must be a count of classes, but is {self.held_out!r}.")
         if not 0 < self.beta < math.inf:
             raise UserError(f"beta must be positive, but is {self.beta}.")
 
@@ -126,5 +131,11 @@ def learned_rule(config: LearnedRuleConfig, state: State, source: str) -> Learne
     """The mean coefficients over seeds."""
     mean = np.asarray(state.coefficients).mean(0)
     return LearnedRule(
-        config.terms, _frozen(mean.tolist()), config.feedback, config.beta, config.modules, source
+        terms=config.terms,
+        coefficients=_frozen(mean.tolist()),
+        feedback=config.feedback,
+        beta=config.beta,
+        modules=config.modules,
+        held_out=config.held_out,
+        source=source,
     )

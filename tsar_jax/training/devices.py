@@ -1,5 +1,6 @@
 """Many at once: seeds, runs or members of a population over devices, and in turn on each."""
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
@@ -15,8 +16,10 @@ def split_cpu() -> None:
     """Makes each core of a CPU a device of its own: call before the first computation.
 
     For programs that are many small ones, which a core each serves better than all cores in turn.
+    Once computing has begun it is too late, and nothing changes.
     """
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def map_over(function: Callable[[Any, Any], Any], count: int) -> Callable[[Any, Any], Any]:

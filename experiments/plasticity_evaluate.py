@@ -1,0 +1,166 @@
+"""Let learned plasticity rules learn characters they have not met, update by update.
+
+Examples:
+  tsar-jax run plasticity_evaluate --out OUT --rules runs/NAME/rule.json    5 classes of EMNIST
+  tsar-jax run plasticity_evaluate --out OUT --rules A/rule.json B/rule.json --target mnist
+  tsar-jax run plasticity_evaluate --out OUT --rules A/rule.json --target omniglot --learn 10
+  tsar-jax run plasticity_evaluate --out OUT --rules A/rule.json --held-out 12   never seen
+  tsar-jax run plasticity_evaluate --out OUT --preset figure-1    MNIST: feedback alignment is late
+Beside the rules are feedback alignment and backpropagation at --reference-rate. Prints a table and
+writes OUT/evaluation.csv (accuracy and loss over updates, with 98 % bootstrap intervals) and
+OUT/figures/evaluation.png and .pdf.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from experiments.plasticity_meta_train import import_modules
+from tsar_jax import cli
+from tsar_jax.data import load
+from tsar_jax.errors import UserError, check_limits, check_rates
+from tsar_jax.evaluation.rule_evaluation import CurveConfig, check_rule, learning_curves
+from tsar_jax.evaluation.rule_records import LearnedRule, read_rule
+from tsar_jax.training.devices import split_cpu
+from tsar_jax.training.run import check_writable, write_atomically
+
+Curves = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(CurveConfig):
+    """What is evaluated, and on what."""
+
+    rules: tuple[Path, ...] = ()
+    """Files of rules, as plasticity_meta_train writes them."""
+    target: Literal["emnist", "mnist", "omniglot"] = "emnist"
+    """The characters: EMNIST, MNIST's digits or Omniglot's evaluation classes."""
+    held_out: int = 0
+    """Of EMNIST: only the last classes, this many, which the rules must not have met."""
+    references: bool = True
+    """Also feedback alignment and backpropagation."""
+    reference_rate: float = 1e-3
+    """Learning rate of these."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rates(self, "reference_rate")
+        if not self.rules and not self.references:
+            raise UserError("There is nothing to evaluate: name --rules, or leave --references on.")
+        if self.held_out and self.target != "emnist":
+            raise UserError(f"held_out is for emnist alone, not for {self.target}: leave it out.")
+
+
+PRESETS = {
+    "cpu": cli.Preset(Arguments(), "5 classes, 250 updates, 20 lifetimes"),
+    "smoke": cli.Preset(
+        Arguments(learn=4, query=2, every=5, runs=2, hidden=(20, 10)), "20 updates, tiny network"
+    ),
+    "figure-1": cli.Preset(
+        Arguments(target="mnist", classes=10, learn=600, query=50, every=200, runs=10),
+        "all ten digits, 6,000 updates; needs MNIST prepared",
+    ),
+}
+
+
+def load_target(arguments: Arguments) -> np.ndarray:
+    """Images uint8 [classes, per_class, 28, 28] of the target, ink bright on black."""
+    splits = load(arguments.target).splits
+    if arguments.target == "omniglot":
+        return 255 - splits["evaluation"].images
+    images = splits["train"].images
+    check_limits(("held_out", arguments.held_out, len(images), "classes in EMNIST"))
+    return images[-arguments.held_out :] if arguments.held_out else images
+
+
+def gather(arguments: Arguments) -> dict[str, LearnedRule]:
+    """The rules to evaluate, by the names they have in table and figure."""
+    found: dict[str, LearnedRule] = {}
+    if arguments.references:
+        rate = (arguments.reference_rate,)
+        found["BP"] = LearnedRule(("pseudo_gradient",), rate, "sym")
+        found["FA"] = LearnedRule(("pseudo_gradient",), rate, "fix")
+    for path in arguments.rules:
+        rule = read_rule(path)
+        name = path.parent.name if path.name == "rule.json" else path.stem
+        if name in found:
+            raise UserError(f"Two rules are called {name!r}: rename a folder or a file.")
+        if arguments.held_out > rule.held_out:
+            raise UserError(
+                f"{path} was learned with {rule.held_out} classes held out, fewer than "
+                f"{arguments.held_out}: lower --held-out, or meta-train with --held-out "
+                f"{arguments.held_out}."
+            )
+        import_modules(rule.modules)
+        found[name] = rule
+    return found
+
+
+def main() -> None:
+    arguments, out, _ = cli.parse_for_output(
+        Arguments, PRESETS, experiment="plasticity_evaluate", description=__doc__ or ""
+    )
+    check_writable(out, "--out")
+    rules = gather(arguments)
+    images = load_target(arguments)
+    for name, rule in rules.items():
+        check_rule(rule, arguments, images.shape, name)
+    split_cpu()
+    on_device = jax.device_put(images)
+    settings = CurveConfig(
+        **{f.name: getattr(arguments, f.name) for f in dataclasses.fields(CurveConfig)}
+    )
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    for name, rule in rules.items():
+        curves[name] = learning_curves(rule, on_device, settings)
+        print(f"{name}: accuracy {curves[name]['accuracy'][:, -1].mean():.3f}", flush=True)
+    write_and_show(out, arguments, curves)
+
+
+def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
+    """Write table and figure below `out`; print the table and where they are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tsar_jax.analysis.rule_curves_figure import rule_curves_figure
+    from tsar_jax.analysis.rule_figures import bootstrap
+
+    updates = arguments.every * np.arange(
+        arguments.classes * arguments.learn // arguments.every + 1
+    )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [
+            "rule",
+            "updates",
+            *(f"{m}_{s}" for m in ("accuracy", "loss") for s in ("mean", "low", "high")),
+        ]
+    )
+    table = Table(title=f"{arguments.target}: {arguments.runs} lifetimes of {updates[-1]} updates")
+    for column in ("rule", "accuracy (%)", "98 % interval"):
+        table.add_column(column, justify="left" if column == "rule" else "right")
+    for name, measured in curves.items():
+        bands = [bootstrap(measured[measure]) for measure in ("accuracy", "loss")]
+        for row, at in enumerate(updates):
+            values = (f"{part[row]:.6g}" for band in bands for part in band)
+            writer.writerow([name, at, *values])
+        mean, low, high = (100 * part[-1] for part in bands[0])
+        table.add_row(name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
+    write_atomically(out / "evaluation.csv", text.getvalue())
+    figures = rule_curves_figure(
+        updates, curves, 1 / arguments.classes, out / "figures" / "evaluation"
+    )
+    Console(width=100).print(table)
+    print(f"curves: {out / 'evaluation.csv'}")
+    print(f"figure: {figures[0]}")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

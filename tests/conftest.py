@@ -1,0 +1,25 @@
+"""What tests of several layers share."""
+
+import jax
+import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+
+@pytest.fixture(scope="module")
+def quickly_compiled(tmp_path_factory):
+    """Programs that run for milliseconds, compiled without optimisation, and each once.
+
+    Two trainings of one config would compile the same step twice without a cache.
+    """
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    reset_cache()

@@ -1,0 +1,196 @@
+"""The scripts of learned plasticity rules from their command lines: end to end, and bad input."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import plasticity_evaluate, plasticity_meta_train
+from tsar_jax import cli
+from tsar_jax.evaluation.rule_records import read_episodes, read_rule
+from tsar_jax.plasticity import rules
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+ROOT = Path(__file__).parents[2]
+OWN_MODULE = """
+from tsar_jax.plasticity.rules import Outer, term
+
+
+@term("anti_hebb")
+def anti_hebb(s):
+    return Outer(s.post, s.pre, -1.0)
+"""
+
+
+def command(script, *arguments, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+    script.main()
+
+
+def failure(script, *arguments, monkeypatch, capsys) -> str:
+    """What a command that must end with exit code 2 says."""
+    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.run_main(script.main)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A tiny run on the packaged handwriting."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        command(
+            plasticity_meta_train,
+            *("--preset", "smoke", "--run", path, "--held-out", 3),
+            monkeypatch=patch,
+        )
+    return path
+
+
+def test_a_run_leaves_its_episodes_its_rule_and_a_figure(trained) -> None:
+    assert read_episodes(trained)["theta_oja"].shape == (2, 4)
+    rule = read_rule(trained / "rule.json")
+    assert rule.terms == ("pseudo_gradient", "ehebb", "oja")
+    assert rule.held_out == 3
+    assert (trained / "figures" / "episodes.png").stat().st_size > 10_000
+
+
+def test_a_learned_rule_is_evaluated_on_classes_it_has_not_met(
+    trained, tmp_path, monkeypatch, capsys
+) -> None:
+    command(
+        plasticity_evaluate,
+        *("--preset", "smoke", "--rules", trained / "rule.json", "--out", tmp_path),
+        *("--held-out", 3, "--classes", 3, "--every", 6),
+        monkeypatch=monkeypatch,
+    )
+    said = capsys.readouterr().out
+    assert "tiny" in said
+    assert "98 % interval" in said
+    with (tmp_path / "evaluation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["updates"] for row in rows if row["rule"] == "FA"] == ["0", "6", "12"]
+    assert {row["rule"] for row in rows} == {"BP", "FA", "tiny"}
+    assert (tmp_path / "figures" / "evaluation.pdf").exists()
+
+
+def test_omniglots_ink_is_bright_like_emnists() -> None:
+    images = plasticity_evaluate.load_target(plasticity_evaluate.Arguments(target="omniglot"))
+    handwriting = plasticity_evaluate.load_target(plasticity_evaluate.Arguments())
+    for characters in (images, handwriting):
+        assert np.median(characters[:5]) == 0
+        assert characters[:5].max() == 255
+
+
+def test_a_term_of_ones_own_from_a_module_beside(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(rules, "TERMS", dict(rules.TERMS))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_rules.py").write_text(OWN_MODULE)
+    monkeypatch.chdir(tmp_path)
+    command(
+        plasticity_meta_train,
+        *("--preset", "smoke", "--run", "run", "--steps", 2),
+        *("--modules", "my_rules", "--terms", "pseudo_gradient", "anti_hebb"),
+        monkeypatch=monkeypatch,
+    )
+    rule = read_rule(Path("run/rule.json"))
+    assert rule.modules == ("my_rules",)
+    assert rule.terms == ("pseudo_gradient", "anti_hebb")
+    assert rule.coefficients[1] != 0
+
+
+def start(path, *arguments) -> subprocess.Popen:
+    flags = ["--resume", path] if (path / "config.json").exists() else ["--run", path, *arguments]
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.plasticity_meta_train", *map(str, flags)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_run_on_a_device_per_core_resumes_to_the_same_bits(tmp_path) -> None:
+    tiny = ("--preset", "smoke", "--steps", 60, "--chunk", 5, "--eval-every", 60)
+    whole = start(tmp_path / "whole", *tiny, "--checkpoint-every", 5)
+    _, said = whole.communicate(timeout=300)
+    assert whole.returncode == 0, said
+    path = tmp_path / "killed"
+    process = start(path, *tiny, "--checkpoint-every", 5)
+    end = time.monotonic() + 300
+    while not (path / "checkpoints" / "10").exists() and process.poll() is None:
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (path / "episodes.csv").exists(), "it had finished before it was killed"
+    resumed = start(path)
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    for name in ("episodes.csv", "rule.json"):
+        whole_text = (tmp_path / "whole" / name).read_text().replace("whole", "killed")
+        assert (path / name).read_text() == whole_text
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--terms", "hebb"], "There is no term 'hebb': choose from pseudo_gradient, f1"),
+        (["--terms"], "The rule has no terms"),
+        (["--modules", "no.such_module"], "The module 'no.such_module' cannot be imported"),
+        (["--learn", "399"], "learn + query is 401, but there are only 400 images of a class"),
+        (["--classes", "48"], "classes is 48, but there are only 47 classes"),
+        (["--start", "nan"], "start must be a number, but is nan"),
+    ],
+)
+def test_bad_input_of_meta_training_is_named(
+    flags, sentence, tmp_path, monkeypatch, capsys
+) -> None:
+    arguments = ("--preset", "smoke", "--run", tmp_path / "run", *flags)
+    said = failure(plasticity_meta_train, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert sentence in said
+
+
+def test_a_rule_that_diverges_is_named(tmp_path, monkeypatch, capsys) -> None:
+    arguments = ["--preset", "smoke", "--run", tmp_path / "run", "--start", "1e30"]
+    monkeypatch.setattr(sys, "argv", ["plasticity_meta_train", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.run_main(plasticity_meta_train.main)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "The loss is nan at step 1" in said
+    assert "lower the learning rate" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--rules", "absent.json"], "The rule absent.json cannot be read"),
+        (["--no-references"], "There is nothing to evaluate"),
+        (["--every", "7"], "every (7) must divide the number of updates, 20"),
+        (["--held-out", "3", "--target", "mnist"], "held_out is for emnist alone"),
+        (["--reference-rate", "0"], "reference_rate must be positive"),
+    ],
+)
+def test_bad_input_of_evaluation_is_named(flags, sentence, tmp_path, monkeypatch, capsys) -> None:
+    arguments = ("--preset", "smoke", "--out", tmp_path, *flags)
+    said = failure(plasticity_evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert sentence in said
+
+
+def test_classes_that_a_rule_has_met_are_not_held_out(
+    trained, tmp_path, monkeypatch, capsys
+) -> None:
+    arguments = ("--rules", trained / "rule.json", "--held-out", 9, "--out", tmp_path)
+    said = failure(plasticity_evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert "was learned with 3 classes held out, fewer than 9" in said

@@ -1,0 +1,180 @@
+"""Meta-training of plasticity rules: its episodes, its seeds, what it records."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tsar_jax.errors import UserError
+from tsar_jax.models.feedback_network import init_weights
+from tsar_jax.plasticity.online import Rule
+from tsar_jax.plasticity.rules import find_terms
+from tsar_jax.systems.learned_rules import (
+    LearnedRuleConfig,
+    alignment,
+    angle,
+    check_data,
+    columns,
+    draw_lifetime,
+    make_system,
+)
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+TINY = LearnedRuleConfig(steps=3, seeds=2, classes=2, learn=3, query=2, hidden=(4,), per_layer=True)
+CLASSES, EACH, SIDE = 6, 8, 3
+
+
+def numbered_images():
+    """Images that tell their class and their place in it: uint8 [classes, each, side, side]."""
+    images = np.zeros((CLASSES, EACH, SIDE, SIDE), np.uint8)
+    images[..., 0, 0] = 10 * (1 + np.arange(CLASSES))[:, None]
+    images[..., 0, 1] = 10 * (1 + np.arange(EACH))
+    return jnp.asarray(images)
+
+
+@pytest.fixture(scope="module")
+def system():
+    return make_system(TINY, CLASSES, SIDE * SIDE)
+
+
+@pytest.fixture(scope="module")
+def stepped(system):
+    """States before and after every step, and the metrics."""
+    images = numbered_images()
+    step = jax.jit(system.step)
+    states, metrics = [system.init(jax.random.key(0))], []
+    for number in range(TINY.steps):
+        state, found = step(states[-1], images, jax.random.key(number))
+        states.append(state)
+        metrics.append(found)
+    return states, metrics
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_an_episode_shows_different_images_of_a_few_classes(seed) -> None:
+    lifetime = draw(jax.random.key(seed))
+    shown, asked = (identify(*part) for part in lifetime)
+    assert len(set(shown) | set(asked)) == 3 * (4 + 2)
+    assert set(shown).isdisjoint(asked)
+    counts = np.bincount([label for label, _ in shown], minlength=CLASSES)
+    assert sorted(counts) == [0, 0, 0, 4, 4, 4]
+    assert {label for label, _ in asked} == {label for label, _ in shown}
+
+
+@jax.jit
+def draw(key):
+    return draw_lifetime(key, numbered_images(), classes=3, learn=4, query=2)
+
+
+def identify(images, labels):
+    """(class, place) of each image, read from its pixels; the label must be its class."""
+    pixels = np.rint(np.asarray(images) * 255).astype(int)
+    assert pixels.shape[1] == SIDE * SIDE
+    np.testing.assert_array_equal(pixels[:, 0] // 10 - 1, labels)
+    return [(int(a) // 10 - 1, int(b) // 10 - 1) for a, b in pixels[:, :2]]
+
+
+def test_the_order_of_images_mixes_the_classes() -> None:
+    labels = [np.asarray(draw(jax.random.key(seed)).moments[1]) for seed in range(20)]
+    changes = np.mean([(np.diff(order) != 0).sum() for order in labels])
+    assert changes > 5  # class after class would give 2; 12 images of 3 classes mixed, 8
+
+
+def test_the_first_coefficient_starts_and_each_step_records_what_it_began_with(stepped) -> None:
+    states, metrics = stepped
+    np.testing.assert_array_equal(states[0].coefficients[..., 0], np.float32(TINY.start))
+    assert not states[0].coefficients[..., 1:].any()
+    last = states[-1]
+    np.testing.assert_array_equal(last.episode, [3, 3])
+    for number, (state, found) in enumerate(zip(states, metrics, strict=False)):
+        np.testing.assert_array_equal(last.records["theta"][:, number], state.coefficients)
+        np.testing.assert_allclose(found["loss"], last.records["loss"][:, number].mean(), rtol=1e-6)
+    assert not np.array_equal(last.coefficients[0], last.coefficients[1])
+
+
+def test_metrics_are_the_means_over_seeds_of_what_is_recorded(stepped) -> None:
+    states, metrics = stepped
+    for name, record in states[-1].records.items():
+        for column, index in columns(TINY, name, record.shape[2:]):
+            wanted = record[:, 1].mean(0)[index]
+            np.testing.assert_allclose(metrics[1][column], wanted, rtol=1e-5, err_msg=column)
+    assert {"layer_0_angle", "layer_2_theta_oja", "layer_1_orthonormality"} <= set(metrics[0])
+
+
+def test_held_out_classes_are_not_shown() -> None:
+    config = dataclasses.replace(TINY, held_out=4, seeds=8, steps=1)
+    system = make_system(config, CLASSES, SIDE * SIDE)
+    # Two classes remain; were the others drawn, images of no finite value would be.
+    images = jnp.asarray(numbered_images(), jnp.float32).at[2:].set(jnp.nan)
+    _, metrics = jax.jit(system.step)(system.init(jax.random.key(0)), images, jax.random.key(1))
+    assert np.isfinite(metrics["loss"])
+
+
+def test_alignment_against_numpy() -> None:
+    sizes, beta = (5, 4, 3), 10.0
+    weights, random = (init_weights(jax.random.key(seed), sizes) for seed in (0, 1))
+    rule = Rule(find_terms(["pseudo_gradient"]), "fix", beta)
+    images = jax.random.uniform(jax.random.key(2), (6, 5))
+    labels = jnp.arange(6) % 3
+    ours = alignment(rule, weights, random, (images, labels))
+    w, b = ([np.asarray(layer, float) for layer in layers] for layers in (weights, random))
+    means = {"w": [], "b": []}
+    deviations = np.zeros(2)
+    for image, label in zip(np.asarray(images, float), np.asarray(labels), strict=True):
+        hidden = np.log1p(np.exp(beta * w[0] @ image)) / beta
+        output = np.exp(w[1] @ hidden) / np.exp(w[1] @ hidden).sum()
+        error = output - np.eye(3)[label]
+        for name, back in (("w", w), ("b", b)):
+            below = (error @ back[1]) * (1 - np.exp(-beta * hidden))
+            means[name].append([(below @ back[0]) * (1 - np.exp(-beta * image)), below, error])
+        for layer, (before, after) in enumerate(((image, hidden), (hidden, output))):
+            deviations[layer] += np.square(
+                w[layer] @ before - (after @ w[layer]) @ w[layer].T
+            ).sum()
+    for layer in range(3):
+        u, v = (np.mean([row[layer] for row in means[name]], 0) for name in ("w", "b"))
+        wanted = math.degrees(math.acos(min(1, u @ v / np.linalg.norm(u) / np.linalg.norm(v))))
+        np.testing.assert_allclose(ours["angle"][layer], wanted, atol=1e-2)
+    np.testing.assert_allclose(ours["orthonormality"], deviations, rtol=1e-4)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 0.01, 45.0, 90.0, 179.99])
+def test_angles_are_exact_at_their_ends(degrees) -> None:
+    turn = np.radians(degrees)
+    a, b = jnp.array([2.0, 0.0]), 3 * jnp.array([np.cos(turn), np.sin(turn)])
+    np.testing.assert_allclose(angle(a, b), degrees, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"learn": 7}, r"learn \+ query is 9, but there are only 8 images of a class"),
+        ({"held_out": 5}, "classes is 2, but there are only 1 classes in the data to draw from"),
+        ({"held_out": 6}, "held_out is 6, but there are only 5"),
+    ],
+)
+def test_data_that_cannot_serve_are_named(changes, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        check_data(dataclasses.replace(TINY, **changes), numbered_images())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"start": math.nan}, "start must be a number, but is nan"),
+        ({"l1": -1.0}, "l1 must be at least 0, but is -1.0"),
+        ({"hidden": (4, 0)}, r"hidden must be widths of at least 1, but is \(4, 0\)"),
+        ({"beta": 0.0}, "beta must be positive, but is 0.0"),
+        ({"seeds": 0}, "seeds must be at least 1, but is 0"),
+    ],
+)
+def test_impossible_settings_are_named(changes, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        dataclasses.replace(TINY, **changes)

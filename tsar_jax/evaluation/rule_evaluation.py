@@ -1,0 +1,106 @@
+"""How fast a plasticity rule learns classes it may never have met: accuracy over online updates."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from tsar_jax.errors import UserError, check_limits, check_positive
+from tsar_jax.evaluation.rule_records import LearnedRule
+from tsar_jax.models.feedback_network import Layers, init_weights, logits
+from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.online import Moments, Rule, adapt
+from tsar_jax.plasticity.rules import find_terms
+from tsar_jax.systems.learned_rules import draw_lifetime
+from tsar_jax.training.devices import map_over
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveConfig:
+    """Lifetimes to evaluate a rule in. Raises UserError for impossible values."""
+
+    classes: int = 5
+    """Classes of a lifetime, drawn at random."""
+    learn: int = 50
+    """Images of each class that are learned, one update each, in mixed order."""
+    query: int = 10
+    """Other images of each class, which are scored."""
+    every: int = 10
+    """Updates between two scores."""
+    runs: int = 20
+    """Lifetimes: of other classes, images, forward and feedback weights each."""
+    hidden: tuple[int, ...] = (170, 130, 100, 70)
+    """Widths of the hidden layers."""
+    seed: int = 0
+    """Of the draws."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "classes", "learn", "query", "every", "runs")
+        if self.classes * self.learn % self.every:
+            raise UserError(
+                f"every ({self.every}) must divide the number of updates, "
+                f"{self.classes * self.learn} (classes x learn)."
+            )
+        if any(width < 1 for width in self.hidden):
+            raise UserError(f"hidden must be widths of at least 1, but is {self.hidden}.")
+
+
+def check_rule(rule: LearnedRule, config: CurveConfig, shape: tuple[int, ...], name: str) -> None:
+    """Raises UserError where a rule, or images [classes, per_class, ...], cannot serve."""
+    check_limits(
+        ("classes", config.classes, shape[0], "classes in the data to draw from"),
+        ("learn + query", config.learn + config.query, shape[1], "images of a class"),
+    )
+    coefficients, layers = np.asarray(rule.coefficients), len(config.hidden) + 1
+    if coefficients.ndim == 2 and len(coefficients) != layers:
+        raise UserError(
+            f"{name} has coefficients for {len(coefficients)} layers, but a network with "
+            f"{len(config.hidden)} hidden layers has {layers}: name as many widths with --hidden."
+        )
+    find_terms(rule.terms)
+
+
+def learning_curves(
+    learned: LearnedRule, images: jax.Array, config: CurveConfig
+) -> dict[str, np.ndarray]:
+    """ "accuracy" and "loss" [runs, 1 + updates / every] on the query set, before and on the way.
+
+    images: uint8 [classes, per_class, H, W], ink bright. The network has an output per class.
+    """
+    rule = Rule(find_terms(learned.terms), learned.feedback, learned.beta)
+    run = map_over(partial(_curve, rule, config), config.runs)
+    keys = jax.random.split(jax.random.key(config.seed), config.runs)
+    coefficients = jnp.asarray(learned.coefficients, jnp.float32)
+    found = jax.jit(run)(keys, (coefficients, images))
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def _curve(
+    rule: Rule, config: CurveConfig, key: jax.Array, given: tuple[jax.Array, jax.Array]
+) -> dict[str, jax.Array]:
+    """One lifetime. given: coefficients, images."""
+    coefficients, images = given
+    lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
+    pixels = images.shape[2] * images.shape[3]
+    sizes = (pixels, *config.hidden, images.shape[0])
+    weights, random = init_weights(weights_key, sizes), init_weights(feedback_key, sizes)
+    lifetime = draw_lifetime(lifetime_key, images, config.classes, config.learn, config.query)
+
+    def score(weights: Layers) -> dict[str, jax.Array]:
+        shown, labels = lifetime.query
+        of_query = jax.vmap(lambda image: logits(weights, image, rule.beta))(shown)
+        return {"accuracy": accuracy(of_query, labels), "loss": cross_entropy(of_query, labels)}
+
+    def step(weights: Layers, moments: Moments) -> tuple[Layers, dict[str, jax.Array]]:
+        weights = adapt(rule, coefficients, weights, random, moments, memory="store")
+        return weights, score(weights)
+
+    parts: Any = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, config.every, *leaf.shape[1:]), lifetime.moments
+    )
+    _, scores = lax.scan(step, weights, parts)
+    return jax.tree.map(lambda first, later: jnp.append(first, later), score(weights), scores)
