@@ -164,7 +164,17 @@ class CheckpointWriter:
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
             )
-            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+            # Nothing changes the arrays that are handed over, so Orbax need not copy them first.
+            numpy = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+            known = ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy))
+            self._manager = ocp.CheckpointManager(
+                folder.absolute(),
+                options=options,
+                item_handlers={
+                    "state": ocp.PyTreeCheckpointHandler(type_handler_registry=known),
+                    "record": ocp.JsonCheckpointHandler(),
+                },
+            )
 
     def save(self, step: int, arrays: Arrays, config: Record) -> None:
         """Begins to save `arrays`, which must not change afterwards.

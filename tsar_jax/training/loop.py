@@ -235,6 +235,8 @@ class _Trainer:
 
     def _save(self, state: State, step: int) -> None:
         """Begins to save a state, its metrics first; raises TrainingDiverged if not finite."""
+        # Before the copy, so that there is never more than one copy of a large state.
+        self.checkpoints.wait()
         arrays = to_host(state)
         for name, array in arrays.items():
             if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
