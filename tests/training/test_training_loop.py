@@ -172,20 +172,35 @@ def test_run_killed_before_its_first_checkpoint_starts_anew(tmp_path):
     assert same_bits(train_toy(path, config, resume=True).state, whole.state)
 
 
-def test_first_checkpoint_is_on_the_disk_before_the_first_metrics(tmp_path, monkeypatch):
-    calls = []
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of what is called to save and to write metrics, in order."""
+    found = []
 
     def recorded(owner, name):
         original = getattr(owner, name)
         monkeypatch.setattr(
-            owner, name, lambda *arguments: (calls.append(name), original(*arguments))[1]
+            owner, name, lambda *arguments: (found.append(name), original(*arguments))[1]
         )
 
     for name in ("save", "wait"):
         recorded(training_loop.CheckpointWriter, name)
     recorded(training_loop.MetricsWriter, "write")
+    recorded(training_loop, "to_host")
+    return found
+
+
+def test_first_checkpoint_is_on_the_disk_before_the_first_metrics(tmp_path, calls):
     train_toy(tmp_path, ToyConfig(steps=5))
-    assert calls[:3] == ["save", "wait", "write"]
+    assert calls[calls.index("save") :][:3] == ["save", "wait", "write"]
+
+
+def test_the_save_before_has_ended_when_a_state_is_copied(tmp_path, calls):
+    """Two copies of a large state do not fit beside it."""
+    train_toy(tmp_path, ToyConfig(steps=20, checkpoint_every=5))
+    copies = [index for index, name in enumerate(calls) if name == "to_host"]
+    assert len(copies) == 5
+    assert all(calls[index - 1] == "wait" for index in copies)
 
 
 def test_nan_loss_stops_at_its_step_and_keeps_the_last_good_checkpoint(tmp_path):
