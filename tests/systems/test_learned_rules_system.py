@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,6 +107,23 @@ def test_metrics_are_the_means_over_seeds_of_what_is_recorded(stepped) -> None:
             wanted = record[:, 1].mean(0)[index]
             np.testing.assert_allclose(metrics[1][column], wanted, rtol=1e-5, err_msg=column)
     assert {"layer_0_angle", "layer_2_theta_oja", "layer_1_orthonormality"} <= set(metrics[0])
+
+
+def test_clipping_bounds_each_seeds_meta_gradient() -> None:
+    images, key = numbered_images(), jax.random.key(1)
+
+    def first_moments(clip):
+        """Adam's first moment after one step is a tenth of the gradient."""
+        system = make_system(dataclasses.replace(TINY, clip=clip), CLASSES, SIDE * SIDE)
+        state, _ = jax.jit(system.step)(system.init(jax.random.key(0)), images, key)
+        return 10 * np.asarray(optax.tree.get(state.opt_state, "mu")).reshape(TINY.seeds, -1)
+
+    free = first_moments(0.0)
+    norms = np.linalg.norm(free, axis=1)
+    clip = float(norms.mean())
+    assert norms.min() < clip < norms.max()
+    wanted = free * np.minimum(1, clip / norms)[:, None]
+    np.testing.assert_allclose(first_moments(clip), wanted, rtol=1e-4)
 
 
 def test_held_out_classes_are_not_shown() -> None:

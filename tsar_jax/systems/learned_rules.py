@@ -55,6 +55,9 @@ class LearnedRuleConfig(LoopConfig):
     """Weight of the coefficients' L1 norm in the meta-loss."""
     meta_rate: float = 1e-3
     """Learning rate of Adam across lifetimes."""
+    clip: float = 0.0
+    """Largest norm of a seed's meta-gradient, longer ones being scaled down; 0: any, as published.
+    A lifetime at the edge of stability has a gradient that throws Adam off for many episodes."""
     seeds: int = 20
     """Independent meta-trainings, in one program."""
     classes: int = 5
@@ -81,7 +84,7 @@ class LearnedRuleConfig(LoopConfig):
         super().__post_init__()
         check_positive(self, "steps", "seeds", "classes", "learn", "query", "segment")
         check_rates(self, "meta_rate", "beta")
-        for name in ("l1", "held_out"):
+        for name in ("l1", "held_out", "clip"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
         if not math.isfinite(self.start):
@@ -103,6 +106,12 @@ def check_data(config: LearnedRuleConfig, images: Any) -> None:
         ("classes", config.classes, classes - config.held_out, "classes in the data to draw from"),
         ("learn + query", config.learn + config.query, per_class, "images of a class"),
     )
+
+
+def make_optimiser(config: LearnedRuleConfig) -> optax.GradientTransformation:
+    """Adam, of clipped gradients where the config asks for it."""
+    adam = optax.adam(config.meta_rate)
+    return optax.chain(optax.clip_by_global_norm(config.clip), adam) if config.clip else adam
 
 
 class Lifetime(NamedTuple):
@@ -219,7 +228,7 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
     rule = make_rule(config)
     sizes = (pixels, *config.hidden, outputs)
     layers = len(sizes) - 1
-    optimiser = optax.adam(config.meta_rate)
+    optimiser = make_optimiser(config)
     spread = partial(map_over, count=config.seeds)
 
     def init_one(_: jax.Array) -> State:
