@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tsar_jax.training.devices import usable_cores
+
 Rates = dict[str, float]
 
 
@@ -34,11 +36,10 @@ SMALL = Sizes(square=128, memory=2**22, tries=2)
 def describe() -> dict[str, Any]:
     """Processor, software and settings that matter to the times."""
     device = jax.devices()[0]
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "usable_cores": usable,
+        "usable_cores": usable_cores(),
         "backend": device.platform,
         "device": device.device_kind,
         "system": f"{platform.system()} {platform.machine()}",

@@ -19,7 +19,14 @@ def split_cpu() -> None:
     Once computing has begun it is too late, and nothing changes.
     """
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", usable_cores())
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on; all of them where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def map_over(function: Callable[[Any, Any], Any], count: int) -> Callable[[Any, Any], Any]:

@@ -1,0 +1,52 @@
+"""Many at once: the same as one by one, in order, on one device or several."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tsar_jax.training import devices
+from tsar_jax.training.devices import map_over, usable_cores
+
+SEVERAL = """
+import jax, jax.numpy as jnp
+from tsar_jax.training.devices import map_over
+jax.config.update("jax_num_cpu_devices", 4)
+found = jax.jit(map_over(lambda x, shared: x * shared, 6))(jnp.arange(6.0), jnp.float32(2))
+print(len(found.sharding.device_set), found.tolist())
+"""
+
+
+def test_each_gets_its_own_and_what_is_shared() -> None:
+    keys = jax.random.split(jax.random.key(0), 5)
+
+    def draw(key, scale):
+        return {"drawn": scale * jax.random.normal(key, (2,))}
+
+    found = jax.jit(map_over(draw, 5))(keys, jnp.float32(3))["drawn"]
+    np.testing.assert_allclose(found, [draw(key, 3.0)["drawn"] for key in keys], rtol=1e-6)
+
+
+def test_six_are_spread_over_two_of_four_devices() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n")[0] == "2 [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_usable_cores_are_counted_where_the_system_says_and_where_not(known, monkeypatch) -> None:
+    if known:
+        monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
+        assert usable_cores() == 2
+    else:
+        monkeypatch.delattr(devices.os, "sched_getaffinity", raising=False)
+        assert usable_cores() == os.cpu_count()
