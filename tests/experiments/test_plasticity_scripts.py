@@ -120,6 +120,7 @@ def start(path, *arguments) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_a_device_per_core_resumes_to_the_same_bits(tmp_path) -> None:
     tiny = ("--preset", "smoke", "--steps", 60, "--chunk", 5, "--eval-every", 60)
     whole = start(tmp_path / "whole", *tiny, "--checkpoint-every", 5)

@@ -50,9 +50,8 @@ def random_weights(seed: int, episode: int, sizes, precision: str):
     return forward, back
 
 
-@pytest.mark.parametrize("memory", ["reconstruct", "rematerialise", "store"])
 @pytest.mark.parametrize("path", files("rule_"), ids=lambda path: path.stem)
-def test_episodes(path, memory, precision) -> None:
+def test_episodes(path, precision) -> None:
     golden = load(path, precision)
     count = len(golden["terms"])
     rule = Rule(
@@ -68,7 +67,7 @@ def test_episodes(path, memory, precision) -> None:
     @jax.jit
     def step(theta, weights, random, lifetime):
         def objective(theta):
-            return meta_objective(rule, theta, weights, random, lifetime, l1=l1, memory=memory)
+            return meta_objective(rule, theta, weights, random, lifetime, l1=l1)
 
         return jax.value_and_grad(objective, has_aux=True)(theta)
 
