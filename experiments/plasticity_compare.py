@@ -36,7 +36,7 @@ from tsar_jax.analysis.rule_figures import (
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.rule_records import EPISODES, read_episodes
 from tsar_jax.plasticity.rules import POOL
-from tsar_jax.systems.learned_rules import LearnedRuleConfig, columns
+from tsar_jax.systems.learned_rules import LearnedRuleConfig, columns, record_shapes
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.run import check_writable, write_atomically
 
@@ -118,14 +118,7 @@ def read_trained(path: Path) -> Trained:
 
 def expected_columns(config: LearnedRuleConfig) -> list[str]:
     """The columns that a run's episodes have, without episode and seed."""
-    layers, terms = len(config.hidden) + 1, len(config.terms)
-    shapes: dict[str, tuple[int, ...]] = {
-        "loss": (),
-        "accuracy": (),
-        "theta": (layers, terms) if config.per_layer else (terms,),
-        "angle": (layers + 1,),
-        "orthonormality": (layers,),
-    }
+    shapes = record_shapes(config)
     return [column for name, shape in shapes.items() for column, _ in columns(config, name, shape)]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tsar_jax.errors import UserError
 from tsar_jax.models.feedback_network import Feedback
-from tsar_jax.systems.learned_rules import LearnedRuleConfig, State, columns
+from tsar_jax.systems.learned_rules import LearnedRuleConfig, State, columns, record_shapes
 from tsar_jax.training.run import write_atomically
 
 EPISODES, RULE = "episodes.csv", "rule.json"
@@ -27,9 +27,9 @@ def write_episodes(path: Path, config: LearnedRuleConfig, state: State) -> Path:
     """
     done = int(np.min(state.episode))
     table: dict[str, np.ndarray] = {}
-    for name in ("loss", "accuracy", "theta", "angle", "orthonormality"):
+    for name, shape in record_shapes(config).items():
         record = np.moveaxis(np.asarray(state.records[name])[:, :done], (0, 1), (-2, -1))
-        for column, index in columns(config, name, record.shape[:-2]):
+        for column, index in columns(config, name, shape):
             table[column] = record[index]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

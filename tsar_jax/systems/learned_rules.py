@@ -227,18 +227,13 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
     """
     rule = make_rule(config)
     sizes = (pixels, *config.hidden, outputs)
-    layers = len(sizes) - 1
     optimiser = make_optimiser(config)
     spread = partial(map_over, count=config.seeds)
 
     def init_one(_: jax.Array) -> State:
-        shape = (layers, len(rule.terms)) if config.per_layer else (len(rule.terms),)
-        coefficients = jnp.zeros(shape).at[..., 0].set(config.start)
-        widths = {"theta": shape, "angle": (layers + 1,), "orthonormality": (layers,)}
-        records = {
-            name: jnp.zeros((config.steps, *widths.get(name, ())))
-            for name in ("loss", "accuracy", *widths)
-        }
+        shapes = record_shapes(config)
+        coefficients = jnp.zeros(shapes["theta"]).at[..., 0].set(config.start)
+        records = {name: jnp.zeros((config.steps, *shape)) for name, shape in shapes.items()}
         return State(coefficients, optimiser.init(coefficients), jnp.zeros((), jnp.int32), records)
 
     def live_once(
@@ -292,6 +287,18 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
         return {"loss": loss.mean(), "accuracy": recorded["accuracy"].mean()}
 
     return System(init, step, evaluate)
+
+
+def record_shapes(config: LearnedRuleConfig) -> dict[str, tuple[int, ...]]:
+    """Of what is recorded of one episode and seed, by name, in the order of the table."""
+    layers, terms = len(config.hidden) + 1, len(config.terms)
+    return {
+        "loss": (),
+        "accuracy": (),
+        "theta": (layers, terms) if config.per_layer else (terms,),
+        "angle": (layers + 1,),
+        "orthonormality": (layers,),
+    }
 
 
 def scalars(config: LearnedRuleConfig, recorded: Metrics) -> Metrics:
