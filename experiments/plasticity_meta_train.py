@@ -35,6 +35,8 @@ from tsar_jax.training.loop import train
 EXPERIMENT = "plasticity_meta_train"
 F_BIO = LearnedRuleConfig(steps=600, chunk=10, eval_every=100, checkpoint_every=50)
 L1 = 1e-3
+POOL_SHARES = tuple(0.02 if name == "f5" else 1.0 for name in POOL)
+"""F5 is pseudo-gradient times the sum of a layer's activities, some 50: 1e-3 of it diverges."""
 
 
 def variant(**changes: object) -> LearnedRuleConfig:
@@ -70,8 +72,10 @@ PRESETS = {
         variant(terms=("pseudo_gradient", "ehebb"), per_layer=True), "the same, layer by layer"
     ),
     "oja": cli.Preset(variant(terms=("pseudo_gradient", "oja")), "F0 and F9"),
-    "pool": cli.Preset(variant(terms=POOL), "all ten terms"),
-    "pool-l1": cli.Preset(variant(terms=POOL, l1=L1), "all ten terms, sparse"),
+    "pool": cli.Preset(variant(terms=POOL, rate_shares=POOL_SHARES), "all ten terms"),
+    "pool-l1": cli.Preset(
+        variant(terms=POOL, rate_shares=POOL_SHARES, l1=L1), "all ten terms, sparse"
+    ),
 }
 
 

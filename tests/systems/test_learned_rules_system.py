@@ -109,6 +109,18 @@ def test_metrics_are_the_means_over_seeds_of_what_is_recorded(stepped) -> None:
     assert {"layer_0_angle", "layer_2_theta_oja", "layer_1_orthonormality"} <= set(metrics[0])
 
 
+def test_a_terms_coefficient_learns_at_its_share_of_the_rate() -> None:
+    images, key = numbered_images(), jax.random.key(1)
+
+    def first_steps(shares):
+        system = make_system(dataclasses.replace(TINY, rate_shares=shares), CLASSES, SIDE * SIDE)
+        state = system.init(jax.random.key(0))
+        return system.step(state, images, key)[0].coefficients - state.coefficients
+
+    shares = (1.0, 0.5, 0.02)
+    np.testing.assert_allclose(first_steps(shares), first_steps(()) * np.asarray(shares), rtol=1e-4)
+
+
 def test_clipping_bounds_each_seeds_meta_gradient() -> None:
     images, key = numbered_images(), jax.random.key(1)
 
@@ -191,6 +203,8 @@ def test_data_that_cannot_serve_are_named(changes, sentence) -> None:
         ({"hidden": (4, 0)}, r"hidden must be widths of at least 1, but is \(4, 0\)"),
         ({"beta": 0.0}, "beta must be positive, but is 0.0"),
         ({"seeds": 0}, "seeds must be at least 1, but is 0"),
+        ({"rate_shares": (1.0,)}, r"rate_shares are 1, but there are 3 terms \(pseudo_gradient, "),
+        ({"rate_shares": (1.0, 0.0, 1.0)}, "rate_shares must be positive"),
     ],
 )
 def test_impossible_settings_are_named(changes, sentence) -> None:

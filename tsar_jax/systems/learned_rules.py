@@ -55,6 +55,10 @@ class LearnedRuleConfig(LoopConfig):
     """Weight of the coefficients' L1 norm in the meta-loss."""
     meta_rate: float = 1e-3
     """Learning rate of Adam across lifetimes."""
+    rate_shares: tuple[float, ...] = ()
+    """Of each term, the share of meta_rate that its coefficient learns at; none given: all of it.
+    Adam's steps are as long for every coefficient, so a term whose changes are many times longer
+    than the first one's wants a small share, or its first step is the whole rule."""
     clip: float = 0.0
     """Largest norm of a seed's meta-gradient, longer ones being scaled down; 0: any, as published.
     A lifetime at the edge of stability has a gradient that throws Adam off for many episodes."""
@@ -89,6 +93,13 @@ class LearnedRuleConfig(LoopConfig):
                 raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
         if not math.isfinite(self.start):
             raise UserError(f"start must be a number, but is {self.start}.")
+        if self.rate_shares:
+            check_rates(self, "rate_shares")
+            if len(self.rate_shares) != len(self.terms):
+                raise UserError(
+                    f"rate_shares are {len(self.rate_shares)}, but there are {len(self.terms)} "
+                    f"terms ({', '.join(self.terms)}): give one for each."
+                )
         if any(width < 1 for width in self.hidden):
             raise UserError(f"hidden must be widths of at least 1, but is {self.hidden}.")
 
@@ -109,9 +120,13 @@ def check_data(config: LearnedRuleConfig, images: Any) -> None:
 
 
 def make_optimiser(config: LearnedRuleConfig) -> optax.GradientTransformation:
-    """Adam, of clipped gradients where the config asks for it."""
-    adam = optax.adam(config.meta_rate)
-    return optax.chain(optax.clip_by_global_norm(config.clip), adam) if config.clip else adam
+    """Adam, of clipped gradients and at each term's own rate where the config asks for it."""
+    parts = [optax.adam(config.meta_rate)]
+    if config.clip:
+        parts.insert(0, optax.clip_by_global_norm(config.clip))
+    if config.rate_shares:
+        parts.append(optax.stateless(lambda step, _: step * jnp.asarray(config.rate_shares)))
+    return optax.chain(*parts)
 
 
 class Lifetime(NamedTuple):
