@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.training.devices import usable_cores
+from tsar_jax.devices import usable_cores
 
 Rates = dict[str, float]
 

@@ -9,8 +9,8 @@ from benchmarks.measure import Benchmark, Cost, Work
 from benchmarks.meta_step import step_of
 from experiments.plasticity_meta_train import PRESETS
 from tsar_jax.data import load
+from tsar_jax.devices import split_cpu
 from tsar_jax.systems.learned_rules import LearnedRuleConfig, make_system
-from tsar_jax.training.devices import split_cpu
 
 PAPER = dataclasses.replace(PRESETS["paper"].config, seeds=1)
 TINY = dataclasses.replace(PRESETS["smoke"].config, seeds=1)

@@ -24,10 +24,10 @@ import numpy as np
 from experiments.plasticity_meta_train import import_modules
 from tsar_jax import cli
 from tsar_jax.data import load
+from tsar_jax.devices import split_cpu
 from tsar_jax.errors import UserError, check_limits, check_rates
 from tsar_jax.evaluation.rule_evaluation import CurveConfig, check_rule, learning_curves
 from tsar_jax.evaluation.rule_records import LearnedRule, read_rule
-from tsar_jax.training.devices import split_cpu
 from tsar_jax.training.run import check_writable, write_atomically
 
 Curves = Mapping[str, Mapping[str, np.ndarray]]
