@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from tsar_jax import cli
 from tsar_jax.analysis.rule_figures import episodes_figure
 from tsar_jax.data import load
+from tsar_jax.devices import split_cpu
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.rule_records import (
     RULE,
@@ -29,20 +30,25 @@ from tsar_jax.evaluation.rule_records import (
 )
 from tsar_jax.plasticity.rules import POOL
 from tsar_jax.systems.learned_rules import LearnedRuleConfig, check_data, make_rule, make_system
-from tsar_jax.training.devices import split_cpu
 from tsar_jax.training.loop import train
 
 EXPERIMENT = "plasticity_meta_train"
 F_BIO = LearnedRuleConfig(steps=600, chunk=10, eval_every=100, checkpoint_every=50)
-L1 = 1e-3
-POOL_SHARES = tuple(0.02 if name == "f5" else 1.0 for name in POOL)
-"""F5 is pseudo-gradient times the sum of a layer's activities, some 50: 1e-3 of it diverges."""
 
 
 def variant(**changes: object) -> LearnedRuleConfig:
     """F_bio as published, with changes."""
     return dataclasses.replace(F_BIO, **changes)  # type: ignore[arg-type]
 
+
+POOL_RULE = variant(
+    terms=POOL,
+    meta_rate=3e-4,
+    # F5 is the pseudo-gradient times the sum of a layer's activities, some 50.
+    rate_shares=tuple(0.02 if name == "f5" else 1.0 for name in POOL),
+    clip=10.0,
+)
+"""At the published rate the pool diverges within 30 episodes; unclipped, within some hundred."""
 
 PRESETS = {
     "cpu": cli.Preset(variant(steps=200, seeds=4), "F_bio, 200 episodes of 4 seeds"),
@@ -72,10 +78,8 @@ PRESETS = {
         variant(terms=("pseudo_gradient", "ehebb"), per_layer=True), "the same, layer by layer"
     ),
     "oja": cli.Preset(variant(terms=("pseudo_gradient", "oja")), "F0 and F9"),
-    "pool": cli.Preset(variant(terms=POOL, rate_shares=POOL_SHARES), "all ten terms"),
-    "pool-l1": cli.Preset(
-        variant(terms=POOL, rate_shares=POOL_SHARES, l1=L1), "all ten terms, sparse"
-    ),
+    "pool": cli.Preset(POOL_RULE, "all ten terms, at rates at which they do not diverge"),
+    "pool-l1": cli.Preset(dataclasses.replace(POOL_RULE, l1=1.0), "all ten terms, sparse"),
 }
 
 

@@ -22,6 +22,7 @@ from tsar_jax.systems.learned_rules import (
     check_data,
     columns,
     draw_lifetime,
+    make_optimiser,
     make_system,
 )
 
@@ -107,6 +108,15 @@ def test_metrics_are_the_means_over_seeds_of_what_is_recorded(stepped) -> None:
             wanted = record[:, 1].mean(0)[index]
             np.testing.assert_allclose(metrics[1][column], wanted, rtol=1e-5, err_msg=column)
     assert {"layer_0_angle", "layer_2_theta_oja", "layer_1_orthonormality"} <= set(metrics[0])
+
+
+def test_an_infinite_meta_gradient_is_left_out_where_gradients_are_clipped() -> None:
+    optimiser = make_optimiser(dataclasses.replace(TINY, clip=1.0, rate_shares=(1.0, 0.5, 1.0)))
+    state = optimiser.init(jnp.zeros(3))
+    step, _ = optimiser.update(jnp.asarray([1.0, jnp.inf, 0.0]), state)
+    np.testing.assert_array_equal(step, 0)
+    step, _ = optimiser.update(jnp.asarray([1.0, 1.0, 0.0]), state)
+    np.testing.assert_allclose(step / TINY.meta_rate, [-1, -0.5, 0], atol=1e-5)
 
 
 def test_a_terms_coefficient_learns_at_its_share_of_the_rate() -> None:

@@ -16,6 +16,7 @@ import optax
 from flax import struct
 
 from tsar_jax.data.episodes import draw_without_replacement
+from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_limits, check_positive, check_rates
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.models.feedback_network import (
@@ -31,7 +32,6 @@ from tsar_jax.models.feedback_network import (
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.plasticity.online import Memory, Moments, Rule, adapt
 from tsar_jax.plasticity.rules import find_terms
-from tsar_jax.training.devices import map_over
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import System
 
@@ -60,8 +60,9 @@ class LearnedRuleConfig(LoopConfig):
     Adam's steps are as long for every coefficient, so a term whose changes are many times longer
     than the first one's wants a small share, or its first step is the whole rule."""
     clip: float = 0.0
-    """Largest norm of a seed's meta-gradient, longer ones being scaled down; 0: any, as published.
-    A lifetime at the edge of stability has a gradient that throws Adam off for many episodes."""
+    """Largest norm of a seed's meta-gradient, longer ones being scaled down and infinite ones left
+    out; 0: any, as published. A lifetime at the edge of stability has a gradient that throws Adam
+    off for many episodes. Each coefficient is measured in units of its share."""
     seeds: int = 20
     """Independent meta-trainings, in one program."""
     classes: int = 5
@@ -121,12 +122,18 @@ def check_data(config: LearnedRuleConfig, images: Any) -> None:
 
 def make_optimiser(config: LearnedRuleConfig) -> optax.GradientTransformation:
     """Adam, of clipped gradients and at each term's own rate where the config asks for it."""
-    parts = [optax.adam(config.meta_rate)]
-    if config.clip:
-        parts.insert(0, optax.clip_by_global_norm(config.clip))
-    if config.rate_shares:
-        parts.append(optax.stateless(lambda step, _: step * jnp.asarray(config.rate_shares)))
-    return optax.chain(*parts)
+    shares = jnp.asarray(config.rate_shares or [1.0] * len(config.terms))
+    in_shares = optax.stateless(lambda gradient, _: gradient * shares)
+    adam = optax.adam(config.meta_rate)
+    if not config.clip:
+        return optax.chain(adam, in_shares)
+    clip = optax.clip_by_global_norm(config.clip)
+    return optax.chain(in_shares, optax.stateless(finite_or_none), clip, adam, in_shares)
+
+
+def finite_or_none(gradient: jax.Array, _: Any) -> jax.Array:
+    """A gradient, or zeros if an entry of it is not finite."""
+    return jnp.where(jnp.isfinite(gradient).all(), gradient, 0)
 
 
 class Lifetime(NamedTuple):
