@@ -230,12 +230,12 @@ def table_rows(rules: Mapping[str, Run]) -> list[list[str]]:
     ]
     for label, run in rules.items():
         seeds, episodes = run["accuracy"].shape
-        angles = [run[c][:, -LAST:].mean() for c in hidden_angles(run)]
+        angles = [np.nanmean(run[c][:, -LAST:]) for c in hidden_angles(run)]
         rows.append(
             [
                 *(label, str(seeds), str(episodes)),
                 interval(100 * run["accuracy"][:, -LAST:].mean(1), ".1f"),
-                interval(run["loss"][:, -LAST:].mean(1), ".2f"),
+                interval(np.nanmean(run["loss"][:, -LAST:], 1), ".2f"),
                 *(early_accuracy(run["accuracy"], *window) for window in EARLY),
                 f"{np.mean(angles):.1f}" if angles else "–",
                 coefficients(run),

@@ -69,6 +69,16 @@ def test_one_seed_or_equal_seeds_have_no_spread() -> None:
         np.testing.assert_allclose(part, one[0])
 
 
+def test_a_lost_seed_is_left_out() -> None:
+    values = np.random.default_rng(2).normal(size=(6, 3))
+    lost = values.copy()
+    lost[0, 1] = np.nan
+    mean, low, high = bootstrap(lost)
+    np.testing.assert_allclose(mean[[0, 2]], values.mean(0)[[0, 2]])
+    np.testing.assert_allclose(mean[1], values[1:, 1].mean())
+    assert low[1] < mean[1] < high[1]
+
+
 def test_a_generator_seed_gives_its_own_interval_each_time() -> None:
     values = RANDOM.normal(size=(5, 9))
     for first, again in zip(bootstrap(values, 3), bootstrap(values, 3), strict=True):

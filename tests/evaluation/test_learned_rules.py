@@ -16,7 +16,7 @@ from tsar_jax.evaluation.rule_records import (
     write_episodes,
     write_rule,
 )
-from tsar_jax.systems.learned_rules import LearnedRuleConfig, make_system
+from tsar_jax.systems.learned_rules import LOST, LearnedRuleConfig, make_system
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -79,9 +79,11 @@ def test_episodes_are_read_as_they_were_recorded(tmp_path, images) -> None:
     state, step = system.init(jax.random.key(0)), jax.jit(system.step)
     for number in range(2):
         state, _ = step(state, images, jax.random.key(number))
+    state.records["loss"] = state.records["loss"].at[1, 0].set(LOST)
     write_episodes(tmp_path, CONFIG, state)
     found = read_episodes(tmp_path)
-    np.testing.assert_allclose(found["loss"], state.records["loss"][:, :2], rtol=1e-6)
+    assert np.isnan(found["loss"][1, 0])
+    np.testing.assert_allclose(found["loss"][0], state.records["loss"][0, :2], rtol=1e-6)
     np.testing.assert_allclose(found["theta_oja"], state.records["theta"][:, :2, 1], rtol=1e-6)
     np.testing.assert_allclose(found["layer_1_angle"], state.records["angle"][:, :2, 1], rtol=1e-6)
     rule = learned_rule(CONFIG, state, "here")

@@ -16,6 +16,7 @@ from tsar_jax.models.feedback_network import init_weights
 from tsar_jax.plasticity.online import Rule
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.systems.learned_rules import (
+    LOST,
     LearnedRuleConfig,
     alignment,
     angle,
@@ -153,8 +154,21 @@ def test_held_out_classes_are_not_shown() -> None:
     system = make_system(config, CLASSES, SIDE * SIDE)
     # Two classes remain; were the others drawn, images of no finite value would be.
     images = jnp.asarray(numbered_images(), jnp.float32).at[2:].set(jnp.nan)
-    _, metrics = jax.jit(system.step)(system.init(jax.random.key(0)), images, jax.random.key(1))
-    assert np.isfinite(metrics["loss"])
+    state, _ = jax.jit(system.step)(system.init(jax.random.key(0)), images, jax.random.key(1))
+    assert state.records["loss"].max() < LOST
+
+
+def test_a_seed_whose_lifetime_diverges_is_recorded_and_left_alone() -> None:
+    system = make_system(dataclasses.replace(TINY, clip=1.0), CLASSES, SIDE * SIDE)
+    state = system.init(jax.random.key(0))
+    state = state.replace(coefficients=state.coefficients.at[1].set(1e20))
+    after, metrics = jax.jit(system.step)(state, numbered_images(), jax.random.key(1))
+    loss = after.records["loss"][:, 0]
+    assert loss[1] == np.float32(LOST)
+    np.testing.assert_array_equal(metrics["loss"], loss[0])
+    np.testing.assert_array_equal(after.coefficients[1], state.coefficients[1])
+    assert (after.coefficients[0] != state.coefficients[0]).any()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
 
 
 def test_alignment_against_numpy() -> None:

@@ -52,13 +52,20 @@ class Curve(NamedTuple):
 def bootstrap(values: np.ndarray, seed: int = 0) -> Curve:
     """The mean over seeds and its percentile bootstrap interval: [seeds, ...] -> each [...].
 
-    500 resamples of the seeds, the same for every other index; seed: of their generator.
+    500 resamples of the seeds, the same for every other index; seed: of their generator. A value
+    that is NaN is left out, so that one lost seed does not hide the others.
     """
     seeds = len(values)
     drawn = np.random.default_rng(seed).integers(seeds, size=(RESAMPLES, seeds))
     counts = (drawn[:, :, None] == np.arange(seeds)).sum(1)
-    low, high = np.percentile(np.tensordot(counts, values, 1) / seeds, INTERVAL, axis=0)
-    return Curve(values.mean(0), low, high)
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):  # a resample of lost seeds alone has no mean
+        resampled = np.tensordot(counts, np.where(known, values, 0), 1) / np.tensordot(
+            counts, known, 1
+        )
+        mean = np.where(known, values, 0).sum(0) / known.sum(0)
+    low, high = np.nanpercentile(resampled, INTERVAL, axis=0)
+    return Curve(mean, low, high)
 
 
 def smoothed(values: np.ndarray, window: int = WINDOW) -> np.ndarray:

@@ -12,7 +12,13 @@ import numpy as np
 
 from tsar_jax.errors import UserError
 from tsar_jax.models.feedback_network import Feedback
-from tsar_jax.systems.learned_rules import LearnedRuleConfig, State, columns, record_shapes
+from tsar_jax.systems.learned_rules import (
+    LOST,
+    LearnedRuleConfig,
+    State,
+    columns,
+    record_shapes,
+)
 from tsar_jax.training.run import write_atomically
 
 EPISODES, RULE = "episodes.csv", "rule.json"
@@ -23,12 +29,13 @@ def write_episodes(path: Path, config: LearnedRuleConfig, state: State) -> Path:
     """Writes RUN/episodes.csv: a row per episode and seed; the file's path.
 
     Columns: episode (from 1), seed, loss, accuracy, a theta per term (and layer), the angle per
-    layer in degrees and the orthonormality per layer.
+    layer in degrees and the orthonormality per layer; nan where a lifetime diverged.
     """
     done = int(np.min(state.episode))
     table: dict[str, np.ndarray] = {}
     for name, shape in record_shapes(config).items():
         record = np.moveaxis(np.asarray(state.records[name])[:, :done], (0, 1), (-2, -1))
+        record = np.where(record == np.float32(LOST), np.nan, record)
         for column, index in columns(config, name, shape):
             table[column] = record[index]
     text = io.StringIO()

@@ -37,6 +37,9 @@ from tsar_jax.training.system import System
 
 Metrics = dict[str, jax.Array]
 
+LOST = float(jnp.finfo(jnp.float32).max)
+"""Stands in records for what is not finite, which no state may hold."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LearnedRuleConfig(LoopConfig):
@@ -231,9 +234,9 @@ class State:
     """Of every seed (leading axis): coefficients, Adam's moments, and what each episode gave.
 
     coefficients [seeds, terms] or [seeds, layers, terms]. episode [seeds]: how many are over.
-    records: arrays [seeds, episodes, ...], 0 where an episode is still to come: "loss",
-    "accuracy", "theta" (the coefficients that the episode was lived with), "angle",
-    "orthonormality".
+    records: arrays [seeds, episodes, ...], 0 where an episode is still to come, `LOST` where its
+    lifetime diverged: "loss", "accuracy", "theta" (the coefficients that the episode was lived
+    with), "angle", "orthonormality".
     """
 
     coefficients: jax.Array
@@ -284,7 +287,10 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
         updates, opt_state = optimiser.update(gradient, state.opt_state)
         recorded = {"loss": loss, "theta": state.coefficients, **recorded}
         records = {
-            name: past.at[state.episode].set(recorded[name]) for name, past in state.records.items()
+            name: past.at[state.episode].set(
+                jnp.where(jnp.isfinite(recorded[name]), recorded[name], LOST)
+            )
+            for name, past in state.records.items()
         }
         coefficients = optax.apply_updates(state.coefficients, updates)
         return State(coefficients, opt_state, state.episode + 1, records), recorded
@@ -306,7 +312,7 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
             lambda theta_and_key, images: live_once(theta_and_key[0], images, theta_and_key[1])
         )
         loss, recorded = live((state.coefficients, keys), images)
-        return {"loss": loss.mean(), "accuracy": recorded["accuracy"].mean()}
+        return {"loss": finite_mean(loss), "accuracy": recorded["accuracy"].mean()}
 
     return System(init, step, evaluate)
 
@@ -324,13 +330,21 @@ def record_shapes(config: LearnedRuleConfig) -> dict[str, tuple[int, ...]]:
 
 
 def scalars(config: LearnedRuleConfig, recorded: Metrics) -> Metrics:
-    """Means over seeds as a flat dictionary; recorded: arrays [seeds, ...]."""
-    means = {name: value.mean(0) for name, value in recorded.items()}
+    """Means over seeds as a flat dictionary; recorded: arrays [seeds, ...].
+
+    A seed whose lifetime diverged is left out; a NaN says that all did.
+    """
+    means = {name: finite_mean(value) for name, value in recorded.items()}
     return {
         column: means[name][index]
         for name, value in means.items()
         for column, index in columns(config, name, value.shape)
     }
+
+
+def finite_mean(values: jax.Array) -> jax.Array:
+    """Over the leading axis, of those that are finite; NaN where none is."""
+    return jnp.nanmean(jnp.where(jnp.isfinite(values), values, jnp.nan), axis=0)
 
 
 def columns(
