@@ -17,9 +17,8 @@ import jax, jax.numpy as jnp
 from tsar_jax.devices import map_over
 jax.config.update("jax_num_cpu_devices", 4)
 doubled = {n: jax.jit(map_over(lambda x, y: x * y, n))(jnp.arange(n), 2) for n in range(1, 10)}
-for n, found in doubled.items():
-    assert found.tolist() == [2 * i for i in range(n)], found
-print([len(doubled[n].sharding.device_set) for n in (1, 3, 4, 6, 8)])
+print([found.tolist() for found in doubled.values()])
+print(len(doubled[4].sharding.device_set), len(doubled[8].sharding.device_set))
 """
 
 
@@ -33,7 +32,7 @@ def test_each_gets_its_own_and_what_is_shared() -> None:
     np.testing.assert_allclose(found, [draw(key, 3.0)["drawn"] for key in keys], rtol=1e-6)
 
 
-def test_any_number_is_spread_over_as_many_of_four_devices_as_save_time() -> None:
+def test_any_number_is_spread_over_four_devices() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SEVERAL],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
@@ -41,7 +40,9 @@ def test_any_number_is_spread_over_as_many_of_four_devices_as_save_time() -> Non
         text=True,
         check=True,
     )
-    assert done.stdout.split("\n")[0] == "[1, 3, 4, 3, 4]"
+    found, devices, _ = done.stdout.split("\n")
+    assert found == str([[2 * i for i in range(n)] for n in range(1, 10)])
+    assert devices == "4 4"
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
@@ -29,6 +29,14 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def on_all_devices(tree: Any) -> Any:
+    """The same arrays, within a program, on every device: where shares of them are made later."""
+    if jax.device_count() == 1:
+        return tree
+    everywhere = NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), P())
+    return lax.with_sharding_constraint(tree, everywhere)
 
 
 def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -51,28 +59,26 @@ def map_over(
     """function(one, shared) for each of `count` (leading axis of the first argument).
 
     Spread over the devices (default: this process's), each of which takes its share as
-    `one_by_one` does. Where the number of devices does not divide the count, the last of them do
-    some of the first again.
+    `one_by_one` does. Where their number does not divide the count, the last of them do some of
+    the first ones again.
     """
     devices = jax.local_devices() if devices is None else devices
-    in_turn = math.ceil(count / len(devices))
-    used = math.ceil(count / in_turn)
+    padded = math.ceil(count / len(devices)) * len(devices)
 
     def share(each: Any, shared: Any) -> Any:
         return one_by_one(lambda item: function(item, shared))(each)
 
-    if used == 1:
+    if len(devices) == 1:
         return share
-    mesh = Mesh(np.asarray(devices[:used]), ("share",))
+    mesh = Mesh(np.asarray(devices), ("share",))
     spread = jax.shard_map(
         share, mesh=mesh, in_specs=(P("share"), P()), out_specs=P("share"), check_vma=False
     )
-    excess = used * in_turn - count
-    if not excess:
+    if padded == count:
         return spread
 
-    def padded(each: Any, shared: Any) -> Any:
-        each = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:excess]]), each)
+    def spread_with_some_again(each: Any, shared: Any) -> Any:
+        each = jax.tree.map(lambda leaf: leaf[jnp.arange(padded) % count], each)
         return jax.tree.map(lambda leaf: leaf[:count], spread(each, shared))
 
-    return padded
+    return spread_with_some_again
