@@ -54,6 +54,8 @@ FEEDBACK = {"fix": "", "sym": ", symmetric", "sign": ", sign-symmetric"}
 
 OF_THE_RULE = ("terms", "feedback", "per_layer", "l1", "start", "modules", "seed")
 """Settings in which compared runs may differ."""
+OF_THE_OPTIMISER = ("meta_rate", "rate_shares", "clip")
+"""Those in which they may differ too, as where a rule would diverge: the table says how."""
 OF_THE_MACHINE = (
     *("chunk", "eval_every", "checkpoint_every", "keep", "tensorboard"),
     *("memory", "segment"),
@@ -92,7 +94,8 @@ def main() -> None:
     check_comparable(runs)
     rules = pool(runs)
     check_writable(arguments.out, "--out")
-    write_and_show(arguments.out, rules, 1 / runs[0].config.classes)
+    notes = unusual_settings(runs)
+    write_and_show(arguments.out, rules, 1 / runs[0].config.classes, notes)
 
 
 def read_trained(path: Path) -> Trained:
@@ -124,7 +127,7 @@ def expected_columns(config: LearnedRuleConfig) -> list[str]:
 
 def check_comparable(runs: Sequence[Trained]) -> None:
     """Raises UserError for a run named twice, or settings that differ but are not the rule's."""
-    free = (*OF_THE_RULE, *OF_THE_MACHINE)
+    free = (*OF_THE_RULE, *OF_THE_OPTIMISER, *OF_THE_MACHINE, "seeds")
     settings = [
         {name: value for name, value in config_to_json(run.config).items() if name not in free}
         for run in runs
@@ -159,14 +162,33 @@ def labels(configs: Sequence[LearnedRuleConfig]) -> list[str]:
 
     def apart(name: str, config: LearnedRuleConfig) -> str:
         alike = [other for other, its in zip(configs, names, strict=True) if its == name]
-        for setting in ("l1", "start", "modules"):
+        for setting in ("l1", "start", "modules", *OF_THE_OPTIMISER):
             if len({getattr(other, setting) for other in alike}) > 1:
-                value = getattr(config, setting)
-                text = f"{value:g}" if isinstance(value, float) else " ".join(value) or "none"
-                name += f", {setting} {text}"
+                name += f", {setting_text(config, setting)}"
         return name
 
     return [apart(name, config) for name, config in zip(names, configs, strict=True)]
+
+
+def setting_text(config: LearnedRuleConfig, setting: str) -> str:
+    """A setting and its value, for a label."""
+    value = getattr(config, setting)
+    if setting == "rate_shares":
+        pairs = zip(config.terms, value, strict=False)
+        value = tuple(f"{term} {share:g}" for term, share in pairs if share != 1)
+    text = f"{value:g}" if isinstance(value, float) else " ".join(value) or "none"
+    return f"{setting} {text}"
+
+
+def unusual_settings(runs: Sequence[Trained]) -> list[str]:
+    """By rule, how its optimiser differs from the published one."""
+    usual = LearnedRuleConfig()
+    found = {}
+    for label, run in zip(labels([run.config for run in runs]), runs, strict=True):
+        differing = [s for s in OF_THE_OPTIMISER if getattr(run.config, s) != getattr(usual, s)]
+        if differing:
+            found[label] = ", ".join(setting_text(run.config, setting) for setting in differing)
+    return [f"{label}: {text}" for label, text in found.items()]
 
 
 def pool(runs: Sequence[Trained]) -> dict[str, dict[str, np.ndarray]]:
@@ -280,15 +302,20 @@ def write_figures(folder: Path, rules: Mapping[str, Run], chance: float) -> None
         coefficients_figure(run, folder / f"coefficients-{name}", label)
 
 
-def write_and_show(out: Path, rules: Mapping[str, Run], chance: float) -> None:
-    """Write table, curves and figures below `out`; print the table and where they are."""
+def write_and_show(
+    out: Path, rules: Mapping[str, Run], chance: float, notes: Sequence[str]
+) -> None:
+    """Write table, curves and figures below `out`; print the table and where they are.
+
+    notes: see `unusual_settings`.
+    """
     from rich.console import Console
     from rich.table import Table
 
     head, *rows = table_rows(rules)
     lines = [head, ["---", *["---:"] * (len(head) - 2), "---"], *rows]
     markdown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    write_atomically(out / "table.md", f"{markdown}\n\n{explanation(rules)}\n")
+    write_atomically(out / "table.md", f"{markdown}\n\n{explanation(rules, notes)}\n")
     write_atomically(out / "curves.csv", curves_csv(rules))
     write_figures(out / "figures", rules, chance)
     # Ten coefficients do not fit beside the rest.
@@ -299,21 +326,21 @@ def write_and_show(out: Path, rules: Mapping[str, Run], chance: float) -> None:
         last.add_row(row[0], row[-1])
     console = Console(width=120)
     console.print(table, last)
-    console.print(explanation(rules), highlight=False)
+    console.print(explanation(rules, notes), highlight=False)
     print(f"table:   {out / 'table.md'}")
     print(f"curves:  {out / 'curves.csv'}")
     print(f"figures: {out / 'figures'}")
 
 
-def explanation(rules: Mapping[str, Run]) -> str:
-    """What the table's numbers are."""
+def explanation(rules: Mapping[str, Run], notes: Sequence[str]) -> str:
+    """What the table's numbers are, and which rules were trained otherwise than published."""
     last = min(LAST, next(iter(rules.values()))["loss"].shape[1])
     early = " and ".join(f"{first}–{end}" for first, end in EARLY)
     return (
         f"Accuracy, meta-loss and the hidden layers' mean angle: of the last {last} episodes, with "
         f"98 % bootstrap intervals over seeds. At {early}: accuracy (%) of those episodes. "
         "Coefficients: of the last episode, means over seeds; from the first layer to the last "
-        "where each has its own."
+        "where each has its own." + "".join(f" Otherwise than published: {note}." for note in notes)
     )
 
 

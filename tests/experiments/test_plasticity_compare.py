@@ -61,7 +61,8 @@ def folder(tmp_path_factory) -> Path:
         "seed": {"seed": 1},
         "again": {"seed": 1, "memory": "store", "chunk": 7},
         "longer": {"steps": 25},
-        "faster": {"meta_rate": 1e-2, "seed": 2},
+        "wider": {"hidden": (5,)},
+        "faster": {"meta_rate": 1e-2, "rate_shares": (0.5,), "seed": 2},
     }.items():
         make_run(folder / name, dataclasses.replace(FA, **changes))
     make_run(folder / "f_bio", F_BIO)
@@ -183,6 +184,17 @@ def test_rules_of_one_name_are_told_apart_by_what_differs() -> None:
     ]
 
 
+def test_the_table_says_how_an_optimiser_was_not_the_published_one(folder, monkeypatch) -> None:
+    monkeypatch.setattr(script, "write_figures", lambda *_: None)
+    out = folder / "unusual"
+    compare("--runs", folder / "fa", folder / "faster", "--out", out)
+    last = (out / "table.md").read_text().splitlines()[-1]
+    label = "FA, meta_rate 0.01, rate_shares pseudo_gradient 0.5"
+    assert last.endswith(
+        f"Otherwise than published: {label}: meta_rate 0.01, rate_shares pseudo_gradient 0.5."
+    )
+
+
 RUNS = ["--out", "{}/none", "--runs"]
 
 
@@ -196,7 +208,7 @@ RUNS = ["--out", "{}/none", "--runs"]
         ([*RUNS, "{}/half"], ["{}/half is not finished", "11 episodes", "--resume {}/half"]),
         ([*RUNS, "{}/mixed"], ["{}/mixed/episodes.csv", "config.json"]),
         ([*RUNS, "{}/fa", "{}/longer"], ["{}/longer", "steps: 22 -> 25"]),
-        ([*RUNS, "{}/fa", "{}/faster"], ["{}/faster", "meta_rate: 0.001 -> 0.01"]),
+        ([*RUNS, "{}/fa", "{}/wider"], ["{}/wider", "hidden", "-> [5]"]),
         ([*RUNS, "{}/fa", "{}/fa"], ["{}/fa twice"]),
         ([*RUNS, "{}/seed", "{}/again"], ["{}/again", "FA", "same seed 1"]),
         (["--out", "{}/fa/config.json", "--runs", "{}/fa"], ["cannot be written", "--out"]),
