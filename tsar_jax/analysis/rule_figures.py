@@ -145,10 +145,19 @@ def draw_curves(axes: Axes, curves: Mapping[int, Curve], scale: float = 1) -> No
     axes.grid(axis="y")
 
 
+def usual_range(curves: Mapping[int, Curve]) -> tuple[float, float]:
+    """Between which the means lie, but for a few episodes: a lifetime all but lost is off scale."""
+    means = np.concatenate([band.mean for band in curves.values()])
+    low, high = np.nanpercentile(means[means > 0], [1, 98])
+    return float(low), float(high)
+
+
 def draw_learning(loss: Axes, accuracy: Axes, runs: Sequence[Run], chance: float | None) -> None:
     """Meta-loss and accuracy in percent, on axes of their own; chance: an accuracy of 0..1."""
     draw_curves(loss, {place: curve(run, "loss") for place, run in enumerate(runs)})
     loss.set(ylabel="meta-loss")
+    highest = 1.5 * usual_range({p: curve(run, "loss") for p, run in enumerate(runs)})[1]
+    loss.set_ylim(0, min(highest, loss.get_ylim()[1]))
     draw_curves(accuracy, {place: curve(run, "accuracy") for place, run in enumerate(runs)}, 100)
     accuracy.set(ylabel="accuracy (%)", ylim=(0, 100))
     if chance is not None:
@@ -169,8 +178,8 @@ def draw_orthonormality(axes: Axes, curves: Mapping[int, Curve]) -> None:
     """Orthonormality errors by place, on a logarithmic axis that only powers of ten label."""
     draw_curves(axes, curves)
     axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
+    low, high = usual_range(curves)
+    axes.set_ylim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
