@@ -1,0 +1,101 @@
+"""Hebbian coefficients and pixel policies to and from the original release's order and layout.
+
+The release keeps one row of coefficients per synapse, layer after layer, the synapse from input i
+to output j of a layer being its row n_out i + j. Its images are [channel, width, height], and what
+its convolutions make of them flattens in that order.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tsar_jax.errors import UserError
+from tsar_jax.models.hebbian_network import FEATURES, KERNELS, layer_shapes
+
+Layers = tuple[np.ndarray, ...]
+SIDE, CHANNELS = 9, KERNELS[-1][-1]
+"""Of the feature maps that the dense layers see."""
+
+
+class PixelPolicy(NamedTuple):
+    """kernels [k, k, in, out] of the two convolutions, weights [out, in] of the dense layers."""
+
+    kernels: Layers
+    weights: Layers
+
+
+def hebbian_coefficients_from_release(
+    rows: np.ndarray, sizes: Sequence[int], *, pixels: bool = False
+) -> Layers:
+    """Rows [synapses, k] (or [synapses] for k = 1) -> per layer [k, out, in].
+
+    sizes: units of every layer, the inputs first. pixels: the inputs are a pixel policy's features.
+    Raises UserError where the number of rows is not that of the layers' synapses.
+    """
+    rows = np.asarray(rows).reshape(len(rows), -1)
+    shapes = layer_shapes(sizes)
+    ends = np.cumsum([out * into for out, into in shapes])
+    if len(rows) != ends[-1]:
+        raise UserError(
+            f"There are {len(rows)} rows of coefficients, but layers of {tuple(sizes)} units have "
+            f"{ends[-1]} synapses: check the sizes."
+        )
+    layers = [
+        part.reshape(into, out, -1).transpose(2, 1, 0)
+        for part, (out, into) in zip(np.split(rows, ends[:-1]), shapes, strict=True)
+    ]
+    if pixels:
+        layers[0] = _features_last(layers[0])
+    return tuple(layers)
+
+
+def hebbian_coefficients_to_release(coefficients: Layers, *, pixels: bool = False) -> np.ndarray:
+    """Undoes `hebbian_coefficients_from_release`: [synapses, k]."""
+    layers = [np.asarray(layer) for layer in coefficients]
+    if pixels:
+        layers[0] = _features_first(layers[0])
+    return np.concatenate([layer.transpose(2, 1, 0).reshape(-1, len(layer)) for layer in layers])
+
+
+def pixel_policy_from_release(arrays: Sequence[np.ndarray]) -> PixelPolicy:
+    """The release's five arrays, two convolutions and three dense layers, as ours.
+
+    Raises UserError where their number or a shape is not that of a pixel policy.
+    """
+    wanted = [kernel[::-1] for kernel in KERNELS]
+    shapes = [np.shape(array) for array in arrays]
+    dense = shapes[2:]
+    chained = (
+        len(dense) == 3
+        and all(len(shape) == 2 for shape in dense)
+        and [into for _, into in dense] == [FEATURES, *(out for out, _ in dense[:2])]
+    )
+    if shapes[:2] != wanted or not chained:
+        raise UserError(
+            f"Arrays of shapes {shapes} are no pixel policy: it has {wanted[0]}, {wanted[1]}, "
+            f"then dense weights [out, in], the first of {FEATURES} inputs, the others of the last "
+            "one's outputs."
+        )
+    kernels = tuple(np.asarray(array).transpose(3, 2, 1, 0) for array in arrays[:2])
+    first, *rest = map(np.asarray, arrays[2:])
+    return PixelPolicy(kernels, (_features_last(first), *rest))
+
+
+def pixel_policy_to_release(policy: PixelPolicy) -> list[np.ndarray]:
+    """Undoes `pixel_policy_from_release`."""
+    kernels = [np.asarray(kernel).transpose(3, 2, 1, 0) for kernel in policy.kernels]
+    first, *rest = map(np.asarray, policy.weights)
+    return [*kernels, _features_first(first), *rest]
+
+
+def _features_last(x: np.ndarray) -> np.ndarray:
+    """The last axis from (channel, width, height) to (height, width, channel)."""
+    shape = x.shape
+    return x.reshape(*shape[:-1], CHANNELS, SIDE, SIDE).swapaxes(-1, -3).reshape(shape)
+
+
+def _features_first(x: np.ndarray) -> np.ndarray:
+    """The last axis from (height, width, channel) to (channel, width, height)."""
+    shape = x.shape
+    return x.reshape(*shape[:-1], SIDE, SIDE, CHANNELS).swapaxes(-1, -3).reshape(shape)

@@ -1,0 +1,95 @@
+"""Hebbian rules with a set of coefficients for every synapse.
+
+Najarro and Risi (2020), arXiv 2007.02686. A synapse from a unit of activity o_i to one of activity
+o_j changes, after every step of the environment, by
+
+    dw = eta (A o_i o_j + B o_i + C o_j + D)
+
+and evolution finds A, B, C, D and eta. Lesser rules leave some of them out.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from tsar_jax.errors import UserError
+
+Layers = tuple[jax.Array, ...]
+"""Of each layer, from the first: weights [out, in], or coefficients [k, out, in]."""
+
+
+class HebbianRule(NamedTuple):
+    """columns: a synapse's coefficients by name, in the order in which the release stores them.
+
+    D is learned at the rate eta like the other terms, unless `outside` names the coefficient that
+    is added at no rate.
+    """
+
+    columns: tuple[str, ...]
+    outside: str = ""
+
+
+RULES = {
+    "A": HebbianRule(("A",)),
+    "AD": HebbianRule(("A", "D")),
+    "AD_lr": HebbianRule(("A", "D", "eta")),
+    "ABC": HebbianRule(("A", "B", "C")),
+    "ABC_lr": HebbianRule(("A", "B", "C", "eta")),
+    "ABCD": HebbianRule(("A", "B", "C", "D")),
+    "ABCD_lr": HebbianRule(("A", "B", "C", "eta", "D")),
+    "ABCD_lr_D_out": HebbianRule(("A", "B", "C", "eta", "D"), outside="D"),
+    "ABCD_lr_D_in_and_out": HebbianRule(("A", "B", "C", "eta", "D", "D_out"), outside="D_out"),
+}
+"""The published rules by the release's names."""
+
+
+def find_rule(name: str) -> HebbianRule:
+    """Raises UserError for an unknown name."""
+    if name not in RULES:
+        raise UserError(f"There is no Hebbian rule {name!r}: choose from {', '.join(RULES)}.")
+    return RULES[name]
+
+
+def hebbian_change(
+    rule: HebbianRule, coefficients: jax.Array, pre: jax.Array, post: jax.Array
+) -> jax.Array:
+    """dw [out, in] of one layer. coefficients [k, out, in], pre [in], post [out]."""
+    chex.assert_shape(coefficients, (len(rule.columns), post.size, pre.size))
+    of = dict(zip(rule.columns, coefficients, strict=True))
+    parts = {
+        "A": lambda a: a * (post[:, None] * pre),
+        "B": lambda b: b * pre,
+        "C": lambda c: c * post[:, None],
+        "D": lambda d: d,
+        "D_out": lambda d: d,
+    }
+    inside = sum(
+        part(of[name]) for name, part in parts.items() if name in of and name != rule.outside
+    )
+    changed = of["eta"] * inside if "eta" in of else inside
+    return changed + of[rule.outside] if rule.outside else changed
+
+
+def normalise(weights: jax.Array) -> jax.Array:
+    """Weights over their largest absolute value, which bounds them; weights that are 0 stay."""
+    largest = jnp.abs(weights).max()
+    return weights / jnp.where(largest > 0, largest, 1)
+
+
+def hebbian_update(
+    rule: HebbianRule,
+    coefficients: Layers,
+    weights: Layers,
+    activities: Layers,
+    *,
+    normalised: bool,
+) -> Layers:
+    """Every layer's weights after one step. activities: each layer's inputs, then the outputs."""
+    chex.assert_equal(len(activities), len(weights) + 1)
+    new = tuple(
+        w + hebbian_change(rule, c, pre, post)
+        for w, c, pre, post in zip(weights, coefficients, activities, activities[1:], strict=False)
+    )
+    return tuple(map(normalise, new)) if normalised else new
