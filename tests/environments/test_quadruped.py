@@ -1,0 +1,286 @@
+"""Bodies, observation, reward and end of the quadruped against MuJoCo, scipy and plain loops."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from tsar_jax.environments import quadruped
+from tsar_jax.environments.quadruped import (
+    LEGS,
+    Body,
+    begin,
+    begin_episode,
+    build_model,
+    find_anatomy,
+    find_body,
+    judge,
+    motor_order,
+    observe,
+    progress,
+)
+from tsar_jax.errors import UserError
+
+NAMES = ["standard", "left_front", "right_front", "left_back:0.8", "right_back:0.01"]
+
+
+def original():
+    assets = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+    return mujoco.MjModel.from_xml_path(str(assets / "ant.xml"))
+
+
+def capsule_mass(length):
+    """Density 5 kg/m^3, radius 0.08 m: a cylinder and two half spheres."""
+    return 5 * np.pi * 0.08**2 * (length + 4 / 3 * 0.08)
+
+
+@pytest.mark.parametrize(
+    ("name", "leg", "length"),
+    [
+        ("standard", None, 0.4),
+        ("left_front", "left_front", 0.1),
+        ("right_front", "right_front", 0.1),
+        ("left_back:0.8", "left_back", 0.8),
+        ("right_back:0.4", "right_back", 0.4),
+    ],
+)
+def test_a_body_differs_from_the_original_in_one_segment(name, leg, length) -> None:
+    model, standard = build_model(find_body(name)), original()
+    assert find_body(name) == Body(leg, length)
+    for geom in range(1, standard.ngeom):
+        changed = leg is not None and standard.geom(geom).name == LEGS[leg]
+        scale = length / 0.4 if changed else 1.0
+        half = standard.geom_size[geom, 1] * scale
+        np.testing.assert_allclose(model.geom_size[geom], [standard.geom_size[geom, 0], half, 0])
+        np.testing.assert_allclose(model.geom_pos[geom], standard.geom_pos[geom] * scale)
+        body = model.geom_bodyid[geom]
+        if changed:
+            np.testing.assert_allclose(model.body_mass[body], capsule_mass(length * np.sqrt(2)))
+        else:
+            np.testing.assert_allclose(model.body_mass[body], standard.body_mass[body])
+    assert model.opt.timestep * quadruped.SIMULATOR_STEPS == quadruped.CONTROL_STEP
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("tail", "There is no body 'tail': choose from standard, left_front, .*left_front:0.2"),
+        ("standard:0.2", "There is no body 'standard:0.2'"),
+        ("left_front:short", "'short' in the body 'left_front:short' is no length: give metres"),
+        ("left_front:", "'' in the body 'left_front:' is no length"),
+        ("left_front:0", "must be between 0.01 and 1.0 m, but is 0.0"),
+        ("left_front:-0.1", "must be between 0.01 and 1.0 m, but is -0.1"),
+        ("left_front:40", "must be between 0.01 and 1.0 m, but is 40.0"),
+        ("left_front:nan", "must be between 0.01 and 1.0 m, but is nan"),
+    ],
+)
+def test_impossible_bodies_are_named(name, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        find_body(name)
+
+
+def test_a_body_of_an_unknown_leg_is_refused() -> None:
+    with pytest.raises(UserError, match="There is no leg 'tail': choose from left_front"):
+        Body("tail")
+
+
+@pytest.mark.parametrize("missing", ["mujoco", "gymnasium"])
+def test_a_missing_simulator_is_named(monkeypatch, missing) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match=r'pip install "tsar_jax\[environments\]"'):
+        build_model(Body())
+
+
+def test_importing_the_environments_imports_no_simulator() -> None:
+    modules = ", ".join(
+        f"tsar_jax.environments.quadruped{end}" for end in ("", "_mujoco", "_mjx", "_video")
+    )
+    code = f"import sys, {modules}; sys.exit('mujoco' in sys.modules or 'gymnasium' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def random_states(model, count, seed=0):
+    """Postures of every kind, upside down too, near the floor and above it."""
+    rng = np.random.default_rng(seed)
+    qpos, qvel = rng.normal(size=(count, 15)), 20 * rng.normal(size=(count, 14))
+    qpos[:, :2] *= 30
+    qpos[:, 2] = rng.uniform(0, 1.2, count)
+    qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+    low, high = model.jnt_range[1:].T
+    qpos[:, 7:] = low + (high - low) * rng.uniform(-0.05, 1.05, (count, 8))
+    return qpos, qvel
+
+
+def felt(model, qpos, qvel, initial_height):
+    """The observation from MuJoCo's kinematics and contacts and scipy's angles, joint by joint."""
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:] = qpos, qvel
+    mujoco.mj_forward(model, data)
+    roll, pitch, yaw = Rotation.from_quat(qpos[3:7], scalar_first=True).as_euler("xyz")
+    angle = np.arctan2(0 - qpos[1], 1000 - qpos[0]) - yaw
+    velocity = Rotation.from_euler("z", -yaw).apply(qvel[:3])
+    numbers = [qpos[2] - initial_height, np.sin(angle), np.cos(angle), *(0.3 * velocity)]
+    numbers += [roll, pitch]
+    for joint in range(1, 9):
+        low, high = model.jnt_range[joint]
+        position = qpos[model.jnt_qposadr[joint]]
+        numbers += [2 * (position - (low + high) / 2) / (high - low)]
+        numbers += [0.1 * qvel[model.jnt_dofadr[joint]]]
+    pairs = {model.geom(geom).name for c in data.contact if c.dist <= 0.01 for geom in c.geom}
+    numbers += [float(LEGS[leg] in pairs) for leg in LEGS]
+    return np.clip(numbers, -5, 5)
+
+
+observe_all = jax.jit(jax.vmap(observe, (None, 0, 0, 0)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_observation_is_what_the_simulator_shows(name) -> None:
+    model = build_model(find_body(name))
+    qpos, qvel = random_states(model, 150)
+    heights = np.linspace(0.5, 1, 150)
+    with jax.enable_x64(True):
+        ours = observe_all(find_anatomy(model), qpos, qvel, heights)
+    wanted = np.stack([felt(model, *row) for row in zip(qpos, qvel, heights, strict=True)])
+    np.testing.assert_allclose(ours, wanted, atol=1e-9)
+    assert ours.shape[1:] == quadruped.OBSERVATION_SHAPE
+    assert 0.1 < wanted[:, -4:].mean() < 0.9
+    assert np.abs(wanted).max() == 5
+
+
+def earned(model, before, qpos, qvel, action):
+    """pybullet's reward and progress of one step, joint by joint."""
+    target = np.array([1000.0, 0.0])
+    gained = (np.linalg.norm(target - before) - np.linalg.norm(target - qpos[:2])) / 0.05
+    reward = gained + (1 if qpos[2] > 0.26 else -1) - 0.1 * np.mean(np.square(action))
+    for joint in range(8):
+        low, high = model.jnt_range[joint + 1]
+        reward -= 2 * abs(action[joint] * 0.1 * qvel[6 + joint]) / 8
+        if abs(2 * (qpos[7 + joint] - (low + high) / 2) / (high - low)) > 0.99:
+            reward -= 0.1
+    return reward, gained
+
+
+def ends(rewards, fallen):
+    """At which steps the paper's episode would have been done, from step 0 on."""
+    negatives, done = 0, []
+    for step, reward in enumerate(rewards):
+        if step > 200:
+            negatives = negatives + 1 if reward < 0 else 0
+        done.append(step > 200 and (fallen[step] or negatives > 30))
+    return done
+
+
+@jax.jit
+def judged(anatomy, episode, *states):
+    def one(episode, state):
+        episode, gained, done = judge(anatomy, episode, *state)
+        return episode, (gained, done)
+
+    return jax.lax.scan(one, episode, states)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 0.9, 0.97, 1.0]), st.booleans())
+def test_progress_and_end_follow_the_rules_step_by_step(seed, unlucky, falls) -> None:
+    rng, model = np.random.default_rng(seed), MODEL
+    qpos, qvel = random_states(model, 300, seed)
+    qpos[:, 2] = np.where(falls & (rng.random(300) < 0.01), 0.25, 0.3)
+    before, action = qpos[:, :2].copy(), rng.uniform(-1, 1, (300, 8))
+    before[:, 0] += np.where(rng.random(300) < unlucky, 1, -1)
+    with jax.enable_x64(True):
+        episode = begin_episode(qpos[0])
+        _, (gained, done) = judged(find_anatomy(model), episode, before, qpos, qvel, action)
+    rows = zip(before, qpos, qvel, action, strict=True)
+    rewards, wanted = np.transpose([earned(model, *row) for row in rows])
+    np.testing.assert_allclose(gained, wanted, atol=1e-8)
+    np.testing.assert_array_equal(done, ends(rewards, qpos[:, 2] <= 0.26))
+
+
+MODEL = build_model(Body())
+
+
+def a_step(**changes):
+    """Standing still at the origin; the reward is 1."""
+    qpos = np.zeros(15)
+    qpos[2:4] = 0.5, 1
+    qpos[7:] = find_anatomy(MODEL).middle
+    state = {"before": np.zeros(2), "qpos": qpos, "qvel": np.zeros(14), "action": np.zeros(8)}
+    return state | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "reward"),
+    [
+        ({}, 1.0),
+        ({"before": np.array([-0.1, 0])}, 3.0),
+        ({"action": np.full(8, -0.5)}, 1 - 0.1 * 0.25),
+        ({"action": np.full(8, -0.5), "qvel": np.full(14, 2.0)}, 1 - 0.1 * 0.25 - 2 * 0.5 * 0.2),
+        ({"qpos": np.array([0, 0, 0.26, *[1, 0, 0, 0] * 3])}, -1.0 - 0.1 * 6),
+    ],
+)
+def test_the_reward_of_simple_steps(changes, reward) -> None:
+    """The reward decides the end alone, so it is found by what progress just turns it negative."""
+    state = a_step(**changes)
+    np.testing.assert_allclose(earned(MODEL, *state.values())[0], reward, atol=1e-6)
+    for margin, negatives in ((1e-3, 0), (-1e-3, 1)):
+        state["before"] = np.array([0.05 * (reward - margin), 0]) + a_step(**changes)["before"]
+        with jax.enable_x64(True):
+            episode = begin_episode(state["qpos"])._replace(steps=jnp.int32(201))
+            after, _, _ = judge(find_anatomy(MODEL), episode, **state)
+        assert (after.steps, after.negatives) == (202, negatives)
+
+
+def test_progress_keeps_the_millimetres_in_32_bits() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.uniform(-50, 50, (200, 2)).astype(np.float32)
+    after = before + rng.normal(size=(200, 2)).astype(np.float32) * np.float32(0.01)
+    target = np.array([1000.0, 0.0])
+    distance = np.linalg.norm(target - np.stack([before, after]).astype(np.float64), axis=2)
+    ours = jax.vmap(progress)(before, after)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, (distance[0] - distance[1]) / 0.05, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["qpos", "qvel"])
+def test_a_diverged_body_earns_nan_and_is_done(bad, where) -> None:
+    state = a_step()
+    _, gained, done = judge(find_anatomy(MODEL), begin_episode(state["qpos"]), **state)
+    assert (float(gained), bool(done)) == (0, False)
+    state[where][5] = bad
+    _, gained, done = judge(find_anatomy(MODEL), begin_episode(state["qpos"]), **state)
+    assert np.isnan(gained)
+    assert done
+
+
+def test_a_reset_is_ant_v5s() -> None:
+    keys = jax.random.split(jax.random.key(0), 2000)
+    qpos, qvel = (np.asarray(array, np.float64) for array in jax.jit(jax.vmap(begin))(keys))
+    upright = original().qpos0
+    outside = np.abs(qpos - upright)[:, [0, 1, 2, *range(7, 15)]]
+    assert 0.099 < outside.max() <= 0.1
+    np.testing.assert_allclose(outside.mean(0), 0.05, atol=0.005)
+    np.testing.assert_allclose(np.linalg.norm(qpos[:, 3:7], axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(qpos[:, 4:7].std(0), 0.2 / np.sqrt(12), atol=0.003)
+    np.testing.assert_allclose(qvel.std(0), 0.1, atol=0.01)
+    np.testing.assert_allclose(qvel.mean(0), 0, atol=0.01)
+    with jax.enable_x64(True):
+        again, _ = begin(keys[7])
+    np.testing.assert_array_equal(again, np.float32(qpos[7]))
+
+
+def test_motors_are_in_the_models_order_and_actions_in_the_joints() -> None:
+    names = [MODEL.joint(1 + joint).name for joint in motor_order(MODEL)]
+    assert names == [MODEL.joint(joint).name for joint in MODEL.actuator_trnid[:, 0]]
+    assert names[:2] == ["hip_4", "ankle_4"]
+    np.testing.assert_array_equal(quadruped.act(jnp.array([-3.0, 0.5, 2.0])), [-1, 0.5, 1])

@@ -1,0 +1,140 @@
+"""One Gymnasium environment between a network and the end of an episode.
+
+Imports Gymnasium, which not every installation has: to be imported only where one is made.
+"""
+
+import math
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+
+from tsar_jax.environments.gymnasium_env import INSTALL
+from tsar_jax.errors import UserError
+
+
+def make_episode(name: str, limit: int | None, *, drawn: bool = False) -> "Episode":
+    """An environment of a registered name, of at most `limit` steps or as many as it has itself.
+
+    drawn: whether it can be rendered as an array.
+
+    Raises UserError for an unknown name, a package that is missing, an unsupported space or no
+    limit at all.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit must be at least 1, but is {limit}.")
+    try:
+        mode = "rgb_array" if drawn else None
+        env = gymnasium.make(name, max_episode_steps=limit, render_mode=mode)
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        reason = str(error.__cause__ or error).rstrip(".")
+        raise UserError(
+            f"{name} cannot be made ({reason}): {INSTALL} installs what Gymnasium's own "
+            "environments need, and another package's come with that package."
+        ) from error
+    except gymnasium.error.Error as error:
+        nearest = ", ".join(get_close_matches(name, gymnasium.registry, cutoff=0))
+        raise UserError(
+            f"Gymnasium has no environment {name!r}: the nearest are {nearest}, and one that "
+            "another package registers is named with it (package:Name-v0)."
+        ) from error
+    return Episode(env, name)
+
+
+class Episode(gymnasium.Wrapper):
+    """An environment that takes a network's outputs and stands still once its episode is over.
+
+    Actions are outputs float [outputs]: see `action_map`; observations as of `observation_map`.
+    From the end on, a step simulates nothing, and gives the last observation, reward 0 and
+    terminated. Only a reset with a seed begins an episode: one without, which is how Gymnasium's
+    vectors reset by themselves, changes nothing. Raises UserError for a space that is neither Box
+    nor Discrete, and where nothing limits the steps.
+    """
+
+    def __init__(self, env: gymnasium.Env, name: str) -> None:
+        super().__init__(env)
+        if env.spec is None or env.spec.max_episode_steps is None:
+            raise UserError(f"{name} has no limit of steps of its own: set limit.")
+        self.limit = env.spec.max_episode_steps
+        self._act, self.outputs = action_map(env.action_space, name)
+        self._observe, self.observation_space = observation_map(env.observation_space, name)
+        self.action_space = Box(-np.inf, np.inf, (self.outputs,))
+        self._over = True
+        self._last = np.zeros(self.observation_space.shape, self.observation_space.dtype)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The first observation of an episode from a seed; the last one again without."""
+        if seed is not None:
+            observation, _ = self.env.reset(seed=seed, options=options)
+            self._last, self._over = self._observe(observation), False
+        return self._last, {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Network outputs [outputs] -> observation, reward, terminated, truncated, no information.
+
+        An output that is not finite is no action: it ends the episode, with a reward of NaN.
+        """
+        if self._over:
+            return self._last, 0.0, True, False, {}
+        if not np.isfinite(action).all():
+            self._over = True
+            return self._last, math.nan, True, False, {}
+        observation, reward, terminated, truncated, _ = self.env.step(self._act(action))
+        self._last, self._over = self._observe(observation), terminated or truncated
+        return self._last, float(reward), terminated, truncated, {}
+
+
+def action_map(space: Space, name: str) -> tuple[Callable[[np.ndarray], Any], int]:
+    """How outputs [n] become an action in a space, and n.
+
+    Discrete: the largest output's action. Box of any shape: clipped to its bounds (infinite ones
+    do not bind), and rounded where it holds integers. Raises UserError for other spaces.
+    """
+    if isinstance(space, Discrete):
+        first = int(space.start)
+        return lambda outputs: first + int(outputs.argmax()), int(space.n)
+    if isinstance(space, Box):
+        low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+        whole = np.issubdtype(dtype, np.integer)
+
+        def clipped(outputs: np.ndarray) -> np.ndarray:
+            action = np.clip(outputs.reshape(shape), low, high)
+            return (np.rint(action) if whole else action).astype(dtype)
+
+        return clipped, math.prod(shape)
+    raise _unsupported(space, "action", name)
+
+
+def observation_map(space: Space, name: str) -> tuple[Callable[[Any], np.ndarray], Box]:
+    """How an observation becomes an array, and the space of such arrays.
+
+    Frames, uint8 [height, width, 3], as they are; any other Box as a vector of float32; Discrete
+    as a one-hot vector of float32. Raises UserError for other spaces.
+    """
+    if isinstance(space, Discrete):
+        first, choices = int(space.start), np.arange(int(space.n))
+        return (
+            lambda value: (choices == value - first).astype(np.float32),
+            Box(0, 1, choices.shape),
+        )
+    if isinstance(space, Box) and space.dtype == np.uint8 and space.shape[2:] == (3,):
+        return np.asarray, space
+    if isinstance(space, Box):
+        size = math.prod(space.shape)
+        return (
+            lambda value: np.asarray(value, np.float32).reshape(size),
+            Box(-np.inf, np.inf, (size,)),
+        )
+    raise _unsupported(space, "observation", name)
+
+
+def _unsupported(space: Space, kind: str, name: str) -> UserError:
+    return UserError(
+        f"The {kind} space of {name} is {type(space).__name__}, but only Box and Discrete can be "
+        f"used: wrap it in a gymnasium.{kind.capitalize()}Wrapper and register that by a new name."
+    )

@@ -1,0 +1,148 @@
+"""Quadrupeds in MuJoCo itself, many in lockstep on the cores of a CPU."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsar_jax.devices import usable_cores
+from tsar_jax.environments import quadruped
+from tsar_jax.environments.quadruped import Anatomy, Body, Episode
+from tsar_jax.environments.types import HostEnvironments
+from tsar_jax.errors import UserError
+
+QPOS, QVEL = slice(1, 16), slice(16, 30)
+"""Where a row of MuJoCo's physics state, [30], has them; before them stands the time."""
+
+
+class MujocoQuadrupeds(HostEnvironments):
+    """Quadrupeds, each with its own body, in lockstep; a reward is a step's progress, m/s.
+
+    How a member moves depends on its seed and its outputs alone, to the last bit: neither on the
+    other members nor on the number of threads. A member whose simulation diverges earns NaN for
+    that step and is done; one that is done is not simulated any more.
+    """
+
+    observation_shape = quadruped.OBSERVATION_SHAPE
+    outputs = quadruped.OUTPUTS
+    limit = quadruped.LIMIT
+
+    def __init__(self, bodies: Sequence[Body], threads: int | None = None) -> None:
+        """One member per body; threads: all cores that this process may use, unless given.
+
+        Raises UserError where mujoco or gymnasium is missing, and for no bodies at all.
+        """
+        if not bodies:
+            raise UserError("There is no quadruped without a body: name at least one.")
+        mujoco = quadruped.load_simulator()
+        from mujoco import rollout
+
+        models = {body: quadruped.build_model(body) for body in set(bodies)}
+        anatomies = {body: quadruped.find_anatomy(model) for body, model in models.items()}
+        threads = threads or usable_cores()
+        self.count = len(bodies)
+        self._models = [models[body] for body in bodies]
+        self._scratch = [mujoco.MjData(self._models[0]) for _ in range(threads)]
+        self._pool = rollout.Rollout(nthread=threads)
+        self._motors = quadruped.motor_order(self._models[0])
+        self._step_time = quadruped.SIMULATOR_STEPS * self._models[0].opt.timestep
+        # Observing many quadrupeds is milliseconds for an accelerator, most of it the way there.
+        self._cpu = jax.local_devices(backend="cpu")[0]
+        rows = [anatomies[body] for body in bodies]
+        with jax.default_device(self._cpu):
+            self._anatomy = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
+            self._episode = jax.vmap(quadruped.begin_episode)(jnp.zeros((self.count, 15)))
+        self._physics = np.zeros((self.count, QVEL.stop))
+        self._live = np.zeros(self.count, bool)
+
+    @property
+    def state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where every body is and how it moves: MuJoCo's qpos [count, 15], qvel [count, 14]."""
+        return self._physics[:, QPOS].copy(), self._physics[:, QVEL].copy()
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        """Begins an episode in each, from seeds uint32 [count]: observations [count, 28].
+
+        A seed begins the episode that `jax.random.key(seed)` begins in the other engine.
+        """
+        with jax.default_device(self._cpu):
+            # One by one: compiled for many at once, the last bit would depend on how many.
+            starts = [_begin(seed) for seed in np.asarray(seeds, np.uint32)]
+            qpos, qvel = (jnp.stack(part) for part in zip(*starts, strict=True))
+            self._episode = jax.vmap(quadruped.begin_episode)(qpos)
+        self._physics[:, 0], self._physics[:, QPOS], self._physics[:, QVEL] = 0, qpos, qvel
+        self._live[:] = True
+        for _ in range(quadruped.IDLE_STEPS):
+            self._simulate(np.zeros((self.count, self.outputs)))
+        with jax.default_device(self._cpu):
+            return np.asarray(_observe(self._anatomy, self._episode, *self.state))
+
+    def step(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Network outputs [count, 8] -> observations [count, 28], rewards and done [count]."""
+        actions = np.clip(np.asarray(outputs, np.float64), -1, 1)
+        qpos, _ = self.state
+        self._simulate(actions)
+        with jax.default_device(self._cpu):
+            observations, self._episode, progress, ended = _step(
+                self._anatomy, self._episode, qpos[:, :2], *self.state, actions
+            )
+        rewards = np.where(self._live, progress, 0)
+        self._live &= ~np.asarray(ended)
+        return np.asarray(observations), rewards, ~self._live
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.close()
+
+    def _simulate(self, actions: np.ndarray) -> None:
+        """One control step, actions [count, 8], of those that live; NaN where it diverges.
+
+        The solver starts cold at each control step: so a step depends on the state alone.
+        """
+        live = np.flatnonzero(self._live)
+        if not live.size:
+            return
+        start = self._physics[live]
+        control = np.repeat(actions[live][:, None, self._motors], quadruped.SIMULATOR_STEPS, 1)
+        states = np.empty((*control.shape[:2], start.shape[1]))
+        self._pool.rollout(
+            [self._models[member] for member in live],
+            self._scratch,
+            start,
+            control,
+            nstep=quadruped.SIMULATOR_STEPS,
+            state=states,
+            sensordata=np.empty((*control.shape[:2], 0)),
+            skip_checks=True,
+        )
+        end = states[:, -1]
+        # MuJoCo begins anew, at time 0, what has diverged, and simulates no further.
+        elapsed = end[:, 0] - start[:, 0]
+        end[~(np.abs(elapsed - self._step_time) < self._step_time / 10)] = np.nan
+        self._physics[live] = end
+
+
+@jax.jit
+def _begin(seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return quadruped.begin(jax.random.key(seed))
+
+
+@jax.jit
+@jax.vmap
+def _observe(anatomy: Anatomy, episode: Episode, qpos: jax.Array, qvel: jax.Array) -> jax.Array:
+    return quadruped.observe(anatomy, qpos, qvel, episode.initial_height)
+
+
+@jax.jit
+@jax.vmap
+def _step(
+    anatomy: Anatomy,
+    episode: Episode,
+    before: jax.Array,
+    qpos: jax.Array,
+    qvel: jax.Array,
+    action: jax.Array,
+) -> tuple[jax.Array, Episode, jax.Array, jax.Array]:
+    observation = quadruped.observe(anatomy, qpos, qvel, episode.initial_height)
+    return observation, *quadruped.judge(anatomy, episode, before, qpos, qvel, action)

@@ -1,0 +1,57 @@
+"""Environments by name: which are compiled, and which are simulated outside JAX."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+
+from tsar_jax.environments.classic import cart_pole, pendulum
+from tsar_jax.environments.types import Environment, HostEnvironments
+from tsar_jax.errors import UserError
+
+CLASSIC: dict[str, Callable[[], Environment]] = {"cart_pole": cart_pole, "pendulum": pendulum}
+QUADRUPED = "quadruped"
+ENGINES = ("auto", "mujoco", "mjx")
+
+OpenWorlds = Callable[[int], list[HostEnvironments]]
+"""(count) -> `count` copies of every environment in lockstep."""
+
+
+def find_environments(
+    name: str, bodies: Sequence[str], engine: str
+) -> list[Environment] | OpenWorlds:
+    """Compiled environments, one for every body; or a function that opens simulators.
+
+    name: one of `CLASSIC`, quadruped, or what gymnasium registers. bodies and engine are the
+    quadruped's. Raises UserError for an unknown engine or body, or a missing package; for an
+    environment that gymnasium does not know, when it is opened.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"There is no engine {engine!r}: choose from {', '.join(ENGINES)}.")
+    if name in CLASSIC:
+        return [CLASSIC[name]()]
+    if name != QUADRUPED:
+        return lambda count: [_gymnasium(name, count)]
+    on_cpu = jax.default_backend() == "cpu"
+    if engine == "mujoco" or (engine == "auto" and on_cpu):
+        return lambda count: [_simulated(body, count) for body in bodies]
+    return [_compiled(body) for body in bodies]
+
+
+def _gymnasium(name: str, count: int) -> HostEnvironments:
+    from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
+
+    return GymnasiumEnvironments(name, count)
+
+
+def _simulated(body: str, count: int) -> HostEnvironments:
+    from tsar_jax.environments.quadruped import find_body
+    from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
+
+    return MujocoQuadrupeds([find_body(body)] * count)
+
+
+def _compiled(body: str) -> Environment:
+    from tsar_jax.environments.quadruped import find_body
+    from tsar_jax.environments.quadruped_mjx import quadruped
+
+    return quadruped(find_body(body))
