@@ -33,7 +33,7 @@ from tsar_jax.training.metrics import (
 from tsar_jax.training.programs import Programs, make_programs
 from tsar_jax.training.progress import Progress, make_progress
 from tsar_jax.training.run import Run, checkpoint_steps
-from tsar_jax.training.system import State, System
+from tsar_jax.training.system import HostSystem, State, System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,12 @@ def is_due(step: int, every: int, steps: int) -> bool:
 
 
 def train(
-    system: System, data: Any, loop: LoopConfig, run: Run, *, progress: Progress | None = None
+    system: System | HostSystem,
+    data: Any,
+    loop: LoopConfig,
+    run: Run,
+    *,
+    progress: Progress | None = None,
 ) -> Trained:
     """Trains for `loop.steps` steps and writes the run's folder; or, if `run.resume`, continues.
 
@@ -181,7 +186,9 @@ class _Trainer:
             self._save(state, step)
             # Waited for, because a run with metrics but no checkpoint cannot be resumed.
             self.checkpoints.wait()
-        run_chunk = self._compile(state) if step < loop.steps else None
+        run_chunk = None
+        if step < loop.steps:
+            run_chunk = self.programs.compile_chunk(state, self.data, self.keys.step)
         began = time.perf_counter() - (self.metrics.rows[-1]["wall_s"] if self.metrics.rows else 0)
         while run_chunk is not None and step < loop.steps:
             count = next_boundary(step, loop) - step
@@ -207,15 +214,6 @@ class _Trainer:
                 raise self._interrupted(step, signum)
         self.checkpoints.wait()
         return Trained(state, step, self.metrics.rows)
-
-    def _compile(self, state: State) -> jax.stages.Compiled:
-        """The chunk's program, compiled ahead so that no rate contains the time it takes.
-
-        Called with other shapes or dtypes it raises, where `jax.jit` would compile anew.
-        """
-        zero = np.int32(0)
-        lowered = self.programs.chunk.lower(state, self.data, self.keys.step, zero, zero)
-        return lowered.compile()
 
     def _evaluate(self, state: State, step: int) -> dict[str, float]:
         key = jax.random.fold_in(self.keys.evaluate, step)

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from tsar_jax.training.metrics import csv_columns
-from tsar_jax.training.system import State, System
+from tsar_jax.training.system import HostSystem, State, System
 
 
 def strong_types(tree: Any) -> Any:
@@ -22,19 +23,29 @@ class Programs(NamedTuple):
     init: (key) -> State
     chunk: (state, data, root key, first step, number of steps) -> (State, {name: [chunk]}); the
         state is donated; the entries past the number of steps mean nothing
+    compile_chunk: (state, data, root key) -> the chunk for such arguments, compiled ahead so that
+        no rate contains the time it takes
     evaluate: (state, data, key) -> Metrics
     places: how init spreads the state over devices, as a tree of shardings; None: there is one
     columns: the metrics' names, of a step's and of an evaluation's
     """
 
     init: Callable[..., Any]
-    chunk: jax.stages.Wrapped
+    chunk: Callable[..., Any]
+    compile_chunk: Callable[..., Callable[..., Any]]
     evaluate: Callable[..., Any]
     places: Any
     columns: list[str]
 
 
-def make_programs(system: System, data: Any, key: jax.Array, chunk: int) -> Programs:
+def make_programs(system: System | HostSystem, data: Any, key: jax.Array, chunk: int) -> Programs:
+    """The programs of a system, which are traced once, or stay as they are if it is on the host."""
+    if isinstance(system, HostSystem):
+        return _host_programs(system, chunk)
+    return _traced_programs(system, data, key, chunk)
+
+
+def _traced_programs(system: System, data: Any, key: jax.Array, chunk: int) -> Programs:
     """Traces the system's functions once and describes their metrics."""
     step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
     init = jax.jit(lambda key: strong_types(system.init(key)))
@@ -62,8 +73,29 @@ def make_programs(system: System, data: Any, key: jax.Array, chunk: int) -> Prog
 
     # A state spread over devices comes back as it went in, whatever the compiler would prefer.
     compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None))
+
+    def compile_chunk(state: State, data: Any, root: jax.Array) -> jax.stages.Compiled:
+        """Called with other shapes or dtypes it raises, where `jax.jit` would compile anew."""
+        return compiled.lower(state, data, root, np.int32(0), np.int32(0)).compile()
+
     columns = csv_columns([*step_metrics, *eval_metrics])
-    return Programs(init, compiled, evaluate, places, columns)
+    return Programs(init, compiled, compile_chunk, evaluate, places, columns)
+
+
+def _host_programs(system: HostSystem, chunk: int) -> Programs:
+    """The system's own functions, one call per step."""
+
+    def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
+        buffers = {name: np.zeros(chunk, np.float32) for name in system.step_metrics}
+        for index in range(count):
+            state, metrics = system.step(state, data, jax.random.fold_in(root, first + index))
+            for name, buffer in buffers.items():
+                buffer[index] = metrics[name]
+        return state, buffers
+
+    init = jax.jit(lambda key: strong_types(system.init(key)))
+    columns = csv_columns([*system.step_metrics, *system.eval_metrics])
+    return Programs(init, run_chunk, lambda *_: run_chunk, system.evaluate, None, columns)
 
 
 def _check_metrics(step_metrics: Any, eval_metrics: Any) -> None:

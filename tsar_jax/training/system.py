@@ -22,3 +22,17 @@ class System(NamedTuple):
     init: Callable[[Any], State]
     step: Callable[[State, Any, Any], tuple[State, Metrics]]
     evaluate: Callable[[State, Any, Any], Metrics]
+
+
+class HostSystem(NamedTuple):
+    """A system whose steps leave JAX, as for a simulator, and so are called one by one.
+
+    The functions are those of `System`, not traced and with numpy or JAX scalars as metrics, whose
+    names are step_metrics and eval_metrics.
+    """
+
+    init: Callable[[Any], State]
+    step: Callable[[State, Any, Any], tuple[State, Metrics]]
+    evaluate: Callable[[State, Any, Any], Metrics]
+    step_metrics: tuple[str, ...]
+    eval_metrics: tuple[str, ...]

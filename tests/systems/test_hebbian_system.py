@@ -1,0 +1,322 @@
+"""Generations, in compiled environments and in simulators: what members earn and what follows."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tsar_jax.environments.classic import cart_pole
+from tsar_jax.environments.types import HostEnvironments
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.rollouts import BIRTH, WORLD, lifetime_fitness
+from tsar_jax.meta.evolution import Evolution, Strategy, ask, lifetime_key, penalised, tell
+from tsar_jax.systems.hebbian import (
+    EVAL_METRICS,
+    STEP_METRICS,
+    HebbianConfig,
+    compiled_system,
+    host_system,
+    policy_for,
+)
+from tsar_jax.systems.hebbian_policy import PolicyConfig
+from tsar_jax.training.checkpoints import to_host
+from tsar_jax.training.loop import Trained, make_keys, train
+from tsar_jax.training.metrics import read_rows
+from tsar_jax.training.run import Run, checkpoint_steps
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+CONFIG = HebbianConfig(
+    steps=4,
+    chunk=1,
+    eval_every=2,
+    checkpoint_every=2,
+    rollouts=2,
+    evaluations=3,
+    policy=PolicyConfig(hidden=(4,)),
+    evolution=Evolution(population=4),
+)
+MEMBERS = range(CONFIG.evolution.population)
+KEYS = jax.random.split(jax.random.key(5), 3)
+LOOP_KEYS = make_keys(CONFIG.seed)
+
+
+ask_one = jax.jit(ask)
+
+
+def member_genomes(state, key):
+    return [ask_one(state, key, member) for member in MEMBERS]
+
+
+@jax.jit
+def told(state, key, found, genomes):
+    """The state after a generation whose members earned `found`."""
+    fitness = [penalised(CONFIG.evolution, *pair) for pair in zip(found, genomes, strict=True)]
+    return tell(CONFIG.evolution, state, key, jnp.stack(fitness))
+
+
+def assert_summary(metrics, found, sigma) -> None:
+    """Metrics of a step whose members earned `found`."""
+    wanted = {
+        "loss": -np.mean(found),
+        "fitness_mean": np.mean(found),
+        "fitness_best": np.max(found),
+        "fitness_worst": np.min(found),
+        "nan_members": 0,
+        "sigma": sigma,
+    }
+    assert set(metrics) == set(wanted) == set(STEP_METRICS)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+def assert_same(ours, theirs) -> None:
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+ENVIRONMENTS = [cart_pole(), cart_pole()._replace(limit=6)]
+
+
+class Quiet:
+    """Progress that says nothing."""
+
+    def update(self, *_): ...
+
+    def message(self, *_): ...
+
+    def close(self): ...
+
+
+def trained(system, path, config=CONFIG, resume=False):
+    return train(system, (), config, Run(path, config, resume=resume), progress=Quiet())
+
+
+class Compiled(NamedTuple):
+    """Two generations by the loop: where they began and ended, and how often a step was traced."""
+
+    start: Strategy
+    trained: Trained
+    traces: list[int]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    system, traces = compiled_system(CONFIG, ENVIRONMENTS), []
+
+    def step(*arguments):
+        traces.append(1)
+        return system.step(*arguments)
+
+    path, config = tmp_path_factory.mktemp("run"), dataclasses.replace(CONFIG, steps=2)
+    ended = trained(system._replace(step=step), path, config)
+    return Compiled(jax.jit(system.init)(LOOP_KEYS.init), ended, traces)
+
+
+@pytest.fixture(scope="module")
+def earned():
+    """(genome, key) -> mean fitness over environments and rollouts, one lifetime after another."""
+    policy = policy_for(CONFIG, ENVIRONMENTS[0])
+
+    @jax.jit
+    def fitness(genome, key, limit):
+        return lifetime_fitness(policy, cart_pole()._replace(limit=limit), genome, key)
+
+    def mean(genome, key):
+        keys = [jax.random.fold_in(key, rollout) for rollout in range(CONFIG.rollouts)]
+        return np.mean([fitness(genome, k, world.limit) for k in keys for world in ENVIRONMENTS])
+
+    return mean
+
+
+def test_generations_are_their_members_one_by_one(compiled, earned) -> None:
+    state, scores = compiled.start, []
+    for number in range(2):
+        key = jax.random.fold_in(LOOP_KEYS.step, number)
+        genomes = member_genomes(state, key)
+        found = [
+            earned(genome, lifetime_key(key, member // 2)) for member, genome in enumerate(genomes)
+        ]
+        row = compiled.trained.metrics[number]
+        assert_summary({name: row[name] for name in STEP_METRICS}, found, state.sigma)
+        state, scores = told(state, key, found, genomes), scores + found
+    assert_same(compiled.trained.state, state)
+    assert len(set(scores)) > 2
+
+
+def test_a_generation_is_traced_once(compiled) -> None:
+    assert len(compiled.traces) == 1
+
+
+def test_an_evaluation_is_of_the_centre_in_lifetimes_of_its_own(compiled, earned) -> None:
+    row = compiled.trained.metrics[-1]
+    keys = jax.random.split(jax.random.fold_in(LOOP_KEYS.evaluate, 2), CONFIG.evaluations)
+    found = [earned(compiled.trained.state.genome, key) for key in keys]
+    assert (row["split"], row["step"]) == ("eval", 2)
+    assert set(EVAL_METRICS) < set(row)
+    np.testing.assert_allclose(row["fitness"], np.mean(found), rtol=1e-6)
+    np.testing.assert_allclose(row["fitness_std"], np.std(found), rtol=1e-5)
+
+
+class Meadow(HostEnvironments):
+    """A seed says where an agent begins and for how many steps; where it goes, what it earns."""
+
+    observation_shape, outputs, limit = (3,), 2, 5
+    sick = -1
+    """Agent whose first reward is no number."""
+
+    def __init__(self, count, value):
+        self.count, self.value = count, value
+
+    def reset(self, seeds):
+        self.place = np.sin(np.outer(seeds % 97, [1, 2, 3])).astype(np.float32)
+        self.left = 1 + seeds % 5
+        return self.place
+
+    def step(self, outputs):
+        assert outputs.shape == (self.count, self.outputs)
+        moved = np.tanh(outputs + self.place[:, :2])
+        self.place = np.concatenate([moved, self.place[:, :1]], axis=1)
+        rewards = np.where(self.left > 0, self.value * moved.sum(1), 0)
+        if self.sick >= 0:
+            rewards[self.sick] = np.nan
+        self.left = np.maximum(self.left, 1) - 1
+        return self.place, rewards, self.left == 0
+
+    def close(self):
+        pass
+
+
+VALUES = (1.0, -3.0)
+OPENED = []
+
+
+def open_meadows(count):
+    worlds = [Meadow(count, value) for value in VALUES]
+    OPENED.extend(worlds)
+    return worlds
+
+
+@pytest.fixture(scope="module")
+def host():
+    return host_system(CONFIG, open_meadows)
+
+
+@pytest.fixture(scope="module")
+def host_start(host):
+    return jax.jit(host.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def earned_alone():
+    """(genome, key) -> what an agent without company earns, its mean over meadows and rollouts."""
+    policy = policy_for(CONFIG, Meadow(1, 0.0))
+    live, born = jax.jit(policy.live), jax.jit(policy.born)
+
+    def lifetime(genome, key, value):
+        meadow, total, done = Meadow(1, value), 0.0, False
+        observation = meadow.reset(np.asarray([jax.random.bits(jax.random.fold_in(key, WORLD))]))
+        weights = born(genome, jax.random.fold_in(key, BIRTH))
+        while not done:
+            weights, outputs = live(genome, weights, observation[0])
+            observation, rewards, (done,) = meadow.step(np.asarray(outputs)[None])
+            total += rewards[0]
+        return total
+
+    def mean(genome, key):
+        keys = [jax.random.fold_in(key, rollout) for rollout in range(CONFIG.rollouts)]
+        return np.mean([lifetime(genome, k, value) for k in keys for value in VALUES])
+
+    return mean
+
+
+def test_every_member_earns_in_simulators_what_it_earns_alone(
+    host, host_start, earned_alone
+) -> None:
+    state, key = host_start, KEYS[0]
+    genomes = member_genomes(state, key)
+    found = [
+        earned_alone(genome, lifetime_key(key, member // 2))
+        for member, genome in enumerate(genomes)
+    ]
+    assert np.ptp(found) > 0.1
+    after, metrics = host.step(state, (), key)
+    assert_summary(metrics, found, state.sigma)
+    assert_same(after, told(state, key, found, genomes))
+
+
+def test_an_evaluation_in_simulators_is_of_the_centre(host, host_start, earned_alone) -> None:
+    metrics = host.evaluate(host_start, (), KEYS[1])
+    keys = jax.random.split(KEYS[1], CONFIG.evaluations)
+    found = [earned_alone(host_start.genome, key) for key in keys]
+    assert set(metrics) == set(EVAL_METRICS)
+    np.testing.assert_allclose(metrics["fitness"], np.mean(found), rtol=1e-4)
+    np.testing.assert_allclose(metrics["fitness_std"], np.std(found), rtol=1e-4)
+
+
+def test_a_member_whose_reward_is_no_number_is_counted_and_ranks_last(
+    host, host_start, monkeypatch
+) -> None:
+    state, key = host_start, KEYS[2]
+    _, whole = host.step(state, (), key)
+    sick, world = 2, next(w for w in OPENED if w.count == len(MEMBERS) and w.value == VALUES[1])
+    monkeypatch.setattr(world, "sick", sick)
+    after, metrics = host.step(state, (), key)
+    assert whole["nan_members"] == 0
+    assert metrics["nan_members"] == 1
+    for name, value in metrics.items():
+        assert np.isfinite(value), name
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+    # The sick one gives way to its twin, however good the pair may be.
+    start = state.genome.main[0]
+    to_sick, to_twin = (
+        float(((genome.main[0] - start) * (after.genome.main[0] - start)).sum())
+        for genome in member_genomes(state, key)[sick : sick + 2]
+    )
+    assert to_twin > 0 > to_sick
+
+
+def test_a_killed_run_resumes_to_the_same_bits(host, tmp_path, monkeypatch) -> None:
+    whole = trained(host, tmp_path / "whole")
+    of_a_generation = len(VALUES) * CONFIG.rollouts
+    resets = []
+    original = Meadow.reset
+
+    def reset(self, seeds):
+        resets.append(self.count)
+        if resets.count(len(MEMBERS)) > 3 * of_a_generation:
+            raise RuntimeError("killed")
+        return original(self, seeds)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Meadow, "reset", reset)
+        with pytest.raises(RuntimeError, match="killed"):
+            trained(host, tmp_path / "killed")
+    assert checkpoint_steps(tmp_path / "killed" / "checkpoints") == [0, 2]
+    resumed = trained(host, tmp_path / "killed", resume=True)
+    assert resumed.step == whole.step == CONFIG.steps
+    ours, wanted = to_host(resumed.state), to_host(whole.state)
+    assert {name: array.tobytes() for name, array in ours.items()} == {
+        name: array.tobytes() for name, array in wanted.items()
+    }
+    times = {"wall_s": 0, "steps_per_s": 0}
+    rows = [[row | times for row in read_rows(tmp_path / name)] for name in ("killed", "whole")]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == CONFIG.steps + 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rollouts": 0}, "rollouts must be at least 1, but is 0"),
+        ({"evaluations": 0}, "evaluations must be at least 1, but is 0"),
+        ({"bodies": ()}, "bodies are none: name at least one"),
+        ({"chunk": 0}, "chunk must be at least 1, but is 0"),
+    ],
+)
+def test_impossible_settings_are_named(changes, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        dataclasses.replace(CONFIG, **changes)

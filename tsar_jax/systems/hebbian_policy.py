@@ -1,0 +1,180 @@
+"""Policies whose weights change with every step they take, and static ones to compare them with.
+
+Najarro and Risi (2020), arXiv 2007.02686. What evolves is a `Genome`: the coefficients of a
+Hebbian rule for every synapse, from which a lifetime with random weights begins; or, in a static
+policy, the weights themselves.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tsar_jax.errors import UserError
+from tsar_jax.meta.evolution import Genome
+from tsar_jax.models.hebbian_network import (
+    COEVOLVED,
+    FEATURES,
+    HIDDEN,
+    IMAGE_SIDE,
+    KERNELS,
+    draw_layers,
+    find_initialiser,
+    forward,
+    image_features,
+    layer_shapes,
+)
+from tsar_jax.plasticity.hebbian import Layers, find_rule, hebbian_update
+
+STATIC = "static"
+"""In place of a Hebbian rule: weights that evolve and do not change in a lifetime."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """A policy network and what changes its weights. Raises UserError for impossible values."""
+
+    rule: str = "ABCD_lr"
+    """Hebbian rule: A, AD, AD_lr, ABC, ABC_lr, ABCD, ABCD_lr, ABCD_lr_D_out or
+    ABCD_lr_D_in_and_out; or static: evolved weights that do not change."""
+    initial: str = "uni"
+    """Weights at birth: uni, normal, xa_uni, ka_uni, sparse, uni_big, xa_uni_big, ones, zeros,
+    default, or coevolve: evolved along with the rule."""
+    normalised: bool = True
+    """After every update, divide each layer by its largest absolute weight."""
+    bounded: bool = False
+    """Tanh on the outputs, as the update and the environment see them."""
+    hidden: tuple[int, ...] = HIDDEN
+    """Units of the hidden layers."""
+    coefficients: Literal["normal", "uniform"] = "normal"
+    """What the first generation's coefficients are drawn from: standard normal, or -1 to 1."""
+
+    def __post_init__(self) -> None:
+        if self.rule != STATIC:
+            find_rule(self.rule)
+        if self.initial != COEVOLVED:
+            find_initialiser(self.initial)
+        if any(width < 1 for width in self.hidden):
+            raise UserError(f"hidden must be widths of at least 1, but is {self.hidden}.")
+
+
+class Policy(NamedTuple):
+    """A policy for one agent, as pure functions.
+
+    init: (key) -> Genome, where evolution begins
+    born: (Genome, key) -> weights at birth
+    live: (Genome, weights, observation) -> (weights, outputs): one step
+    plastic: whether weights change at all
+    """
+
+    init: Callable[[jax.Array], Genome]
+    born: Callable[[Genome, jax.Array], Layers]
+    live: Callable[[Genome, Layers, jax.Array], tuple[Layers, jax.Array]]
+    plastic: bool
+
+
+def make_policy(config: PolicyConfig, observation_shape: tuple[int, ...], outputs: int) -> Policy:
+    """The policy for observations of a shape, [n] or an image's [H, W, 3], and a number of outputs.
+
+    Raises UserError for observations of another shape.
+    """
+    pixels = len(observation_shape) == 3 and observation_shape[-1] == 3
+    if not pixels and (len(observation_shape) != 1 or observation_shape[0] < 1):
+        raise UserError(
+            f"Observations of shape {observation_shape} suit no policy: they must be a vector or "
+            "an image [height, width, 3]."
+        )
+    sizes = (FEATURES if pixels else observation_shape[0], *config.hidden, outputs)
+    seen = _see_pixels if pixels else _see_state
+    kernels = _draw_kernels if pixels else lambda key: ()
+    make = _static if config.rule == STATIC else _hebbian
+    return make(config, sizes, seen, kernels)
+
+
+See = Callable[[Genome, jax.Array], jax.Array]
+DrawKernels = Callable[[jax.Array], Layers]
+
+
+def _hebbian(
+    config: PolicyConfig, sizes: tuple[int, ...], see: See, draw_kernels: DrawKernels
+) -> Policy:
+    rule = find_rule(config.rule)
+    coevolved = config.initial == COEVOLVED
+    draw = find_initialiser("uni" if coevolved else config.initial)
+
+    def init(key: jax.Array) -> Genome:
+        rule_key, kernel_key, weights_key = jax.random.split(key, 3)
+        shapes = [(len(rule.columns), *shape) for shape in layer_shapes(sizes)]
+        keys = jax.random.split(rule_key, len(shapes))
+        coefficients = tuple(
+            _draw_coefficients(config.coefficients, k, shape)
+            for k, shape in zip(keys, shapes, strict=True)
+        )
+        evolved = {"kernels": draw_kernels(kernel_key)}
+        if coevolved:
+            evolved["weights"] = draw_layers(draw, weights_key, sizes)
+        return Genome(coefficients, evolved)
+
+    def born(genome: Genome, key: jax.Array) -> Layers:
+        if coevolved:
+            return genome.coevolved["weights"]
+        return draw_layers(draw, key, sizes)
+
+    def live(genome: Genome, weights: Layers, observation: jax.Array) -> tuple[Layers, jax.Array]:
+        activities = forward(weights, see(genome, observation), bounded=config.bounded)
+        weights = hebbian_update(
+            rule, genome.main, weights, activities, normalised=config.normalised
+        )
+        return weights, activities[-1]
+
+    return Policy(init, born, live, plastic=True)
+
+
+def _static(
+    config: PolicyConfig, sizes: tuple[int, ...], see: See, draw_kernels: DrawKernels
+) -> Policy:
+    draw = find_initialiser("uni" if config.initial == COEVOLVED else config.initial)
+
+    def init(key: jax.Array) -> Genome:
+        kernel_key, weights_key = jax.random.split(key)
+        return Genome(draw_layers(draw, weights_key, sizes), {"kernels": draw_kernels(kernel_key)})
+
+    def born(genome: Genome, key: jax.Array) -> Layers:
+        del key
+        return genome.main
+
+    def live(genome: Genome, weights: Layers, observation: jax.Array) -> tuple[Layers, jax.Array]:
+        return weights, forward(weights, see(genome, observation), bounded=config.bounded)[-1]
+
+    return Policy(init, born, live, plastic=False)
+
+
+def _draw_coefficients(kind: str, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    if kind == "normal":
+        return jax.random.normal(key, shape)
+    return jax.random.uniform(key, shape, minval=-1.0)
+
+
+def _draw_kernels(key: jax.Array) -> Layers:
+    """Uniform of PyTorch's bound, 1 / sqrt(fan in), as the release's convolutions begin."""
+    keys = jax.random.split(key, len(KERNELS))
+    bounds = [1 / (height * width * into) ** 0.5 for height, width, into, _ in KERNELS]
+    return tuple(
+        jax.random.uniform(k, shape, minval=-bound, maxval=bound)
+        for k, shape, bound in zip(keys, KERNELS, bounds, strict=True)
+    )
+
+
+def _see_state(genome: Genome, observation: jax.Array) -> jax.Array:
+    del genome
+    return observation
+
+
+def _see_pixels(genome: Genome, image: jax.Array) -> jax.Array:
+    """Features of an image uint8 [H, W, 3], resized to the policy's own side where it differs."""
+    scaled = image.astype(jnp.float32) / 255
+    if image.shape[:2] != (IMAGE_SIDE, IMAGE_SIDE):
+        scaled = jax.image.resize(scaled, (IMAGE_SIDE, IMAGE_SIDE, 3), "linear")
+    return image_features(genome.coevolved["kernels"], scaled)
