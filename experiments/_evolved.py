@@ -1,0 +1,67 @@
+"""What the experiments on evolved policies share: a run's centre, and worlds to put it in."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from experiments._meta_trained import read_run
+from experiments.hebbian_evolve import EXPERIMENT
+from tsar_jax.environments.registry import QUADRUPED, find_environments
+from tsar_jax.environments.types import Environment, HostEnvironments
+from tsar_jax.meta.evolution import Genome, begin
+from tsar_jax.systems.hebbian import HebbianConfig, policy_for
+from tsar_jax.systems.hebbian_policy import Policy
+from tsar_jax.training.checkpoints import load_checkpoint
+
+Worlds = dict[str, Environment | HostEnvironments]
+
+
+class Evolved(NamedTuple):
+    """A finished or half-finished evolution: its policy, and the centre of its population."""
+
+    config: HebbianConfig
+    policy: Policy
+    genome: Genome
+    generation: int
+
+
+def read_config(path: Path) -> HebbianConfig:
+    """The config of a run of hebbian_evolve; UserError for any other folder."""
+    return read_run(path, EXPERIMENT, HebbianConfig)
+
+
+def open_worlds(config: HebbianConfig, count: int, bodies: Sequence[str] = ()) -> Worlds:
+    """The run's environment, or its bodies or others, by name; simulators for `count` lifetimes."""
+    names = tuple(bodies) or config.bodies
+    found = find_environments(config.environment, names, config.engine)
+    opened = found(count) if callable(found) else found
+    labels = names if config.environment == QUADRUPED else (config.environment,)
+    return dict(zip(labels, opened, strict=True))
+
+
+def load_evolved(
+    path: Path, config: HebbianConfig, world: Environment | HostEnvironments, step: int | None
+) -> Evolved:
+    """The population's centre from a checkpoint, by default the newest usable one."""
+    policy = policy_for(config, world)
+    like = jax.eval_shape(lambda key: begin(config.evolution, policy.init(key)), jax.random.key(0))
+    state, generation = load_checkpoint(path, step, like=like)
+    return Evolved(config, policy, jax.device_get(state.genome), generation)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lifetimes:
+    """How many lifetimes, and from which seed."""
+
+    lifetimes: int = 32
+    """Lifetimes, each with weights at birth and a world of its own."""
+    seed: int = 1
+    """Of all of them."""
+
+    @property
+    def keys(self) -> jax.Array:
+        """One per lifetime."""
+        return jax.random.split(jax.random.key(self.seed), self.lifetimes)

@@ -1,0 +1,82 @@
+"""Films of evolved policies, frame by frame, without a screen."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from experiments._evolved import Evolved
+from tsar_jax.environments.registry import QUADRUPED
+from tsar_jax.environments.types import HostEnvironments
+from tsar_jax.evaluation.rollouts import HostStep, host_steps, make_lives
+
+SIZE = 320, 240
+FRAMES, EVERY = 150, 2
+"""Of a film at most, and steps from one to the next."""
+
+IN_GYMNASIUM = {"cart_pole": "CartPole-v1", "pendulum": "Pendulum-v1"}
+"""Whose pictures show the compiled environments, which move as they do."""
+
+
+def film(evolved: Evolved, world: str, key: jax.Array) -> tuple[np.ndarray, float]:
+    """Frames uint8 [n, height, width, 3] of the beginning of a lifetime, and seconds of each.
+
+    world: an environment, or the quadruped's body. Raises UserError where nothing can draw it.
+    """
+    if evolved.config.environment == QUADRUPED:
+        return _film_quadruped(evolved, world, key)
+    return _film_gymnasium(evolved, IN_GYMNASIUM.get(world, world), key)
+
+
+def _film_quadruped(evolved: Evolved, body: str, key: jax.Array) -> tuple[np.ndarray, float]:
+    from tsar_jax.environments.quadruped import CONTROL_STEP, build_model, find_body
+    from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
+    from tsar_jax.environments.quadruped_video import render
+
+    world = MujocoQuadrupeds([find_body(body)])
+    postures = [world.state[0][0] for _ in _first_steps(evolved, world, key)]
+    return render(build_model(find_body(body)), np.stack(postures), *SIZE), EVERY * CONTROL_STEP
+
+
+def _film_gymnasium(evolved: Evolved, name: str, key: jax.Array) -> tuple[np.ndarray, float]:
+    from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
+
+    world = GymnasiumEnvironments(name, 1, drawn=True)
+    frames = [
+        np.asarray(Image.fromarray(world.draw()).resize(SIZE))
+        for _ in _first_steps(evolved, world, key)
+    ]
+    return np.stack(frames), EVERY / world.frames_per_second
+
+
+def _first_steps(evolved: Evolved, world: HostEnvironments, key: jax.Array) -> Iterator[HostStep]:
+    lives = make_lives(evolved.policy, 1, one_genome=True)
+    for time, step in enumerate(host_steps(lives, world, evolved.genome, key[None])):
+        if time == FRAMES * EVERY:
+            return
+        if time % EVERY == 0:
+            yield step
+
+
+def write_gif(path: Path, frames: np.ndarray, seconds: float) -> Path:
+    """Writes frames uint8 [n, height, width, 3], each shown for so long, as a GIF that repeats."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One palette for all frames: with one each, the colours flicker.
+    palette = Image.fromarray(frames[len(frames) // 2]).quantize(64)
+    first, *rest = (
+        Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames
+    )
+    temporary = path.with_name(path.name + ".tmp")
+    first.save(
+        temporary,
+        format="GIF",
+        save_all=True,
+        append_images=rest,
+        duration=round(1000 * seconds),
+        loop=0,
+    )
+    os.replace(temporary, path)
+    return path

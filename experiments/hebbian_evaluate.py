@@ -1,0 +1,71 @@
+"""Score an evolved policy over many new lifetimes, and film one of them.
+
+Examples:
+  tsar-jax run hebbian_evaluate --run runs/NAME
+  tsar-jax run hebbian_evaluate --run runs/NAME --lifetimes 100 --no-film
+  tsar-jax run hebbian_evaluate --run runs/NAME --bodies left_front right_front:0.2
+Every lifetime begins with weights drawn anew. Prints mean and standard deviation of the fitness,
+and writes RUN/evaluation.json and RUN/figures/WORLD.gif.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from experiments._evolved import Lifetimes, load_evolved, open_worlds, read_config
+from experiments._film import film, write_gif
+from tsar_jax import cli
+from tsar_jax.devices import split_cpu
+from tsar_jax.errors import check_positive
+from tsar_jax.evaluation.rollouts import traces
+from tsar_jax.training.run import check_writable, write_atomically
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Lifetimes):
+    """What to evaluate."""
+
+    run: Path = dataclasses.field(kw_only=True)
+    """Folder of a run of hebbian_evolve."""
+    bodies: tuple[str, ...] = ()
+    """Of a quadruped, other bodies than those it evolved with."""
+    step: int | None = None
+    """Generation of the checkpoint to load (default: the newest)."""
+    film: bool = True
+    """Film the first lifetime in each world."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "lifetimes")
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_evaluate")
+    config = read_config(arguments.run)
+    check_writable(arguments.run)
+    split_cpu()
+    worlds = open_worlds(config, arguments.lifetimes, arguments.bodies)
+    evolved = load_evolved(arguments.run, config, next(iter(worlds.values())), arguments.step)
+    scores = {}
+    for name, world in worlds.items():
+        lived = traces(evolved.policy, world, evolved.genome, arguments.keys)
+        scores[name] = np.sum(lived.rewards, axis=1)
+        print(
+            f"{name}: {scores[name].mean():.1f} ± {scores[name].std():.1f} over "
+            f"{arguments.lifetimes} lifetimes, generation {evolved.generation}"
+        )
+        if arguments.film:
+            frames, seconds = film(evolved, name, arguments.keys[0])
+            path = arguments.run / "figures" / f"{name.replace(':', '-')}.gif"
+            print(f"film:   {write_gif(path, frames, seconds)}")
+    content = {
+        "generation": evolved.generation,
+        "fitness": {name: values.tolist() for name, values in scores.items()},
+    }
+    write_atomically(arguments.run / "evaluation.json", json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

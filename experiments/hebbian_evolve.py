@@ -1,0 +1,95 @@
+"""Evolve Hebbian rules, a set for every synapse, that train a random network within its lifetime.
+
+Examples:
+  tsar-jax run hebbian_evolve --preset smoke                seconds: does it run?
+  tsar-jax run hebbian_evolve                               a quadruped on a laptop's cores
+  tsar-jax run hebbian_evolve --preset cart-pole            compiled: also pendulum
+  tsar-jax run hebbian_evolve --environment Ant-v5          any task of gymnasium
+  tsar-jax run hebbian_evolve --preset static               the same with weights that do not change
+  tsar-jax run hebbian_evolve --resume runs/NAME            go on where it was stopped
+A step of the run is a generation. Writes RUN/figures/evolution.png and .pdf.
+Then: tsar-jax run hebbian_evaluate --run RUN
+"""
+
+import dataclasses
+import os
+
+from tsar_jax import cli
+from tsar_jax.analysis.hebbian_figures import evolution_figure
+from tsar_jax.devices import split_cpu
+from tsar_jax.meta.evolution import Evolution
+from tsar_jax.systems.hebbian import HebbianConfig, make_system
+from tsar_jax.systems.hebbian_policy import STATIC, PolicyConfig
+from tsar_jax.training.loop import train
+
+EXPERIMENT = "hebbian_evolve"
+
+QUADRUPED = HebbianConfig(
+    environment="quadruped",
+    bodies=("standard", "right_front"),
+    steps=500,
+    chunk=1,
+    eval_every=25,
+    checkpoint_every=10,
+    evaluations=32,
+    policy=PolicyConfig(normalised=False, bounded=True),
+    evolution=Evolution(population=500),
+)
+CART_POLE = HebbianConfig(
+    steps=60,
+    chunk=5,
+    eval_every=20,
+    checkpoint_every=20,
+    rollouts=2,
+    evolution=Evolution(population=40),
+)
+ON_A_LAPTOP = dataclasses.replace(
+    QUADRUPED, bodies=("standard",), steps=100, evolution=Evolution(population=40)
+)
+
+
+def static(config: HebbianConfig) -> HebbianConfig:
+    """The same network and evolution, but of weights that do not change in a lifetime."""
+    return dataclasses.replace(config, policy=dataclasses.replace(config.policy, rule=STATIC))
+
+
+PRESETS = {
+    "cpu": cli.Preset(ON_A_LAPTOP, "a quadruped, 100 generations of 40"),
+    "smoke": cli.Preset(
+        dataclasses.replace(
+            CART_POLE,
+            steps=2,
+            chunk=1,
+            evaluations=2,
+            rollouts=1,
+            policy=PolicyConfig(hidden=(8, 8)),
+            evolution=Evolution(population=4),
+        ),
+        "cart-pole, a tiny network, 2 generations of 4",
+    ),
+    "paper": cli.Preset(QUADRUPED, "two quadrupeds as published: 500 generations of 500"),
+    "static": cli.Preset(static(QUADRUPED), "the published quadrupeds with static weights"),
+    "cart-pole": cli.Preset(CART_POLE, "cart-pole, 60 generations of 40"),
+    "pendulum": cli.Preset(
+        dataclasses.replace(
+            CART_POLE, environment="pendulum", steps=300, evolution=Evolution(population=200)
+        ),
+        "pendulum, 300 generations of 200",
+    ),
+}
+
+
+def main() -> None:
+    # pygame, which some of gymnasium's environments import, greets on standard output.
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    config, run = cli.parse(
+        HebbianConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
+    )
+    split_cpu()
+    trained = train(make_system(config), (), config, run)
+    print(f"figure:   {evolution_figure(trained.metrics, run.figures / 'evolution')}")
+    print(f"Next: tsar-jax run hebbian_evaluate --run {run.path}")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,130 @@
+"""Injure an evolved animal in the middle of its lifetime, and see whether plasticity mends it.
+
+Examples:
+  tsar-jax run hebbian_lesion --run runs/NAME
+  tsar-jax run hebbian_lesion --run runs/NAME --at 200 --zeroed 0.5 --lifetimes 64
+The same lifetimes are lived four times: intact; with the weights frozen from step AT on; with all
+actuators saturated for LASTING steps; and with a share of all synapses set to zero. Writes
+RUN/lesions.csv (the mean reward of every step, and how many lifetimes lasted), and
+RUN/figures/recovery.png and weights.png (one layer before, right after and 10 steps after the
+loss), with PDFs.
+"""
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from experiments._evolved import Evolved, Lifetimes, load_evolved, open_worlds, read_config
+from tsar_jax import cli
+from tsar_jax.analysis.hebbian_figures import recovery_figure, weights_figure
+from tsar_jax.devices import split_cpu
+from tsar_jax.environments.types import Environment, HostEnvironments
+from tsar_jax.errors import UserError, check_positive
+from tsar_jax.evaluation.lesions import Lesion, lesioned
+from tsar_jax.evaluation.rollouts import Trace, traces
+from tsar_jax.training.run import check_writable, write_atomically
+
+INTACT, FROZEN, SATURATED, ZEROED = "intact", "frozen", "saturated", "zeroed"
+LATER = 10
+"""Steps after the loss of synapses at which the weights are shown again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Lifetimes):
+    """What to injure, and how."""
+
+    run: Path = dataclasses.field(kw_only=True)
+    """Folder of a run of hebbian_evolve."""
+    body: str = ""
+    """Of a quadruped (default: the first that it evolved with)."""
+    step: int | None = None
+    """Generation of the checkpoint to load (default: the newest)."""
+    at: int = 300
+    """Step of the lesion, counted from 0."""
+    lasting: int = 100
+    """Steps for which the actuators are saturated."""
+    zeroed: float = 1 / 3
+    """Share of the synapses that are set to zero."""
+    layer: int = 2
+    """Layer of weights that the figure shows, counted from 1."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "lifetimes", "at", "lasting", "layer")
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_lesion")
+    config = read_config(arguments.run)
+    check_writable(arguments.run)
+    split_cpu()
+    bodies = (arguments.body,) if arguments.body else config.bodies[:1]
+    (world,) = open_worlds(config, arguments.lifetimes, bodies).values()
+    if arguments.at + 1 + LATER >= world.limit:
+        raise UserError(
+            f"at is {arguments.at}, but a lifetime has {world.limit} steps, and the weights are "
+            f"shown {LATER} steps later: lower it."
+        )
+    evolved = load_evolved(arguments.run, config, world, arguments.step)
+    if not evolved.policy.plastic:
+        raise UserError(f"The weights of {arguments.run} are static: take a run of another rule.")
+    if arguments.layer > len(config.policy.hidden) + 1:
+        raise UserError(
+            f"layer is {arguments.layer}, but the network has "
+            f"{len(config.policy.hidden) + 1} layers of weights: lower it."
+        )
+    lived = live_with_lesions(arguments, evolved, world)
+    write(arguments, lived, world.limit)
+
+
+def live_with_lesions(
+    arguments: Arguments, evolved: Evolved, world: Environment | HostEnvironments
+) -> dict[str, Trace]:
+    """The same lifetimes in every condition."""
+    at = arguments.at
+    lesions = {
+        INTACT: Lesion(),
+        FROZEN: Lesion(freeze_from=at),
+        SATURATED: Lesion(saturate=(at, at + arguments.lasting)),
+        ZEROED: Lesion(zero_at=at, zeroed=arguments.zeroed),
+    }
+    lived = {}
+    for name, lesion in lesions.items():
+        watch = (at, at + 1, at + 1 + LATER) if name == ZEROED else ()
+        policy = lesioned(evolved.policy, lesion)
+        lived[name] = traces(policy, world, evolved.genome, arguments.keys, watch)
+        rewards = lived[name].rewards
+        before, after = rewards[:, :at].mean(), rewards[:, at:].mean()
+        print(f"{name:10} reward per step: {before:7.3f} before step {at}, {after:7.3f} from it on")
+    return lived
+
+
+def write(arguments: Arguments, lived: dict[str, Trace], limit: int) -> None:
+    """The table and the figures."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *(f"{n}_{what}" for n in lived for what in ("reward", "alive"))])
+    for step in range(limit):
+        cells = [
+            f"{value:.6g}"
+            for trace in lived.values()
+            for value in (trace.rewards[:, step].mean(), trace.lived[:, step].sum())
+        ]
+        writer.writerow([step, *cells])
+    write_atomically(arguments.run / "lesions.csv", text.getvalue())
+    at, figures = arguments.at, arguments.run / "figures"
+    marks = {FROZEN: (at, limit), SATURATED: (at, at + arguments.lasting), ZEROED: (at, at + 1)}
+    rewards = {name: np.asarray(trace.rewards) for name, trace in lived.items()}
+    print(f"table:   {arguments.run / 'lesions.csv'}")
+    print(f"figure:  {recovery_figure(rewards, marks, figures / 'recovery')}")
+    weights, *_ = lived[ZEROED].watched
+    titles = ("before the loss", "right after", f"{LATER} steps later")
+    shown = dict(zip(titles, weights[arguments.layer - 1][0], strict=True))
+    print(f"figure:  {weights_figure(shown, figures / 'weights')}")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,91 @@
+"""Compare evolved policies on bodies that they have and have not evolved with.
+
+Example, after two runs of hebbian_evolve, one of them of static weights:
+  tsar-jax run hebbian_morphologies --runs runs/hebbian runs/static --out results/hebbian
+Runs of one rule are its repetitions: their lifetimes count together. Writes OUT/bodies.json,
+OUT/bodies.md, OUT/figures/bodies.png and OUT/figures/evolution.png, with PDFs.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from experiments._evolved import Lifetimes, load_evolved, open_worlds, read_config
+from tsar_jax import cli
+from tsar_jax.analysis.hebbian_figures import bodies_figure, comparison_figure
+from tsar_jax.devices import split_cpu
+from tsar_jax.environments.registry import QUADRUPED
+from tsar_jax.errors import UserError, check_positive
+from tsar_jax.evaluation.rollouts import traces
+from tsar_jax.training.metrics import Row, read_rows
+from tsar_jax.training.run import check_writable, write_atomically
+
+Fitness = dict[str, dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Lifetimes):
+    """What to compare."""
+
+    runs: tuple[Path, ...] = dataclasses.field(kw_only=True)
+    """Folders of runs of hebbian_evolve with quadrupeds."""
+    out: Path = dataclasses.field(kw_only=True)
+    """Folder to write to."""
+    bodies: tuple[str, ...] = ("standard", "right_front", "left_front")
+    """The published ones; the last was not evolved with."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "lifetimes")
+        if not self.runs:
+            raise UserError("--runs names no run: name at least one run of hebbian_evolve.")
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_morphologies")
+    configs = {path: read_config(path) for path in arguments.runs}
+    for path, config in configs.items():
+        if config.environment != QUADRUPED:
+            raise UserError(f"{path} evolved in {config.environment}, which has but one body.")
+    check_writable(arguments.out, "--out")
+    split_cpu()
+    fitness: dict[str, dict[str, list[np.ndarray]]] = {}
+    curves: dict[str, list[list[Row]]] = {}
+    for path, config in configs.items():
+        worlds = open_worlds(config, arguments.lifetimes, arguments.bodies)
+        evolved = load_evolved(path, config, next(iter(worlds.values())), None)
+        rule = config.policy.rule
+        curves.setdefault(rule, []).append(read_rows(path))
+        for body, world in worlds.items():
+            lived = traces(evolved.policy, world, evolved.genome, arguments.keys)
+            scores = np.sum(lived.rewards, axis=1)
+            fitness.setdefault(rule, {}).setdefault(body, []).append(scores)
+            print(f"{path.name}, {body}: {scores.mean():.1f} ± {scores.std():.1f}", flush=True)
+    pooled = {
+        rule: {body: np.concatenate(scores) for body, scores in of_bodies.items()}
+        for rule, of_bodies in fitness.items()
+    }
+    write(arguments.out, pooled)
+    print(f"figure:  {bodies_figure(pooled, arguments.out / 'figures' / 'bodies')}")
+    print(f"figure:  {comparison_figure(curves, arguments.out / 'figures' / 'evolution')}")
+
+
+def write(out: Path, fitness: Fitness) -> None:
+    """Fitness of every lifetime as JSON, and means and deviations as a table."""
+    content = {
+        rule: {body: scores.tolist() for body, scores in of_bodies.items()}
+        for rule, of_bodies in fitness.items()
+    }
+    write_atomically(out / "bodies.json", json.dumps(content, indent=2) + "\n")
+    bodies = list(next(iter(fitness.values())))
+    lines = [f"| rule | {' | '.join(bodies)} |", "|---" * (1 + len(bodies)) + "|"]
+    for rule, of_bodies in fitness.items():
+        cells = [f"{s.mean():.0f} ± {s.std():.0f}" for s in of_bodies.values()]
+        lines.append(f"| {rule} | {' | '.join(cells)} |")
+    write_atomically(out / "bodies.md", "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,257 @@
+"""The scripts of evolved Hebbian networks from their command lines: end to end, and bad input."""
+
+import csv
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from experiments import (
+    hebbian_evaluate,
+    hebbian_evolve,
+    hebbian_lesion,
+    hebbian_morphologies,
+)
+from tsar_jax import cli
+from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
+from tsar_jax.training.metrics import read_rows
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+SMOKE = ("--preset", "smoke", "--policy.hidden", 4)
+QUADRUPED = ("--environment", "quadruped", "--evolution.population", 2, "--evaluations", 1)
+STATIC = ("--policy.rule", "static")
+LIMIT = 20
+"""Steps of a quadruped's life here, so that it lasts for milliseconds."""
+
+
+def command(script, *arguments, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+    script.main()
+
+
+def failure(script, *arguments, monkeypatch, capsys) -> str:
+    """What a command that must end with exit code 2 says."""
+    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.run_main(script.main)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """MuJoCo writes its warnings to a file in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def evolve(tmp_path_factory):
+    """(name of a run, flags) -> its folder."""
+
+    def run(name, *flags):
+        path = tmp_path_factory.mktemp("runs") / name
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MujocoQuadrupeds, "limit", LIMIT)
+            command(hebbian_evolve, *SMOKE, "--run", path, *flags, monkeypatch=patch)
+        return path
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def evolved(evolve):
+    """The smallest preset, in a compiled cart-pole."""
+    return evolve("cart")
+
+
+@pytest.fixture(scope="module")
+def static(evolve):
+    """Static weights, in gymnasium's cart-pole."""
+    return evolve("static", "--environment", "CartPole-v1", *STATIC)
+
+
+@pytest.fixture(scope="module")
+def walking(evolve):
+    """Quadrupeds, plastic and static."""
+    return evolve("plastic", *QUADRUPED), evolve("static", *QUADRUPED, *STATIC)
+
+
+def assert_figures(folder, *names) -> None:
+    for name in names:
+        for suffix in ("png", "pdf"):
+            assert (folder / "figures" / f"{name}.{suffix}").stat().st_size > 5_000
+
+
+def play(path) -> tuple[tuple[int, int], float]:
+    """A film's size and seconds; frames that do not differ are one that lasts longer."""
+    with Image.open(path) as film:
+        return film.size, sum(
+            frame.info["duration"] / 1000 for frame in ImageSequence.Iterator(film)
+        )
+
+
+@pytest.mark.parametrize("run", ["evolved", "static"])
+def test_a_run_leaves_its_metrics_and_a_figure(run, request) -> None:
+    path = request.getfixturevalue(run)
+    rows = read_rows(path)
+    assert [row["step"] for row in rows if row["split"] == "train"] == [1, 2]
+    for row in rows[:2]:
+        assert 1 <= row["fitness_worst"] <= row["fitness_mean"] <= row["fitness_best"] <= 500
+    assert rows[-1]["split"] == "eval"
+    assert_figures(path, "evolution")
+
+
+@pytest.mark.parametrize("run", ["evolved", "static"])
+def test_an_evolved_policy_is_scored_and_filmed(run, request, monkeypatch, capsys) -> None:
+    path = request.getfixturevalue(run)
+    capsys.readouterr()
+    command(hebbian_evaluate, "--run", path, "--lifetimes", 3, monkeypatch=monkeypatch)
+    name = {"evolved": "cart_pole", "static": "CartPole-v1"}[run]
+    content = json.loads((path / "evaluation.json").read_text())
+    scores = content["fitness"][name]
+    assert content["generation"] == 2
+    assert len(scores) == 3
+    said = capsys.readouterr().out
+    assert f"{name}: {np.mean(scores):.1f} ± {np.std(scores):.1f} over 3 lifetimes" in said
+    size, seconds = play(path / "figures" / f"{name}.gif")
+    assert size == (320, 240)
+    if run == "static":  # of the first lifetime, every other step of 50 in a second
+        assert seconds == pytest.approx(-(-scores[0] // 2) / 25)
+
+
+def test_another_generation_and_no_film(evolved, monkeypatch) -> None:
+    film = evolved / "figures" / "cart_pole.gif"
+    film.unlink(missing_ok=True)
+    flags = ("--lifetimes", 2, "--step", 0, "--no-film")
+    command(hebbian_evaluate, "--run", evolved, *flags, monkeypatch=monkeypatch)
+    assert json.loads((evolved / "evaluation.json").read_text())["generation"] == 0
+    assert not film.exists()
+
+
+def test_lesions_leave_a_table_and_figures(evolved, monkeypatch, capsys) -> None:
+    capsys.readouterr()
+    flags = ("--lifetimes", 3, "--at", 4, "--lasting", 2)
+    command(hebbian_lesion, "--run", evolved, *flags, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    conditions = ["intact", "frozen", "saturated", "zeroed"]
+    assert [line.split()[0] for line in said.splitlines()[:4]] == conditions
+    with (evolved / "lesions.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in table] == list(range(500))
+    assert len(table[0]) == 1 + 2 * len(conditions)
+    for name in conditions:
+        alive = np.array([int(row[f"{name}_alive"]) for row in table])
+        # A cart earns 1 for every step that it lives.
+        rewards = [float(row[f"{name}_reward"]) for row in table]
+        np.testing.assert_allclose(rewards, alive / 3, rtol=1e-5)
+        assert alive[0] == 3
+        assert (np.diff(alive) <= 0).all()
+    before = [[row[f"{name}_alive"] for name in conditions] for row in table[:4]]
+    assert all(len(set(counts)) == 1 for counts in before)
+    assert_figures(evolved, "recovery", "weights")
+
+
+@pytest.mark.slow
+def test_a_quadruped_is_lesioned_and_filmed(walking, monkeypatch) -> None:
+    plastic, _ = walking
+    monkeypatch.setattr(MujocoQuadrupeds, "limit", LIMIT)
+    flags = ("--lifetimes", 2, "--at", 8, "--body", "left_front", "--layer", 1)
+    command(hebbian_lesion, "--run", plastic, *flags, monkeypatch=monkeypatch)
+    with (plastic / "lesions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == LIMIT
+    assert_figures(plastic, "recovery", "weights")
+    flags = ("--lifetimes", 1, "--bodies", "right_front:0.2")
+    command(hebbian_evaluate, "--run", plastic, *flags, monkeypatch=monkeypatch)
+    fitness = json.loads((plastic / "evaluation.json").read_text())["fitness"]
+    assert list(fitness) == ["right_front:0.2"]
+    size, seconds = play(plastic / "figures" / "right_front-0.2.gif")
+    assert size == (320, 240)
+    assert seconds == pytest.approx(LIMIT * 0.05)
+
+
+@pytest.mark.slow
+def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(MujocoQuadrupeds, "limit", LIMIT)
+    plastic, static = walking
+    again, out = tmp_path / "again", tmp_path / "out"
+    shutil.copytree(plastic, again)
+    flags = ("--runs", plastic, static, again, "--out", out, "--lifetimes", 2)
+    command(hebbian_morphologies, *flags, monkeypatch=monkeypatch)
+    fitness = json.loads((out / "bodies.json").read_text())
+    assert list(fitness) == ["ABCD_lr", "static"]
+    for rule, count in (("ABCD_lr", 4), ("static", 2)):
+        assert list(fitness[rule]) == ["standard", "right_front", "left_front"]
+        assert [len(scores) for scores in fitness[rule].values()] == [count] * 3
+    scores = fitness["ABCD_lr"]["left_front"]
+    assert scores[:2] == scores[2:]
+    assert scores[0] != fitness["ABCD_lr"]["standard"][0]
+    table = (out / "bodies.md").read_text().splitlines()
+    assert table[0] == "| rule | standard | right_front | left_front |"
+    assert table[2].startswith("| ABCD_lr | ")
+    assert len(table) == 4
+    assert_figures(out, "bodies", "evolution")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--evolution.population", "3"], "population must be an even number of at least 2"),
+        (["--policy.rule", "hebb"], "There is no Hebbian rule 'hebb': choose from A, AD"),
+        (["--policy.initial", "one"], "There are no initial weights 'one': choose from uni"),
+        (["--environment", "CartPole-v99"], "Gymnasium has no environment 'CartPole-v99'"),
+        (["--environment", "quadruped", "--engine", "bullet"], "There is no engine 'bullet'"),
+        (["--environment", "quadruped", "--bodies", "left"], "There is no body 'left'"),
+        (["--environment", "quadruped", "--bodies", "left_back:a"], "'a' in the body"),
+        (["--bodies"], "bodies are none"),
+        (["--evolution.sigma", "0"], "sigma must be positive, but is 0.0"),
+    ],
+)
+def test_bad_input_of_evolution_is_named(flags, sentence, tmp_path, monkeypatch, capsys) -> None:
+    arguments = (*SMOKE, "--run", tmp_path / "run", *flags)
+    said = failure(hebbian_evolve, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert sentence in said
+
+
+def test_a_resumed_run_keeps_its_settings(evolved, monkeypatch, capsys) -> None:
+    arguments = ("--resume", evolved, "--rollouts", 3)
+    said = failure(hebbian_evolve, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert "A resumed run keeps its settings" in said
+    assert "rollouts" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--at", "489"], "at is 489, but a lifetime has 500 steps"),
+        (["--at", "0"], "at must be at least 1, but is 0"),
+        (["--layer", "3"], "layer is 3, but the network has 2 layers of weights"),
+        (["--zeroed", "2"], "zeroed must be a share of 0 to 1, but is 2.0"),
+        (["--step", "7"], "There is no checkpoint of step 7"),
+    ],
+)
+def test_bad_input_of_lesions_is_named(flags, sentence, evolved, monkeypatch, capsys) -> None:
+    arguments = ("--run", evolved, "--lifetimes", 1, *flags)
+    said = failure(hebbian_lesion, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert sentence in said
+
+
+def test_static_weights_have_nothing_to_mend_them(static, monkeypatch, capsys) -> None:
+    said = failure(hebbian_lesion, "--run", static, monkeypatch=monkeypatch, capsys=capsys)
+    assert f"The weights of {static} are static: take a run of another rule" in said
+
+
+def test_runs_of_another_kind_are_named(evolved, tmp_path, monkeypatch, capsys) -> None:
+    arguments = ("--runs", evolved, "--out", tmp_path / "out")
+    said = failure(hebbian_morphologies, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert f"{evolved} evolved in cart_pole, which has but one body" in said
+    assert not (tmp_path / "out").exists()
+    arguments = ("--run", tmp_path / "absent")
+    said = failure(hebbian_evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert "There is no run folder" in said
+    arguments = ("--runs", "--out", tmp_path / "out")
+    said = failure(hebbian_morphologies, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert "--runs names no run" in said
