@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks import anml, plasticity, tsar
+from benchmarks import anml, hebbian, plasticity, tsar
 from benchmarks.measure import Benchmark
 from tsar_jax.errors import UserError
 
@@ -10,6 +10,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *anml.BENCHMARKS,
     *tsar.BENCHMARKS,
     *plasticity.BENCHMARKS,
+    *hebbian.BENCHMARKS,
 )
 
 

@@ -100,10 +100,14 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+QUICK = ["meta_test_update", "tsar_transfer_update", "hebbian_quadruped", "evolution_step"]
+LONG_TO_COMPILE = ["oml_cpu", "tsar", "tsar_analysis", "rule_episode", "hebbian_pixels"]
+
+
 @pytest.mark.usefixtures("quick_compilation")
-def test_command_line_measures_and_writes_json(tmp_path, capsys):
+@pytest.mark.parametrize("names", [QUICK, pytest.param(LONG_TO_COMPILE, marks=pytest.mark.slow)])
+def test_command_line_measures_and_writes_json(names, tmp_path, capsys):
     out = tmp_path / "folder" / "results.json"
-    names = ["oml_cpu", "meta_test_update", "tsar", "tsar_transfer_update", "tsar_analysis"]
     arguments = ["--widths", "small", "--repeats", "2", "--out", str(out), "--only", *names]
     assert main(arguments, run_one=worker.run_one) == 0
     results = json.loads(out.read_text())

@@ -1,0 +1,135 @@
+"""Hebbian networks: policy and plasticity of a population, its evolution, and a generation."""
+
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from benchmarks.machine import Rates, Sizes, fastest
+from benchmarks.measure import Benchmark, Cost, Work
+from tsar_jax.devices import map_over, split_cpu
+from tsar_jax.meta.evolution import Evolution, Genome, begin, tell
+from tsar_jax.models.hebbian_network import FEATURES
+from tsar_jax.systems.hebbian_policy import Policy, PolicyConfig, make_policy
+
+FLOAT_BYTES = 4
+PASSES = 4
+"""Over an array, in one call that measures the memory."""
+STEP_PASSES = 7
+"""Over arrays as large as the plastic weights, by a step: weights and five coefficients read,
+weights written."""
+QUADRUPED, PIXELS = (28, 8), (FEATURES, 3)
+"""Inputs and outputs of the published networks; of the pixel one, behind its convolutions."""
+
+
+def spread_stream_rates(sizes: Sizes) -> Rates:
+    """Bytes/s, read and written, of x <- a x + b in place on all devices at once."""
+    devices = jax.local_devices()
+    mesh = Mesh(np.asarray(devices), ("share",))
+    length = sizes.memory // FLOAT_BYTES // len(devices) * len(devices)
+    x = jax.device_put(jnp.ones(length), NamedSharding(mesh, P("share")))
+
+    def share(x: jax.Array) -> jax.Array:
+        return lax.fori_loop(0, PASSES, lambda _, x: 0.999 * x + 1e-3, x)
+
+    scale = jax.jit(
+        jax.shard_map(share, mesh=mesh, in_specs=P("share"), out_specs=P("share")),
+        donate_argnums=0,
+    )
+
+    def call() -> jax.Array:
+        nonlocal x
+        x = scale(x)
+        return x
+
+    rate = 2 * FLOAT_BYTES * length * PASSES / fastest(call, sizes.tries)
+    return {f"stream_{len(devices)}_devices": rate}
+
+
+def synapses(sizes: tuple[int, ...]) -> int:
+    """Of layers of these units."""
+    return sum(into * out for into, out in itertools.pairwise(sizes))
+
+
+def population_step(ends: tuple[int, int], count: int, config: PolicyConfig) -> Work:
+    """One step of every member's policy and plasticity; a unit is one agent's step."""
+    split_cpu()
+    policy = make_policy(config, ends[:1], ends[1])
+    genomes, weights = jax.jit(functools.partial(born, policy, count))(jax.random.key(0))
+    observations = jax.random.normal(jax.random.key(1), (count, ends[0]))
+
+    def function(weights: Any, call: jax.Array, genomes: Any, seen: jax.Array) -> tuple[Any, Any]:
+        def live(each: Any, _: Any) -> Any:
+            return policy.live(*each)
+
+        # Other observations at every call, so that nothing is computed but once.
+        return map_over(live, count)((genomes, weights, seen + 1e-3 * call), ())
+
+    amount = STEP_PASSES * FLOAT_BYTES * synapses((ends[0], *config.hidden, ends[1]))
+    cost = Cost(float(amount), "byte", spread_stream_rates)
+    return Work(function, weights, (genomes, observations), count, (cost,))
+
+
+def born(policy: Policy, count: int, key: jax.Array) -> tuple[Any, Any]:
+    """Genomes and weights at birth of `count` members, which have nothing in common."""
+
+    def one(key: jax.Array, _: Any) -> tuple[Any, Any]:
+        # Coefficients so small that weights stay finite without being normalised.
+        genome = jax.tree.map(lambda leaf: 1e-3 * leaf, policy.init(key))
+        return genome, policy.born(genome, key)
+
+    return map_over(one, count)(jax.random.split(key, count), ())
+
+
+def update(population: int, coefficients: int) -> Work:
+    """The step that evolution makes after a generation; a unit is the step.
+
+    At least, every member's coefficients are read once.
+    """
+    split_cpu()
+    evolution = Evolution(population=population)
+    fitness = jax.random.normal(jax.random.key(0), (population,))
+
+    def function(state: Any, call: jax.Array, fitness: jax.Array) -> tuple[Any, Any]:
+        return tell(evolution, state, jax.random.fold_in(jax.random.key(0), call), fitness), ()
+
+    state = jax.jit(lambda: begin(evolution, Genome(jnp.zeros(coefficients), ())))()
+    amount = float(FLOAT_BYTES * population * coefficients)
+    return Work(function, state, (fitness,), 1, (Cost(amount, "byte", spread_stream_rates),))
+
+
+def _step(name: str, description: str, ends: tuple[int, int], config: PolicyConfig) -> Benchmark:
+    return Benchmark(
+        name,
+        description,
+        functools.partial(population_step, ends, 200, config),
+        functools.partial(population_step, ends, 4, config),
+    )
+
+
+BENCHMARKS = (
+    _step(
+        "hebbian_quadruped",
+        "policy and plasticity of a quadruped, per agent-step of 200",
+        QUADRUPED,
+        PolicyConfig(normalised=False, bounded=True),
+    ),
+    _step(
+        "hebbian_pixels",
+        "plastic layers of a pixel policy, per agent-step of 200",
+        PIXELS,
+        PolicyConfig(),
+    ),
+    Benchmark(
+        "evolution_step",
+        "OpenAI-ES, 500 members of 456,640 coefficients",
+        functools.partial(update, 500, 456_640),
+        functools.partial(update, 4, 10),
+    ),
+)
