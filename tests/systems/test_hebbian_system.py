@@ -29,15 +29,16 @@ from tsar_jax.training.run import Run, checkpoint_steps
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
+PENALTY = 6.0  # as large as what the members earn, so that neither alone decides their order
 CONFIG = HebbianConfig(
     steps=4,
-    chunk=1,
+    chunk=2,
     eval_every=2,
     checkpoint_every=2,
     rollouts=2,
     evaluations=3,
     policy=PolicyConfig(hidden=(4,)),
-    evolution=Evolution(population=4),
+    evolution=Evolution(population=4, penalty=PENALTY),
 )
 MEMBERS = range(CONFIG.evolution.population)
 KEYS = jax.random.split(jax.random.key(5), 3)
@@ -111,7 +112,7 @@ def compiled(tmp_path_factory):
         traces.append(1)
         return system.step(*arguments)
 
-    path, config = tmp_path_factory.mktemp("run"), dataclasses.replace(CONFIG, steps=2)
+    path, config = tmp_path_factory.mktemp("run"), dataclasses.replace(CONFIG, steps=2, chunk=1)
     ended = trained(system._replace(step=step), path, config)
     return Compiled(jax.jit(system.init)(LOOP_KEYS.init), ended, traces)
 
@@ -242,7 +243,9 @@ def test_every_member_earns_in_simulators_what_it_earns_alone(
         earned_alone(genome, lifetime_key(key, member // 2))
         for member, genome in enumerate(genomes)
     ]
-    assert np.ptp(found) > 0.1
+    penalties = [-penalised(CONFIG.evolution, jnp.zeros(()), genome) for genome in genomes]
+    order = np.argsort(np.subtract(found, penalties)).tolist()
+    assert order not in (np.argsort(found).tolist(), np.argsort(np.negative(penalties)).tolist())
     after, metrics = host.step(state, (), key)
     assert_summary(metrics, found, state.sigma)
     assert_same(after, told(state, key, found, genomes))
@@ -279,8 +282,34 @@ def test_a_member_whose_reward_is_no_number_is_counted_and_ranks_last(
     assert to_twin > 0 > to_sick
 
 
-def test_a_killed_run_resumes_to_the_same_bits(host, tmp_path, monkeypatch) -> None:
-    whole = trained(host, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(host, tmp_path_factory):
+    """A run of all generations, and its folder."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    return trained(host, path), path
+
+
+def same_bits(one, other) -> bool:
+    one, other = ({k: v.tobytes() for k, v in to_host(state).items()} for state in (one, other))
+    return one == other
+
+
+def test_a_run_in_simulators_is_its_generations_one_after_another(host, whole) -> None:
+    state, found = jax.jit(host.init)(LOOP_KEYS.init), []
+    for number in range(CONFIG.steps):
+        state, metrics = host.step(state, (), jax.random.fold_in(LOOP_KEYS.step, number))
+        found.append(metrics)
+    ended, _ = whole
+    assert same_bits(ended.state, state)
+    rows = [row for row in ended.metrics if row["split"] == "train"]
+    assert [row["step"] for row in rows] == [2, 4]
+    for row, pair in zip(rows, (found[:2], found[2:]), strict=True):
+        for name in STEP_METRICS:
+            wanted = np.mean([metrics[name] for metrics in pair])
+            np.testing.assert_allclose(row[name], wanted, rtol=1e-6, err_msg=name)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(host, whole, tmp_path, monkeypatch) -> None:
     of_a_generation = len(VALUES) * CONFIG.rollouts
     resets = []
     original = Meadow.reset
@@ -294,18 +323,15 @@ def test_a_killed_run_resumes_to_the_same_bits(host, tmp_path, monkeypatch) -> N
     with monkeypatch.context() as patches:
         patches.setattr(Meadow, "reset", reset)
         with pytest.raises(RuntimeError, match="killed"):
-            trained(host, tmp_path / "killed")
-    assert checkpoint_steps(tmp_path / "killed" / "checkpoints") == [0, 2]
-    resumed = trained(host, tmp_path / "killed", resume=True)
-    assert resumed.step == whole.step == CONFIG.steps
-    ours, wanted = to_host(resumed.state), to_host(whole.state)
-    assert {name: array.tobytes() for name, array in ours.items()} == {
-        name: array.tobytes() for name, array in wanted.items()
-    }
+            trained(host, tmp_path)
+    assert checkpoint_steps(tmp_path / "checkpoints") == [0, 2]
+    resumed = trained(host, tmp_path, resume=True)
+    assert resumed.step == CONFIG.steps
+    assert same_bits(resumed.state, whole[0].state)
     times = {"wall_s": 0, "steps_per_s": 0}
-    rows = [[row | times for row in read_rows(tmp_path / name)] for name in ("killed", "whole")]
-    assert rows[0] == rows[1]
-    assert len(rows[0]) == CONFIG.steps + 2
+    killed, uninterrupted = ([row | times for row in read_rows(p)] for p in (tmp_path, whole[1]))
+    assert killed == uninterrupted
+    assert len(killed) == 4
 
 
 @pytest.mark.parametrize(
