@@ -27,8 +27,9 @@ def make_episode(name: str, limit: int | None, *, drawn: bool = False) -> "Episo
     if limit is not None and limit < 1:
         raise UserError(f"limit must be at least 1, but is {limit}.")
     try:
-        mode = "rgb_array" if drawn else None
-        env = gymnasium.make(name, max_episode_steps=limit, render_mode=mode)
+        # An environment that cannot be rendered need not know the setting.
+        rendered: dict[str, Any] = {"render_mode": "rgb_array"} if drawn else {}
+        env = gymnasium.make(name, max_episode_steps=limit, **rendered)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise UserError(
