@@ -88,7 +88,9 @@ def test_hundreds_of_steps_are_gymnasiums(name, dtype, tolerance) -> None:
     assert ends == 0 if name == "Pendulum-v1" else ends > 5
 
 
-near, far = st.floats(-3, 3), st.floats(-20, 20)
+# XLA takes subnormal numbers for zero, and so another of two outputs for the larger.
+normal = functools.partial(st.floats, allow_subnormal=False)
+near, far = normal(-3, 3), normal(-20, 20)
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,7 +104,7 @@ def test_the_cart_moves_as_gymnasiums_from_any_state(values, outputs) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.tuples(far, st.floats(-8, 8)), st.floats(-5, 5))
+@given(st.tuples(far, normal(-8, 8)), normal(-5, 5))
 def test_the_pendulum_swings_as_gymnasiums_from_any_state(values, torque) -> None:
     state = Pendulum(*np.array(values))
     assert_same_step("Pendulum-v1", state, np.array([torque]), np.float64, 1e-12)
