@@ -27,6 +27,13 @@ def check_rates(config: object, *names: str) -> None:
             raise UserError(f"{name} must be positive, but is {value}.")
 
 
+def check_widths(config: object, name: str) -> None:
+    """Raises UserError where one of the layers' widths in a config's field is below 1."""
+    widths = getattr(config, name)
+    if any(width < 1 for width in widths):
+        raise UserError(f"{name} must be widths of at least 1, but is {widths}.")
+
+
 def check_limits(*limits: tuple[str, int, int, str]) -> None:
     """Raises UserError where a value exceeds its limit. limits: (name, value, limit, of what)."""
     for name, value, limit, what in limits:

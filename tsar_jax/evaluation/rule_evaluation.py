@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from tsar_jax.devices import map_over
-from tsar_jax.errors import UserError, check_limits, check_positive
+from tsar_jax.errors import UserError, check_limits, check_positive, check_widths
 from tsar_jax.evaluation.rule_records import LearnedRule
 from tsar_jax.models.feedback_network import Layers, init_weights, logits
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
@@ -45,8 +45,7 @@ class CurveConfig:
                 f"every ({self.every}) must divide the number of updates, "
                 f"{self.classes * self.learn} (classes x learn)."
             )
-        if any(width < 1 for width in self.hidden):
-            raise UserError(f"hidden must be widths of at least 1, but is {self.hidden}.")
+        check_widths(self, "hidden")
 
 
 def check_rule(rule: LearnedRule, config: CurveConfig, shape: tuple[int, ...], name: str) -> None:

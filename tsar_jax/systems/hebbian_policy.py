@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_widths
 from tsar_jax.meta.evolution import Genome
 from tsar_jax.models.hebbian_network import (
     COEVOLVED,
@@ -56,8 +56,7 @@ class PolicyConfig:
             find_rule(self.rule)
         if self.initial != COEVOLVED:
             find_initialiser(self.initial)
-        if any(width < 1 for width in self.hidden):
-            raise UserError(f"hidden must be widths of at least 1, but is {self.hidden}.")
+        check_widths(self, "hidden")
 
 
 class Policy(NamedTuple):

@@ -17,7 +17,7 @@ from flax import struct
 
 from tsar_jax.data.episodes import draw_without_replacement
 from tsar_jax.devices import map_over
-from tsar_jax.errors import UserError, check_limits, check_positive, check_rates
+from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_widths
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.models.feedback_network import (
     Feedback,
@@ -104,8 +104,7 @@ class LearnedRuleConfig(LoopConfig):
                     f"rate_shares are {len(self.rate_shares)}, but there are {len(self.terms)} "
                     f"terms ({', '.join(self.terms)}): give one for each."
                 )
-        if any(width < 1 for width in self.hidden):
-            raise UserError(f"hidden must be widths of at least 1, but is {self.hidden}.")
+        check_widths(self, "hidden")
 
 
 def make_rule(config: LearnedRuleConfig) -> Rule:
