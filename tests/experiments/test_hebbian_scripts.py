@@ -3,10 +3,10 @@
 import csv
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
+from commands import command, failure
 from PIL import Image, ImageSequence
 
 from experiments import (
@@ -15,7 +15,6 @@ from experiments import (
     hebbian_lesion,
     hebbian_morphologies,
 )
-from tsar_jax import cli
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 from tsar_jax.training.metrics import read_rows
 
@@ -26,20 +25,6 @@ QUADRUPED = ("--environment", "quadruped", "--evolution.population", 2, "--evalu
 STATIC = ("--policy.rule", "static")
 LIMIT = 20
 """Steps of a quadruped's life here, so that it lasts for milliseconds."""
-
-
-def command(script, *arguments, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
-    script.main()
-
-
-def failure(script, *arguments, monkeypatch, capsys) -> str:
-    """What a command that must end with exit code 2 says."""
-    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.run_main(script.main)
-    assert ended.value.code == 2
-    return capsys.readouterr().err
 
 
 @pytest.fixture(autouse=True)

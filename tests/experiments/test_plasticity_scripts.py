@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import command, failure
 
 from experiments import plasticity_evaluate, plasticity_meta_train
 from tsar_jax import cli
@@ -27,20 +28,6 @@ from tsar_jax.plasticity.rules import Outer, term
 def anti_hebb(s):
     return Outer(s.post, s.pre, -1.0)
 """
-
-
-def command(script, *arguments, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
-    script.main()
-
-
-def failure(script, *arguments, monkeypatch, capsys) -> str:
-    """What a command that must end with exit code 2 says."""
-    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.run_main(script.main)
-    assert ended.value.code == 2
-    return capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
