@@ -1,9 +1,10 @@
 """The quadruped of Najarro & Risi (2020): its bodies, what one feels and what it earns.
 
 The original is pybullet's AntBulletEnv-v0. The body here is gymnasium's MuJoCo Ant (ant.xml as it
-ships, stepped as Ant-v5: RK4 at 0.01 s, five steps a control step); observation, reward and end are
-pybullet's. A simulator supplies `qpos` [15] and `qvel` [14] as MuJoCo orders them (torso: x, y, z,
-quaternion w, x, y, z; then hip and ankle of each of `LEGS`), and everything else is here.
+ships, stepped as Ant-v5: RK4 at 0.01 s, five steps a control step). The observation is pybullet's;
+reward and end are the paper's, by progress alone, without pybullet's bonus and costs. A simulator
+supplies `qpos` [15] and `qvel` [14] as MuJoCo orders them (torso: x, y, z, quaternion w, x, y, z;
+then hip and ankle of each of `LEGS`), and everything else is here.
 
 What differs from the original:
 - A control step lasts 0.05 s, not 0.0165 s: 1000 of them are 50 s of life. Progress is in m/s in
@@ -16,7 +17,6 @@ What differs from the original:
 - Angle and distance to the target are the torso's; in the original, of the mean over all parts.
 - The 40 idle steps are not part of the 1000; in the original a time limit of 1000 counts them.
 - The first observation is made after the idle steps, in the original before.
-- The end looks at pybullet's reward; the released code, at progress, which it has put in its place.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ SIMULATOR_STEPS = 5  # in a control step
 CONTROL_STEP = 0.05  # s
 IDLE_STEPS = 40  # control steps without torque, before an episode begins
 LIMIT = 1000  # control steps of an episode
-GRACE, PATIENCE = 200, 30  # when an episode can be done, and after how many negative rewards
+GRACE, PATIENCE = 200, 30  # when an episode can be done, and after how many steps back
 NOISE = 0.1  # of a reset
 LOWEST = 0.26  # m: a torso that is not above it has fallen
 TARGET = 1000.0  # m along x
@@ -252,17 +252,11 @@ def progress(before: jax.Array, after: jax.Array) -> jax.Array:
     return (after - before) @ (2 * target - before - after) / distances / CONTROL_STEP
 
 
-def costs(anatomy: Anatomy, qpos: jax.Array, qvel: jax.Array, action: jax.Array) -> jax.Array:
-    """What pybullet's walkers pay for a step: electricity, torque, and joints at their limits."""
-    electricity = 2.0 * jnp.abs(action * 0.1 * qvel[6:]).mean() + 0.1 * jnp.square(action).mean()
-    return electricity + 0.1 * (jnp.abs(joint_positions(anatomy, qpos)) > 0.99).sum()
-
-
 class Episode(NamedTuple):
     """What an episode remembers besides the body's state.
 
     initial_height: the torso's at the reset, m. steps: control steps so far. negatives: how many
-    of the latest steps in a row had a negative reward.
+    of the latest steps in a row had a negative progress.
     """
 
     initial_height: jax.Array
@@ -276,27 +270,20 @@ def begin_episode(qpos: jax.Array) -> Episode:
 
 
 def judge(
-    anatomy: Anatomy,
-    episode: Episode,
-    before: jax.Array,
-    qpos: jax.Array,
-    qvel: jax.Array,
-    action: jax.Array,
+    episode: Episode, before: jax.Array, qpos: jax.Array, qvel: jax.Array
 ) -> tuple[Episode, jax.Array, jax.Array]:
     """What a control step earned: (episode, progress, done).
 
-    before [2]: the torso's x and y before the step; qpos [15] and qvel [14] after it; action [8].
-    The progress, m/s, is the fitness. The end looks at pybullet's reward, alive + progress - costs,
-    where alive is 1 above `LOWEST` and else -1: after step `GRACE`, counted from 0, an episode is
-    done when the torso is not above it or more than `PATIENCE` rewards in a row, all after that
-    step, were negative. A body whose state is not finite earns NaN and is done.
+    before [2]: the torso's x and y before the step; qpos [15] and qvel [14] after it. The reward is
+    the progress, m/s. After step `GRACE`, counted from 0, an episode is done when the torso is not
+    above `LOWEST` or more than `PATIENCE` rewards in a row, all after that step, were negative. A
+    body whose state is not finite earns NaN and is done.
     """
-    chex.assert_shape([before, qpos, qvel, action], [(2,), (15,), (14,), (8,)])
-    gained, alive = progress(before, qpos[:2]), qpos[2] > LOWEST
-    reward = jnp.where(alive, 1.0, -1.0) + gained - costs(anatomy, qpos, qvel, action)
+    chex.assert_shape([before, qpos, qvel], [(2,), (15,), (14,)])
+    gained, fallen = progress(before, qpos[:2]), qpos[2] <= LOWEST
     judged = episode.steps > GRACE
-    negatives = jnp.where(judged & (reward < 0), episode.negatives + 1, 0)
+    negatives = jnp.where(judged & (gained < 0), episode.negatives + 1, 0)
     diverged = ~(jnp.isfinite(qpos).all() & jnp.isfinite(qvel).all())
-    done = diverged | (judged & (~alive | (negatives > PATIENCE)))
+    done = diverged | (judged & (fallen | (negatives > PATIENCE)))
     after = Episode(episode.initial_height, episode.steps + 1, negatives)
     return after, jnp.where(diverged, jnp.nan, gained), done

@@ -66,9 +66,7 @@ def quadruped(body: Body) -> Environment:
 
     def step(state: State, action: jax.Array) -> tuple[State, jax.Array, jax.Array]:
         qpos, qvel = simulate(state.qpos, state.qvel, action)
-        episode, progress, done = rules.judge(
-            anatomy, state.episode, state.qpos[:2], qpos, qvel, action
-        )
+        episode, progress, done = rules.judge(state.episode, state.qpos[:2], qpos, qvel)
         return State(qpos, qvel, episode), progress, done
 
     return Environment(

@@ -85,7 +85,7 @@ class MujocoQuadrupeds(HostEnvironments):
         self._simulate(actions)
         with jax.default_device(self._cpu):
             observations, self._episode, progress, ended = _step(
-                self._anatomy, self._episode, qpos[:, :2], *self.state, actions
+                self._anatomy, self._episode, qpos[:, :2], *self.state
             )
         rewards = np.where(self._live, progress, 0)
         self._live &= ~np.asarray(ended)
@@ -142,7 +142,6 @@ def _step(
     before: jax.Array,
     qpos: jax.Array,
     qvel: jax.Array,
-    action: jax.Array,
 ) -> tuple[jax.Array, Episode, jax.Array, jax.Array]:
     observation = quadruped.observe(anatomy, qpos, qvel, episode.initial_height)
-    return observation, *quadruped.judge(anatomy, episode, before, qpos, qvel, action)
+    return observation, *quadruped.judge(episode, before, qpos, qvel)
