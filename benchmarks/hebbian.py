@@ -69,7 +69,7 @@ def population_step(ends: tuple[int, int], count: int, config: PolicyConfig) -> 
             return policy.live(*each)
 
         # Other observations at every call, so that nothing is computed but once.
-        return map_over(live, count)((genomes, weights, seen + 1e-3 * call), ())
+        return map_over(live, count, together=True)((genomes, weights, seen + 1e-3 * call), ())
 
     amount = STEP_PASSES * FLOAT_BYTES * synapses((ends[0], *config.hidden, ends[1]))
     cost = Cost(float(amount), "byte", spread_stream_rates)
@@ -82,7 +82,7 @@ def born(policy: Policy, count: int, key: jax.Array) -> tuple[Any, Any]:
     def one(key: jax.Array, _: Any) -> tuple[Any, Any]:
         # Coefficients so small that weights stay finite without being normalised.
         genome = jax.tree.map(lambda leaf: 1e-3 * leaf, policy.init(key))
-        return genome, policy.born(genome, key)
+        return policy.express(genome), policy.born(genome, key)
 
     return map_over(one, count)(jax.random.split(key, count), ())
 

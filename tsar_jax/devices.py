@@ -54,19 +54,25 @@ def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def map_over(
-    function: Callable[[Any, Any], Any], count: int, devices: Sequence[jax.Device] | None = None
+    function: Callable[[Any, Any], Any],
+    count: int,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    together: bool = False,
 ) -> Callable[[Any, Any], Any]:
     """function(one, shared) for each of `count` (leading axis of the first argument).
 
     Spread over the devices (default: this process's), each of which takes its share as
-    `one_by_one` does. Where their number does not divide the count, the last of them do some of
-    the first ones again.
+    `one_by_one` does, or all at once if together: for a function so short that on a CPU taking
+    turns would cost more than itself. Where the number of devices does not divide the count, the
+    last of them do some of the first ones again.
     """
     devices = jax.local_devices() if devices is None else devices
     padded = math.ceil(count / len(devices)) * len(devices)
 
     def share(each: Any, shared: Any) -> Any:
-        return one_by_one(lambda item: function(item, shared))(each)
+        take = jax.vmap if together else one_by_one
+        return take(lambda item: function(item, shared))(each)
 
     if len(devices) == 1:
         return share

@@ -23,7 +23,7 @@ OBSERVATIONS = np.random.default_rng(0).normal(size=(STEPS, INPUTS)).astype(np.f
 
 @pytest.fixture(scope="module")
 def genome():
-    return POLICY.init(jax.random.key(0))
+    return POLICY.express(POLICY.init(jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")

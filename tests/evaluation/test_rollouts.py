@@ -1,7 +1,5 @@
 """Lifetimes against stepping by hand, in a compiled world and in its twin outside JAX."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,6 @@ from tsar_jax.evaluation.rollouts import (
     BIRTH,
     WORLD,
     host_fitness,
-    host_steps,
     lifetime_fitness,
     make_lives,
     traces,
@@ -84,6 +81,7 @@ def by_hand():
         return weights, *COMPILED.step(state, COMPILED.act(outputs))
 
     def live(genome, key):
+        genome = POLICY.express(genome)
         first, state = start(genome, key)
         weights, rewards = [first], []
         while len(rewards) < LIMIT:
@@ -154,17 +152,6 @@ def test_one_genome_is_the_same_as_a_copy_for_each(lives, own_lives, genome, key
     twins = host_fitness(lives, world, genome, keys[jnp.asarray([2, 2, 0, 0, 1])])
     np.testing.assert_array_equal(twins[[0, 2]], twins[[1, 3]])
     np.testing.assert_allclose(twins[[0, 2, 4]], one[[2, 0, 1]], rtol=1e-6)
-
-
-def test_agents_that_are_done_keep_their_weights_until_all_are(lives, genome, short) -> None:
-    steps = [
-        (step.done, np.array(step.weights[0]))
-        for step in host_steps(lives, Simulated(AGENTS), genome, short)
-    ]
-    assert len(steps) == 5
-    for time, ((done, before), (_, after)) in enumerate(itertools.pairwise(steps), 1):
-        np.testing.assert_array_equal(done, [time >= ENDS[agent] for agent in SHORT])
-        np.testing.assert_array_equal((before == after).all((1, 2)), done)
 
 
 def test_a_reward_that_is_no_number_is_its_agents_alone(lives, genome, keys) -> None:

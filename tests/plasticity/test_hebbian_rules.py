@@ -16,7 +16,9 @@ from tsar_jax.plasticity.hebbian import (
     find_rule,
     hebbian_change,
     hebbian_update,
+    multiply_rates,
     normalise,
+    without_rate,
 )
 
 # A synapse from activity i to activity j; its coefficients follow in the release's order.
@@ -84,6 +86,17 @@ def test_no_rate_leaves_only_what_is_outside_of_it(name) -> None:
     np.testing.assert_array_equal(changed(name, coefficients, pre, post), wanted)
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_a_rate_multiplied_into_the_others_makes_the_same_changes(name) -> None:
+    coefficients, pre, post = draw(name, 1)
+    with jax.enable_x64(True):
+        found = hebbian_change(
+            without_rate(RULES[name]), multiply_rates(RULES[name], coefficients), pre, post
+        )
+    np.testing.assert_allclose(found, loop(name, coefficients, pre, post), rtol=1e-12)
+    assert "eta" not in without_rate(RULES[name]).columns
+
+
 # Without those that are below any normal number, which XLA takes for 0.
 ELEMENTS = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 
@@ -95,6 +108,14 @@ def test_normalised_weights_are_bounded_and_keep_their_proportions(weights) -> N
     largest = np.abs(weights).max()
     wanted = weights / np.float64(largest) if largest else weights
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 257, 512, 1000])
+def test_the_largest_weight_is_found_wherever_it_is(size) -> None:
+    for place in {*range(0, size, 1 + size // 50), size - 1}:
+        weights = np.linspace(-1, 1, size, dtype=np.float32)
+        weights[place] = -2
+        np.testing.assert_allclose(normalise(jnp.asarray(weights)), weights / 2, rtol=1e-6)
 
 
 def test_weights_that_are_all_zero_stay() -> None:

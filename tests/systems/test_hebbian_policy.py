@@ -78,7 +78,7 @@ def test_static_weights_are_the_genome(initial) -> None:
 def test_a_step_answers_with_the_weights_before_it_changes_them(rule, bounded, normalised) -> None:
     policy, genome, weights = made(rule=rule, bounded=bounded, normalised=normalised)
     observation = jnp.asarray([0.5, -1.0, 2.0])
-    learned, outputs = policy.live(genome, weights, observation)
+    learned, outputs = policy.live(policy.express(genome), weights, observation)
     activities = forward(weights, observation, bounded=bounded)
     np.testing.assert_allclose(outputs, activities[-1], rtol=1e-6)
     wanted = weights
@@ -126,7 +126,7 @@ def test_a_pixel_policy_evolves_its_convolutions_along(seeing) -> None:
 def test_a_pixel_policy_learns_from_the_features_of_a_picture(seeing) -> None:
     policy, genome, weights = seeing
     picture = np.random.default_rng(0).integers(0, 256, (84, 84, 3), np.uint8)
-    learned, outputs = policy.live(genome, weights, picture)
+    learned, outputs = policy.live(policy.express(genome), weights, picture)
     features = image_features(genome.coevolved["kernels"], jnp.asarray(picture / 255, jnp.float32))
     activities = forward(weights, features, bounded=False)
     wanted = hebbian_update(RULES["ABCD_lr"], genome.main, weights, activities, normalised=True)
@@ -137,9 +137,9 @@ def test_a_pixel_policy_learns_from_the_features_of_a_picture(seeing) -> None:
 
 def test_a_picture_of_another_size_is_resized(seeing) -> None:
     policy, genome, weights = seeing
-    _, small = policy.live(genome, weights, halves(84, 42))
-    _, large = policy.live(genome, weights, halves(96, 48))
-    _, other = policy.live(genome, weights, halves(96, 12))
+    _, small = policy.live(policy.express(genome), weights, halves(84, 42))
+    _, large = policy.live(policy.express(genome), weights, halves(96, 48))
+    _, other = policy.live(policy.express(genome), weights, halves(96, 12))
     np.testing.assert_allclose(large, small, rtol=0.05)
     assert np.abs(other - small).max() > 0.05 * np.abs(small).max()
 

@@ -215,11 +215,12 @@ def host_start(host):
 def earned_alone():
     """(genome, key) -> what an agent without company earns, its mean over meadows and rollouts."""
     policy = policy_for(CONFIG, Meadow(1, 0.0))
-    live, born = jax.jit(policy.live), jax.jit(policy.born)
+    express, born, live = map(jax.jit, (policy.express, policy.born, policy.live))
 
     def lifetime(genome, key, value):
         meadow, total, done = Meadow(1, value), 0.0, False
         observation = meadow.reset(np.asarray([jax.random.bits(jax.random.fold_in(key, WORLD))]))
+        genome = express(genome)
         weights = born(genome, jax.random.fold_in(key, BIRTH))
         while not done:
             weights, outputs = live(genome, weights, observation[0])

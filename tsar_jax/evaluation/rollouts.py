@@ -37,6 +37,7 @@ def lifetime_fitness(
         state, weights, reward, done = _step(policy, environment, genome, state, weights)
         return state, weights, total + reward, time + 1, done
 
+    genome = policy.express(genome)
     state, weights = _begin(policy, environment, genome, key)
     start = state, weights, jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
     return lax.while_loop(running, step, start)[2]
@@ -79,7 +80,7 @@ def trace(
     watch: tuple[int, ...] = (),
 ) -> Trace:
     """A lifetime step by step. watch: steps, below the limit, before which the weights are kept."""
-    steps = jnp.asarray(watch, jnp.int32)
+    steps, genome = jnp.asarray(watch, jnp.int32), policy.express(genome)
 
     def step(carry: Any, time: Any) -> tuple[Any, Any]:
         state, weights, done, watched = carry
@@ -106,10 +107,12 @@ class Lives(NamedTuple):
     """The policies of several agents, compiled, each on its share of the devices.
 
     agents: how many
-    born: (genomes, keys) -> weights; live: (genomes, weights, observations, done) -> (weights,
-    outputs), the weights donated, and those of agents that are done unchanged.
+    express: (genomes) -> genomes, as the others take them
+    born: (genomes, keys) -> weights
+    live: (genomes, weights, observations) -> (weights, outputs), the weights donated
     """
 
+    express: Callable[[Genome], Genome]
     born: Callable[..., Weights]
     live: Callable[..., tuple[Weights, jax.Array]]
     agents: int
@@ -126,30 +129,30 @@ def make_lives(policy: Policy, count: int, *, one_genome: bool = False) -> Lives
         return policy.born(genome, jax.random.fold_in(key, BIRTH))
 
     def live_one(each: Any, shared: Any) -> tuple[Weights, jax.Array]:
-        genome, (weights, observation, done) = split(each, shared)
-        seen = jax.eval_shape(policy.live, genome, weights, observation)
-        return lax.cond(
-            done,
-            lambda: (weights, jnp.zeros(seen[1].shape, seen[1].dtype)),
-            lambda: policy.live(genome, weights, observation),
-        )
+        genome, (weights, observation) = split(each, shared)
+        return policy.live(genome, weights, observation)
 
-    def spread(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-        mapped = map_over(function, count)
+    def spread(function: Callable[[Any, Any], Any], together: bool) -> Callable[..., Any]:
+        mapped = map_over(function, count, together=together)
         if one_genome:
             return lambda genome, each: mapped(each, genome)
         return lambda genomes, each: mapped((genomes, each), ())
 
-    live = spread(live_one)
+    express = policy.express if one_genome else jax.vmap(policy.express)
+    live = spread(live_one, together=True)
     return Lives(
-        jax.jit(spread(born_one)),
+        jax.jit(express),
+        jax.jit(spread(born_one, together=False)),
         jax.jit(lambda genomes, *each: live(genomes, each), donate_argnums=1),
         count,
     )
 
 
 class HostStep(NamedTuple):
-    """One step of `count` agents: rewards [count], done [count] and the weights after it."""
+    """One step of `count` agents: rewards [count], done [count] and the weights after it.
+
+    The next step takes the weights' memory. Those of agents that are done mean nothing.
+    """
 
     rewards: np.ndarray
     done: np.ndarray
@@ -164,11 +167,12 @@ def host_steps(
     Agents whose keys are equal live in equal worlds with equal weights at birth.
     """
     seeds = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, WORLD)))(keys)
+    genomes = lives.express(genomes)
     weights = lives.born(genomes, keys)
     observations = environments.reset(np.asarray(seeds))
     done = np.zeros(lives.agents, bool)
     for _ in range(environments.limit):
-        weights, outputs = lives.live(genomes, weights, observations, done)
+        weights, outputs = lives.live(genomes, weights, observations)
         observations, rewards, ended = environments.step(np.asarray(outputs))
         rewards = np.where(done, 0.0, rewards)
         done = done | ended
@@ -206,15 +210,25 @@ def traces(
     rewards = np.zeros((len(keys), world.limit))
     lived = np.zeros((len(keys), world.limit), bool)
     alive = np.ones(len(keys), bool)
-    watched = {}
-    if 0 in watch:
-        watched[0] = jax.device_get(lives.born(genome, keys))
+    weights = lives.born(lives.express(genome), keys)
+    watched = {0: jax.device_get(weights)}
     for time, step in enumerate(host_steps(lives, world, genome, keys)):
-        rewards[:, time], lived[:, time], alive = step.rewards, alive, ~step.done
+        rewards[:, time], lived[:, time] = step.rewards, alive
+        if watch:
+            weights = _where(alive, step.weights, weights)
         if time + 1 in watch:
-            # Copied, since the next step takes their memory.
-            watched[time + 1] = jax.tree.map(np.array, step.weights)
-    at_the_end = jax.device_get(step.weights)
-    asked = [watched.get(time, at_the_end) for time in watch]
+            watched[time + 1] = jax.device_get(weights)
+        alive = ~step.done
+    asked = [watched.get(time, jax.device_get(weights)) for time in watch]
     kept = jax.tree.map(lambda *times: np.stack(times, 1), *asked) if asked else ()
     return Trace(rewards, lived, kept)
+
+
+@jax.jit
+def _where(chosen: jax.Array, ones: Any, others: Any) -> Any:
+    """Of agents that are chosen [count], the ones; else the others. Leading axes [count]."""
+    return jax.tree.map(
+        lambda one, other: jnp.where(chosen.reshape(-1, *[1] * (one.ndim - 1)), one, other),
+        ones,
+        others,
+    )

@@ -8,11 +8,13 @@ o_j changes, after every step of the environment, by
 and evolution finds A, B, C, D and eta. Lesser rules leave some of them out.
 """
 
+import functools
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from tsar_jax.errors import UserError
 
@@ -52,6 +54,25 @@ def find_rule(name: str) -> HebbianRule:
     return RULES[name]
 
 
+def without_rate(rule: HebbianRule) -> HebbianRule:
+    """The rule that `multiply_rates` makes coefficients for: of A, B, C and D what it has."""
+    return HebbianRule(tuple(name for name in rule.columns if name not in ("eta", "D_out")))
+
+
+def multiply_rates(rule: HebbianRule, coefficients: jax.Array) -> jax.Array:
+    """Coefficients [k', out, in] with which `without_rate(rule)` makes the same changes.
+
+    eta is multiplied into what it is the rate of, and what then does not depend on activities is
+    one D. A lifetime that does so at its birth has less to read at every step.
+    """
+    of = dict(zip(rule.columns, coefficients, strict=True))
+    rate = of.get("eta", 1)
+    rated = {name: c if name == rule.outside else rate * c for name, c in of.items()}
+    if "D_out" in rated:
+        rated["D"] += rated["D_out"]
+    return jnp.stack([rated[name] for name in without_rate(rule).columns])
+
+
 def hebbian_change(
     rule: HebbianRule, coefficients: jax.Array, pre: jax.Array, post: jax.Array
 ) -> jax.Array:
@@ -72,10 +93,27 @@ def hebbian_change(
     return changed + of[rule.outside] if rule.outside else changed
 
 
+FOLDS = 16
+"""Parts of an array of which the largest elements are found side by side, twice."""
+
+
 def normalise(weights: jax.Array) -> jax.Array:
     """Weights over their largest absolute value, which bounds them; weights that are 0 stay."""
-    largest = jnp.abs(weights).max()
+    # Else XLA computes the new weights twice, for their maximum and for themselves.
+    weights = lax.optimization_barrier(weights)
+    largest = _largest(weights)
     return weights / jnp.where(largest > 0, largest, 1)
+
+
+def _largest(weights: jax.Array) -> jax.Array:
+    """The largest absolute value. XLA finds it one by one on a CPU, and folded as vectors."""
+    sizes = jnp.abs(weights).reshape(-1)
+    for _ in range(2):
+        part, rest = divmod(sizes.size, FOLDS)
+        parts = sizes[: FOLDS * part].reshape(FOLDS, part)
+        folded = functools.reduce(jnp.maximum, parts)
+        sizes = jnp.concatenate([folded, sizes[-rest:]]) if rest else folded
+    return sizes.max()
 
 
 def hebbian_update(

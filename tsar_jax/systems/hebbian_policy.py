@@ -26,7 +26,13 @@ from tsar_jax.models.hebbian_network import (
     image_features,
     layer_shapes,
 )
-from tsar_jax.plasticity.hebbian import Layers, find_rule, hebbian_update
+from tsar_jax.plasticity.hebbian import (
+    Layers,
+    find_rule,
+    hebbian_update,
+    multiply_rates,
+    without_rate,
+)
 
 STATIC = "static"
 """In place of a Hebbian rule: weights that evolve and do not change in a lifetime."""
@@ -63,12 +69,14 @@ class Policy(NamedTuple):
     """A policy for one agent, as pure functions.
 
     init: (key) -> Genome, where evolution begins
+    express: (Genome) -> Genome, what a lifetime makes of it once: the others take it then
     born: (Genome, key) -> weights at birth
     live: (Genome, weights, observation) -> (weights, outputs): one step
     plastic: whether weights change at all
     """
 
     init: Callable[[jax.Array], Genome]
+    express: Callable[[Genome], Genome]
     born: Callable[[Genome, jax.Array], Layers]
     live: Callable[[Genome, Layers, jax.Array], tuple[Layers, jax.Array]]
     plastic: bool
@@ -100,6 +108,7 @@ def _hebbian(
     config: PolicyConfig, sizes: tuple[int, ...], see: See, draw_kernels: DrawKernels
 ) -> Policy:
     rule = find_rule(config.rule)
+    expressed = without_rate(rule)
     coevolved = config.initial == COEVOLVED
     draw = find_initialiser("uni" if coevolved else config.initial)
 
@@ -121,14 +130,17 @@ def _hebbian(
             return genome.coevolved["weights"]
         return draw_layers(draw, key, sizes)
 
+    def express(genome: Genome) -> Genome:
+        return Genome(tuple(multiply_rates(rule, c) for c in genome.main), genome.coevolved)
+
     def live(genome: Genome, weights: Layers, observation: jax.Array) -> tuple[Layers, jax.Array]:
         activities = forward(weights, see(genome, observation), bounded=config.bounded)
         weights = hebbian_update(
-            rule, genome.main, weights, activities, normalised=config.normalised
+            expressed, genome.main, weights, activities, normalised=config.normalised
         )
         return weights, activities[-1]
 
-    return Policy(init, born, live, plastic=True)
+    return Policy(init, express, born, live, plastic=True)
 
 
 def _static(
@@ -147,7 +159,7 @@ def _static(
     def live(genome: Genome, weights: Layers, observation: jax.Array) -> tuple[Layers, jax.Array]:
         return weights, forward(weights, see(genome, observation), bounded=config.bounded)[-1]
 
-    return Policy(init, born, live, plastic=False)
+    return Policy(init, lambda genome: genome, born, live, plastic=False)
 
 
 def _draw_coefficients(kind: str, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
