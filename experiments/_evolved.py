@@ -36,7 +36,7 @@ def read_config(path: Path) -> HebbianConfig:
 def open_worlds(config: HebbianConfig, count: int, bodies: Sequence[str] = ()) -> Worlds:
     """The run's environment, or its bodies or others, by name; simulators for `count` lifetimes."""
     names = tuple(bodies) or config.bodies
-    found = find_environments(config.environment, names, config.engine)
+    found = find_environments(config.environment, names, config.engine, config.integrator)
     opened = found(count) if callable(found) else found
     labels = names if config.environment == QUADRUPED else (config.environment,)
     return dict(zip(labels, opened, strict=True))

@@ -36,9 +36,10 @@ def _film_quadruped(evolved: Evolved, body: str, key: jax.Array) -> tuple[np.nda
     from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
     from tsar_jax.environments.quadruped_video import render
 
-    world = MujocoQuadrupeds([find_body(body)])
+    quadruped = find_body(body, evolved.config.integrator)
+    world = MujocoQuadrupeds([quadruped])
     postures = [world.state[0][0] for _ in _first_steps(evolved, world, key)]
-    return render(build_model(find_body(body)), np.stack(postures), *SIZE), EVERY * CONTROL_STEP
+    return render(build_model(quadruped), np.stack(postures), *SIZE), EVERY * CONTROL_STEP
 
 
 def _film_gymnasium(evolved: Evolved, name: str, key: jax.Array) -> tuple[np.ndarray, float]:

@@ -93,6 +93,17 @@ def test_a_body_of_an_unknown_leg_is_refused() -> None:
         Body("tail")
 
 
+@pytest.mark.parametrize("name", ["standard", "left_front"])
+def test_a_body_may_be_integrated_in_another_way(name) -> None:
+    usual, other = (build_model(find_body(name, way)) for way in ("RK4", "implicitfast"))
+    assert usual.opt.integrator == original().opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+    assert other.opt.integrator == mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    assert other.opt.timestep == usual.opt.timestep
+    np.testing.assert_array_equal(other.body_mass, usual.body_mass)
+    with pytest.raises(UserError, match="no integrator 'euler': choose from RK4, implicitfast"):
+        find_body(name, "euler")
+
+
 @pytest.mark.parametrize("missing", ["mujoco", "gymnasium"])
 def test_a_missing_simulator_is_named(monkeypatch, missing) -> None:
     monkeypatch.setitem(sys.modules, missing, None)

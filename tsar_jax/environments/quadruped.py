@@ -1,10 +1,10 @@
 """The quadruped of Najarro & Risi (2020): its bodies, what one feels and what it earns.
 
 The original is pybullet's AntBulletEnv-v0. The body here is gymnasium's MuJoCo Ant (ant.xml as it
-ships, stepped as Ant-v5: RK4 at 0.01 s, five steps a control step). The observation is pybullet's;
-reward and end are the paper's, by progress alone, without pybullet's bonus and costs. A simulator
-supplies `qpos` [15] and `qvel` [14] as MuJoCo orders them (torso: x, y, z, quaternion w, x, y, z;
-then hip and ankle of each of `LEGS`), and everything else is here.
+ships; a control step is five of 0.01 s, as Ant-v5's). The observation is pybullet's; reward and end
+are the paper's, by progress alone, without pybullet's bonus and costs. A simulator supplies `qpos`
+[15] and `qvel` [14] as MuJoCo orders them (torso: x, y, z, quaternion w, x, y, z; then hip and
+ankle of each of `LEGS`), and everything else is here.
 
 What differs from the original:
 - A control step lasts 0.05 s, not 0.0165 s: 1000 of them are 50 s of life. Progress is in m/s in
@@ -41,6 +41,8 @@ LEGS = {
 
 HEALTHY, DAMAGED = 0.4, 0.1  # an ankle segment's length, m along x and as many along y
 SHORTEST, LONGEST = 0.01, 1.0  # what is taken for a length
+INTEGRATORS = ("RK4", "implicitfast")
+"""MuJoCo's. The first is Ant-v5's and evaluates the forces four times a step, the second once."""
 SIMULATOR_STEPS = 5  # in a control step
 CONTROL_STEP = 0.05  # s
 IDLE_STEPS = 40  # control steps without torque, before an episode begins
@@ -60,16 +62,22 @@ class Body:
 
     leg: one of `LEGS`, or None for the standard body
     length: m along x and as many along y, as ant.xml gives it: 0.4 is healthy, 0.1 the damage
+    integrator: one of `INTEGRATORS`, by which it is simulated
 
-    Raises UserError for an unknown leg and a length that is no length.
+    Raises UserError for an unknown leg or integrator and a length that is no length.
     """
 
     leg: str | None = None
     length: float = HEALTHY
+    integrator: str = INTEGRATORS[0]
 
     def __post_init__(self) -> None:
         if self.leg is not None and self.leg not in LEGS:
             raise UserError(f"There is no leg {self.leg!r}: choose from {', '.join(LEGS)}.")
+        if self.integrator not in INTEGRATORS:
+            raise UserError(
+                f"There is no integrator {self.integrator!r}: choose from {', '.join(INTEGRATORS)}."
+            )
         if not SHORTEST <= self.length <= LONGEST:
             raise UserError(
                 f"The length of an ankle segment must be between {SHORTEST} and {LONGEST} m, "
@@ -77,13 +85,13 @@ class Body:
             )
 
 
-def find_body(name: str) -> Body:
+def find_body(name: str, integrator: str = INTEGRATORS[0]) -> Body:
     """The body of a name: "standard", a damaged leg's ("left_front") or "left_front:0.2".
 
-    Raises UserError for a name that is none of these.
+    Raises UserError for a name that is none of these, and for an unknown integrator.
     """
     if name == "standard":
-        return Body()
+        return Body(integrator=integrator)
     leg, colon, length = name.partition(":")
     if leg not in LEGS:
         raise UserError(
@@ -91,11 +99,12 @@ def find_body(name: str) -> Body:
             "length (left_front:0.2)."
         )
     try:
-        return Body(leg, float(length) if colon else DAMAGED)
+        metres = float(length) if colon else DAMAGED
     except ValueError:
         raise UserError(
             f"{length!r} in the body {name!r} is no length: give metres, as in left_front:0.2."
         ) from None
+    return Body(leg, metres, integrator)
 
 
 def load_simulator() -> Any:
@@ -123,6 +132,7 @@ def build_model(body: Body) -> Any:
     if body.leg is not None:
         segment = spec.geom(LEGS[body.leg])
         segment.fromto = segment.fromto * (body.length / HEALTHY)
+    spec.option.integrator = getattr(mujoco.mjtIntegrator, f"mjINT_{body.integrator.upper()}")
     return spec.compile()
 
 

@@ -17,12 +17,12 @@ OpenWorlds = Callable[[int], list[HostEnvironments]]
 
 
 def find_environments(
-    name: str, bodies: Sequence[str], engine: str
+    name: str, bodies: Sequence[str], engine: str, integrator: str
 ) -> list[Environment] | OpenWorlds:
     """Compiled environments, one for every body; or a function that opens simulators.
 
-    name: one of `CLASSIC`, quadruped, or what gymnasium registers. bodies and engine are the
-    quadruped's. Raises UserError for an unknown engine or body, or a missing package; for an
+    name: one of `CLASSIC`, quadruped, or what gymnasium registers. The rest is the quadruped's.
+    Raises UserError for an unknown engine, body or integrator, or a missing package; for an
     environment that gymnasium does not know, when it is opened.
     """
     if engine not in ENGINES:
@@ -33,8 +33,8 @@ def find_environments(
         return lambda count: [_gymnasium(name, count)]
     on_cpu = jax.default_backend() == "cpu"
     if engine == "mujoco" or (engine == "auto" and on_cpu):
-        return lambda count: [_simulated(body, count) for body in bodies]
-    return [_compiled(body) for body in bodies]
+        return lambda count: [_simulated(body, integrator, count) for body in bodies]
+    return [_compiled(body, integrator) for body in bodies]
 
 
 def _gymnasium(name: str, count: int) -> HostEnvironments:
@@ -43,15 +43,15 @@ def _gymnasium(name: str, count: int) -> HostEnvironments:
     return GymnasiumEnvironments(name, count)
 
 
-def _simulated(body: str, count: int) -> HostEnvironments:
+def _simulated(body: str, integrator: str, count: int) -> HostEnvironments:
     from tsar_jax.environments.quadruped import find_body
     from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 
-    return MujocoQuadrupeds([find_body(body)] * count)
+    return MujocoQuadrupeds([find_body(body, integrator)] * count)
 
 
-def _compiled(body: str) -> Environment:
+def _compiled(body: str, integrator: str) -> Environment:
     from tsar_jax.environments.quadruped import find_body
     from tsar_jax.environments.quadruped_mjx import quadruped
 
-    return quadruped(find_body(body))
+    return quadruped(find_body(body, integrator))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tsar_jax.devices import map_over
+from tsar_jax.devices import map_over, on_all_devices
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.systems.hebbian_policy import Policy
 
@@ -138,7 +138,12 @@ def make_lives(policy: Policy, count: int, *, one_genome: bool = False) -> Lives
             return lambda genome, each: mapped(each, genome)
         return lambda genomes, each: mapped((genomes, each), ())
 
-    express = policy.express if one_genome else jax.vmap(policy.express)
+    def express(genomes: Genome) -> Genome:
+        """Each on the device that has its agent: else every step would take it there."""
+        if one_genome:
+            return on_all_devices(policy.express(genomes))
+        return map_over(lambda genome, _: policy.express(genome), count)(genomes, ())
+
     live = spread(live_one, together=True)
     return Lives(
         jax.jit(express),

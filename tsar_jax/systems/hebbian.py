@@ -49,6 +49,9 @@ class HebbianConfig(LoopConfig):
     left_back:0.2. A member's fitness is its mean over all of them."""
     engine: str = "auto"
     """Of the quadruped: mujoco (threads of a CPU), mjx (compiled, for accelerators), or auto."""
+    integrator: str = "RK4"
+    """Of the quadruped's motion: RK4, as Ant-v5 has it, or implicitfast, in a quarter of the
+    time."""
     rollouts: int = 1
     """Lifetimes of a member in each environment; its fitness is their mean."""
     evaluations: int = 16
@@ -67,7 +70,7 @@ class HebbianConfig(LoopConfig):
 
 def make_system(config: HebbianConfig) -> System | HostSystem:
     """Evolution in the environments that a config names. Raises UserError."""
-    found = find_environments(config.environment, config.bodies, config.engine)
+    found = find_environments(config.environment, config.bodies, config.engine, config.integrator)
     if callable(found):
         return host_system(config, found)
     return compiled_system(config, found)
