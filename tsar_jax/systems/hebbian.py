@@ -54,6 +54,8 @@ class HebbianConfig(LoopConfig):
     time."""
     rollouts: int = 1
     """Lifetimes of a member in each environment; its fitness is their mean."""
+    limit: int = 0
+    """Most steps of a lifetime while evolving; 0: as many as the environment has."""
     evaluations: int = 16
     """Lifetimes of the population's centre at an evaluation."""
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
@@ -64,6 +66,8 @@ class HebbianConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "rollouts", "evaluations")
+        if self.limit < 0:
+            raise UserError(f"limit must be at least 0, but is {self.limit}.")
         if not self.bodies:
             raise UserError("bodies are none: name at least one, such as standard.")
 
@@ -72,8 +76,16 @@ def make_system(config: HebbianConfig) -> System | HostSystem:
     """Evolution in the environments that a config names. Raises UserError."""
     found = find_environments(config.environment, config.bodies, config.engine, config.integrator)
     if callable(found):
-        return host_system(config, found)
-    return compiled_system(config, found)
+        return host_system(config, lambda count: [_limited(w, config.limit) for w in found(count)])
+    limits = [min(world.limit, config.limit or world.limit) for world in found]
+    worlds = [w._replace(limit=limit) for w, limit in zip(found, limits, strict=True)]
+    return compiled_system(config, worlds)
+
+
+def _limited(world: HostEnvironments, limit: int) -> HostEnvironments:
+    """Simulators whose lifetimes end after so many steps at the latest; 0: after their own."""
+    world.limit = min(world.limit, limit or world.limit)
+    return world
 
 
 def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) -> System:
