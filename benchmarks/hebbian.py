@@ -12,8 +12,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.machine import Rates, Sizes, fastest
-from benchmarks.measure import Benchmark, Cost, Work
-from tsar_jax.devices import map_over, split_cpu
+from benchmarks.measure import Benchmark, Cost, Targets, Work
+from tsar_jax.devices import map_over, split_cpu, usable_cores
+from tsar_jax.environments.quadruped import IDLE_STEPS, SIMULATOR_STEPS, Body, build_model
+from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
+from tsar_jax.evaluation.rollouts import host_fitness, make_lives
 from tsar_jax.meta.evolution import Evolution, Genome, begin, tell
 from tsar_jax.models.hebbian_network import FEATURES
 from tsar_jax.systems.hebbian_policy import Policy, PolicyConfig, make_policy
@@ -104,12 +107,53 @@ def update(population: int, coefficients: int) -> Work:
     return Work(function, state, (fitness,), 1, (Cost(amount, "byte", spread_stream_rates),))
 
 
+def generation(population: int, limit: int) -> Work:
+    """Lifetimes of a generation of quadrupeds, short ones; a unit is one member's control step.
+
+    At least, the engine simulates as much in one call of its own threads, torques drawn at random.
+    """
+    split_cpu()
+    worlds = MujocoQuadrupeds([Body()] * population)
+    worlds.limit = limit
+    policy = make_policy(PolicyConfig(bounded=True), worlds.observation_shape, worlds.outputs)
+    lives = make_lives(policy, population)
+    genomes = jax.vmap(policy.init)(jax.random.split(jax.random.key(0), population))
+
+    def function(state: Any, call: np.int32, genomes: Any) -> tuple[Any, Any]:
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), call), population)
+        return state, host_fitness(lives, worlds, genomes, keys)
+
+    def engine(sizes: Sizes) -> Rates:
+        return {"engine": engine_rate(population, limit, sizes.tries)}
+
+    steps = IDLE_STEPS + limit
+    cost = Cost(1.0, "control step", engine)
+    return Work(function, (), (genomes,), population * steps, (cost,), compiled=False)
+
+
+def engine_rate(count: int, steps: int, tries: int) -> float:
+    """Control steps per second of MuJoCo's threads, of `count` quadrupeds at once."""
+    import mujoco  # not above: the other benchmarks do without it
+    from mujoco import rollout
+
+    model = build_model(Body())
+    threads = usable_cores()
+    rng = np.random.default_rng(0)
+    torques = rng.uniform(-1, 1, (count, steps, model.nu)).repeat(SIMULATOR_STEPS, 1)
+    scratch = [mujoco.MjData(model) for _ in range(threads)]
+    start = np.zeros((count, 1 + model.nq + model.nv))
+    start[:, 1 : 1 + model.nq] = model.qpos0
+    with rollout.Rollout(nthread=threads) as pool:
+        return count * steps / fastest(lambda: pool.rollout(model, scratch, start, torques), tries)
+
+
 def _step(name: str, description: str, ends: tuple[int, int], config: PolicyConfig) -> Benchmark:
     return Benchmark(
         name,
         description,
         functools.partial(population_step, ends, 200, config),
         functools.partial(population_step, ends, 4, config),
+        Targets(ratio=1 / 0.6),
     )
 
 
@@ -125,6 +169,13 @@ BENCHMARKS = (
         "plastic layers of a pixel policy, per agent-step of 200",
         PIXELS,
         PolicyConfig(),
+    ),
+    Benchmark(
+        "hebbian_generation",
+        "lifetimes of a generation of 200 quadrupeds, per control step",
+        functools.partial(generation, 200, 60),
+        functools.partial(generation, 2, 2),
+        Targets(ratio=1 / 0.85),
     ),
     Benchmark(
         "evolution_step",

@@ -34,6 +34,7 @@ class Work(NamedTuple):
 
     function: (state, number of the call, *arguments) -> (state, outputs); the state is donated.
     units: steps or updates that one call makes. costs: of one unit, paid one after another.
+    compiled: whether the function is to be compiled as a whole; if not, it is called as it is.
     """
 
     function: Callable[..., tuple[Any, Any]]
@@ -41,6 +42,7 @@ class Work(NamedTuple):
     arguments: tuple[Any, ...]
     units: int
     costs: tuple[Cost, ...]
+    compiled: bool = True
 
 
 class Targets(NamedTuple):
@@ -70,21 +72,25 @@ class Benchmark(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A compiled program and the seconds it took: trace and lower, then compile."""
+    """What to call, the seconds that tracing, lowering and compiling it took, and its buffers."""
 
-    compiled: jax.stages.Compiled
-    lower_seconds: float
-    xla_seconds: float
+    call: Callable[..., tuple[Any, Any]]
+    lower_seconds: float = 0.0
+    xla_seconds: float = 0.0
+    memory: Row | None = None
 
 
 def compile_ahead(work: Work) -> Program:
-    """Compile the work's program, its state donated."""
+    """Compile the work's program, its state donated, unless its function is called as it is."""
+    if not work.compiled:
+        return Program(work.function)
     began = time.perf_counter()
     jitted = jax.jit(work.function, donate_argnums=0)
     lowered = jitted.lower(work.state, np.int32(0), *work.arguments)
     lowered_at = time.perf_counter()
     compiled = lowered.compile()
-    return Program(compiled, lowered_at - began, time.perf_counter() - lowered_at)
+    xla_seconds = time.perf_counter() - lowered_at
+    return Program(compiled, lowered_at - began, xla_seconds, _program_memory(compiled))
 
 
 def measure(work: Work, repeats: int, sizes: Sizes) -> Row:
@@ -94,7 +100,7 @@ def measure(work: Work, repeats: int, sizes: Sizes) -> Row:
     rate. Memory is read before the machine's own measurements, whose arrays do not count.
     """
     program = compile_ahead(work)
-    seconds, probed, memory = _interleave(work, program.compiled, repeats, sizes)
+    seconds, probed, memory = _interleave(work, program.call, repeats, sizes)
     best = [_over_time(rates, max) for rates in probed]
     roofline = _roofline(work.costs, best)
     median_roofline = _roofline(work.costs, [_over_time(r, statistics.median) for r in probed])
@@ -108,7 +114,7 @@ def measure(work: Work, repeats: int, sizes: Sizes) -> Row:
         "repeats": repeats,
         "units_per_call": work.units,
         **memory,
-        **_program_memory(program.compiled),
+        **(program.memory or {}),
         "compile_seconds": program.lower_seconds + program.xla_seconds,
         "lower_seconds": program.lower_seconds,
         "xla_seconds": program.xla_seconds,
@@ -127,12 +133,12 @@ def _roofline(costs: tuple[Cost, ...], rates: list[Rates]) -> float:
 
 
 def _interleave(
-    work: Work, compiled: jax.stages.Compiled, repeats: int, sizes: Sizes
+    work: Work, function: Callable[..., tuple[Any, Any]], repeats: int, sizes: Sizes
 ) -> tuple[list[float], list[list[Rates]], Row]:
     """Seconds per unit, each cost's rates at several times, and peak memory."""
     state = work.state
     for call in range(WARM_UP):
-        state, _ = jax.block_until_ready(compiled(state, np.int32(call), *work.arguments))
+        state, _ = jax.block_until_ready(function(state, np.int32(call), *work.arguments))
     memory = {
         "peak_memory_bytes": machine.peak_memory(),
         "device_peak_memory_bytes": machine.device_peak_memory(),
@@ -142,7 +148,7 @@ def _interleave(
     for calls in np.array_split(np.arange(repeats, dtype=np.int32), min(ROUNDS, repeats)):
         for call in calls:
             began = time.perf_counter()
-            state, _ = jax.block_until_ready(compiled(state, call + WARM_UP, *work.arguments))
+            state, _ = jax.block_until_ready(function(state, call + WARM_UP, *work.arguments))
             seconds.append((time.perf_counter() - began) / work.units)
         for rates, cost in zip(probed, work.costs, strict=True):
             rates.append(cost.probe(sizes))
