@@ -2,6 +2,7 @@
 
 Example, after anml_meta_test on each run:
   tsar-jax run anml_compare --runs runs/anml-0 runs/anml-1 runs/oml-0 --out results/anml
+
 Runs of the same model are its seeds. Writes OUT/meta_test.json, OUT/table.md and OUT/figures.
 """
 

@@ -6,6 +6,7 @@ Examples:
   tsar-jax run anml_meta_train --preset cpu-oml          OML on a laptop
   tsar-jax run anml_meta_train --preset paper            as published; a GPU is advisable
   tsar-jax run anml_meta_train --resume runs/NAME        go on where it was stopped
+
 Then: tsar-jax run anml_meta_test --run runs/NAME
 """
 

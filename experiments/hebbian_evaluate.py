@@ -4,6 +4,7 @@ Examples:
   tsar-jax run hebbian_evaluate --run runs/NAME
   tsar-jax run hebbian_evaluate --run runs/NAME --lifetimes 100 --no-film
   tsar-jax run hebbian_evaluate --run runs/NAME --bodies left_front right_front:0.2
+
 Every lifetime begins with weights drawn anew. Prints mean and standard deviation of the fitness,
 and writes RUN/evaluation.json and RUN/figures/WORLD.gif.
 """

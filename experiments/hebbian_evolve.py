@@ -7,6 +7,7 @@ Examples:
   tsar-jax run hebbian_evolve --environment Ant-v5          any task of gymnasium
   tsar-jax run hebbian_evolve --preset cpu-static           the same with weights that do not change
   tsar-jax run hebbian_evolve --resume runs/NAME            go on where it was stopped
+
 A step of the run is a generation. Writes RUN/figures/evolution.png and .pdf.
 Then: tsar-jax run hebbian_evaluate --run RUN
 """

@@ -3,6 +3,7 @@
 Examples:
   tsar-jax run hebbian_lesion --run runs/NAME
   tsar-jax run hebbian_lesion --run runs/NAME --at 200 --zeroed 0.5 --lifetimes 64
+
 The same lifetimes are lived four times: intact; with the weights frozen from step AT on; with all
 actuators saturated for LASTING steps; and with a share of all synapses set to zero. Writes
 RUN/lesions.csv (the mean reward of every step, and how many lifetimes lasted), and

@@ -2,6 +2,7 @@
 
 Example, after two runs of hebbian_evolve, one of them of static weights:
   tsar-jax run hebbian_morphologies --runs runs/hebbian runs/static --out results/hebbian
+
 Runs of one rule are its repetitions: their lifetimes count together. Writes OUT/bodies.json,
 OUT/bodies.md, OUT/figures/bodies.png and OUT/figures/evolution.png, with PDFs.
 """

@@ -6,6 +6,7 @@ Examples:
   tsar-jax run plasticity_evaluate --out OUT --rules A/rule.json --target omniglot --learn 10
   tsar-jax run plasticity_evaluate --out OUT --rules A/rule.json --held-out 12   never seen
   tsar-jax run plasticity_evaluate --out OUT --preset figure-1    MNIST: feedback alignment is late
+
 Beside the rules are feedback alignment and backpropagation at --reference-rate. Prints a table and
 writes OUT/evaluation.csv (accuracy and loss over updates, with 98 % bootstrap intervals) and
 OUT/figures/evaluation.png and .pdf.

@@ -6,6 +6,7 @@ Examples:
   tsar-jax run plasticity_meta_train --preset fa            feedback alignment; also bp, ehebb ...
   tsar-jax run plasticity_meta_train --modules my_rules --terms pseudo_gradient anti_hebb
   tsar-jax run plasticity_meta_train --resume runs/NAME     go on where it was stopped
+
 Writes RUN/episodes.csv (loss, accuracy, coefficients, angles and orthonormality of every episode
 and seed), RUN/rule.json (the learned rule) and RUN/figures/episodes.png and .pdf.
 Then: tsar-jax run plasticity_evaluate --rules RUN/rule.json

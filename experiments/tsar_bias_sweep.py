@@ -5,6 +5,7 @@ Examples:
   tsar-jax run tsar_bias_sweep --out runs/bias                          0 -2 -4 -8, narrow
   tsar-jax run tsar_bias_sweep --out runs/bias --biases 0 -8 --train.steps 4000
   tsar-jax run tsar_bias_sweep --preset paper --out runs/bias-paper     0 -1 ... -12, as published
+
 Repeating the command after a stop resumes the unfinished and skips the finished. A bias of -8
 silences nearly every synapse at first ("growing sensors"), one of 0 opens them ("sculpting").
 Each is an ordinary run of tsar_meta_train in OUT/bias-0, OUT/bias-8 ..., with its transfer beside

@@ -3,6 +3,7 @@
 Examples, after tsar_transfer on each run (with --baselines where "from scratch" is wanted):
   tsar-jax run tsar_compare --runs runs/tsar-0 runs/tsar-1 runs/anml-0 --out results/tsar
   tsar-jax run tsar_compare --runs runs/tsar-* --out results/cifar100 --name cifar100-random
+
 Runs of the same model are its seeds. Writes OUT/transfer.json, OUT/table.md and
 OUT/figures/transfer.png and .pdf: how well each class is recognised right after it was learned,
 and at the end.

@@ -4,6 +4,7 @@ Examples:
   tsar-jax run tsar_find_spikes --run runs/NAME                      mini-ImageNet
   tsar-jax run tsar_find_spikes --run runs/NAME --target cifar100
   tsar-jax run tsar_find_spikes --run runs/NAME --show 6 --each 4    more examples in the figure
+
 An image's mean regulation is the mean gate of the third convolution. Prints a summary and writes
 RUN/spikes-TARGET.csv, a line per image with its rank in its class (1: the highest), and
 RUN/figures/spikes-TARGET.png and .pdf: a histogram, and images of the highest and the lowest mean

@@ -8,6 +8,7 @@ Examples:
   tsar-jax run tsar_meta_train --initial-bias 0               sculpting: all synapses open at first
   tsar-jax run tsar_meta_train --preset paper                 as published: 590 M parameters
   tsar-jax run tsar_meta_train --resume runs/NAME             go on where it was stopped
+
 Then: tsar-jax run tsar_transfer --run runs/NAME
 """
 

@@ -6,6 +6,7 @@ Examples:
   tsar-jax run tsar_transfer --run runs/NAME --target omniglot --classes 600 --learn 10
   tsar-jax run tsar_transfer --run runs/NAME --condition spikes       images of high regulation
   tsar-jax run tsar_transfer --run runs/NAME --baselines              beside the same untrained
+
 Prints a table and writes RUN/transfer-NAME.json and RUN/figures/transfer-NAME.png and .pdf: the
 accuracy on each class right after it was learned, and at the end.
 """
