@@ -20,6 +20,8 @@ from experiments._evolved import Lifetimes, load_evolved, open_worlds, read_conf
 from experiments._film import film, write_gif
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
+from tsar_jax.environments.quadruped import CONTROL_STEP
+from tsar_jax.environments.registry import QUADRUPED
 from tsar_jax.errors import check_positive
 from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.training.run import check_writable, write_atomically
@@ -57,6 +59,10 @@ def main() -> None:
             f"{name}: {scores[name].mean():.1f} ± {scores[name].std():.1f} over "
             f"{arguments.lifetimes} lifetimes, generation {evolved.generation}"
         )
+        if config.environment == QUADRUPED:
+            lasted = np.sum(lived.lived, axis=1) * CONTROL_STEP
+            walked = scores[name] * CONTROL_STEP
+            print(f"{name}: {walked.mean():.1f} m towards the target in {lasted.mean():.1f} s")
         if arguments.film:
             frames, seconds = film(evolved, name, arguments.keys[0])
             path = arguments.run / "figures" / f"{name.replace(':', '-')}.gif"
