@@ -13,7 +13,6 @@ Then: tsar-jax run hebbian_evaluate --run RUN
 """
 
 import dataclasses
-import os
 
 from tsar_jax import cli
 from tsar_jax.analysis.hebbian_figures import evolution_figure
@@ -89,8 +88,6 @@ PRESETS = {
 
 
 def main() -> None:
-    # pygame, which some of gymnasium's environments import, greets on standard output.
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     config, run = cli.parse(
         HebbianConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )

@@ -97,6 +97,8 @@ def live_with_lesions(
         watch = (at, at + 1, at + 1 + LATER) if name == ZEROED else ()
         policy = lesioned(evolved.policy, lesion)
         lived[name] = traces(policy, world, evolved.genome, arguments.keys, watch)
+        if not lived[name].lived[:, at].any():
+            raise UserError(f"No lifetime lasts until the lesion at step {at}: lower --at.")
         rewards = lived[name].rewards
         before, after = rewards[:, :at].mean(), rewards[:, at:].mean()
         print(f"{name:10} reward per step: {before:7.3f} before step {at}, {after:7.3f} from it on")

@@ -90,6 +90,13 @@ def test_a_run_leaves_its_metrics_and_a_figure(run, request) -> None:
     assert_figures(path, "evolution")
 
 
+@pytest.mark.parametrize("environment", ["cart_pole", "CartPole-v1"])
+def test_lifetimes_are_as_short_as_is_asked(environment, evolve) -> None:
+    path = evolve(f"short-{environment}", "--environment", environment, "--limit", 5)
+    rows = read_rows(path)
+    assert {row.get("fitness_best", row.get("fitness")) for row in rows} == {5}
+
+
 @pytest.mark.parametrize("run", ["evolved", "static"])
 def test_an_evolved_policy_is_scored_and_filmed(run, request, monkeypatch, capsys) -> None:
     path = request.getfixturevalue(run)
@@ -193,6 +200,8 @@ def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch
         (["--environment", "quadruped", "--bodies", "left_back:a"], "'a' in the body"),
         (["--bodies"], "bodies are none"),
         (["--evolution.sigma", "0"], "sigma must be positive, but is 0.0"),
+        (["--environment", "quadruped", "--integrator", "euler"], "no integrator 'euler'"),
+        (["--limit", "-1"], "limit must be at least 0, but is -1"),
     ],
 )
 def test_bad_input_of_evolution_is_named(flags, sentence, tmp_path, monkeypatch, capsys) -> None:
@@ -213,6 +222,7 @@ def test_a_resumed_run_keeps_its_settings(evolved, monkeypatch, capsys) -> None:
     [
         (["--at", "489"], "at is 489, but a lifetime has 500 steps"),
         (["--at", "0"], "at must be at least 1, but is 0"),
+        (["--at", "480"], "No lifetime lasts until the lesion at step 480: lower --at"),
         (["--layer", "3"], "layer is 3, but the network has 2 layers of weights"),
         (["--zeroed", "2"], "zeroed must be a share of 0 to 1, but is 2.0"),
         (["--step", "7"], "There is no checkpoint of step 7"),

@@ -1,5 +1,6 @@
 """Any Gymnasium environment whose observations and actions are boxes or discrete."""
 
+import os
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,9 @@ class GymnasiumEnvironments(HostEnvironments):
     def __init__(
         self, name: str, count: int, limit: int | None = None, *, drawn: bool = False
     ) -> None:
+        # pygame, which some environments import, greets, and complains where there is no screen.
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         try:
             import gymnasium
         except ImportError as error:
