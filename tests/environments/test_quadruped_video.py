@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import mujoco
 import numpy as np
 import pytest
 
@@ -63,15 +62,26 @@ def test_a_damaged_leg_is_seen() -> None:
 
 
 def test_without_opengl_frames_are_drawn(monkeypatch) -> None:
-    def no_renderer(*_):
-        raise mujoco.FatalError("no OpenGL")
-
-    monkeypatch.setattr(mujoco, "Renderer", no_renderer)
+    monkeypatch.setattr(quadruped_video, "_has_opengl", lambda: False)
     model, qpos = build_model(Body()), postures((0, 0))
     with pytest.raises(UserError, match="set MUJOCO_GL=egl and install libegl1"):
         photograph(model, qpos, WIDTH, HEIGHT)
     frames = render(model, qpos, WIDTH, HEIGHT)
     np.testing.assert_array_equal(frames, draw(model, qpos, WIDTH, HEIGHT))
+
+
+TWO_FILMS = """
+from tsar_jax.environments.quadruped import Body, build_model
+from tsar_jax.environments.quadruped_video import render
+
+model = build_model(Body())
+for _ in range(2):
+    assert render(model, model.qpos0[None], 80, 60).shape == (1, 60, 80, 3)
+"""
+
+
+def test_a_second_film_is_made_with_or_without_opengl() -> None:
+    subprocess.run([sys.executable, "-c", TWO_FILMS], check=True)
 
 
 WITH_OPENGL = """

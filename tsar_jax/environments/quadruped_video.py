@@ -1,6 +1,7 @@
 """Pictures of quadrupeds, frame by frame, for a film."""
 
 import copy
+import functools
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -38,12 +39,17 @@ def photograph(model: Any, qpos: np.ndarray, width: int, height: int) -> np.ndar
     starts, and the system's library for it. Raises UserError where there is none.
     """
     mujoco = load_simulator()
+    if not _has_opengl():
+        raise UserError(
+            "MuJoCo finds no OpenGL to render with: set MUJOCO_GL=egl and install libegl1, or set "
+            "MUJOCO_GL=osmesa and install libosmesa6."
+        )
     own = copy.copy(model)
     own.vis.global_.offwidth, own.vis.global_.offheight = width, height
     camera = mujoco.MjvCamera()
     camera.azimuth, camera.elevation, camera.distance = AZIMUTH, ELEVATION, DISTANCE
     frames = []
-    with _open_renderer(mujoco, own, width, height) as renderer:
+    with mujoco.Renderer(own, height, width) as renderer:
         for data in _poses(mujoco, own, qpos):
             camera.lookat = data.xpos[1]
             renderer.update_scene(data, camera)
@@ -51,15 +57,16 @@ def photograph(model: Any, qpos: np.ndarray, width: int, height: int) -> np.ndar
     return np.stack(frames)
 
 
-def _open_renderer(mujoco: Any, model: Any, width: int, height: int) -> Any:
+@functools.cache
+def _has_opengl() -> bool:
+    """Whether MuJoCo can render. Asked once: where it cannot, asking again aborts the process."""
+    mujoco = load_simulator()
     try:
         with warnings.catch_warnings(action="ignore"):  # each missing screen is one more
-            return mujoco.Renderer(model, height, width)
-    except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:
-        raise UserError(
-            "MuJoCo finds no OpenGL to render with: set MUJOCO_GL=egl and install libegl1, or set "
-            "MUJOCO_GL=osmesa and install libosmesa6."
-        ) from error
+            mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 1, 1).close()
+    except (AttributeError, ImportError, RuntimeError, mujoco.FatalError):
+        return False
+    return True
 
 
 def _poses(mujoco: Any, model: Any, qpos: np.ndarray) -> Iterator[Any]:
