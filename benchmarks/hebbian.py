@@ -14,7 +14,13 @@ from jax.sharding import PartitionSpec as P
 from benchmarks.machine import Rates, Sizes, fastest
 from benchmarks.measure import Benchmark, Cost, Targets, Work
 from tsar_jax.devices import map_over, split_cpu, usable_cores
-from tsar_jax.environments.quadruped import IDLE_STEPS, SIMULATOR_STEPS, Body, build_model
+from tsar_jax.environments.quadruped import (
+    IDLE_STEPS,
+    SIMULATOR_STEPS,
+    Body,
+    build_model,
+    motor_order,
+)
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 from tsar_jax.evaluation.rollouts import host_fitness, make_lives
 from tsar_jax.meta.evolution import Evolution, Genome, begin, tell
@@ -107,13 +113,27 @@ def update(population: int, coefficients: int) -> Work:
     return Work(function, state, (fitness,), 1, (Cost(amount, "byte", spread_stream_rates),))
 
 
+class Recorded(MujocoQuadrupeds):
+    """Quadrupeds that remember where the latest episode began, and every torque in it."""
+
+    def reset(self, seeds: np.ndarray) -> np.ndarray:
+        observations = super().reset(seeds)
+        self.start = self.state
+        self.torques: list[np.ndarray] = []
+        return observations
+
+    def step(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self.torques.append(np.array(outputs))
+        return super().step(outputs)
+
+
 def generation(population: int, limit: int) -> Work:
     """Lifetimes of a generation of quadrupeds, short ones; a unit is one member's control step.
 
-    At least, the engine simulates as much in one call of its own threads, torques drawn at random.
+    At least, the engine's own threads simulate the same torques from the same states in one call.
     """
     split_cpu()
-    worlds = MujocoQuadrupeds([Body()] * population)
+    worlds = Recorded([Body()] * population)
     worlds.limit = limit
     policy = make_policy(PolicyConfig(bounded=True), worlds.observation_shape, worlds.outputs)
     lives = make_lives(policy, population)
@@ -124,27 +144,25 @@ def generation(population: int, limit: int) -> Work:
         return state, host_fitness(lives, worlds, genomes, keys)
 
     def engine(sizes: Sizes) -> Rates:
-        return {"engine": engine_rate(population, limit, sizes.tries)}
+        return {"engine": engine_rate(worlds, sizes.tries)}
 
     steps = IDLE_STEPS + limit
     cost = Cost(1.0, "control step", engine)
     return Work(function, (), (genomes,), population * steps, (cost,), compiled=False)
 
 
-def engine_rate(count: int, steps: int, tries: int) -> float:
-    """Control steps per second of MuJoCo's threads, of `count` quadrupeds at once."""
+def engine_rate(worlds: Recorded, tries: int) -> float:
+    """Control steps per second of MuJoCo's threads, through the latest episode again."""
     import mujoco  # not above: the other benchmarks do without it
     from mujoco import rollout
 
     model = build_model(Body())
-    threads = usable_cores()
-    rng = np.random.default_rng(0)
-    torques = rng.uniform(-1, 1, (count, steps, model.nu)).repeat(SIMULATOR_STEPS, 1)
-    scratch = [mujoco.MjData(model) for _ in range(threads)]
-    start = np.zeros((count, 1 + model.nq + model.nv))
-    start[:, 1 : 1 + model.nq] = model.qpos0
-    with rollout.Rollout(nthread=threads) as pool:
-        return count * steps / fastest(lambda: pool.rollout(model, scratch, start, torques), tries)
+    torques = np.stack(worlds.torques, 1)[..., motor_order(model)].repeat(SIMULATOR_STEPS, 1)
+    start = np.concatenate([np.zeros((worlds.count, 1)), *worlds.start], axis=1)
+    scratch = [mujoco.MjData(model) for _ in range(usable_cores())]
+    with rollout.Rollout(nthread=len(scratch)) as pool:
+        seconds = fastest(lambda: pool.rollout(model, scratch, start, torques), tries)
+    return worlds.count * len(worlds.torques) / seconds
 
 
 def _step(name: str, description: str, ends: tuple[int, int], config: PolicyConfig) -> Benchmark:

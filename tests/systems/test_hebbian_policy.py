@@ -91,6 +91,23 @@ def test_a_step_answers_with_the_weights_before_it_changes_them(rule, bounded, n
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["ABCD_lr", "static"])
+def test_a_gain_is_the_environments_alone(rule) -> None:
+    observation = jnp.asarray([0.5, -1.0, 2.0])
+    policy, genome, weights = made(rule=rule, bounded=True)
+    learned, outputs = policy.live(policy.express(genome), weights, observation)
+    strong, *_ = made(rule=rule, bounded=True, gain=3.0)
+    same, stronger = strong.live(policy.express(genome), weights, observation)
+    np.testing.assert_allclose(stronger, 3 * outputs, rtol=1e-6)
+    for ours, theirs in zip(same, learned, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_first_coefficients_are_scaled() -> None:
+    for small, usual in zip(made(scale=0.1)[1].main, made()[1].main, strict=True):
+        np.testing.assert_allclose(small, 0.1 * usual, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("kind", "distribution"), [("normal", ("norm", ())), ("uniform", ("uniform", (-1, 2)))]
 )

@@ -93,8 +93,8 @@ def hebbian_change(
     return changed + of[rule.outside] if rule.outside else changed
 
 
-FOLDS = 16
-"""Parts of an array of which the largest elements are found side by side, twice."""
+FOLDS = 16, 8
+"""Into how many parts of its rows a matrix is folded, and what it leaves again, if they divide."""
 
 
 def normalise(weights: jax.Array) -> jax.Array:
@@ -102,18 +102,18 @@ def normalise(weights: jax.Array) -> jax.Array:
     # Else XLA computes the new weights twice, for their maximum and for themselves.
     weights = lax.optimization_barrier(weights)
     largest = _largest(weights)
-    return weights / jnp.where(largest > 0, largest, 1)
+    return weights * (1 / jnp.where(largest > 0, largest, 1))
 
 
 def _largest(weights: jax.Array) -> jax.Array:
     """The largest absolute value. XLA finds it one by one on a CPU, and folded as vectors."""
-    sizes = jnp.abs(weights).reshape(-1)
-    for _ in range(2):
-        part, rest = divmod(sizes.size, FOLDS)
-        parts = sizes[: FOLDS * part].reshape(FOLDS, part)
-        folded = functools.reduce(jnp.maximum, parts)
-        sizes = jnp.concatenate([folded, sizes[-rest:]]) if rest else folded
-    return sizes.max()
+    for folds in FOLDS:
+        rows, rest = divmod(len(weights), folds)
+        if not rest:
+            # Of each part for itself: those of all at once would first be written to memory.
+            parts = (jnp.abs(weights[rows * part : rows * (part + 1)]) for part in range(folds))
+            weights = functools.reduce(jnp.maximum, parts)
+    return jnp.abs(weights).max()
 
 
 def hebbian_update(

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.errors import UserError, check_widths
+from tsar_jax.errors import UserError, check_rates, check_widths
 from tsar_jax.meta.evolution import Genome
 from tsar_jax.models.hebbian_network import (
     COEVOLVED,
@@ -52,10 +52,14 @@ class PolicyConfig:
     """After every update, divide each layer by its largest absolute weight."""
     bounded: bool = False
     """Tanh on the outputs, as the update and the environment see them."""
+    gain: float = 1.0
+    """Factor of the outputs for the environment alone: the bound of an action's range."""
     hidden: tuple[int, ...] = HIDDEN
     """Units of the hidden layers."""
     coefficients: Literal["normal", "uniform"] = "normal"
     """What the first generation's coefficients are drawn from: standard normal, or -1 to 1."""
+    scale: float = 1.0
+    """Factor of the first generation's coefficients."""
 
     def __post_init__(self) -> None:
         if self.rule != STATIC:
@@ -63,6 +67,7 @@ class PolicyConfig:
         if self.initial != COEVOLVED:
             find_initialiser(self.initial)
         check_widths(self, "hidden")
+        check_rates(self, "gain", "scale")
 
 
 class Policy(NamedTuple):
@@ -117,7 +122,7 @@ def _hebbian(
         shapes = [(len(rule.columns), *shape) for shape in layer_shapes(sizes)]
         keys = jax.random.split(rule_key, len(shapes))
         coefficients = tuple(
-            _draw_coefficients(config.coefficients, k, shape)
+            config.scale * _draw_coefficients(config.coefficients, k, shape)
             for k, shape in zip(keys, shapes, strict=True)
         )
         evolved = {"kernels": draw_kernels(kernel_key)}
@@ -138,7 +143,7 @@ def _hebbian(
         weights = hebbian_update(
             expressed, genome.main, weights, activities, normalised=config.normalised
         )
-        return weights, activities[-1]
+        return weights, config.gain * activities[-1]
 
     return Policy(init, express, born, live, plastic=True)
 
@@ -157,7 +162,8 @@ def _static(
         return genome.main
 
     def live(genome: Genome, weights: Layers, observation: jax.Array) -> tuple[Layers, jax.Array]:
-        return weights, forward(weights, see(genome, observation), bounded=config.bounded)[-1]
+        activities = forward(weights, see(genome, observation), bounded=config.bounded)
+        return weights, config.gain * activities[-1]
 
     return Policy(init, lambda genome: genome, born, live, plastic=False)
 
