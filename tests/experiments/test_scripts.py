@@ -78,6 +78,7 @@ def test_train_test_compare(monkeypatch, capsys, folder: Path) -> None:
     assert "anml, from scratch" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_quickstart_resumes_what_is_there(capsys, folder: Path) -> None:
     quickstart.quickstart(folder / "quick", TINY, TEST)
     first = capsys.readouterr().out

@@ -156,6 +156,7 @@ def test_find_spikes_ranks_every_image_in_its_class(folder: Path, capsys) -> Non
     assert "99th percentile" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sweep_skips_the_finished_and_repeats_itself(folder: Path, capsys, monkeypatch) -> None:
     """The run of bias -8 is there; that of 0 is trained, and then nothing is left to do."""
     out = folder / "sweep"

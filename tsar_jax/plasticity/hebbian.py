@@ -94,7 +94,7 @@ def hebbian_change(
 
 
 FOLDS = 16, 8
-"""Into how many parts of its rows a matrix is folded, and what it leaves again, if they divide."""
+"""Into how many parts a matrix is folded by rows, and then what is left, where they divide them."""
 
 
 def normalise(weights: jax.Array) -> jax.Array:
