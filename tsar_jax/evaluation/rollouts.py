@@ -215,16 +215,18 @@ def traces(
     rewards = np.zeros((len(keys), world.limit))
     lived = np.zeros((len(keys), world.limit), bool)
     alive = np.ones(len(keys), bool)
-    weights = lives.born(lives.express(genome), keys)
+    last = max(watch, default=0)
+    weights = lives.born(lives.express(genome), keys) if watch else ()
     watched = {0: jax.device_get(weights)}
     for time, step in enumerate(host_steps(lives, world, genome, keys)):
         rewards[:, time], lived[:, time] = step.rewards, alive
-        if watch:
+        if time < last:
             weights = _where(alive, step.weights, weights)
         if time + 1 in watch:
             watched[time + 1] = jax.device_get(weights)
         alive = ~step.done
-    asked = [watched.get(time, jax.device_get(weights)) for time in watch]
+    at_the_end = jax.device_get(weights)
+    asked = [watched.get(time, at_the_end) for time in watch]
     kept = jax.tree.map(lambda *times: np.stack(times, 1), *asked) if asked else ()
     return Trace(rewards, lived, kept)
 
