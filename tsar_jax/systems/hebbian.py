@@ -75,17 +75,21 @@ class HebbianConfig(LoopConfig):
 def make_system(config: HebbianConfig) -> System | HostSystem:
     """Evolution in the environments that a config names. Raises UserError."""
     found = find_environments(config.environment, config.bodies, config.engine, config.integrator)
-    if callable(found):
-        return host_system(config, lambda count: [_limited(w, config.limit) for w in found(count)])
-    limits = [min(world.limit, config.limit or world.limit) for world in found]
-    worlds = [w._replace(limit=limit) for w, limit in zip(found, limits, strict=True)]
-    return compiled_system(config, worlds)
 
+    def shortened(own: int) -> int:
+        return min(own, config.limit or own)
 
-def _limited(world: HostEnvironments, limit: int) -> HostEnvironments:
-    """Simulators whose lifetimes end after so many steps at the latest; 0: after their own."""
-    world.limit = min(world.limit, limit or world.limit)
-    return world
+    if not callable(found):
+        worlds = [world._replace(limit=shortened(world.limit)) for world in found]
+        return compiled_system(config, worlds)
+
+    def open_shortened(count: int) -> list[HostEnvironments]:
+        opened = found(count)
+        for world in opened:
+            world.limit = shortened(world.limit)
+        return opened
+
+    return host_system(config, open_shortened)
 
 
 def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) -> System:
