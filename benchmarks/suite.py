@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks import anml, hebbian, plasticity, tsar
 from benchmarks.measure import Benchmark
-from tsar_jax.errors import UserError
+from tsar_jax.errors import check_known
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     *anml.BENCHMARKS,
@@ -20,6 +20,5 @@ def choose(names: Sequence[str] | None) -> list[Benchmark]:
         return [benchmark for benchmark in BENCHMARKS if not benchmark.optional]
     by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
     for name in names:
-        if name not in by_name:
-            raise UserError(f"There is no benchmark {name!r}: choose from {', '.join(by_name)}.")
+        check_known("benchmark", name, by_name)
     return [by_name[name] for name in names]

@@ -1,11 +1,19 @@
 """Errors that a user can mend."""
 
+from collections.abc import Collection
+
 
 class UserError(Exception):
     """Bad input: one sentence that names the offender and the remedy.
 
     The command line prints the sentence alone and exits with code 2.
     """
+
+
+def check_known(what: str, name: str, known: Collection[str]) -> None:
+    """Raises UserError for a name that is none of the known ones. what: is looked for by it."""
+    if name not in known:
+        raise UserError(f"There is no {what} {name!r}: choose from {', '.join(known)}.")
 
 
 def check_positive(config: object, *names: str) -> None:

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_known
 
 LEGS = {
     "left_front": "left_ankle_geom",
@@ -72,12 +72,9 @@ class Body:
     integrator: str = INTEGRATORS[0]
 
     def __post_init__(self) -> None:
-        if self.leg is not None and self.leg not in LEGS:
-            raise UserError(f"There is no leg {self.leg!r}: choose from {', '.join(LEGS)}.")
-        if self.integrator not in INTEGRATORS:
-            raise UserError(
-                f"There is no integrator {self.integrator!r}: choose from {', '.join(INTEGRATORS)}."
-            )
+        if self.leg is not None:
+            check_known("leg", self.leg, LEGS)
+        check_known("integrator", self.integrator, INTEGRATORS)
         if not SHORTEST <= self.length <= LONGEST:
             raise UserError(
                 f"The length of an ankle segment must be between {SHORTEST} and {LONGEST} m, "

@@ -6,7 +6,7 @@ import jax
 
 from tsar_jax.environments.classic import cart_pole, pendulum
 from tsar_jax.environments.types import Environment, HostEnvironments
-from tsar_jax.errors import UserError
+from tsar_jax.errors import check_known
 
 CLASSIC: dict[str, Callable[[], Environment]] = {"cart_pole": cart_pole, "pendulum": pendulum}
 QUADRUPED = "quadruped"
@@ -25,8 +25,7 @@ def find_environments(
     Raises UserError for an unknown engine, body or integrator, or a missing package; for an
     environment that gymnasium does not know, when it is opened.
     """
-    if engine not in ENGINES:
-        raise UserError(f"There is no engine {engine!r}: choose from {', '.join(ENGINES)}.")
+    check_known("engine", engine, ENGINES)
     if name in CLASSIC:
         return [CLASSIC[name]()]
     if name != QUADRUPED:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import check_known
 
 Layers = tuple[jax.Array, ...]
 """Of each layer, from the first: weights [out, in], or coefficients [k, out, in]."""
@@ -49,8 +49,7 @@ RULES = {
 
 def find_rule(name: str) -> HebbianRule:
     """Raises UserError for an unknown name."""
-    if name not in RULES:
-        raise UserError(f"There is no Hebbian rule {name!r}: choose from {', '.join(RULES)}.")
+    check_known("Hebbian rule", name, RULES)
     return RULES[name]
 
 
