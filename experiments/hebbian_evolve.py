@@ -4,6 +4,7 @@ Examples:
   tsar-jax run hebbian_evolve --preset smoke                seconds: does it run?
   tsar-jax run hebbian_evolve                               a quadruped on a laptop's cores
   tsar-jax run hebbian_evolve --preset cart-pole            compiled: also pendulum
+  tsar-jax run hebbian_evolve --preset car                  car racing from pixels, compiled
   tsar-jax run hebbian_evolve --environment Ant-v5          any task of gymnasium
   tsar-jax run hebbian_evolve --preset cpu-static           the same with weights that do not change
   tsar-jax run hebbian_evolve --resume runs/NAME            go on where it was stopped
@@ -55,6 +56,16 @@ PENDULUM = dataclasses.replace(
     policy=PolicyConfig(normalised=False, bounded=True, gain=2.0, hidden=(32, 16), scale=0.05),
     evolution=Evolution(population=200, rate=0.07, rate_decay=0.998, sigma=0.05),
 )
+# From pixels; the step is as large, beside its noise, as the published one of 200 members.
+CAR = HebbianConfig(
+    environment="car_racing",
+    steps=300,
+    chunk=1,
+    eval_every=20,
+    checkpoint_every=10,
+    evolution=Evolution(population=200),
+)
+CAR_ON_A_LAPTOP = dataclasses.replace(CAR, evolution=Evolution(population=64, rate=0.1))
 # Bounded weights and short lives show evolution sooner which way to go; with few members, steps
 # of the published size would be longer than the noise that they are drawn from.
 ON_A_LAPTOP = dataclasses.replace(
@@ -89,6 +100,8 @@ PRESETS = {
     "paper": cli.Preset(QUADRUPED, "two quadrupeds as published: 500 generations of 500"),
     "cpu-static": cli.Preset(static(ON_A_LAPTOP), "as cpu, with weights that do not change"),
     "paper-static": cli.Preset(static(QUADRUPED), "as paper, with weights that do not change"),
+    "car": cli.Preset(CAR_ON_A_LAPTOP, "car racing from pixels, 300 generations of 64"),
+    "paper-car": cli.Preset(CAR, "car racing as published: 300 generations of 200"),
     "cart-pole": cli.Preset(CART_POLE, "cart-pole, 60 generations of 40"),
     "pendulum": cli.Preset(PENDULUM, "pendulum, 600 generations of 200"),
 }

@@ -4,11 +4,16 @@ from collections.abc import Callable, Sequence
 
 import jax
 
+from tsar_jax.environments.car_racing.racing import car_racing
 from tsar_jax.environments.classic import cart_pole, pendulum
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import check_known
 
-CLASSIC: dict[str, Callable[[], Environment]] = {"cart_pole": cart_pole, "pendulum": pendulum}
+COMPILED: dict[str, Callable[[], Environment]] = {
+    "cart_pole": cart_pole,
+    "pendulum": pendulum,
+    "car_racing": car_racing,
+}
 QUADRUPED = "quadruped"
 ENGINES = ("auto", "mujoco", "mjx")
 
@@ -21,13 +26,13 @@ def find_environments(
 ) -> list[Environment] | OpenWorlds:
     """Compiled environments, one for every body; or a function that opens simulators.
 
-    name: one of `CLASSIC`, quadruped, or what gymnasium registers. The rest is the quadruped's.
+    name: one of `COMPILED`, quadruped, or what gymnasium registers. The rest is the quadruped's.
     Raises UserError for an unknown engine, body or integrator, or a missing package; for an
     environment that gymnasium does not know, when it is opened.
     """
     check_known("engine", engine, ENGINES)
-    if name in CLASSIC:
-        return [CLASSIC[name]()]
+    if name in COMPILED:
+        return [COMPILED[name]()]
     if name != QUADRUPED:
         return lambda count: [_gymnasium(name, count)]
     on_cpu = jax.default_backend() == "cpu"

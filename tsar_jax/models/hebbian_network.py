@@ -4,6 +4,7 @@ Dense layers without biases, tanh between them; before them, where the observati
 convolutions. Weights are [out, in], images [height, width, 3] of 0..1.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -45,21 +46,37 @@ def image_features(kernels: Layers, image: jax.Array) -> jax.Array:
     kernels: see `KERNELS`.
     """
     chex.assert_shape(image, (IMAGE_SIDE, IMAGE_SIDE, 3))
-    x = image
+    x = jnp.moveaxis(image, -1, 0)
     for kernel, stride in zip(kernels, STRIDES, strict=True):
-        x = jnp.tanh(convolve(x, kernel, stride))
-        height, width = x.shape[0] // 2, x.shape[1] // 2
-        x = x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).max((1, 3))
-    return x.reshape(-1)
+        # Else XLA computes a place anew for every shift that shows it.
+        x = lax.optimization_barrier(x)
+        # The largest tanh is that of the largest: a quarter of them are enough.
+        x = jnp.tanh(max_pool(convolve(x, kernel, stride)))
+    return jnp.moveaxis(x, 0, -1).reshape(-1)
 
 
-def convolve(image: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Without padding. image [H, W, C], kernel [k, k, C, D] -> [h, w, D]."""
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    out = lax.conv_general_dilated(
-        image[None], kernel, (stride, stride), "VALID", dimension_numbers=dimensions
-    )
-    return out[0]
+def convolve(planes: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Without padding. planes [C, H, W], kernel [k, k, C, D] -> [D, h, w].
+
+    Shifted planes times one matrix: on a CPU several times faster than XLA's convolution, and with
+    a kernel for each agent a product of batches of matrices on an accelerator.
+    """
+    size, _, channels, out = kernel.shape
+    height, width = ((length - size) // stride + 1 for length in planes.shape[1:])
+    shifted = [
+        planes[:, y : y + stride * height : stride, x : x + stride * width : stride]
+        for y in range(size)
+        for x in range(size)
+    ]
+    patches = jnp.stack(shifted).reshape(size * size * channels, height * width)
+    return (kernel.reshape(-1, out).T @ patches).reshape(out, height, width)
+
+
+def max_pool(planes: jax.Array) -> jax.Array:
+    """The largest of every 2x2 places, without a last odd row or column. planes [C, H, W]."""
+    height, width = (2 * (length // 2) for length in planes.shape[1:])
+    corners = [planes[:, y:height:2, x:width:2] for y in (0, 1) for x in (0, 1)]
+    return functools.reduce(jnp.maximum, corners)
 
 
 Initialiser = Callable[[jax.Array, tuple[int, int]], jax.Array]

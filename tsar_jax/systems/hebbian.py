@@ -42,8 +42,8 @@ class HebbianConfig(LoopConfig):
     """Evolution of a plastic or static policy. Raises UserError for impossible values."""
 
     environment: str = "cart_pole"
-    """cart_pole or pendulum, compiled; quadruped; or any environment that gymnasium knows, such as
-    CartPole-v1, CarRacing-v3 or Ant-v5."""
+    """cart_pole, pendulum or car_racing, compiled; quadruped; or any environment that gymnasium
+    knows, such as CartPole-v1, CarRacing-v3 or Ant-v5."""
     bodies: tuple[str, ...] = ("standard",)
     """Of the quadruped: standard, or a damaged leg and its length, as right_front or
     left_back:0.2. A member's fitness is its mean over all of them."""

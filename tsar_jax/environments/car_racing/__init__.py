@@ -1,0 +1,1 @@
+"""Car racing, compiled: thousands of cars in one program."""

@@ -1,0 +1,165 @@
+"""A race against the clock, from pixels: Gymnasium's CarRacing-v3 as pure functions.
+
+Rewards are 1000/n for each of a track's n tiles at a wheel's first touch, and -0.1 per frame. See
+gymnasium.farama.org/environments/box2d/car_racing.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from tsar_jax.environments.car_racing.contacts import Tiles, outlines, touching
+from tsar_jax.environments.car_racing.dynamics import INTERVAL, Car, move, placed, push, settle
+from tsar_jax.environments.car_racing.road_map import draw_map
+from tsar_jax.environments.car_racing.track import PLAYFIELD, TILES, Track, random_track
+from tsar_jax.environments.car_racing.view import render
+from tsar_jax.environments.types import Environment
+
+LIMIT = 1000  # frames of an episode
+FRAME_REWARD, TRACK_REWARD, LOST_REWARD = -0.1, 1000.0, -100.0
+LAP = 0.95
+"""Share of the tiles after which the first touch of the starting tile completes a lap."""
+ACTION_LOW, ACTION_HIGH = (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+"""Of steering (to the right), gas and brake."""
+SIDE, POLICY_SIDE = 96, 84
+"""Pixels of Gymnasium's images, and of those that the pixel policy of Najarro and Risi sees."""
+PATIENCE = 20
+"""Frames in a row without reward that they let a car go on for."""
+
+
+class Circuit(NamedTuple):
+    """A track, its tiles' outlines, and its map: number `number` of maps [n, SIDE, SIDE]. Many cars,
+    each on its own track, can share the maps; none of this changes in a race.
+    """
+
+    track: Track
+    tiles: Tiles
+    maps: jax.Array
+    number: jax.Array
+
+
+class Race(NamedTuple):
+    """One car on one circuit.
+
+    on_road bool [4]: which wheels touched the road when last looked, one frame ago. touched bool
+    [TILES]: tiles that the hull or a wheel has touched; visited bool [TILES]: those that a wheel
+    has. earned: sum of rewards; due: those of the tiles under the car at its start, which the first
+    frame pays. frames: since the start. unrewarded: frames in a row until now whose reward was
+    negative. lap: whether the race ended with a lap.
+    """
+
+    circuit: Circuit
+    car: Car
+    on_road: jax.Array
+    touched: jax.Array
+    visited: jax.Array
+    earned: jax.Array
+    due: jax.Array
+    frames: jax.Array
+    unrewarded: jax.Array
+    lap: jax.Array
+
+
+def reset(key: jax.Array) -> Race:
+    """The start of a race on a track of its own."""
+    return start(random_track(key))
+
+
+def start(track: Track) -> Race:
+    """The start of a race on a track: the car stands on its first point."""
+    car, tiles = placed(track.points[0], track.headings[0]), outlines(track)
+    contacts = touching(tiles, car)
+    visited = contacts[:4].any(0)
+    due = TRACK_REWARD / track.count * visited.sum()
+    return Race(
+        circuit=Circuit(track, tiles, draw_map(track)[None], jnp.zeros((), jnp.int32)),
+        car=settle(car),
+        on_road=contacts[:4].any(1),
+        touched=contacts.any(0),
+        visited=visited,
+        earned=jnp.zeros_like(due),
+        due=due,
+        frames=jnp.zeros((), jnp.int32),
+        unrewarded=jnp.zeros((), jnp.int32),
+        lap=jnp.zeros((), bool),
+    )
+
+
+def step(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
+    """One frame: the race, its reward, and whether it is over, by a lap or far off the track.
+
+    action [3]: steering from -1 (left) to 1, gas and brake from 0 to 1; beyond, it is clipped. One
+    that is not finite is none: the race is over, with a reward of NaN.
+    """
+    chex.assert_shape(action, (3,))
+    count = race.circuit.track.count
+    sound = jnp.isfinite(action).all()
+    action = jnp.clip(jnp.where(sound, action, 0), jnp.array(ACTION_LOW), jnp.array(ACTION_HIGH))
+    pushed, motor = push(race.car, action, race.on_road)
+    # Box2D looks for contacts before it moves bodies.
+    # Once for all their uses: without a barrier XLA computes them for each.
+    contacts = lax.optimization_barrier(touching(race.circuit.tiles, race.car))
+    car = move(pushed, motor)
+    new = contacts[:4].any(0) & ~race.visited
+    visited = race.visited | new
+    share = visited.sum() / count
+    lap = (share == 1) | (new[0] & (share > LAP))
+    lost = jnp.abs(car.position).max() > PLAYFIELD
+    reward = race.due + TRACK_REWARD / count * new.sum() + FRAME_REWARD
+    reward = jnp.where(lost, LOST_REWARD, jnp.where(sound, reward, jnp.nan))
+    raced = race._replace(
+        car=car,
+        on_road=contacts[:4].any(1),
+        touched=race.touched | contacts.any(0),
+        visited=visited,
+        earned=race.earned + reward,
+        due=jnp.zeros_like(race.due),
+        frames=race.frames + 1,
+        unrewarded=jnp.where(reward < 0, race.unrewarded + 1, 0),
+        lap=lap & ~lost,
+    )
+    return raced, reward, lap | lost | ~sound
+
+
+def observe(race: Race, side: int = SIDE, *, zooms: bool = False) -> jax.Array:
+    """What the driver sees: uint8 [side, side, 3].
+
+    zooms: whether the first second zooms in from far above, as Gymnasium's frames do.
+    """
+    seconds = INTERVAL * (race.frames + 1)
+    circuit, earned = race.circuit, race.earned + race.due
+    road = circuit.maps, circuit.number
+    return render(road, race.touched, race.car, earned, seconds, side, zooms=zooms)
+
+
+def drive(outputs: jax.Array) -> jax.Array:
+    """Network outputs [3] -> action [3]: tanh of the first, the logistic function of the others."""
+    chex.assert_shape(outputs, (3,))
+    return jnp.append(jnp.tanh(outputs[:1]), jax.nn.sigmoid(outputs[1:]))
+
+
+def car_racing(
+    side: int = POLICY_SIDE, *, patience: int = PATIENCE, zooms: bool = True
+) -> Environment:
+    """The race for a policy of pixels; over, too, after more than `patience` frames in a row
+
+    whose reward was negative.
+    """
+
+    def step_or_stop(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
+        raced, reward, done = step(race, action)
+        return raced, reward, done | (raced.unrewarded > patience)
+
+    return Environment(
+        reset=reset,
+        observe=partial(observe, side=side, zooms=zooms),
+        act=drive,
+        step=step_or_stop,
+        observation_shape=(side, side, 3),
+        outputs=3,
+        limit=LIMIT,
+    )

@@ -1,0 +1,259 @@
+"""Closed tracks for the car: random ones, drawn inside a program, and ones from given points.
+
+Gymnasium's CarRacing-v3 (gymnasium.farama.org/environments/box2d/car_racing) after Klimov (2016):
+twelve checkpoints around a circle, and a walk of short steps that turns towards each in turn, lap
+after lap. A lap of it that closes is the track; a walk without one is drawn again. Lengths are in
+the units of the simulator's world.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from tsar_jax.errors import UserError
+
+SCALE = 6.0
+RADIUS = 900 / SCALE  # of the circle around which checkpoints lie
+PLAYFIELD = 2000 / SCALE  # half the side of the field; beyond it a race is lost
+DETAIL = 21 / SCALE  # a step of the walk, the length of a tile
+TURN_RATE = 0.31  # rad, largest turn of one step
+HALF_WIDTH = 40 / SCALE  # of the road
+KERB_WIDTH = 8 / SCALE
+KERB_RUN = 4  # steps of a turn to one side that make a kerb
+
+CHECKPOINTS = 12
+WALK = 2500  # steps of a walk at most
+LAPS = 4  # a walk ends in the lap after these
+
+TILES = 400
+"""Room in a track: of 2,000 of Gymnasium's the longest has 356."""
+EXTENT = 256.0
+"""Half the side of the square that holds a track's road: of those 2,000 the farthest reached 250."""
+
+
+class Trail(NamedTuple):
+    """The steps of a walk, or of the lap that was cut out of it: arrays [steps], and how many.
+
+    alpha: rad, seen from the middle; heading: rad, 0 where the road runs along +y; x, y.
+    """
+
+    alpha: jax.Array
+    heading: jax.Array
+    x: jax.Array
+    y: jax.Array
+    count: jax.Array
+
+
+class Track(NamedTuple):
+    """A closed road of `count` tiles, the others being empty; tile i ends at point i.
+
+    points [TILES, 2] on the middle line, headings [TILES] as of `Trail`.
+    corners [TILES, 4, 2]: of the tiles, clockwise. kerbs [TILES]: 0, or on which side (-1 left, 1
+    right, seen in the direction of the drive) a tile has one.
+    """
+
+    points: jax.Array
+    headings: jax.Array
+    corners: jax.Array
+    kerbs: jax.Array
+    count: jax.Array
+
+
+def random_track(key: jax.Array) -> Track:
+    """Draws walks until one has a lap that closes: about 19 of 20 do."""
+
+    def walked(key: jax.Array) -> tuple[Trail, jax.Array]:
+        return closed_lap(walk(*checkpoints(jax.random.uniform(key, (CHECKPOINTS, 2)))))
+
+    def again(found: tuple[jax.Array, Trail, jax.Array]) -> tuple[jax.Array, Trail, jax.Array]:
+        key, own = jax.random.split(found[0])
+        return key, *walked(own)
+
+    key, own = jax.random.split(key)
+    _, lap, _ = lax.while_loop(lambda found: ~found[2], again, (key, *walked(own)))
+    return pave(lap)
+
+
+def checkpoints(noise: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """alpha, x and y [12] of the checkpoints. noise [12, 2]: uniform from 0 to 1.
+
+    Each lies in its own twelfth of the circle, between a third of the radius and all of it; the
+    first and the last, between which the race begins, at the beginning of theirs and farther out.
+    """
+    twelfth = 2 * math.pi / CHECKPOINTS
+    number = jnp.arange(CHECKPOINTS)
+    ends = (number == 0) | (number == CHECKPOINTS - 1)
+    alpha = twelfth * (number + jnp.where(ends, 0, noise[:, 0]))
+    radius = jnp.where(ends, 1.5 * RADIUS, RADIUS * (1 + 2 * noise[:, 1]) / 3)
+    return alpha, radius * jnp.cos(alpha), radius * jnp.sin(alpha)
+
+
+def walk(alphas: jax.Array, xs: jax.Array, ys: jax.Array) -> Trail:
+    """From outside the first checkpoint towards one after the other, for five laps or `WALK` steps."""
+    number = jnp.arange(CHECKPOINTS, dtype=jnp.int32)
+
+    def step(at: tuple[jax.Array, ...], _: None) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        x, y, beta, aim, laps, far_side, steps = at
+        alpha = jnp.arctan2(y, x)
+        crossed = far_side & (alpha > 0)
+        far_side = (far_side & ~crossed) | (alpha < 0)
+        going = laps <= LAPS
+        laps = laps + crossed
+        alpha = jnp.where(alpha < 0, alpha + 2 * jnp.pi, alpha)
+        # The first checkpoint from the present aim on that is still ahead; else the next lap's.
+        aim = jnp.min(jnp.where((number >= aim) & (alpha <= alphas), number, CHECKPOINTS))
+        alpha = jnp.where(aim == CHECKPOINTS, alpha - 2 * jnp.pi, alpha)
+        aim = aim % CHECKPOINTS
+        side = (jnp.cos(beta) * (xs[aim] - x) + jnp.sin(beta) * (ys[aim] - y)) * SCALE
+        x, y = x - DETAIL * jnp.sin(beta), y + DETAIL * jnp.cos(beta)
+        whole_turns = (jnp.abs(beta - alpha) - 1.5 * jnp.pi) / (2 * jnp.pi)
+        beta = beta - jnp.sign(beta - alpha) * 2 * jnp.pi * jnp.maximum(jnp.ceil(whole_turns), 0)
+        turn = jnp.minimum(TURN_RATE, jnp.abs(0.001 * side))
+        turned = beta - jnp.where(jnp.abs(side) > 0.3, jnp.sign(side) * turn, 0)
+        seen = jnp.stack([alpha, (beta + turned) / 2, x, y])
+        return (x, y, turned, aim, laps, far_side, steps + going), seen
+
+    zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
+    start = 1.5 * RADIUS + zero, zero, zero, none, none, jnp.zeros((), bool), none
+    end, seen = lax.scan(step, start, None, WALK)
+    return Trail(*seen.T, end[-1])
+
+
+def closed_lap(trail: Trail) -> tuple[Trail, jax.Array]:
+    """The last whole lap of a walk, and whether it closes and there is room for it."""
+    start = -math.pi / CHECKPOINTS
+    step = jnp.arange(WALK)
+    passes = (trail.alpha > start) & (jnp.roll(trail.alpha, 1) <= start)
+    passes &= (step > 0) & (step < trail.count)
+    last = jnp.max(jnp.where(passes, step, -1))
+    first = jnp.max(jnp.where(passes & (step < last), step, -1))
+    count = last - 1 - first
+    columns = jnp.pad(jnp.stack(trail[:4]), ((0, 0), (0, TILES)))
+    cut = lax.dynamic_slice_in_dim(columns, jnp.maximum(first, 0), TILES, axis=1)
+    lap = Trail(*jnp.where(jnp.arange(TILES) < count, cut, 0), count)
+    gap = jnp.stack([lap.x[0] - lap.x[count - 1], lap.y[0] - lap.y[count - 1]])
+    across = jnp.stack([jnp.cos(lap.heading[0]), jnp.sin(lap.heading[0])])
+    glued = jnp.linalg.norm(across * gap) <= DETAIL
+    reach = jnp.maximum(jnp.abs(lap.x), jnp.abs(lap.y)).max() + HALF_WIDTH + KERB_WIDTH
+    return lap, (first >= 0) & glued & (count <= TILES) & (reach < EXTENT)
+
+
+def pave(lap: Trail) -> Track:
+    """The tiles between the points of a lap, and which of them have kerbs."""
+    points = jnp.stack([lap.x, lap.y], axis=1)
+    right = jnp.stack([jnp.cos(lap.heading), jnp.sin(lap.heading)], axis=1)
+    before = _neighbour(lap.count, -1)
+    left_end, right_end = points - HALF_WIDTH * right, points + HALF_WIDTH * right
+    corners = jnp.stack([left_end, right_end, right_end[before], left_end[before]], axis=1)
+    used = jnp.arange(TILES) < lap.count
+    corners = jnp.where(used[:, None, None], corners, 0)
+    return Track(points, lap.heading, corners, find_kerbs(lap.heading, lap.count), lap.count)
+
+
+def find_kerbs(headings: jax.Array, count: jax.Array) -> jax.Array:
+    """-1, 0 or 1 per tile [TILES]: on which side a kerb is, along sharp turns and three tiles before.
+
+    Not along those that lead over the start, but three more before them: Gymnasium's loop goes
+    through the tiles once and finds there what it has itself just marked.
+    """
+    turns = headings - headings[_neighbour(count, -1)]
+    used = jnp.arange(TILES) < count
+    sharp, sides = used, jnp.zeros(TILES)
+    for back in range(KERB_RUN):
+        turn = turns[_neighbour(count, -back)]
+        sharp = sharp & (jnp.abs(turn) > 0.2 * TURN_RATE)
+        sides = sides + jnp.sign(turn)
+    kerb = sharp & (jnp.abs(sides) == KERB_RUN)
+    marked = kerb
+    for ahead in range(1, KERB_RUN):
+        over_start = jnp.arange(TILES) + ahead >= count
+        marked = marked | (over_start & kerb[_neighbour(count, ahead)])
+    spread = marked
+    for ahead in range(1, KERB_RUN):
+        spread = spread | marked[_neighbour(count, ahead)]
+    return jnp.where(spread & used, -jnp.sign(turns), 0).astype(jnp.int32)
+
+
+def _neighbour(count: jax.Array, by: int) -> jax.Array:
+    """The number of the tile so many ahead of each, around the track [TILES]."""
+    return (jnp.arange(TILES) + by) % count
+
+
+def given_track(
+    points: np.ndarray, headings: np.ndarray | None = None, *, crossing: bool = False
+) -> Track:
+    """A track through points [n, 2] in the order of the drive, the first of them the start.
+
+    headings [n]: rad, 0 where the road runs along +y, counter-clockwise; by default from each
+    point's neighbours. Points about `DETAIL` apart make tiles as Gymnasium's.
+    crossing: whether it may cross itself, as one in thirty of Gymnasium's own does.
+
+    Raises UserError for a track with too few or too many points, points that are not finite, in
+    one place, too far apart or out of the map, and for one that crosses itself and may not.
+    """
+    points = np.asarray(points, float)
+    check_points(points)
+    crossed = None if crossing else find_crossing(points)
+    if crossed is not None:
+        raise UserError(
+            f"The track crosses itself: the step from point {crossed[0]} meets the one from point "
+            f"{crossed[1]}. Move the points, or allow it with crossing=True."
+        )
+    if headings is None:
+        along = np.roll(points, -1, 0) - np.roll(points, 1, 0)
+        headings = np.unwrap(np.arctan2(-along[:, 0], along[:, 1]))
+    headings = np.asarray(headings, float)
+    if headings.shape != (len(points),) or not np.isfinite(headings).all():
+        raise UserError(
+            f"A track's headings must be {len(points)} finite numbers, one per point, but have the "
+            f"shape {headings.shape}."
+        )
+    columns = np.zeros((4, TILES))
+    columns[1:, : len(points)] = headings, *points.T
+    return pave(Trail(*map(jnp.asarray, columns), jnp.asarray(len(points))))
+
+
+def check_points(points: np.ndarray) -> None:
+    """Raises UserError where points [n, 2] are no track: see `given_track`."""
+    if points.ndim != 2 or points.shape[1] != 2 or not 3 <= len(points) <= TILES:
+        raise UserError(
+            f"A track's points must have the shape [n, 2] with n from 3 to {TILES}, but have "
+            f"{list(points.shape)}: leave out points, or add some."
+        )
+    reach = EXTENT - HALF_WIDTH - KERB_WIDTH
+    outside = np.flatnonzero(~(np.abs(points) < reach).all(1))
+    if outside.size:
+        raise UserError(
+            f"Point {outside[0]} of the track is at {points[outside[0]].tolist()}: both coordinates "
+            f"must be finite and within {reach:.0f} of the middle."
+        )
+    lengths = np.linalg.norm(np.roll(points, -1, 0) - points, axis=1)
+    odd = np.flatnonzero((lengths < 1e-3) | (lengths > 3 * DETAIL))
+    if odd.size:
+        raise UserError(
+            f"From point {odd[0]} of the track to the next it is {lengths[odd[0]]:.3g}: a tile must "
+            f"be longer than 0 and at most {3 * DETAIL:.1f} long, the last to the first point too."
+        )
+
+
+def find_crossing(points: np.ndarray) -> tuple[int, int] | None:
+    """The first two sides of a closed polygon [n, 2] that meet and are not neighbours, if any do."""
+    ends = np.roll(points, -1, 0)
+
+    def left_of(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """Of the line from a to b (one per row), each p (one per column): 1, 0 or -1 to its right."""
+        along, to = (b - a)[:, None], p[None] - a[:, None]
+        return np.sign(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])
+
+    sides = left_of(points, ends, points) * left_of(points, ends, ends)
+    number = np.arange(len(points))
+    apart = (number[:, None] - number) % len(points)
+    neighbours = (apart <= 1) | (apart == len(points) - 1)
+    # Two that lie on one line, 0 and 0, do not cross.
+    meet = (sides <= 0) & (sides.T <= 0) & (sides + sides.T < 0)
+    crossings = np.argwhere(meet & ~neighbours)
+    return (int(crossings[0, 0]), int(crossings[0, 1])) if len(crossings) else None

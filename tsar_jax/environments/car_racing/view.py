@@ -1,0 +1,319 @@
+"""The race as a camera above the car sees it: Gymnasium's frames, computed pixel by pixel.
+
+Gymnasium draws polygons on 1000 x 800 points and averages them down to 96 x 96 pixels; here the
+same scene is looked up for every pixel, and what is small, the car and the instruments, averaged
+over it. Images are three planes (red, green, blue) of levels 0 to 255 until they are finished.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from tsar_jax.environments.car_racing.dynamics import (
+    HULL,
+    SIZE,
+    WHEEL_HALF_WIDTH,
+    WHEEL_RADIUS,
+    Car,
+    rotate,
+)
+from tsar_jax.environments.car_racing.road_map import COVERAGES, ENTRY_BITS, SIDE, TEXEL
+from tsar_jax.environments.car_racing.track import EXTENT, PLAYFIELD, SCALE
+
+WIDTH, HEIGHT = 1000, 800  # points of Gymnasium's window
+CAR_X, CAR_Y = WIDTH / 2, HEIGHT * 3 / 4  # of the car in it, from the upper left
+CAR_REACH = 30, 46, 42  # points to either side, ahead and behind, that hold the car
+ZOOM, FAR_ZOOM = 2.7 * SCALE, 0.1 * SCALE  # points per m, and at the start
+BAR_TOP = HEIGHT * 7 / 8  # of the instruments
+CELL_X, CELL_Y = WIDTH / 40, HEIGHT / 40  # of the grid on which they lie
+LAWN = PLAYFIELD / 20  # side of a square of the grass's pattern
+
+GRASS, LIGHT_GRASS = (102.0, 204.0), (102.0, 230.0)  # red and blue, green
+ROAD_SHADES = 102.0, 104.0, 107.0
+HULL_RED, STRIPE = 204.0, 77.0
+INSTRUMENT_COLOURS = np.array(
+    [[255, 255, 255], *[[0, 0, 255]] * 2, *[[51, 0, 255]] * 2, [0, 255, 0], [255, 0, 0]],
+    np.float32,
+)
+"""Of speed, the four wheels, steering and turning [7, 3]."""
+DIGITS_LEFT, DIGITS_TOP, DIGIT_ADVANCE, DIGIT_WIDTH, DIGIT_HEIGHT, STROKE = 15, 733, 23, 19, 30, 5
+SEGMENTS = np.array(
+    [
+        [1, 1, 1, 1, 1, 1, 0],
+        [0, 1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 1],
+        [1, 1, 1, 1, 0, 0, 1],
+        [0, 1, 1, 0, 0, 1, 1],
+        [1, 0, 1, 1, 0, 1, 1],
+        [1, 0, 1, 1, 1, 1, 1],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 1, 1],
+        [1, 1, 1, 1, 0, 1, 1],
+        [0, 0, 0, 0, 0, 0, 1],
+    ],
+    np.float32,
+)
+"""Of the digits and a minus: top, upper right, lower right, bottom, lower left, upper left, middle.
+At the image's size they look as Gymnasium's letters do."""
+SUBSAMPLES = 5
+"""Per pixel and axis, of the car."""
+GROWTH = 0.5
+"""Points by which pygame draws shapes larger, on the average, to each side: their corners are cut to
+whole points, which are then all filled."""
+LOSS = 2.0
+"""Of any level, in the integers of pygame's scaling."""
+
+Level = jax.Array
+"""Of one colour, float, 0 to 255."""
+
+
+Road = tuple[jax.Array, jax.Array]
+"""Maps [n, SIDE, SIDE] of `draw_map`, and the number of the one to look at."""
+
+
+def render(
+    road: Road,
+    touched: jax.Array,
+    car: Car,
+    earned: jax.Array,
+    seconds: jax.Array,
+    side: int,
+    *,
+    zooms: bool,
+) -> jax.Array:
+    """The image uint8 [side, side, 3] of a race.
+
+    touched bool [TILES]: tiles that have lost their shade; earned: the score; seconds: since the
+    start. zooms: whether the first second zooms in from far above, as Gymnasium's does.
+    """
+    zoom: Any = ZOOM
+    if zooms:
+        zoom = FAR_ZOOM + (ZOOM - FAR_ZOOM) * jnp.minimum(seconds, 1)
+    # Barriers: else XLA computes the pixels below once more for every use of them.
+    image = lax.optimization_barrier(ground(road, touched, car, zoom, side))
+    image = lax.optimization_barrier(with_car(image, car, zoom, side))
+    image = with_instruments(image, car, earned, side)
+    return lax.bitcast_convert_type(image, jnp.uint8)[..., :3]
+
+
+def pack(red: Level, green: Level, blue: Level) -> jax.Array:
+    """A pixel as one number, int32: with a computation for each of its colours, XLA would repeat
+    what they have in common."""
+    parts = [(level + 0.5).astype(jnp.int32) for level in (red, green, blue)]
+    return parts[0] | (parts[1] << 8) | (parts[2] << 16)
+
+
+def unpack(pixels: jax.Array) -> tuple[Level, Level, Level]:
+    """Levels of red, green and blue."""
+    red, green, blue = ((pixels >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16))
+    return red, green, blue
+
+
+def ground(road: Road, touched: jax.Array, car: Car, zoom: Any, side: int) -> jax.Array:
+    """Grass, road and kerbs at the middle of every pixel; packed, [side, side]."""
+    # Constants: XLA would compute them for each pixel again.
+    middles = (np.arange(side, dtype=np.float32) + 0.5) / side
+    ahead = (CAR_Y - middles * HEIGHT)[:, None] / zoom
+    right = (middles * WIDTH - CAR_X) / zoom
+    cos, sin = jnp.cos(car.angle), jnp.sin(car.angle)
+    position = car.position
+    x = position[0] + cos * right - sin * ahead
+    y = position[1] + sin * right + cos * ahead
+    maps, number = road
+    texels = maps.at[number, _texel_of(y), _texel_of(x)].get(mode="promise_in_bounds")
+    texels = texels.astype(jnp.int32)
+    coverage = (texels >> ENTRY_BITS).astype(jnp.float32) * (1 / COVERAGES)
+    entry = texels & ((1 << ENTRY_BITS) - 1)
+    # Red is what is red of a kerb in one colour; else all colours of a tile are alike.
+    reds, others = _road_colours(touched)
+    red, other = _take(reds, entry), _take(others, entry)
+    light = ((_lawn_of(x) | _lawn_of(y)) & 1) == 0
+    field = jnp.maximum(jnp.abs(x), jnp.abs(y)) <= PLAYFIELD
+
+    def blend(lawn: Any, paint: Level) -> Level:
+        grass = jnp.where(field, lawn, 0.0).astype(jnp.float32)
+        return grass + coverage * (paint - grass)
+
+    green = jnp.where(light, LIGHT_GRASS[1], GRASS[1])
+    levels = blend(GRASS[0], red), blend(green, other), blend(GRASS[0], other)
+    return pack(*(jnp.maximum(level - LOSS, 0) for level in levels))
+
+
+def _take(values: jax.Array, places: jax.Array) -> jax.Array:
+    return values.at[places].get(mode="promise_in_bounds")
+
+
+def _texel_of(place: jax.Array) -> jax.Array:
+    """Number of the row or column of the map that places are in, or the nearest one."""
+    return jnp.clip(((place + EXTENT) * (1 / TEXEL)).astype(jnp.int32), 0, SIDE - 1)
+
+
+def _lawn_of(place: jax.Array) -> jax.Array:
+    """Number of the row or column of lawns that places are in, counted from far outside."""
+    return (place * (1 / LAWN) + 64).astype(jnp.int32)
+
+
+def _road_colours(touched: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Levels of red, and of green and blue, by a texel's entry: [1024]."""
+    tile = np.arange(1 << (ENTRY_BITS - 1))
+    shades = np.array(ROAD_SHADES)[tile % 3]
+    road = jnp.where(jnp.pad(touched, (0, len(tile) - touched.size)), ROAD_SHADES[0], shades)
+    kerb = np.where(tile % 2 == 0, 255.0, 0.0)
+    dtype = jnp.float32
+    red = jnp.stack([road, jnp.full_like(road, 255.0)], axis=1)
+    return red.reshape(-1).astype(dtype), jnp.stack([road, kerb], 1).reshape(-1).astype(dtype)
+
+
+def with_car(image: jax.Array, car: Car, zoom: Any, side: int) -> jax.Array:
+    """Hull, wheels and their stripes over the pixels that can hold them; packed, [side, side]."""
+    rows, columns, x, y = _car_samples(side)
+    x, y = x / zoom, y / zoom
+    hull = sum(_inside(x, y, np.array(part) * SIZE, GROWTH / zoom) for part in HULL) > 0
+    wheels, stripes = _wheels(car, x, y, GROWTH / zoom)
+    hull_share, stripe_share, ground_share = (
+        jnp.mean(samples, axis=0, dtype=jnp.float32).reshape(len(rows), len(columns))
+        for samples in (hull, stripes & ~hull, ~(hull | wheels))
+    )
+    corner = rows[0], columns[0]
+    below = lax.dynamic_slice(image, corner, hull_share.shape)
+    stripes = (STRIPE - LOSS) * stripe_share
+    red, green, blue = (ground_share * level + stripes for level in unpack(below))
+    red = red + (HULL_RED - LOSS) * hull_share
+    return lax.dynamic_update_slice(image, pack(red, green, blue), corner)
+
+
+@functools.cache
+def _car_samples(side: int) -> tuple[range, range, np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels that can hold the car, and where samples of them lie.
+
+    x and y [samples of a pixel, pixels]: points to the right of the car's middle and ahead.
+    """
+    per_x, per_y = side / WIDTH, side / HEIGHT
+    beside, before, behind = CAR_REACH
+    rows = range(math.floor((CAR_Y - before) * per_y), math.ceil((CAR_Y + behind) * per_y))
+    columns = range(math.floor((CAR_X - beside) * per_x), math.ceil((CAR_X + beside) * per_x))
+    within = (np.arange(SUBSAMPLES) + 0.5) / SUBSAMPLES
+    shape = SUBSAMPLES, SUBSAMPLES, len(rows), len(columns)
+    x = (np.array(columns) + within[:, None, None]) / per_x - CAR_X
+    y = CAR_Y - (np.array(rows)[:, None] + within[:, None, None, None]) / per_y
+    flat = SUBSAMPLES**2, -1
+    return (
+        rows,
+        columns,
+        np.broadcast_to(x, shape).reshape(flat).astype(np.float32),
+        np.broadcast_to(y, shape).reshape(flat).astype(np.float32),
+    )
+
+
+def _inside(x: Any, y: Any, corners: np.ndarray, growth: Any) -> Any:
+    """Whether places are in a convex polygon [n, 2], drawn clockwise, or so close to it."""
+    inside = True
+    for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, 0), strict=True):
+        outward = (bx - ax) * (y - ay) - (by - ay) * (x - ax)
+        inside = inside & (outward <= growth * math.hypot(bx - ax, by - ay))
+    return inside
+
+
+def _wheels(car: Car, x: Any, y: Any, growth: Any) -> tuple[jax.Array, jax.Array]:
+    """Which places, in the hull's own frame, lie in a wheel, and which in its lighter stripe."""
+    centres = rotate(-car.angle, car.wheel_centres - car.position)
+    cos, sin = jnp.cos(car.steering), jnp.sin(car.steering)
+    across = jnp.stack([cos, sin, -cos * centres[:, 0] - sin * centres[:, 1]])
+    along = jnp.stack([-sin, cos, sin * centres[:, 0] - cos * centres[:, 1]])
+    low, high = _stripe(car.phase)
+    middle, half = (high + low) / 2, (high - low) / 2
+    on_stripe = (along - jnp.stack([0 * middle, 0 * middle, middle])) / (half + growth)
+    wheel = [across / (WHEEL_HALF_WIDTH + growth), along / (WHEEL_RADIUS + growth)]
+    # One product: else XLA would compute sines and cosines for each place again.
+    frame = jnp.concatenate([*wheel, on_stripe], axis=1).astype(jnp.float32).T
+    places = jnp.stack([x.ravel(), y.ravel(), jnp.ones(x.size)])
+    inside = (jnp.abs(frame @ places) <= 1).reshape(3, 4, *x.shape)
+    wheels = inside[0] & inside[1]
+    return wheels.any(0), (wheels & inside[2]).any(0)
+
+
+def _stripe(phase: jax.Array) -> tuple[jax.Array, ...]:
+    """From where to where [4] the stripe around a wheel is seen from above, m ahead of the axle;
+
+    far ahead of it when it is on the lower side.
+    """
+    ends = jnp.stack([phase, phase + 1.2])
+    below = jnp.sin(ends) > 0
+    places = WHEEL_RADIUS * jnp.where(below, jnp.sign(jnp.cos(ends)), jnp.cos(ends))
+    return tuple(jnp.where(below.all(0), 2.0, end) for end in (places.min(0), places.max(0)))
+
+
+def with_instruments(image: jax.Array, car: Car, earned: jax.Array, side: int) -> jax.Array:
+    """A black bar at the bottom: score, speed, rolling of wheels, steering, turning of the hull."""
+    top = math.floor(BAR_TOP * side / HEIGHT)
+    edges_x = (np.arange(side + 1) * WIDTH / side).astype(np.float32)
+    edges_y = (np.arange(top, side + 1) * HEIGHT / side).astype(np.float32)
+    lefts, rights, tops, bottoms = _rectangles(car)
+    digits = _digits()
+    beside = jnp.concatenate([_shares(*digits[:2], edges_x), _shares(lefts, rights, edges_x)])
+    above = jnp.concatenate([_shares(*digits[2:], edges_y), _shares(tops, bottoms, edges_y)])
+    lit = _score(earned)
+    white = jnp.broadcast_to(255 * lit[:, None], (lit.size, 3))
+    colours = jnp.concatenate([white, jnp.asarray(INSTRUMENT_COLOURS)])
+    ground_share = np.clip((BAR_TOP - edges_y[:-1, None]) * side / HEIGHT, 0, 1)
+    levels = [
+        jnp.minimum(ground_share * below + (above * colour[:, None]).T @ beside, 255 - LOSS)
+        for below, colour in zip(unpack(image[top:]), colours.T, strict=True)
+    ]
+    return lax.dynamic_update_slice(image, pack(*levels), (top, 0))
+
+
+def _rectangles(car: Car) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Left, right, top and bottom of the instruments [7], in points of the window."""
+    speed = jnp.sqrt(jnp.square(car.velocity).sum())
+    upright = jnp.concatenate([0.02 * speed[None], 0.01 * car.rolling])
+    level = jnp.stack([-10 * car.steering[0], -0.8 * car.spin])
+    place = np.array([5, 7, 8, 9, 10])
+    begin, floor = np.array([20.0, 30.0]), HEIGHT - CELL_Y
+    left = jnp.concatenate([place, begin + jnp.minimum(level, 0)]) * CELL_X
+    right = jnp.concatenate([place + 1, begin + jnp.maximum(level, 0)]) * CELL_X
+    upper, lower = np.full(2, HEIGHT - 4 * CELL_Y), np.full(2, HEIGHT - 2 * CELL_Y)
+    top = jnp.concatenate([floor - CELL_Y * jnp.maximum(upright, 0), upper])
+    bottom = jnp.concatenate([floor - CELL_Y * jnp.minimum(upright, 0), lower])
+    # As pygame fills them: whole points, the last one too.
+    return jnp.floor(left), jnp.floor(right) + 1, jnp.floor(top), jnp.floor(bottom) + 1
+
+
+def _digits() -> tuple[np.ndarray, ...]:
+    """Left, right, top and bottom of the segments of four digits [28]."""
+    right, lower = DIGIT_WIDTH - STROKE, DIGIT_HEIGHT - STROKE
+    middle = lower / 2
+    segments = np.array(
+        [
+            (0, DIGIT_WIDTH, 0, STROKE),
+            (right, DIGIT_WIDTH, 0, DIGIT_HEIGHT / 2),
+            (right, DIGIT_WIDTH, DIGIT_HEIGHT / 2, DIGIT_HEIGHT),
+            (0, DIGIT_WIDTH, lower, DIGIT_HEIGHT),
+            (0, STROKE, DIGIT_HEIGHT / 2, DIGIT_HEIGHT),
+            (0, STROKE, 0, DIGIT_HEIGHT / 2),
+            (0, DIGIT_WIDTH, middle, middle + STROKE),
+        ]
+    )
+    corner = np.array([DIGITS_LEFT] * 2 + [DIGITS_TOP] * 2)
+    places = np.arange(4)[:, None, None] * np.array([DIGIT_ADVANCE] * 2 + [0] * 2)
+    return tuple((segments + corner + places).reshape(-1, 4).T.astype(np.float32))
+
+
+def _score(earned: jax.Array) -> jax.Array:
+    """Which segments of four digits show a score, or a minus and three digits: 0 or 1 [28]."""
+    points = jnp.rint(jnp.abs(earned)).astype(jnp.int32)
+    digits = points // np.array([1000, 100, 10, 1]) % 10
+    minus = (earned < 0) & (np.arange(4) == 0)
+    return jnp.asarray(SEGMENTS)[jnp.where(minus, 10, digits)].reshape(-1)
+
+
+def _shares(begin: Any, end: Any, edges: np.ndarray) -> jax.Array:
+    """How much of each of m intervals lies between begin and end [n]: [n, m]; edges [m + 1]."""
+    low = jnp.maximum(begin[:, None], edges[:-1])
+    high = jnp.minimum(end[:, None], edges[1:])
+    return (jnp.maximum(high - low, 0) / (edges[1] - edges[0])).astype(jnp.float32)
