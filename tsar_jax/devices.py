@@ -88,3 +88,21 @@ def map_over(
         return jax.tree.map(lambda leaf: leaf[:count], spread(each, shared))
 
     return spread_with_some_again
+
+
+def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """function(*share) on each of this process's devices: of arrays [devices, ...], its own.
+
+    What it returns gets the axis of devices again.
+    """
+
+    def one(*shares: Any) -> Any:
+        own = function(*jax.tree.map(lambda leaf: leaf[0], shares))
+        return jax.tree.map(lambda leaf: leaf[None], own)
+
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        return one
+    mesh = Mesh(np.asarray(devices), ("share",))
+    spec = P("share")
+    return jax.shard_map(one, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)

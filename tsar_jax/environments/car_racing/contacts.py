@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from tsar_jax.environments.car_racing.dynamics import (
     WHEEL_HALF_WIDTH,
@@ -44,14 +45,29 @@ def outlines(track: Track) -> Tiles:
     return Tiles(corners, normals, (normals * corners).sum(1), exists)
 
 
-def touching(tiles: Tiles, car: Car) -> jax.Array:
-    """bool [5, TILES]: which tiles the four wheels and the hull touch."""
+class Contacts(NamedTuple):
+    """on_road bool [4]: which wheels touch a tile. By tile [TILES]: whether a wheel touches it, and
+    whether a wheel or the hull does.
+    """
+
+    on_road: jax.Array
+    by_wheel: jax.Array
+    by_car: jax.Array
+
+
+def touching(tiles: Tiles, car: Car) -> Contacts:
+    """Where the car touches the road."""
     hull = car.position + rotate(car.angle, jnp.asarray(HULL_CENTRE))
     wheels = [
         _touches(tiles, centre, angle, WHEEL_HALVES)
         for centre, angle in zip(car.wheel_centres, car.wheel_angles, strict=True)
     ]
-    return jnp.stack([*wheels, _touches(tiles, hull, car.angle, HULL_HALVES)])
+    parts = [*wheels, _touches(tiles, hull, car.angle, HULL_HALVES)]
+    # Once for all their uses: without a barrier XLA computes them for each.
+    *wheels, hull_touches = lax.optimization_barrier(parts)
+    by_wheel = functools.reduce(jnp.logical_or, wheels)
+    on_road = jnp.stack([wheel.any() for wheel in wheels])
+    return Contacts(on_road, by_wheel, by_wheel | hull_touches)
 
 
 def _touches(

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from tsar_jax.environments.car_racing.contacts import Tiles, outlines, touching
 from tsar_jax.environments.car_racing.dynamics import INTERVAL, Car, move, placed, push, settle
@@ -20,6 +19,7 @@ from tsar_jax.environments.car_racing.view import render
 from tsar_jax.environments.types import Environment
 
 LIMIT = 1000  # frames of an episode
+FRAMES_PER_SECOND = round(1 / INTERVAL)
 FRAME_REWARD, TRACK_REWARD, LOST_REWARD = -0.1, 1000.0, -100.0
 LAP = 0.95
 """Share of the tiles after which the first touch of the starting tile completes a lap."""
@@ -73,13 +73,13 @@ def start(track: Track) -> Race:
     """The start of a race on a track: the car stands on its first point."""
     car, tiles = placed(track.points[0], track.headings[0]), outlines(track)
     contacts = touching(tiles, car)
-    visited = contacts[:4].any(0)
+    visited = contacts.by_wheel
     due = TRACK_REWARD / track.count * visited.sum()
     return Race(
         circuit=Circuit(track, tiles, draw_map(track)[None], jnp.zeros((), jnp.int32)),
         car=settle(car),
-        on_road=contacts[:4].any(1),
-        touched=contacts.any(0),
+        on_road=contacts.on_road,
+        touched=contacts.by_car,
         visited=visited,
         earned=jnp.zeros_like(due),
         due=due,
@@ -101,10 +101,9 @@ def step(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
     action = jnp.clip(jnp.where(sound, action, 0), jnp.array(ACTION_LOW), jnp.array(ACTION_HIGH))
     pushed, motor = push(race.car, action, race.on_road)
     # Box2D looks for contacts before it moves bodies.
-    # Once for all their uses: without a barrier XLA computes them for each.
-    contacts = lax.optimization_barrier(touching(race.circuit.tiles, race.car))
+    contacts = touching(race.circuit.tiles, race.car)
     car = move(pushed, motor)
-    new = contacts[:4].any(0) & ~race.visited
+    new = contacts.by_wheel & ~race.visited
     visited = race.visited | new
     share = visited.sum() / count
     lap = (share == 1) | (new[0] & (share > LAP))
@@ -113,8 +112,8 @@ def step(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
     reward = jnp.where(lost, LOST_REWARD, jnp.where(sound, reward, jnp.nan))
     raced = race._replace(
         car=car,
-        on_road=contacts[:4].any(1),
-        touched=race.touched | contacts.any(0),
+        on_road=contacts.on_road,
+        touched=race.touched | contacts.by_car,
         visited=visited,
         earned=race.earned + reward,
         due=jnp.zeros_like(race.due),

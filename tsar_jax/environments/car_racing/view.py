@@ -22,8 +22,8 @@ from tsar_jax.environments.car_racing.dynamics import (
     Car,
     rotate,
 )
-from tsar_jax.environments.car_racing.road_map import COVERAGES, ENTRY_BITS, SIDE, TEXEL
-from tsar_jax.environments.car_racing.track import EXTENT, PLAYFIELD, SCALE
+from tsar_jax.environments.car_racing.road_map import COVERAGES, COVERAGE_STEP, SIDE, TEXEL
+from tsar_jax.environments.car_racing.track import EXTENT, PLAYFIELD, SCALE, TILES
 
 WIDTH, HEIGHT = 1000, 800  # points of Gymnasium's window
 CAR_X, CAR_Y = WIDTH / 2, HEIGHT * 3 / 4  # of the car in it, from the upper left
@@ -34,7 +34,7 @@ CELL_X, CELL_Y = WIDTH / 40, HEIGHT / 40  # of the grid on which they lie
 LAWN = PLAYFIELD / 20  # side of a square of the grass's pattern
 
 GRASS, LIGHT_GRASS = (102.0, 204.0), (102.0, 230.0)  # red and blue, green
-ROAD_SHADES = 102.0, 104.0, 107.0
+ROAD = 102.0, 104.0, 107.0  # of one tile, the next, and the one after it
 HULL_RED, STRIPE = 204.0, 77.0
 INSTRUMENT_COLOURS = np.array(
     [[255, 255, 255], *[[0, 0, 255]] * 2, *[[51, 0, 255]] * 2, [0, 255, 0], [255, 0, 0]],
@@ -116,22 +116,19 @@ def unpack(pixels: jax.Array) -> tuple[Level, Level, Level]:
 
 def ground(road: Road, touched: jax.Array, car: Car, zoom: Any, side: int) -> jax.Array:
     """Grass, road and kerbs at the middle of every pixel; packed, [side, side]."""
-    # Constants: XLA would compute them for each pixel again.
-    middles = (np.arange(side, dtype=np.float32) + 0.5) / side
-    ahead = (CAR_Y - middles * HEIGHT)[:, None] / zoom
-    right = (middles * WIDTH - CAR_X) / zoom
-    cos, sin = jnp.cos(car.angle), jnp.sin(car.angle)
+    cos, sin = jnp.cos(car.angle) / zoom, jnp.sin(car.angle) / zoom
     position = car.position
-    x = position[0] + cos * right - sin * ahead
-    y = position[1] + sin * right + cos * ahead
+    frame = jnp.stack([cos, -sin, position[0], sin, cos, position[1]]).reshape(2, 3)
+    x, y = product(frame, _pixels(side)).reshape(2, side, side)
     maps, number = road
     texels = maps.at[number, _texel_of(y), _texel_of(x)].get(mode="promise_in_bounds")
     texels = texels.astype(jnp.int32)
-    coverage = (texels >> ENTRY_BITS).astype(jnp.float32) * (1 / COVERAGES)
-    entry = texels & ((1 << ENTRY_BITS) - 1)
-    # Red is what is red of a kerb in one colour; else all colours of a tile are alike.
-    reds, others = _road_colours(touched)
-    red, other = _take(reds, entry), _take(others, entry)
+    coverage = (texels // COVERAGE_STEP).astype(jnp.float32) * (1 / COVERAGES)
+    tile, kerb = (texels >> 1) & (COVERAGE_STEP // 2 - 1), (texels & 1) == 1
+    plain = _take(touched, jnp.minimum(tile, TILES - 1)) | (tile % 3 == 0)
+    shade = jnp.where(plain, ROAD[0], jnp.where(tile % 3 == 1, ROAD[1], ROAD[2]))
+    red = jnp.where(kerb, 255.0, shade)
+    other = jnp.where(kerb, jnp.where(tile % 2 == 0, 255.0, 0.0), shade)
     light = ((_lawn_of(x) | _lawn_of(y)) & 1) == 0
     field = jnp.maximum(jnp.abs(x), jnp.abs(y)) <= PLAYFIELD
 
@@ -142,6 +139,23 @@ def ground(road: Road, touched: jax.Array, car: Car, zoom: Any, side: int) -> ja
     green = jnp.where(light, LIGHT_GRASS[1], GRASS[1])
     levels = blend(GRASS[0], red), blend(green, other), blend(GRASS[0], other)
     return pack(*(jnp.maximum(level - LOSS, 0) for level in levels))
+
+
+def product(frame: jax.Array, places: np.ndarray) -> jax.Array:
+    """frame [n, 3] times places [3, m].
+
+    As a product, so that XLA computes a frame's sines and cosines once and not for every place; and
+    a precise one, which accelerators do not take for granted.
+    """
+    return jnp.matmul(frame.astype(jnp.float32), places, precision=lax.Precision.HIGHEST)
+
+
+@functools.cache
+def _pixels(side: int) -> np.ndarray:
+    """Of each pixel, points to the right of the car's middle, points ahead, and 1: [3, n]."""
+    middles = (np.arange(side) + 0.5) / side
+    right, ahead = np.meshgrid(middles * WIDTH - CAR_X, CAR_Y - middles * HEIGHT)
+    return np.stack([right.ravel(), ahead.ravel(), np.ones(side**2)]).astype(np.float32)
 
 
 def _take(values: jax.Array, places: jax.Array) -> jax.Array:
@@ -156,17 +170,6 @@ def _texel_of(place: jax.Array) -> jax.Array:
 def _lawn_of(place: jax.Array) -> jax.Array:
     """Number of the row or column of lawns that places are in, counted from far outside."""
     return (place * (1 / LAWN) + 64).astype(jnp.int32)
-
-
-def _road_colours(touched: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Levels of red, and of green and blue, by a texel's entry: [1024]."""
-    tile = np.arange(1 << (ENTRY_BITS - 1))
-    shades = np.array(ROAD_SHADES)[tile % 3]
-    road = jnp.where(jnp.pad(touched, (0, len(tile) - touched.size)), ROAD_SHADES[0], shades)
-    kerb = np.where(tile % 2 == 0, 255.0, 0.0)
-    dtype = jnp.float32
-    red = jnp.stack([road, jnp.full_like(road, 255.0)], axis=1)
-    return red.reshape(-1).astype(dtype), jnp.stack([road, kerb], 1).reshape(-1).astype(dtype)
 
 
 def with_car(image: jax.Array, car: Car, zoom: Any, side: int) -> jax.Array:
@@ -229,10 +232,9 @@ def _wheels(car: Car, x: Any, y: Any, growth: Any) -> tuple[jax.Array, jax.Array
     middle, half = (high + low) / 2, (high - low) / 2
     on_stripe = (along - jnp.stack([0 * middle, 0 * middle, middle])) / (half + growth)
     wheel = [across / (WHEEL_HALF_WIDTH + growth), along / (WHEEL_RADIUS + growth)]
-    # One product: else XLA would compute sines and cosines for each place again.
-    frame = jnp.concatenate([*wheel, on_stripe], axis=1).astype(jnp.float32).T
+    frame = jnp.concatenate([*wheel, on_stripe], axis=1).T
     places = jnp.stack([x.ravel(), y.ravel(), jnp.ones(x.size)])
-    inside = (jnp.abs(frame @ places) <= 1).reshape(3, 4, *x.shape)
+    inside = (jnp.abs(product(frame, places)) <= 1).reshape(3, 4, *x.shape)
     wheels = inside[0] & inside[1]
     return wheels.any(0), (wheels & inside[2]).any(0)
 
@@ -280,8 +282,10 @@ def _rectangles(car: Car) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     upper, lower = np.full(2, HEIGHT - 4 * CELL_Y), np.full(2, HEIGHT - 2 * CELL_Y)
     top = jnp.concatenate([floor - CELL_Y * jnp.maximum(upright, 0), upper])
     bottom = jnp.concatenate([floor - CELL_Y * jnp.minimum(upright, 0), lower])
-    # As pygame fills them: whole points, the last one too.
-    return jnp.floor(left), jnp.floor(right) + 1, jnp.floor(top), jnp.floor(bottom) + 1
+    # As pygame fills them: whole points, the last one too; Gymnasium leaves out what shows zero.
+    shown = jnp.abs(jnp.concatenate([upright, level])) > 1e-4
+    left, top = jnp.floor(left), jnp.floor(top)
+    return left, jnp.where(shown, jnp.floor(right) + 1, left), top, jnp.floor(bottom) + 1
 
 
 def _digits() -> tuple[np.ndarray, ...]:

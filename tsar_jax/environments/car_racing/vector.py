@@ -1,0 +1,159 @@
+"""Car racing for everyone who trains on Gymnasium's vectors of environments.
+
+Imports Gymnasium, which not every installation has.
+"""
+
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector.utils import batch_space
+
+from tsar_jax.environments.car_racing.fleet import Fleet
+from tsar_jax.environments.car_racing.racing import (
+    ACTION_HIGH,
+    ACTION_LOW,
+    FRAMES_PER_SECOND,
+    LIMIT,
+    SIDE,
+)
+from tsar_jax.errors import UserError
+
+NAMES = "steering", "gas", "brake"
+
+
+class CarRacingVector(gymnasium.vector.VectorEnv):
+    """`num_envs` cars in one compiled program, with the spaces and rewards of CarRacing-v3.
+
+    Each race is on a random track of its own. One that is over begins anew at the next step, which
+    ignores its action and gives a reward of 0 (Gymnasium's NEXT_STEP).
+
+    side: pixels of the images; zooms: whether the first second zooms in from far above, as
+    CarRacing-v3 does; max_episode_steps: after which a race is truncated
+
+    Raises UserError for a number below 1.
+    """
+
+    metadata: dict[str, Any] = {
+        "render_modes": ["rgb_array"],
+        "render_fps": FRAMES_PER_SECOND,
+        "autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        side: int = SIDE,
+        zooms: bool = True,
+        max_episode_steps: int = LIMIT,
+    ) -> None:
+        for name, number in (
+            ("num_envs", num_envs),
+            ("side", side),
+            ("max_episode_steps", max_episode_steps),
+        ):
+            if number < 1:
+                raise UserError(f"{name} must be at least 1, but is {number}.")
+        self.num_envs = num_envs
+        self.render_mode = "rgb_array"
+        self.single_observation_space = Box(0, 255, (side, side, 3), np.uint8)
+        self.single_action_space = Box(np.float32(ACTION_LOW), np.float32(ACTION_HIGH))
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._limit = max_episode_steps
+        self._fleet = Fleet(num_envs, side, zooms=zooms)
+        self._keys: np.ndarray | None = None
+        self._races = np.zeros(num_envs, int)  # begun so far
+        self._steps = np.zeros(num_envs, int)
+        self._over = np.zeros(num_envs, bool)
+        self._images = np.zeros((num_envs, side, side, 3), np.uint8)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begins a race in each; car i with the seed + i, or its own of a list.
+
+        Raises UserError for a list of another length.
+        """
+        del options
+        if seed is None or isinstance(seed, int):
+            # Without one, the first reset draws a seed and the others go on.
+            super().reset(seed=seed)
+            if seed is not None or self._keys is None:
+                first = self.np_random_seed if seed is None else seed
+                self._keys = first + np.arange(self.num_envs)
+                self._races[:] = 0
+        else:
+            if len(seed) != self.num_envs:
+                raise UserError(
+                    f"seed has {len(seed)} entries, but there are {self.num_envs} cars: give one each."
+                )
+            drawn = self.np_random.integers(2**31, size=self.num_envs)
+            self._keys = np.array([d if s is None else s for s, d in zip(seed, drawn, strict=True)])
+            self._races[:] = 0
+        self._begin(np.arange(self.num_envs))
+        self._images = self._fleet.look()
+        return self._images, {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Actions float [num_envs, 3] -> images, rewards, terminated, truncated, information.
+
+        Raises UserError for actions of another shape, not finite or out of range.
+        """
+        if self._keys is None:
+            raise UserError("No race has begun: call reset before step.")
+        actions = np.asarray(actions, np.float32)
+        self._check(actions)
+        fresh = np.flatnonzero(self._over)
+        if fresh.size:
+            actions = actions.copy()
+            actions[fresh] = 0
+        frame = self._fleet.advance(actions)
+        images, rewards = frame.images.copy(), frame.rewards.copy()
+        self._steps += 1
+        terminated = frame.over.copy()
+        if fresh.size:
+            self._begin(fresh)
+            images[fresh] = self._fleet.look()[fresh]
+            rewards[fresh], terminated[fresh] = 0, False
+        truncated = self._steps >= self._limit
+        self._over = terminated | truncated
+        self._images = images
+        information = {"lap_finished": frame.laps, "_lap_finished": terminated}
+        return images, rewards, terminated, truncated, information if terminated.any() else {}
+
+    def render(self) -> tuple[np.ndarray, ...]:
+        """What each driver sees."""
+        return tuple(self._images)
+
+    def _begin(self, cars: np.ndarray) -> None:
+        """A new race for each of these cars, from its seed and its number of races so far."""
+        assert self._keys is not None
+        keys = _keys(self._keys[cars].astype(np.uint32), self._races[cars])
+        self._fleet.begin(cars, keys)
+        self._races[cars] += 1
+        self._steps[cars], self._over[cars] = 0, False
+
+    def _check(self, actions: np.ndarray) -> None:
+        if actions.shape != (self.num_envs, 3):
+            raise UserError(
+                f"actions must have the shape [{self.num_envs}, 3], but have {list(actions.shape)}."
+            )
+        bad = ~((actions >= ACTION_LOW) & (actions <= ACTION_HIGH))
+        if bad.any():
+            car, part = np.argwhere(bad)[0]
+            raise UserError(
+                f"The {NAMES[part]} of car {car} is {actions[car, part]}: it must be a number from "
+                f"{ACTION_LOW[part]:g} to {ACTION_HIGH[part]:g}; np.clip the actions."
+            )
+
+
+@jax.jit
+@jax.vmap
+def _keys(seed: jax.Array, race: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), race)
