@@ -33,12 +33,17 @@ def read_config(path: Path) -> HebbianConfig:
     return read_run(path, EXPERIMENT, HebbianConfig)
 
 
-def open_worlds(config: HebbianConfig, count: int, bodies: Sequence[str] = ()) -> Worlds:
-    """The run's environment, or its bodies or others, by name; simulators for `count` lifetimes."""
-    names = tuple(bodies) or config.bodies
-    found = find_environments(config.environment, names, config.engine, config.integrator)
+def open_worlds(
+    config: HebbianConfig, count: int, bodies: Sequence[str] = (), environment: str = ""
+) -> Worlds:
+    """The run's environment, or its bodies or others, by name; simulators for `count` lifetimes.
+
+    environment: another one than the run's.
+    """
+    names, chosen = tuple(bodies) or config.bodies, environment or config.environment
+    found = find_environments(chosen, names, config.engine, config.integrator)
     opened = found(count) if callable(found) else found
-    labels = names if config.environment == QUADRUPED else (config.environment,)
+    labels = names if chosen == QUADRUPED else (chosen,)
     return dict(zip(labels, opened, strict=True))
 
 

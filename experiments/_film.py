@@ -1,17 +1,19 @@
 """Films of evolved policies, frame by frame, without a screen."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
 from experiments._evolved import Evolved
-from tsar_jax.environments.registry import QUADRUPED
+from tsar_jax.environments.registry import CAR_RACING, QUADRUPED
 from tsar_jax.environments.types import HostEnvironments
-from tsar_jax.evaluation.rollouts import HostStep, host_steps, make_lives
+from tsar_jax.evaluation.rollouts import BIRTH, WORLD, HostStep, host_steps, make_lives
 
 SIZE = 320, 240
 FRAMES, EVERY = 150, 2
@@ -26,9 +28,34 @@ def film(evolved: Evolved, world: str, key: jax.Array) -> tuple[np.ndarray, floa
 
     world: an environment, or the quadruped's body. Raises UserError where nothing can draw it.
     """
+    if world == CAR_RACING:
+        return _film_race(evolved, key)
     if evolved.config.environment == QUADRUPED:
         return _film_quadruped(evolved, world, key)
     return _film_gymnasium(evolved, IN_GYMNASIUM.get(world, world), key)
+
+
+def _film_race(evolved: Evolved, key: jax.Array) -> tuple[np.ndarray, float]:
+    from tsar_jax.environments.car_racing import racing
+
+    policy, environment = evolved.policy, racing.car_racing()
+    genome = policy.express(evolved.genome)
+    weights = policy.born(genome, jax.random.fold_in(key, BIRTH))
+    race = environment.reset(jax.random.fold_in(key, WORLD))
+    see = jax.jit(functools.partial(racing.observe, side=SIZE[1], zooms=True))
+
+    @jax.jit
+    def live(genome: Any, weights: Any, race: Any) -> Any:
+        weights, outputs = policy.live(genome, weights, environment.observe(race))
+        return weights, environment.step(race, environment.act(outputs))
+
+    frames, over = [see(race)], False
+    while not over and race.frames < FRAMES * EVERY:
+        weights, (race, _, over) = live(genome, weights, race)
+        if race.frames % EVERY == 0:
+            frames.append(see(race))
+    pictures = [np.asarray(Image.fromarray(np.asarray(f)).resize(SIZE)) for f in frames]
+    return np.stack(pictures), EVERY * racing.INTERVAL
 
 
 def _film_quadruped(evolved: Evolved, body: str, key: jax.Array) -> tuple[np.ndarray, float]:

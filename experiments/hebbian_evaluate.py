@@ -4,9 +4,11 @@ Examples:
   tsar-jax run hebbian_evaluate --run runs/NAME
   tsar-jax run hebbian_evaluate --run runs/NAME --lifetimes 100 --no-film
   tsar-jax run hebbian_evaluate --run runs/NAME --bodies left_front right_front:0.2
+  tsar-jax run hebbian_evaluate --run runs/NAME --environment CarRacing-v3
 
 Every lifetime begins with weights drawn anew. Prints mean and standard deviation of the fitness,
-and writes RUN/evaluation.json and RUN/figures/WORLD.gif.
+and writes RUN/evaluation.json (RUN/evaluation-ENVIRONMENT.json for another than the run's own) and
+RUN/figures/WORLD.gif.
 """
 
 import dataclasses
@@ -35,6 +37,9 @@ class Arguments(Lifetimes):
     """Folder of a run of hebbian_evolve."""
     bodies: tuple[str, ...] = ()
     """Of a quadruped, other bodies than those it evolved with."""
+    environment: str = ""
+    """Another environment than it evolved in, of the same observations and actions: of a policy from
+    car_racing, gymnasium's CarRacing-v3."""
     step: int | None = None
     """Generation of the checkpoint to load (default: the newest)."""
     film: bool = True
@@ -49,7 +54,7 @@ def main() -> None:
     config = read_config(arguments.run)
     check_writable(arguments.run)
     split_cpu()
-    worlds = open_worlds(config, arguments.lifetimes, arguments.bodies)
+    worlds = open_worlds(config, arguments.lifetimes, arguments.bodies, arguments.environment)
     evolved = load_evolved(arguments.run, config, next(iter(worlds.values())), arguments.step)
     scores = {}
     for name, world in worlds.items():
@@ -59,7 +64,7 @@ def main() -> None:
             f"{name}: {scores[name].mean():.1f} ± {scores[name].std():.1f} over "
             f"{arguments.lifetimes} lifetimes, generation {evolved.generation}"
         )
-        if config.environment == QUADRUPED:
+        if (arguments.environment or config.environment) == QUADRUPED:
             lasted = np.sum(lived.lived, axis=1) * CONTROL_STEP
             walked = scores[name] * CONTROL_STEP
             print(f"{name}: {walked.mean():.1f} m towards the target in {lasted.mean():.1f} s")
@@ -71,7 +76,9 @@ def main() -> None:
         "generation": evolved.generation,
         "fitness": {name: values.tolist() for name, values in scores.items()},
     }
-    write_atomically(arguments.run / "evaluation.json", json.dumps(content, indent=2) + "\n")
+    elsewhere = f"-{arguments.environment}" if arguments.environment else ""
+    path = arguments.run / f"evaluation{elsewhere}.json"
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import ClassVar
 import gymnasium
 import numpy as np
 import pytest
+from scipy.special import expit
 from gymnasium import spaces
 
 from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
@@ -16,7 +17,7 @@ SEEDS = np.array([3, 2**32 - 1, 0], np.uint32)
 
 
 def car(outputs):
-    return np.clip(outputs, [-1, 0, 0], [1, 1, 1]).astype(np.float32)
+    return np.array([np.tanh(outputs[0]), *expit(outputs[1:])], np.float32)
 
 
 def one_of_sixteen(observation):

@@ -48,8 +48,8 @@ def make_episode(name: str, limit: int | None, *, drawn: bool = False) -> "Episo
 class Episode(gymnasium.Wrapper):
     """An environment that takes a network's outputs and stands still once its episode is over.
 
-    Actions are outputs float [outputs]: see `action_map`; observations as of `observation_map`.
-    From the end on, a step simulates nothing, and gives the last observation, reward 0 and
+    Actions are outputs float [outputs]: see `action_map` (of car racing `drive`, as in Najarro and
+    Risi 2020); observations as of `observation_map`. From the end on, a step simulates nothing, and gives the last observation, reward 0 and
     terminated. Only a reset with a seed begins an episode: one without, which is how Gymnasium's
     vectors reset by themselves, changes nothing. Raises UserError for a space that is neither Box
     nor Discrete, and where nothing limits the steps.
@@ -61,6 +61,8 @@ class Episode(gymnasium.Wrapper):
             raise UserError(f"{name} has no limit of steps of its own: set limit.")
         self.limit = env.spec.max_episode_steps
         self._act, self.outputs = action_map(env.action_space, name)
+        if env.spec.id.startswith("CarRacing-") and isinstance(env.action_space, Box):
+            self._act = drive
         self._observe, self.observation_space = observation_map(env.observation_space, name)
         self.action_space = Box(-np.inf, np.inf, (self.outputs,))
         self._over = True
@@ -88,6 +90,12 @@ class Episode(gymnasium.Wrapper):
         observation, reward, terminated, truncated, _ = self.env.step(self._act(action))
         self._last, self._over = self._observe(observation), terminated or truncated
         return self._last, float(reward), terminated, truncated, {}
+
+
+def drive(outputs: np.ndarray) -> np.ndarray:
+    """Outputs [3] -> steering by tanh, gas and brake by the logistic function; float32."""
+    steering, pedals = np.tanh(outputs[:1]), 1 / (1 + np.exp(-outputs[1:].astype(np.float64)))
+    return np.concatenate([steering, pedals]).astype(np.float32)
 
 
 def action_map(space: Space, name: str) -> tuple[Callable[[np.ndarray], Any], int]:

@@ -9,10 +9,11 @@ from tsar_jax.environments.classic import cart_pole, pendulum
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import check_known
 
+CAR_RACING = "car_racing"
 COMPILED: dict[str, Callable[[], Environment]] = {
     "cart_pole": cart_pole,
     "pendulum": pendulum,
-    "car_racing": car_racing,
+    CAR_RACING: car_racing,
 }
 QUADRUPED = "quadruped"
 ENGINES = ("auto", "mujoco", "mjx")
