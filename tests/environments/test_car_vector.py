@@ -1,0 +1,132 @@
+"""The vector of races that Gymnasium's users drive."""
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tsar_jax.environments.car_racing.racing import observe, reset, step
+from tsar_jax.environments.car_racing.vector import CarRacingVector
+from tsar_jax.errors import UserError
+
+CARS, LIMIT = 3, 6
+
+
+@pytest.fixture(scope="module")
+def vector():
+    return CarRacingVector(CARS, side=24, zooms=False, max_episode_steps=LIMIT)
+
+
+def actions(seed=0, frames=LIMIT):
+    rng = np.random.default_rng(seed)
+    return rng.uniform([-1, 0, 0], 1, (frames, CARS, 3)).astype(np.float32)
+
+
+def follow(vector, seed, given):
+    """Images [frames + 1, ...], rewards, terminated and truncated [frames, CARS]."""
+    images, rest = [vector.reset(seed=seed)[0]], []
+    for action in given:
+        image, *others, _ = vector.step(action)
+        images.append(image)
+        rest.append(others)
+    return np.array(images), *(np.array(column) for column in zip(*rest, strict=True))
+
+
+def test_each_car_races_as_it_would_alone(vector) -> None:
+    given = actions()
+    images, rewards, terminated, truncated = follow(vector, 5, given)
+    assert images.dtype == np.uint8 and images.shape == (LIMIT + 1, CARS, 24, 24, 3)
+    advance, see = jax.jit(step), jax.jit(lambda race: observe(race, 24))
+    for car in range(CARS):
+        race = jax.jit(reset)(jax.random.fold_in(jax.random.key(5 + car), 0))
+        np.testing.assert_array_equal(images[0, car], see(race))
+        for frame, action in enumerate(given[:, car]):
+            race, reward, _ = advance(race, jnp.asarray(action))
+            assert np.isclose(rewards[frame, car], reward, atol=1e-4)
+            apart = images[frame + 1, car].astype(int) - np.asarray(see(race))
+            assert np.abs(apart).mean() < 0.5
+    assert not terminated.any()
+    assert truncated[-1].all() and not truncated[:-1].any()
+
+
+def test_the_same_seed_gives_the_same_races_and_others_do_not(vector) -> None:
+    given = actions()
+    first, again = follow(vector, 5, given), follow(vector, 5, given)
+    for ours, theirs in zip(first, again, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # Races go on from their seeds: without one, the next reset begins others.
+    afterwards = vector.reset()[0]
+    assert (afterwards != first[0][0]).any()
+    by_list = vector.reset(seed=[5, 6, 7])[0]
+    np.testing.assert_array_equal(by_list, first[0][0])
+
+
+def test_a_race_that_is_over_begins_anew_at_the_next_step(vector) -> None:
+    given = actions(frames=LIMIT + 2)
+    images, rewards, terminated, truncated = follow(vector, 5, given)
+    assert truncated[LIMIT - 1].all()
+    assert not rewards[LIMIT].any()
+    assert not truncated[LIMIT:].any() and not terminated.any()
+    assert (images[LIMIT + 1] != images[0]).any(axis=(1, 2, 3)).all()
+    fresh = CarRacingVector(CARS, side=24, zooms=False, max_episode_steps=LIMIT)
+    fresh.reset(seed=5)
+    np.testing.assert_array_equal(fresh.reset()[0], images[LIMIT + 1])
+
+
+def test_one_car_that_is_lost_begins_anew_among_the_others(vector) -> None:
+    vector.reset(seed=5)
+    fleet, still = vector._fleet, np.zeros((CARS, 3), np.float32)
+    moving = fleet._moving
+    away = jnp.zeros_like(moving.car.centre).reshape(-1, 2).at[1].set(1000.0)
+    away = away.reshape(moving.car.centre.shape)
+    fleet._moving = moving._replace(car=moving.car._replace(centre=moving.car.centre + away))
+    _, rewards, terminated, _, information = vector.step(still)
+    assert terminated.tolist() == [False, True, False]
+    assert rewards[1] == -100
+    assert information["_lap_finished"].tolist() == [False, True, False]
+    assert not information["lap_finished"][1]
+    images, rewards, terminated, truncated, _ = vector.step(still)
+    assert rewards[1] == 0 and (rewards[[0, 2]] < 0).all()
+    assert not terminated.any() and not truncated.any()
+    np.testing.assert_array_equal(images, vector.render())
+    race = jax.jit(reset)(jax.random.fold_in(jax.random.key(6), 1))
+    np.testing.assert_array_equal(images[1], jax.jit(lambda r: observe(r, 24))(race))
+
+
+def test_spaces_are_gymnasiums(vector) -> None:
+    env = gymnasium.make("CarRacing-v3")
+    assert vector.single_action_space == env.action_space
+    whole = CarRacingVector(1)
+    assert whole.single_observation_space == env.observation_space
+    assert vector.action_space.shape == (CARS, 3)
+    assert vector.metadata["render_fps"] == env.metadata["render_fps"]
+    assert vector.observation_space.contains(vector.reset(seed=1)[0])
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ([1.7, 0, 0], r"The steering of car 2 is 1\.7.*a number from -1 to 1; np\.clip"),
+        ([0, -0.5, 0], "The gas of car 2 is -0.5"),
+        ([0, 0, np.nan], "The brake of car 2 is nan"),
+    ],
+)
+def test_an_action_out_of_range_is_refused(vector, action, message) -> None:
+    vector.reset(seed=0)
+    given = np.zeros((CARS, 3))
+    given[2] = action
+    with pytest.raises(UserError, match=message):
+        vector.step(given)
+
+
+def test_other_bad_input_is_refused(vector) -> None:
+    vector.reset(seed=0)
+    with pytest.raises(UserError, match=r"shape \[3, 3\], but have \[3\]"):
+        vector.step(np.zeros(3))
+    with pytest.raises(UserError, match="seed has 2 entries, but there are 3 cars"):
+        vector.reset(seed=[1, 2])
+    with pytest.raises(UserError, match="num_envs must be at least 1, but is 0"):
+        CarRacingVector(0)
+    with pytest.raises(UserError, match="call reset before step"):
+        CarRacingVector(1, side=8).step(np.zeros((1, 3)))
