@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks import anml, hebbian, plasticity, tsar
+from benchmarks import anml, car_racing, hebbian, plasticity, tsar
 from benchmarks.measure import Benchmark
 from tsar_jax.errors import check_known
 
@@ -11,6 +11,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *tsar.BENCHMARKS,
     *plasticity.BENCHMARKS,
     *hebbian.BENCHMARKS,
+    *car_racing.BENCHMARKS,
 )
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from tsar_jax.environments.car_racing.road_map import COVERAGE_STEP, COVERAGES, TEXEL, draw_map
+from tsar_jax.environments.car_racing.road_map import COVERAGE_SHIFT, COVERAGES, MOST_TILES, TEXEL, draw_map
 from tsar_jax.environments.car_racing.track import (
     CHECKPOINTS,
     DETAIL,
@@ -207,8 +207,8 @@ def test_the_map_shows_road_where_tiles_are() -> None:
         places = places[lateral < HALF_WIDTH - 1]
         column, row = np.floor((places + EXTENT) / TEXEL).astype(int).T
         seen = texels[row, column]
-        assert (seen // COVERAGE_STEP == COVERAGES).all()
-        shown = (seen >> 1) & (COVERAGE_STEP // 2 - 1)
+        assert (seen >> COVERAGE_SHIFT == COVERAGES).all()
+        shown = (seen >> 1) & (MOST_TILES - 1)
         near = np.abs(shown - tile)
         assert np.isin(np.minimum(near, track.count - near), (0, 1)).mean() > 0.9
     grass = np.linalg.norm(

@@ -47,17 +47,19 @@ class Fleet:
 
             return lax.fori_loop(0, number, put, (maps, moving))
 
+        def look(maps: jax.Array, moving: Race) -> jax.Array:
+            return one_by_one(lambda race: see(_with_maps(race, maps)))(moving)
+
         def advance(maps: jax.Array, moving: Race, actions: jax.Array) -> Any:
             def frame(each: tuple[Race, jax.Array]) -> Any:
                 race, reward, over = step(_with_maps(each[0], maps), each[1])
                 # A circuit does not change: to hand it on would be to copy it.
-                return race._replace(circuit=()), see(race), reward, over
+                return race._replace(circuit=()), reward, over
 
-            moved, *seen = one_by_one(frame)((moving, actions))
-            return moved._replace(circuit=moving.circuit), *seen
-
-        def look(maps: jax.Array, moving: Race) -> jax.Array:
-            return one_by_one(lambda race: see(_with_maps(race, maps)))(moving)
+            moved, rewards, over = one_by_one(frame)((moving, actions))
+            moved = moved._replace(circuit=moving.circuit)
+            # After all of them have moved: XLA would compute, for every pixel, the frame again.
+            return moved, look(maps, moved), rewards, over
 
         self._restart = jax.jit(on_each_device(restart), donate_argnums=(0, 1))
         self._advance = jax.jit(on_each_device(advance), donate_argnums=1)

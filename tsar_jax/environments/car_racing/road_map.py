@@ -28,8 +28,8 @@ SIDE = round(2 * EXTENT / TEXEL)
 EDGE = 0.57
 """Width over which coverage falls at the road's edge: what a pixel averages over."""
 COVERAGES = 63
-COVERAGE_STEP = 1024
-"""One level of coverage: above a texel's tile and kerb."""
+MOST_TILES, COVERAGE_SHIFT = 512, 10
+"""Numbers that nine bits hold, and where coverage begins."""
 
 _REACH = HALF_WIDTH + KERB_WIDTH + EDGE / 2
 _PATCH = math.ceil(math.hypot(2 * _REACH, DETAIL + HALF_WIDTH * TURN_RATE) / TEXEL) + 2
@@ -85,4 +85,4 @@ def _texel(tile: jax.Array, kerb: jax.Array, lateral: jax.Array) -> jax.Array:
     on_kerb = beside & (jnp.abs(lateral) > HALF_WIDTH)
     levels = jnp.rint(COVERAGES * coverage).astype(jnp.uint16)
     entry = (2 * tile + on_kerb).astype(jnp.uint16)
-    return jnp.where(levels > 0, levels * COVERAGE_STEP + entry, 0).astype(jnp.uint16)
+    return jnp.where(levels > 0, (levels << COVERAGE_SHIFT) | entry, 0).astype(jnp.uint16)

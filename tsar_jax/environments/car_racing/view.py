@@ -22,7 +22,7 @@ from tsar_jax.environments.car_racing.dynamics import (
     Car,
     rotate,
 )
-from tsar_jax.environments.car_racing.road_map import COVERAGES, COVERAGE_STEP, SIDE, TEXEL
+from tsar_jax.environments.car_racing.road_map import COVERAGE_SHIFT, COVERAGES, MOST_TILES, SIDE, TEXEL
 from tsar_jax.environments.car_racing.track import EXTENT, PLAYFIELD, SCALE, TILES
 
 WIDTH, HEIGHT = 1000, 800  # points of Gymnasium's window
@@ -121,14 +121,16 @@ def ground(road: Road, touched: jax.Array, car: Car, zoom: Any, side: int) -> ja
     frame = jnp.stack([cos, -sin, position[0], sin, cos, position[1]]).reshape(2, 3)
     x, y = product(frame, _pixels(side)).reshape(2, side, side)
     maps, number = road
-    texels = maps.at[number, _texel_of(y), _texel_of(x)].get(mode="promise_in_bounds")
+    texels = _take(maps.reshape(-1), number * SIDE**2 + _texel_of(y) * SIDE + _texel_of(x))
     texels = texels.astype(jnp.int32)
-    coverage = (texels // COVERAGE_STEP).astype(jnp.float32) * (1 / COVERAGES)
-    tile, kerb = (texels >> 1) & (COVERAGE_STEP // 2 - 1), (texels & 1) == 1
-    plain = _take(touched, jnp.minimum(tile, TILES - 1)) | (tile % 3 == 0)
-    shade = jnp.where(plain, ROAD[0], jnp.where(tile % 3 == 1, ROAD[1], ROAD[2]))
-    red = jnp.where(kerb, 255.0, shade)
-    other = jnp.where(kerb, jnp.where(tile % 2 == 0, 255.0, 0.0), shade)
+    # Shifts and products: a CPU would divide one by one.
+    coverage = (texels >> COVERAGE_SHIFT).astype(jnp.float32) * (1 / COVERAGES)
+    tile, on_kerb = (texels >> 1) & (MOST_TILES - 1), texels & 1
+    third = tile - 3 * (tile * (2**16 // 3 + 1) >> 16)
+    plain = _take(touched, jnp.minimum(tile, TILES - 1)) | (third == 0)
+    shade = jnp.where(plain, ROAD[0], jnp.where(third == 1, ROAD[1], ROAD[2]))
+    red = jnp.where(on_kerb == 1, 255.0, shade)
+    other = jnp.where(on_kerb == 1, jnp.where((tile & 1) == 0, 255.0, 0.0), shade)
     light = ((_lawn_of(x) | _lawn_of(y)) & 1) == 0
     field = jnp.maximum(jnp.abs(x), jnp.abs(y)) <= PLAYFIELD
 
