@@ -38,8 +38,8 @@ class Arguments(Lifetimes):
     bodies: tuple[str, ...] = ()
     """Of a quadruped, other bodies than those it evolved with."""
     environment: str = ""
-    """Another environment than it evolved in, of the same observations and actions: of a policy from
-    car_racing, gymnasium's CarRacing-v3."""
+    """Another environment than it evolved in, of the same observations and actions: of a policy
+    from car_racing, gymnasium's CarRacing-v3."""
     step: int | None = None
     """Generation of the checkpoint to load (default: the newest)."""
     film: bool = True

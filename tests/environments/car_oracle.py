@@ -11,8 +11,8 @@ SEQUENCES = 20
 
 class Drive(NamedTuple):
     """What Gymnasium's car did: its track [n, 4] (alpha, heading, x, y), actions [frames, 3], and
-    after each frame position [frames, 2], heading, speed, reward, and tiles visited by then [frames];
-    over: whether the race ended before the last frame."""
+    after each frame position [frames, 2], heading, speed, reward, and tiles visited by then
+    [frames]; over: whether the race ended before the last frame."""
 
     track: np.ndarray
     actions: np.ndarray

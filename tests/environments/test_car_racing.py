@@ -28,6 +28,8 @@ from tsar_jax.environments.car_racing.racing import (
 from tsar_jax.environments.car_racing.racing import drive as squash
 from tsar_jax.environments.car_racing.track import TILES, given_track
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 FRAMES = 100
 
 
@@ -93,7 +95,7 @@ def test_a_thousand_frames_earn_as_much_as_gymnasiums() -> None:
     drives = [drive(seed, LIMIT) for seed in range(SEQUENCES)]
     *_, reward, visited, over = ours(drives, LIMIT)
     returns, tiles = [], []
-    for i, d in enumerate(drives):
+    for i in range(SEQUENCES):
         ends = int(np.argmax(over[i])) + 1 if over[i].any() else LIMIT
         returns.append(reward[i, :ends].sum())
         tiles.append(visited[i, ends - 1])
@@ -160,13 +162,14 @@ def test_a_race_ends_with_a_lap(all_but) -> None:
     race, track = compiled()[0](circle()), circle()
     under = np.flatnonzero(np.asarray(race.visited))
     assert 0 in under
-    visited = np.arange(TILES) < int(track.count)
+    visited = np.arange(TILES) < int(track.size)
     if all_but == "the start":
         visited[0] = visited[30] = False
     else:
         visited[under[-1]] = False
     raced, reward, over = compiled()[1](race._replace(visited=jnp.asarray(visited)), jnp.zeros(3))
-    assert over and raced.lap
+    assert over
+    assert raced.lap
     assert math.isclose(reward, race.due + 1000 / 60 - 0.1, rel_tol=1e-5)
     too_few = visited & (np.arange(TILES) % 5 != 1)
     too_few[under] = False
@@ -190,7 +193,8 @@ def test_a_policy_is_stopped_after_too_many_frames_without_reward() -> None:
 def test_an_action_that_is_not_finite_ends_the_race_with_a_reward_of_nan() -> None:
     race = compiled()[0](circle())
     raced, reward, over = compiled()[1](race, jnp.array([0.0, jnp.nan, 0.0]))
-    assert over and np.isnan(reward)
+    assert over
+    assert np.isnan(reward)
     assert np.isfinite(raced.car.position).all()
 
 
@@ -223,18 +227,20 @@ def test_wheels_touch_the_tiles_that_they_lie_on(x, y, heading) -> None:
     """Against points of the wheels in the tiles' polygons, and their distances."""
     track, places = circle(), np.array([33.4 + x, y, heading], np.float32)
     car, found = touch()(track, places)
-    corners = np.asarray(track.corners)[: track.count]
+    corners = np.asarray(track.corners)[: track.size]
     grid = np.stack(np.meshgrid(np.linspace(-1, 1, 15), np.linspace(-1, 1, 25)), -1).reshape(-1, 2)
     grid = grid * [dynamics.WHEEL_HALF_WIDTH, dynamics.WHEEL_RADIUS]
     cos, sin = math.cos(heading), math.sin(heading)
     for wheel, centre in enumerate(np.asarray(car.wheel_centres)):
-        turned = np.stack([cos * grid[:, 0] - sin * grid[:, 1], sin * grid[:, 0] + cos * grid[:, 1]])
+        turned = np.stack(
+            [cos * grid[:, 0] - sin * grid[:, 1], sin * grid[:, 0] + cos * grid[:, 1]]
+        )
         on_tiles = np.array([in_polygon(c, turned.T + centre).any() for c in corners])
         if on_tiles.any():
             assert found.on_road[wheel]
-            assert np.asarray(found.by_wheel)[: track.count][on_tiles].all()
+            assert np.asarray(found.by_wheel)[: track.size][on_tiles].all()
     far = np.linalg.norm(corners.mean(1) - np.asarray(car.position), axis=1) > 11
-    assert not np.asarray(found.by_car)[: track.count][far].any()
+    assert not np.asarray(found.by_car)[: track.size][far].any()
 
 
 @functools.cache

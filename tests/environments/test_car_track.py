@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from tsar_jax.environments.car_racing.road_map import COVERAGE_SHIFT, COVERAGES, MOST_TILES, TEXEL, draw_map
+from tsar_jax.environments.car_racing.road_map import (
+    COVERAGE_SHIFT,
+    COVERAGES,
+    MOST_TILES,
+    TEXEL,
+    draw_map,
+)
 from tsar_jax.environments.car_racing.track import (
     CHECKPOINTS,
     DETAIL,
@@ -72,13 +78,15 @@ def test_from_the_same_noise_comes_gymnasiums_track(follow) -> None:
         if track is None:
             continue
         closed += 1
-        assert lap.count == len(track)
+        assert lap.size == len(track)
         ours = np.stack(lap[:4], 1)
         np.testing.assert_allclose(ours[: len(track)], track, atol=1e-9)
         assert not ours[len(track) :].any()
         np.testing.assert_allclose(paved.corners[: len(track)], tiles, atol=1e-9)
         sides = paved.kerbs[paved.kerbs != 0]
-        right = np.stack([np.cos(track[:, 1]), np.sin(track[:, 1])], 1)[paved.kerbs[: len(track)] != 0]
+        right = np.stack([np.cos(track[:, 1]), np.sin(track[:, 1])], 1)[
+            paved.kerbs[: len(track)] != 0
+        ]
         middle = track[:, 2:][paved.kerbs[: len(track)] != 0]
         assert len(sides) == len(kerbs)
         if len(kerbs):
@@ -106,7 +114,7 @@ def test_random_tracks_are_distributed_as_gymnasiums() -> None:
     tracks = jax.device_get(jax.jit(jax.vmap(random_track))(keys))
     ours = [
         (points[:count], headings[:count])
-        for points, headings, count in zip(tracks.points, tracks.headings, tracks.count, strict=True)
+        for points, headings, count in zip(tracks.points, tracks.headings, tracks.size, strict=True)
     ]
 
     def same(of_ours, of_theirs):
@@ -127,7 +135,7 @@ def test_random_tracks_are_distributed_as_gymnasiums() -> None:
 def test_a_track_that_is_given_is_that_track() -> None:
     track, tiles, _ = gymnasiums(1)
     made = given_track(track[:, 2:], track[:, 1])
-    assert made.count == len(track)
+    assert made.size == len(track)
     np.testing.assert_allclose(made.corners[: len(track)], tiles, atol=1e-4)
     by_points = given_track(track[:, 2:])
     turned = by_points.headings[: len(track)] - track[:, 1]
@@ -147,7 +155,7 @@ def eight(n=150, radius=70.0):
 def test_a_track_that_crosses_itself_is_refused_unless_it_may() -> None:
     with pytest.raises(UserError, match=r"crosses itself: the step from point \d+ meets .* \d+"):
         given_track(eight())
-    assert given_track(eight(), crossing=True).count == 150
+    assert given_track(eight(), crossing=True).size == 150
 
 
 @pytest.mark.parametrize(
@@ -158,7 +166,7 @@ def test_a_track_that_crosses_itself_is_refused_unless_it_may() -> None:
         (np.zeros((4, 3)), r"\[4, 3\]"),
         (circle(10), "From point 0 of the track to the next it is 37.1"),
         (np.repeat(circle(), 2, axis=0), "From point 0 of the track to the next it is 0"),
-        (circle() + [200, 0], r"Point 0 of the track is at \[260.0, 0.0\]"),
+        (circle() + np.array([200, 0]), r"Point 0 of the track is at \[260.0, 0.0\]"),
         (np.where(np.arange(100)[:, None] == 7, np.nan, circle()), "Point 7 of the track is at"),
         (circle()[:80], "From point 79 of the track"),
     ],
@@ -200,7 +208,7 @@ def test_the_map_shows_road_where_tiles_are() -> None:
     track = jax.device_get(jax.jit(random_track)(jax.random.key(5)))
     texels = np.asarray(jax.jit(draw_map)(track)).astype(int)
     rng = np.random.default_rng(0)
-    for tile in rng.choice(track.count, 40, replace=False):
+    for tile in rng.choice(track.size, 40, replace=False):
         weights = rng.dirichlet(np.ones(4) * 3, 30)
         places = weights @ track.corners[tile]
         lateral = np.abs((places - track.points[tile]) @ _right(track.headings[tile]))
@@ -210,11 +218,11 @@ def test_the_map_shows_road_where_tiles_are() -> None:
         assert (seen >> COVERAGE_SHIFT == COVERAGES).all()
         shown = (seen >> 1) & (MOST_TILES - 1)
         near = np.abs(shown - tile)
-        assert np.isin(np.minimum(near, track.count - near), (0, 1)).mean() > 0.9
+        assert np.isin(np.minimum(near, track.size - near), (0, 1)).mean() > 0.9
     grass = np.linalg.norm(
         (np.argwhere(texels == 0)[::997, ::-1] + 0.5)[:, None] * TEXEL
         - EXTENT
-        - track.points[: track.count],
+        - track.points[: track.size],
         axis=-1,
     )
     assert grass.min() > HALF_WIDTH - 1.0

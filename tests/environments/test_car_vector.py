@@ -10,6 +10,8 @@ from tsar_jax.environments.car_racing.racing import observe, reset, step
 from tsar_jax.environments.car_racing.vector import CarRacingVector
 from tsar_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 CARS, LIMIT = 3, 6
 
 
@@ -36,7 +38,8 @@ def follow(vector, seed, given):
 def test_each_car_races_as_it_would_alone(vector) -> None:
     given = actions()
     images, rewards, terminated, truncated = follow(vector, 5, given)
-    assert images.dtype == np.uint8 and images.shape == (LIMIT + 1, CARS, 24, 24, 3)
+    assert images.dtype == np.uint8
+    assert images.shape == (LIMIT + 1, CARS, 24, 24, 3)
     advance, see = jax.jit(step), jax.jit(lambda race: observe(race, 24))
     for car in range(CARS):
         race = jax.jit(reset)(jax.random.fold_in(jax.random.key(5 + car), 0))
@@ -47,7 +50,8 @@ def test_each_car_races_as_it_would_alone(vector) -> None:
             apart = images[frame + 1, car].astype(int) - np.asarray(see(race))
             assert np.abs(apart).mean() < 0.5
     assert not terminated.any()
-    assert truncated[-1].all() and not truncated[:-1].any()
+    assert truncated[-1].all()
+    assert not truncated[:-1].any()
 
 
 def test_the_same_seed_gives_the_same_races_and_others_do_not(vector) -> None:
@@ -67,7 +71,8 @@ def test_a_race_that_is_over_begins_anew_at_the_next_step(vector) -> None:
     images, rewards, terminated, truncated = follow(vector, 5, given)
     assert truncated[LIMIT - 1].all()
     assert not rewards[LIMIT].any()
-    assert not truncated[LIMIT:].any() and not terminated.any()
+    assert not truncated[LIMIT:].any()
+    assert not terminated.any()
     assert (images[LIMIT + 1] != images[0]).any(axis=(1, 2, 3)).all()
     fresh = CarRacingVector(CARS, side=24, zooms=False, max_episode_steps=LIMIT)
     fresh.reset(seed=5)
@@ -87,8 +92,10 @@ def test_one_car_that_is_lost_begins_anew_among_the_others(vector) -> None:
     assert information["_lap_finished"].tolist() == [False, True, False]
     assert not information["lap_finished"][1]
     images, rewards, terminated, truncated, _ = vector.step(still)
-    assert rewards[1] == 0 and (rewards[[0, 2]] < 0).all()
-    assert not terminated.any() and not truncated.any()
+    assert rewards[1] == 0
+    assert (rewards[[0, 2]] < 0).all()
+    assert not terminated.any()
+    assert not truncated.any()
     np.testing.assert_array_equal(images, vector.render())
     race = jax.jit(reset)(jax.random.fold_in(jax.random.key(6), 1))
     np.testing.assert_array_equal(images[1], jax.jit(lambda r: observe(r, 24))(race))

@@ -7,8 +7,8 @@ from typing import ClassVar
 import gymnasium
 import numpy as np
 import pytest
-from scipy.special import expit
 from gymnasium import spaces
+from scipy.special import expit
 
 from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
 from tsar_jax.errors import UserError

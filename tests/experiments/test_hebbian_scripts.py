@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from commands import command, failure
 from PIL import Image, ImageSequence
 
 from experiments import (
+    car_racing_views,
     hebbian_evaluate,
     hebbian_evolve,
     hebbian_lesion,
@@ -122,6 +124,36 @@ def test_another_generation_and_no_film(evolved, monkeypatch) -> None:
     command(hebbian_evaluate, "--run", evolved, *flags, monkeypatch=monkeypatch)
     assert json.loads((evolved / "evaluation.json").read_text())["generation"] == 0
     assert not film.exists()
+
+
+def test_a_policy_is_scored_in_another_environment(evolved, monkeypatch, capsys) -> None:
+    capsys.readouterr()
+    flags = ("--lifetimes", 2, "--no-film", "--environment", "CartPole-v1")
+    command(hebbian_evaluate, "--run", evolved, *flags, monkeypatch=monkeypatch)
+    assert "CartPole-v1: " in capsys.readouterr().out
+    content = json.loads((evolved / "evaluation-CartPole-v1.json").read_text())
+    assert len(content["fitness"]["CartPole-v1"]) == 2
+
+
+@pytest.mark.slow
+def test_a_driver_evolves_and_is_scored_filmed_and_compared(evolve, monkeypatch, capsys) -> None:
+    driver = evolve("driver", "--environment", "car_racing", "--limit", 3, "--evaluations", 1)
+    capsys.readouterr()
+    command(hebbian_evaluate, "--run", driver, "--lifetimes", 1, monkeypatch=monkeypatch)
+    assert "car_racing: " in capsys.readouterr().out
+    size, seconds = play(driver / "figures" / "car_racing.gif")
+    assert size == (320, 240)
+    assert 0.4 < seconds <= 6.04
+    flags = ("--races", 1, "--frames", 80)
+    command(car_racing_views, "--out", driver, *flags, monkeypatch=monkeypatch)
+    assert re.search(r"road or grass: +(99|100)\.", capsys.readouterr().out)
+    assert_figures(driver, "views")
+
+
+def test_too_few_frames_to_compare_are_refused(tmp_path, monkeypatch, capsys) -> None:
+    flags = ("--out", tmp_path, "--frames", 20)
+    said = failure(car_racing_views, *flags, monkeypatch=monkeypatch, capsys=capsys)
+    assert "frames must be at least 60, but is 20" in said
 
 
 def test_lesions_leave_a_table_and_figures(evolved, monkeypatch, capsys) -> None:

@@ -1,6 +1,7 @@
 """Generations, in compiled environments and in simulators: what members earn and what follows."""
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tsar_jax.environments.car_racing.racing import car_racing
 from tsar_jax.environments.classic import cart_pole
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
@@ -19,6 +21,7 @@ from tsar_jax.systems.hebbian import (
     HebbianConfig,
     compiled_system,
     host_system,
+    make_system,
     policy_for,
 )
 from tsar_jax.systems.hebbian_policy import PolicyConfig
@@ -150,6 +153,29 @@ def test_generations_are_their_members_one_by_one(compiled, earned) -> None:
 
 def test_a_generation_is_traced_once(compiled) -> None:
     assert len(compiled.traces) == 1
+
+
+@pytest.mark.slow
+def test_a_generation_of_drivers_earns_what_each_earns_alone() -> None:
+    """From pixels, in compiled car racing."""
+    config = dataclasses.replace(
+        CONFIG, environment="car_racing", rollouts=1, evolution=Evolution(population=2), limit=2
+    )
+    system = make_system(config)
+    state = jax.jit(system.init)(jax.random.key(1))
+    after, metrics = jax.jit(system.step)(state, (), KEYS[0])
+    world = car_racing()._replace(limit=2)
+    policy = policy_for(config, world)
+    assert policy.born(state.genome, KEYS[0])[0].shape == (4, 648)
+    live = jax.jit(partial(lifetime_fitness, policy, world))
+    alone = [
+        live(ask_one(state, KEYS[0], member), jax.random.fold_in(lifetime_key(KEYS[0], 0), 0))
+        for member in range(2)
+    ]
+    np.testing.assert_allclose(metrics["fitness_mean"], np.mean(alone), rtol=1e-5)
+    assert metrics["fitness_mean"] > 5  # the tiles under the car at its start
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.genome, state.genome)
+    assert min(jax.tree.leaves(moved)) > 0
 
 
 def test_an_evaluation_is_of_the_centre_in_lifetimes_of_its_own(compiled, earned) -> None:

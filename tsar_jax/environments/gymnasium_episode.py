@@ -49,10 +49,10 @@ class Episode(gymnasium.Wrapper):
     """An environment that takes a network's outputs and stands still once its episode is over.
 
     Actions are outputs float [outputs]: see `action_map` (of car racing `drive`, as in Najarro and
-    Risi 2020); observations as of `observation_map`. From the end on, a step simulates nothing, and gives the last observation, reward 0 and
-    terminated. Only a reset with a seed begins an episode: one without, which is how Gymnasium's
-    vectors reset by themselves, changes nothing. Raises UserError for a space that is neither Box
-    nor Discrete, and where nothing limits the steps.
+    Risi 2020); observations as of `observation_map`. From the end on, a step simulates nothing, and
+    gives the last observation, reward 0 and terminated. Only a reset with a seed begins an episode:
+    one without, which is how Gymnasium's vectors reset by themselves, changes nothing. Raises
+    UserError for a space that is neither Box nor Discrete, and where nothing limits the steps.
     """
 
     def __init__(self, env: gymnasium.Env, name: str) -> None:

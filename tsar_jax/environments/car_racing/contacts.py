@@ -41,7 +41,7 @@ def outlines(track: Track) -> Tiles:
     along = jnp.roll(corners, -1, axis=0) - corners
     length = jnp.sqrt(jnp.square(along).sum(1, keepdims=True))
     normals = jnp.stack([-along[:, 1], along[:, 0]], axis=1) / jnp.maximum(length, 1e-6)
-    exists = jnp.arange(TILES) < track.count
+    exists = jnp.arange(TILES) < track.size
     return Tiles(corners, normals, (normals * corners).sum(1), exists)
 
 

@@ -20,9 +20,9 @@ HULL = (
     ((-60, 130), (60, 130), (60, 110), (-60, 110)),
     ((-15, 120), (15, 120), (20, 20), (-20, 20)),
     ((25, 20), (50, -10), (50, -40), (20, -90), (-20, -90), (-50, -40), (-50, -10), (-25, 20)),
-    ((-50, -120), (50, -120), (50, -90), (-50, -90)),
+    ((-50, -90), (50, -90), (50, -120), (-50, -120)),
 )
-"""Corners of its four parts, +y ahead."""
+"""Corners of its four parts, clockwise, +y ahead."""
 WHEELS = ((-55, 80), (55, 80), (-55, -82), (55, -82))
 WHEEL_RADIUS = 27 * SIZE
 WHEEL_HALF_WIDTH = 14 * SIZE
@@ -56,7 +56,7 @@ def mass_of(parts: tuple, density: float) -> tuple[float, float, np.ndarray]:
         moment += triangles @ (a + b) / 3
         inertia += triangles @ (a * a + a * b + b * b).sum(1) / 6
     centre = moment / mass
-    return mass, inertia - mass * centre @ centre, centre
+    return mass, float(inertia - mass * centre @ centre), centre
 
 
 _WHEEL = ((-14, 27), (14, 27), (14, -27), (-14, -27))
@@ -123,9 +123,7 @@ def placed(position: jax.Array, heading: jax.Array) -> Car:
     zero, four = jnp.zeros_like(heading), jnp.zeros((4,), heading.dtype)
     rest = jnp.zeros((4, 2), heading.dtype)
     wheels = position + jnp.asarray(WHEELS, heading.dtype) * SIZE
-    return Car(
-        centre, heading, rest[0], zero, wheels, four + heading, rest, four, four, four, zero
-    )
+    return Car(centre, heading, rest[0], zero, wheels, four + heading, rest, four, four, four, zero)
 
 
 def push(car: Car, action: jax.Array, on_road: jax.Array) -> tuple[Car, jax.Array]:
@@ -155,7 +153,7 @@ def push(car: Car, action: jax.Array, on_road: jax.Array) -> tuple[Car, jax.Arra
 
 
 def friction(car: Car, rolling: jax.Array, on_road: jax.Array) -> jax.Array:
-    """Force on each wheel, in its own frame [4, 2]: against its slip, within the friction circle."""
+    """Force on each wheel in its own frame [4, 2]: against its slip, in the friction circle."""
     slip = rotate(-car.wheel_angles, car.wheel_velocities)
     force = GRIP * (jnp.array([[0.0, WHEEL_RADIUS]]) * rolling[:, None] - slip)
     limit = FRICTION_LIMIT * jnp.where(on_road, 1.0, ON_GRASS)
@@ -177,7 +175,9 @@ def settle(car: Car) -> Car:
     def once(at: tuple[Car, jax.Array, jax.Array]) -> tuple[Car, jax.Array, jax.Array]:
         return corrected(at[0], car.steering), _worst_gap(at[0]), at[2] + 1
 
-    return lax.while_loop(unsettled, once, (car, jnp.inf * car.angle**0, jnp.zeros((), jnp.int32)))[0]
+    return lax.while_loop(unsettled, once, (car, jnp.inf * car.angle**0, jnp.zeros((), jnp.int32)))[
+        0
+    ]
 
 
 def _advanced(car: Car, motor: jax.Array) -> Car:

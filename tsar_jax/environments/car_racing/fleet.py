@@ -43,7 +43,9 @@ class Fleet:
             fresh = races.circuit.maps[:, 0], _without_maps(races, cars)
 
             def put(turn: jax.Array, fleet: Any) -> Any:
-                return jax.tree.map(lambda old, new: old.at[cars[turn]].set(new[turn]), fleet, fresh)
+                return jax.tree.map(
+                    lambda old, new: old.at[cars[turn]].set(new[turn]), fleet, fresh
+                )
 
             return lax.fori_loop(0, number, put, (maps, moving))
 
@@ -54,7 +56,7 @@ class Fleet:
             def frame(each: tuple[Race, jax.Array]) -> Any:
                 race, reward, over = step(_with_maps(each[0], maps), each[1])
                 # A circuit does not change: to hand it on would be to copy it.
-                return race._replace(circuit=()), reward, over
+                return _without_circuit(race), reward, over
 
             moved, rewards, over = one_by_one(frame)((moving, actions))
             moved = moved._replace(circuit=moving.circuit)
@@ -70,9 +72,7 @@ class Fleet:
             race = jax.eval_shape(reset, jax.random.key(0))
             maps, moving = race.circuit.maps, _without_maps(race, race.circuit.number)
             one = jax.ShapeDtypeStruct(maps.shape[1:], maps.dtype), moving
-            return jax.tree.map(
-                lambda leaf: jnp.zeros((self._share, *leaf.shape), leaf.dtype), one
-            )
+            return jax.tree.map(lambda leaf: jnp.zeros((self._share, *leaf.shape), leaf.dtype), one)
 
         self._maps, self._moving = jax.jit(on_each_device(empty))(jnp.arange(self._devices))
 
@@ -109,8 +109,14 @@ class Fleet:
 
 
 def _without_maps(race: Race, number: Any) -> Race:
-    return race._replace(circuit=race.circuit._replace(maps=(), number=number))
+    nothing: Any = ()
+    return race._replace(circuit=race.circuit._replace(maps=nothing, number=number))
 
 
 def _with_maps(race: Race, maps: jax.Array) -> Race:
     return race._replace(circuit=race.circuit._replace(maps=maps))
+
+
+def _without_circuit(race: Race) -> Race:
+    nothing: Any = ()
+    return race._replace(circuit=nothing)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from tsar_jax.environments.car_racing.contacts import Tiles, outlines, touching
 from tsar_jax.environments.car_racing.dynamics import INTERVAL, Car, move, placed, push, settle
 from tsar_jax.environments.car_racing.road_map import draw_map
-from tsar_jax.environments.car_racing.track import PLAYFIELD, TILES, Track, random_track
+from tsar_jax.environments.car_racing.track import PLAYFIELD, Track, random_track
 from tsar_jax.environments.car_racing.view import render
 from tsar_jax.environments.types import Environment
 
@@ -32,8 +32,9 @@ PATIENCE = 20
 
 
 class Circuit(NamedTuple):
-    """A track, its tiles' outlines, and its map: number `number` of maps [n, SIDE, SIDE]. Many cars,
-    each on its own track, can share the maps; none of this changes in a race.
+    """A track, its tiles' outlines, and its map: number `number` of maps [n, SIDE, SIDE].
+
+    Many cars, each on its own track, can share the maps. None of this changes in a race.
     """
 
     track: Track
@@ -74,7 +75,7 @@ def start(track: Track) -> Race:
     car, tiles = placed(track.points[0], track.headings[0]), outlines(track)
     contacts = touching(tiles, car)
     visited = contacts.by_wheel
-    due = TRACK_REWARD / track.count * visited.sum()
+    due = TRACK_REWARD / track.size * visited.sum()
     return Race(
         circuit=Circuit(track, tiles, draw_map(track)[None], jnp.zeros((), jnp.int32)),
         car=settle(car),
@@ -96,7 +97,7 @@ def step(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
     that is not finite is none: the race is over, with a reward of NaN.
     """
     chex.assert_shape(action, (3,))
-    count = race.circuit.track.count
+    count = race.circuit.track.size
     sound = jnp.isfinite(action).all()
     action = jnp.clip(jnp.where(sound, action, 0), jnp.array(ACTION_LOW), jnp.array(ACTION_HIGH))
     pushed, motor = push(race.car, action, race.on_road)

@@ -40,7 +40,7 @@ def draw_map(track: Track) -> jax.Array:
     """The map uint16 [SIDE, SIDE], rows along y; tile after tile."""
 
     def paint(tile: jax.Array, painted: jax.Array) -> jax.Array:
-        ends = jnp.stack([(tile - 1) % track.count, tile])
+        ends = jnp.stack([(tile - 1) % track.size, tile])
         points, headings = track.points[ends], track.headings[ends]
         middle = points.mean(0)
         corner = jnp.floor((middle + EXTENT) / TEXEL).astype(jnp.int32) - _PATCH // 2
@@ -49,7 +49,7 @@ def draw_map(track: Track) -> jax.Array:
         x = (corner[0] + column + 0.5) * TEXEL - EXTENT
         y = (corner[1] + row + 0.5) * TEXEL - EXTENT
         inside, lateral = _place(points, headings, x, y)
-        inside &= tile < track.count
+        inside &= tile < track.size
         texels = jnp.where(inside, _texel(tile, track.kerbs[tile], lateral), 0)
         at = corner[1], corner[0]
         below = lax.dynamic_slice(painted, at, (_PATCH, _PATCH))

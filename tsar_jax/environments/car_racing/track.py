@@ -7,7 +7,7 @@ the units of the simulator's world.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +32,11 @@ LAPS = 4  # a walk ends in the lap after these
 TILES = 400
 """Room in a track: of 2,000 of Gymnasium's the longest has 356."""
 EXTENT = 256.0
-"""Half the side of the square that holds a track's road: of those 2,000 the farthest reached 250."""
+"""Half the side of the square that holds a track's road: the farthest of those reached 250."""
 
 
 class Trail(NamedTuple):
-    """The steps of a walk, or of the lap that was cut out of it: arrays [steps], and how many.
+    """The steps of a walk, or of the lap that was cut out of it: arrays [steps]; size: how many.
 
     alpha: rad, seen from the middle; heading: rad, 0 where the road runs along +y; x, y.
     """
@@ -45,11 +45,11 @@ class Trail(NamedTuple):
     heading: jax.Array
     x: jax.Array
     y: jax.Array
-    count: jax.Array
+    size: jax.Array
 
 
 class Track(NamedTuple):
-    """A closed road of `count` tiles, the others being empty; tile i ends at point i.
+    """A closed road of `size` tiles, the others being empty; tile i ends at point i.
 
     points [TILES, 2] on the middle line, headings [TILES] as of `Trail`.
     corners [TILES, 4, 2]: of the tiles, clockwise. kerbs [TILES]: 0, or on which side (-1 left, 1
@@ -60,7 +60,7 @@ class Track(NamedTuple):
     headings: jax.Array
     corners: jax.Array
     kerbs: jax.Array
-    count: jax.Array
+    size: jax.Array
 
 
 def random_track(key: jax.Array) -> Track:
@@ -93,10 +93,10 @@ def checkpoints(noise: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def walk(alphas: jax.Array, xs: jax.Array, ys: jax.Array) -> Trail:
-    """From outside the first checkpoint towards one after the other, for five laps or `WALK` steps."""
+    """From the first checkpoint towards one after the other, for five laps or `WALK` steps."""
     number = jnp.arange(CHECKPOINTS, dtype=jnp.int32)
 
-    def step(at: tuple[jax.Array, ...], _: None) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    def step(at: Any, _: None) -> tuple[Any, jax.Array]:
         x, y, beta, aim, laps, far_side, steps = at
         alpha = jnp.arctan2(y, x)
         crossed = far_side & (alpha > 0)
@@ -120,7 +120,12 @@ def walk(alphas: jax.Array, xs: jax.Array, ys: jax.Array) -> Trail:
     zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
     start = 1.5 * RADIUS + zero, zero, zero, none, none, jnp.zeros((), bool), none
     end, seen = lax.scan(step, start, None, WALK)
-    return Trail(*seen.T, end[-1])
+    return _trail(seen.T, end[-1])
+
+
+def _trail(columns: jax.Array, size: jax.Array) -> Trail:
+    """Of alpha, heading, x and y [4, steps]."""
+    return Trail(columns[0], columns[1], columns[2], columns[3], size)
 
 
 def closed_lap(trail: Trail) -> tuple[Trail, jax.Array]:
@@ -128,13 +133,13 @@ def closed_lap(trail: Trail) -> tuple[Trail, jax.Array]:
     start = -math.pi / CHECKPOINTS
     step = jnp.arange(WALK)
     passes = (trail.alpha > start) & (jnp.roll(trail.alpha, 1) <= start)
-    passes &= (step > 0) & (step < trail.count)
+    passes &= (step > 0) & (step < trail.size)
     last = jnp.max(jnp.where(passes, step, -1))
     first = jnp.max(jnp.where(passes & (step < last), step, -1))
     count = last - 1 - first
     columns = jnp.pad(jnp.stack(trail[:4]), ((0, 0), (0, TILES)))
     cut = lax.dynamic_slice_in_dim(columns, jnp.maximum(first, 0), TILES, axis=1)
-    lap = Trail(*jnp.where(jnp.arange(TILES) < count, cut, 0), count)
+    lap = _trail(jnp.where(jnp.arange(TILES) < count, cut, 0), count)
     gap = jnp.stack([lap.x[0] - lap.x[count - 1], lap.y[0] - lap.y[count - 1]])
     across = jnp.stack([jnp.cos(lap.heading[0]), jnp.sin(lap.heading[0])])
     glued = jnp.linalg.norm(across * gap) <= DETAIL
@@ -146,16 +151,16 @@ def pave(lap: Trail) -> Track:
     """The tiles between the points of a lap, and which of them have kerbs."""
     points = jnp.stack([lap.x, lap.y], axis=1)
     right = jnp.stack([jnp.cos(lap.heading), jnp.sin(lap.heading)], axis=1)
-    before = _neighbour(lap.count, -1)
+    before = _neighbour(lap.size, -1)
     left_end, right_end = points - HALF_WIDTH * right, points + HALF_WIDTH * right
     corners = jnp.stack([left_end, right_end, right_end[before], left_end[before]], axis=1)
-    used = jnp.arange(TILES) < lap.count
+    used = jnp.arange(TILES) < lap.size
     corners = jnp.where(used[:, None, None], corners, 0)
-    return Track(points, lap.heading, corners, find_kerbs(lap.heading, lap.count), lap.count)
+    return Track(points, lap.heading, corners, find_kerbs(lap.heading, lap.size), lap.size)
 
 
 def find_kerbs(headings: jax.Array, count: jax.Array) -> jax.Array:
-    """-1, 0 or 1 per tile [TILES]: on which side a kerb is, along sharp turns and three tiles before.
+    """-1, 0 or 1 per tile [TILES]: on which side a kerb is, in sharp turns and three tiles before.
 
     Not along those that lead over the start, but three more before them: Gymnasium's loop goes
     through the tiles once and finds there what it has itself just marked.
@@ -214,7 +219,7 @@ def given_track(
         )
     columns = np.zeros((4, TILES))
     columns[1:, : len(points)] = headings, *points.T
-    return pave(Trail(*map(jnp.asarray, columns), jnp.asarray(len(points))))
+    return pave(_trail(jnp.asarray(columns), jnp.asarray(len(points))))
 
 
 def check_points(points: np.ndarray) -> None:
@@ -228,24 +233,24 @@ def check_points(points: np.ndarray) -> None:
     outside = np.flatnonzero(~(np.abs(points) < reach).all(1))
     if outside.size:
         raise UserError(
-            f"Point {outside[0]} of the track is at {points[outside[0]].tolist()}: both coordinates "
+            f"Point {outside[0]} of the track is at {points[outside[0]].tolist()}: its coordinates "
             f"must be finite and within {reach:.0f} of the middle."
         )
     lengths = np.linalg.norm(np.roll(points, -1, 0) - points, axis=1)
     odd = np.flatnonzero((lengths < 1e-3) | (lengths > 3 * DETAIL))
     if odd.size:
         raise UserError(
-            f"From point {odd[0]} of the track to the next it is {lengths[odd[0]]:.3g}: a tile must "
-            f"be longer than 0 and at most {3 * DETAIL:.1f} long, the last to the first point too."
+            f"From point {odd[0]} of the track to the next it is {lengths[odd[0]]:.3g}: it must be "
+            f"more than 0 and at most {3 * DETAIL:.1f}, from the last point to the first too."
         )
 
 
 def find_crossing(points: np.ndarray) -> tuple[int, int] | None:
-    """The first two sides of a closed polygon [n, 2] that meet and are not neighbours, if any do."""
+    """The first two sides of a closed polygon [n, 2] that meet, neighbours aside, if any do."""
     ends = np.roll(points, -1, 0)
 
     def left_of(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """Of the line from a to b (one per row), each p (one per column): 1, 0 or -1 to its right."""
+        """Of the line from a to b (a row each), each p (a column): 1, 0 or -1 to its right."""
         along, to = (b - a)[:, None], p[None] - a[:, None]
         return np.sign(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])
 

@@ -36,7 +36,7 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
     Raises UserError for a number below 1.
     """
 
-    metadata: dict[str, Any] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
         "render_modes": ["rgb_array"],
         "render_fps": FRAMES_PER_SECOND,
         "autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP,
@@ -60,7 +60,9 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
         self.num_envs = num_envs
         self.render_mode = "rgb_array"
         self.single_observation_space = Box(0, 255, (side, side, 3), np.uint8)
-        self.single_action_space = Box(np.float32(ACTION_LOW), np.float32(ACTION_HIGH))
+        self.single_action_space = Box(
+            np.array(ACTION_LOW, np.float32), np.array(ACTION_HIGH, np.float32)
+        )
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._limit = max_episode_steps
@@ -84,12 +86,13 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
             super().reset(seed=seed)
             if seed is not None or self._keys is None:
                 first = self.np_random_seed if seed is None else seed
-                self._keys = first + np.arange(self.num_envs)
+                self._keys = int(first or 0) + np.arange(self.num_envs)
                 self._races[:] = 0
         else:
             if len(seed) != self.num_envs:
                 raise UserError(
-                    f"seed has {len(seed)} entries, but there are {self.num_envs} cars: give one each."
+                    f"seed has {len(seed)} entries, but there are {self.num_envs} cars: give each "
+                    "its own."
                 )
             drawn = self.np_random.integers(2**31, size=self.num_envs)
             self._keys = np.array([d if s is None else s for s, d in zip(seed, drawn, strict=True)])

@@ -22,7 +22,13 @@ from tsar_jax.environments.car_racing.dynamics import (
     Car,
     rotate,
 )
-from tsar_jax.environments.car_racing.road_map import COVERAGE_SHIFT, COVERAGES, MOST_TILES, SIDE, TEXEL
+from tsar_jax.environments.car_racing.road_map import (
+    COVERAGE_SHIFT,
+    COVERAGES,
+    MOST_TILES,
+    SIDE,
+    TEXEL,
+)
 from tsar_jax.environments.car_racing.track import EXTENT, PLAYFIELD, SCALE, TILES
 
 WIDTH, HEIGHT = 1000, 800  # points of Gymnasium's window
@@ -41,7 +47,7 @@ INSTRUMENT_COLOURS = np.array(
     np.float32,
 )
 """Of speed, the four wheels, steering and turning [7, 3]."""
-DIGITS_LEFT, DIGITS_TOP, DIGIT_ADVANCE, DIGIT_WIDTH, DIGIT_HEIGHT, STROKE = 15, 733, 23, 19, 30, 5
+DIGITS_LEFT, DIGITS_TOP, DIGIT_ADVANCE, DIGIT_WIDTH, DIGIT_HEIGHT, STROKE = 15, 733, 23, 19, 30, 4
 SEGMENTS = np.array(
     [
         [1, 1, 1, 1, 1, 1, 0],
@@ -63,8 +69,8 @@ At the image's size they look as Gymnasium's letters do."""
 SUBSAMPLES = 5
 """Per pixel and axis, of the car."""
 GROWTH = 0.5
-"""Points by which pygame draws shapes larger, on the average, to each side: their corners are cut to
-whole points, which are then all filled."""
+"""Points by which pygame draws shapes larger, on the average, to each side: their corners are cut
+to whole points, which are then all filled."""
 LOSS = 2.0
 """Of any level, in the integers of pygame's scaling."""
 
@@ -143,7 +149,7 @@ def ground(road: Road, touched: jax.Array, car: Car, zoom: Any, side: int) -> ja
     return pack(*(jnp.maximum(level - LOSS, 0) for level in levels))
 
 
-def product(frame: jax.Array, places: np.ndarray) -> jax.Array:
+def product(frame: jax.Array, places: jax.Array | np.ndarray) -> jax.Array:
     """frame [n, 3] times places [3, m].
 
     As a product, so that XLA computes a frame's sines and cosines once and not for every place; and
@@ -259,8 +265,12 @@ def with_instruments(image: jax.Array, car: Car, earned: jax.Array, side: int) -
     edges_y = (np.arange(top, side + 1) * HEIGHT / side).astype(np.float32)
     lefts, rights, tops, bottoms = _rectangles(car)
     digits = _digits()
-    beside = jnp.concatenate([_shares(*digits[:2], edges_x), _shares(lefts, rights, edges_x)])
-    above = jnp.concatenate([_shares(*digits[2:], edges_y), _shares(tops, bottoms, edges_y)])
+    beside = jnp.concatenate(
+        [_shares(digits[0], digits[1], edges_x), _shares(lefts, rights, edges_x)]
+    )
+    above = jnp.concatenate(
+        [_shares(digits[2], digits[3], edges_y), _shares(tops, bottoms, edges_y)]
+    )
     lit = _score(earned)
     white = jnp.broadcast_to(255 * lit[:, None], (lit.size, 3))
     colours = jnp.concatenate([white, jnp.asarray(INSTRUMENT_COLOURS)])
@@ -290,8 +300,8 @@ def _rectangles(car: Car) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     return left, jnp.where(shown, jnp.floor(right) + 1, left), top, jnp.floor(bottom) + 1
 
 
-def _digits() -> tuple[np.ndarray, ...]:
-    """Left, right, top and bottom of the segments of four digits [28]."""
+def _digits() -> np.ndarray:
+    """Left, right, top and bottom of the segments of four digits [4, 28]."""
     right, lower = DIGIT_WIDTH - STROKE, DIGIT_HEIGHT - STROKE
     middle = lower / 2
     segments = np.array(
@@ -307,7 +317,7 @@ def _digits() -> tuple[np.ndarray, ...]:
     )
     corner = np.array([DIGITS_LEFT] * 2 + [DIGITS_TOP] * 2)
     places = np.arange(4)[:, None, None] * np.array([DIGIT_ADVANCE] * 2 + [0] * 2)
-    return tuple((segments + corner + places).reshape(-1, 4).T.astype(np.float32))
+    return (segments + corner + places).reshape(-1, 4).T.astype(np.float32)
 
 
 def _score(earned: jax.Array) -> jax.Array:
