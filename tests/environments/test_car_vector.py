@@ -66,6 +66,11 @@ def test_the_same_seed_gives_the_same_races_and_others_do_not(vector) -> None:
     np.testing.assert_array_equal(by_list, first[0][0])
 
 
+def test_without_a_seed_the_races_are_others_every_time(vector) -> None:
+    first = [CarRacingVector(1, side=8, zooms=False).reset()[0] for _ in range(2)]
+    assert (first[0] != first[1]).any()
+
+
 def test_a_race_that_is_over_begins_anew_at_the_next_step(vector) -> None:
     given = actions(frames=LIMIT + 2)
     images, rewards, terminated, truncated = follow(vector, 5, given)

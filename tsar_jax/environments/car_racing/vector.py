@@ -82,11 +82,11 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
         """
         del options
         if seed is None or isinstance(seed, int):
-            # Without one, the first reset draws a seed and the others go on.
             super().reset(seed=seed)
+            # Without one, the first reset draws a seed and the others go on.
             if seed is not None or self._keys is None:
-                first = self.np_random_seed if seed is None else seed
-                self._keys = int(first or 0) + np.arange(self.num_envs)
+                first = self.np_random.integers(2**31) if seed is None else seed
+                self._keys = first + np.arange(self.num_envs)
                 self._races[:] = 0
         else:
             if len(seed) != self.num_envs:

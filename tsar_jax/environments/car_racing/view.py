@@ -77,7 +77,6 @@ LOSS = 2.0
 Level = jax.Array
 """Of one colour, float, 0 to 255."""
 
-
 Road = tuple[jax.Array, jax.Array]
 """Maps [n, SIDE, SIDE] of `draw_map`, and the number of the one to look at."""
 
@@ -127,8 +126,7 @@ def ground(road: Road, touched: jax.Array, car: Car, zoom: Any, side: int) -> ja
     frame = jnp.stack([cos, -sin, position[0], sin, cos, position[1]]).reshape(2, 3)
     x, y = product(frame, _pixels(side)).reshape(2, side, side)
     maps, number = road
-    texels = _take(maps.reshape(-1), number * SIDE**2 + _texel_of(y) * SIDE + _texel_of(x))
-    texels = texels.astype(jnp.int32)
+    texels = _take(maps, (number, _texel_of(y), _texel_of(x))).astype(jnp.int32)
     # Shifts and products: a CPU would divide one by one.
     coverage = (texels >> COVERAGE_SHIFT).astype(jnp.float32) * (1 / COVERAGES)
     tile, on_kerb = (texels >> 1) & (MOST_TILES - 1), texels & 1
@@ -166,7 +164,7 @@ def _pixels(side: int) -> np.ndarray:
     return np.stack([right.ravel(), ahead.ravel(), np.ones(side**2)]).astype(np.float32)
 
 
-def _take(values: jax.Array, places: jax.Array) -> jax.Array:
+def _take(values: jax.Array, places: Any) -> jax.Array:
     return values.at[places].get(mode="promise_in_bounds")
 
 
