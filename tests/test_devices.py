@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from tsar_jax import devices
-from tsar_jax.devices import map_over, usable_cores
+from tsar_jax.devices import map_over, on_each_device, usable_cores
 
 SEVERAL = """
 import jax, jax.numpy as jnp
-from tsar_jax.devices import map_over
+from tsar_jax.devices import map_over, on_each_device
 jax.config.update("jax_num_cpu_devices", 4)
 doubled = {n: jax.jit(map_over(lambda x, y: x * y, n))(jnp.arange(n), 2) for n in range(1, 10)}
 print([found.tolist() for found in doubled.values()])
 print(len(doubled[4].sharding.device_set), len(doubled[8].sharding.device_set))
+sums = jax.jit(on_each_device(lambda x, y: x.sum() + y))(jnp.arange(8).reshape(4, 2), jnp.arange(4))
+print(sums.tolist(), len(sums.sharding.device_set))
 """
 
 
@@ -40,9 +42,15 @@ def test_any_number_is_spread_over_four_devices() -> None:
         text=True,
         check=True,
     )
-    found, devices, _ = done.stdout.split("\n")
+    found, devices, sums, _ = done.stdout.split("\n")
     assert found == str([[2 * i for i in range(n)] for n in range(1, 10)])
     assert devices == "4 4"
+    assert sums == "[1, 6, 11, 16] 4"
+
+
+def test_one_device_takes_the_whole_share() -> None:
+    assert jax.device_count() == 1
+    np.testing.assert_array_equal(on_each_device(lambda x: x + 1)(jnp.arange(3)[None]), [[1, 2, 3]])
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -1,5 +1,9 @@
 """The vector of races that Gymnasium's users drive."""
 
+import os
+import subprocess
+import sys
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -104,6 +108,29 @@ def test_one_car_that_is_lost_begins_anew_among_the_others(vector) -> None:
     np.testing.assert_array_equal(images, vector.render())
     race = jax.jit(reset)(jax.random.fold_in(jax.random.key(6), 1))
     np.testing.assert_array_equal(images[1], jax.jit(lambda r: observe(r, 24))(race))
+
+
+TWO_DEVICES = """
+import jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 2)
+from tsar_jax.environments.car_racing.vector import CarRacingVector
+cars = CarRacingVector(3, side=24, zooms=False, max_episode_steps=6)
+seen = [cars.reset(seed=5)[0]]
+for action in np.load("actions.npy"):
+    seen.append(cars.step(action)[0])
+np.save("seen.npy", np.array(seen))
+"""
+
+
+@pytest.mark.slow
+def test_races_are_the_same_on_two_devices(vector, tmp_path) -> None:
+    """Two cars on one, one on the other."""
+    given = actions(frames=LIMIT + 2)
+    np.save(tmp_path / "actions.npy", given)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", TWO_DEVICES], cwd=tmp_path, env=environment, check=True)
+    apart = np.load(tmp_path / "seen.npy").astype(int) - follow(vector, 5, given)[0]
+    assert np.abs(apart).mean() < 0.1
 
 
 def test_spaces_are_gymnasiums(vector) -> None:
