@@ -23,14 +23,17 @@ IN_GYMNASIUM = {"cart_pole": "CartPole-v1", "pendulum": "Pendulum-v1"}
 """Whose pictures show the compiled environments, which move as they do."""
 
 
-def film(evolved: Evolved, world: str, key: jax.Array) -> tuple[np.ndarray, float]:
+def film(
+    evolved: Evolved, environment: str, world: str, key: jax.Array
+) -> tuple[np.ndarray, float]:
     """Frames uint8 [n, height, width, 3] of the beginning of a lifetime, and seconds of each.
 
-    world: an environment, or the quadruped's body. Raises UserError where nothing can draw it.
+    world: the environment again, or the quadruped's body. Raises UserError where nothing can draw
+    it.
     """
-    if world == CAR_RACING:
+    if environment == CAR_RACING:
         return _film_race(evolved, key)
-    if evolved.config.environment == QUADRUPED:
+    if environment == QUADRUPED:
         return _film_quadruped(evolved, world, key)
     return _film_gymnasium(evolved, IN_GYMNASIUM.get(world, world), key)
 

@@ -54,7 +54,8 @@ def main() -> None:
     config = read_config(arguments.run)
     check_writable(arguments.run)
     split_cpu()
-    worlds = open_worlds(config, arguments.lifetimes, arguments.bodies, arguments.environment)
+    environment = arguments.environment or config.environment
+    worlds = open_worlds(config, arguments.lifetimes, arguments.bodies, environment)
     evolved = load_evolved(arguments.run, config, next(iter(worlds.values())), arguments.step)
     scores = {}
     for name, world in worlds.items():
@@ -64,21 +65,26 @@ def main() -> None:
             f"{name}: {scores[name].mean():.1f} ± {scores[name].std():.1f} over "
             f"{arguments.lifetimes} lifetimes, generation {evolved.generation}"
         )
-        if (arguments.environment or config.environment) == QUADRUPED:
+        if environment == QUADRUPED:
             lasted = np.sum(lived.lived, axis=1) * CONTROL_STEP
             walked = scores[name] * CONTROL_STEP
             print(f"{name}: {walked.mean():.1f} m towards the target in {lasted.mean():.1f} s")
         if arguments.film:
-            frames, seconds = film(evolved, name, arguments.keys[0])
-            path = arguments.run / "figures" / f"{name.replace(':', '-')}.gif"
+            frames, seconds = film(evolved, environment, name, arguments.keys[0])
+            path = arguments.run / "figures" / f"{_plain(name)}.gif"
             print(f"film:   {write_gif(path, frames, seconds)}")
     content = {
         "generation": evolved.generation,
         "fitness": {name: values.tolist() for name, values in scores.items()},
     }
-    elsewhere = f"-{arguments.environment}" if arguments.environment else ""
+    elsewhere = f"-{_plain(environment)}" if environment != config.environment else ""
     path = arguments.run / f"evaluation{elsewhere}.json"
     write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def _plain(name: str) -> str:
+    """An environment's or a body's name as part of a file's."""
+    return name.replace(":", "-").replace("/", "-")
 
 
 if __name__ == "__main__":
