@@ -341,6 +341,27 @@ def test_lifetimes_in_a_program_and_their_steps_agree() -> None:
             assert (image.shape, image.dtype) == ((96, 96, 3), np.uint8)
 
 
+@pytest.mark.slow
+def test_races_side_by_side_are_those_one_by_one() -> None:
+    """As accelerators run them: a batch through every operation."""
+    keys = jax.random.split(jax.random.key(2), 3)
+    actions = jnp.asarray(random_actions(2, 3))
+
+    def race(key, action):
+        raced, reward, _ = step(reset(key), action)
+        return raced.circuit.maps[0], raced.car, reward, observe(raced, 24, zooms=True)
+
+    together_ = jax.device_get(jax.jit(jax.vmap(race))(keys, actions))
+    alone = jax.jit(race)
+    for i in range(3):
+        maps, car, reward, image = jax.device_get(alone(keys[i], actions[i]))
+        assert (maps != together_[0][i]).mean() < 1e-5
+        for ours_, wanted in zip(jax.tree.leaves(together_[1]), jax.tree.leaves(car), strict=True):
+            np.testing.assert_allclose(ours_[i], wanted, atol=1e-4)
+        np.testing.assert_allclose(together_[2][i], reward, rtol=1e-5)
+        assert np.abs(levels(image) - levels(together_[3][i])).mean() < 0.5
+
+
 def test_the_limit_and_spaces_are_gymnasiums() -> None:
     spec = gymnasium.spec("CarRacing-v3")
     assert spec.max_episode_steps == LIMIT
