@@ -130,6 +130,7 @@ def test_a_run_remembers_separable_classes_and_reports_each():
     assert float(found["train"]) == float(found["test"]) == float(found["per_class"].mean())
 
 
+@pytest.mark.slow
 def test_transfer_searches_a_rate_and_reports_every_run():
     params = draw_params(TINY)
     names = ("regulator", "trunk", "head")

@@ -106,12 +106,14 @@ def analysed(folder, few) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_every_figure_is_written(analysed) -> None:
     written = sorted(path.name for path in (analysed / "figures").iterdir())
     assert written == [f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png")]
     assert all(path.stat().st_size > 5_000 for path in (analysed / "figures").iterdir())
 
 
+@pytest.mark.slow
 def test_numbers_are_written(analysed) -> None:
     report = json.loads((analysed / "analysis.json").read_text())
     assert (report["run"], report["step"]) == ("tsar", 2)
@@ -136,6 +138,7 @@ def test_numbers_are_written(analysed) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_is_not_regulated_is_left_out(folder, monkeypatch, capsys) -> None:
     flags = ("--out", folder / "parts", "--classes", 3, "--learn", 1)
     call(monkeypatch, tsar_analyse, "--runs", folder / "partly", *flags)
@@ -215,6 +218,7 @@ def test_correlation_of_a_histogram_is_that_of_its_samples() -> None:
     assert np.isnan(tsar_analyse.histogram_correlation(np.diag([3, 0, 0])))
 
 
+@pytest.mark.slow
 def test_the_output_layer_is_looked_at_once_everything_is_learned(few, folder, analysed) -> None:
     """Against a transfer of all images at once, and the gates that it ends with."""
     protocol = TransferConfig(classes=4, learn=3, test=False, rates=(1e-3,))
