@@ -4,7 +4,6 @@ import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from experiments._evolved import Evolved
 from tsar_jax.environments.registry import CAR_RACING, QUADRUPED
 from tsar_jax.environments.types import HostEnvironments
-from tsar_jax.evaluation.rollouts import BIRTH, WORLD, HostStep, host_steps, make_lives
+from tsar_jax.evaluation.rollouts import HostStep, begin_life, host_steps, live_step, make_lives
 
 SIZE = 320, 240
 FRAMES, EVERY = 150, 2
@@ -43,18 +42,12 @@ def _film_race(evolved: Evolved, key: jax.Array) -> tuple[np.ndarray, float]:
 
     policy, environment = evolved.policy, racing.car_racing()
     genome = policy.express(evolved.genome)
-    weights = policy.born(genome, jax.random.fold_in(key, BIRTH))
-    race = environment.reset(jax.random.fold_in(key, WORLD))
+    race, weights = begin_life(policy, environment, genome, key)
     see = jax.jit(functools.partial(racing.observe, side=SIZE[1], zooms=True))
-
-    @jax.jit
-    def live(genome: Any, weights: Any, race: Any) -> Any:
-        weights, outputs = policy.live(genome, weights, environment.observe(race))
-        return weights, environment.step(race, environment.act(outputs))
-
+    live = jax.jit(functools.partial(live_step, policy, environment))
     frames, over = [see(race)], False
     while not over and race.frames < FRAMES * EVERY:
-        weights, (race, _, over) = live(genome, weights, race)
+        race, weights, _, over = live(genome, race, weights)
         if race.frames % EVERY == 0:
             frames.append(see(race))
     pictures = [np.asarray(Image.fromarray(np.asarray(f)).resize(SIZE)) for f in frames]

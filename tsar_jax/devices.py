@@ -13,6 +13,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+SHARE = "share"
+"""The axis of devices."""
+
 
 def split_cpu() -> None:
     """Makes each core of a CPU a device of its own: call before the first computation.
@@ -76,10 +79,7 @@ def map_over(
 
     if len(devices) == 1:
         return share
-    mesh = Mesh(np.asarray(devices), ("share",))
-    spread = jax.shard_map(
-        share, mesh=mesh, in_specs=(P("share"), P()), out_specs=P("share"), check_vma=False
-    )
+    spread = _sharded(share, devices, (P(SHARE), P()))
     if padded == count:
         return spread
 
@@ -103,6 +103,14 @@ def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
     devices = jax.local_devices()
     if len(devices) == 1:
         return one
-    mesh = Mesh(np.asarray(devices), ("share",))
-    spec = P("share")
-    return jax.shard_map(one, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    return _sharded(one, devices, P(SHARE))
+
+
+def _sharded(
+    function: Callable[..., Any], devices: Sequence[jax.Device], in_specs: Any
+) -> Callable[..., Any]:
+    """function on each of the devices, whose results are joined along their leading axes."""
+    mesh = Mesh(np.asarray(devices), (SHARE,))
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=P(SHARE), check_vma=False
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
+from scipy.special import expit
 
 from tsar_jax.environments.gymnasium_env import INSTALL
 from tsar_jax.errors import UserError
@@ -94,7 +95,7 @@ class Episode(gymnasium.Wrapper):
 
 def drive(outputs: np.ndarray) -> np.ndarray:
     """Outputs [3] -> steering by tanh, gas and brake by the logistic function; float32."""
-    steering, pedals = np.tanh(outputs[:1]), 1 / (1 + np.exp(-outputs[1:].astype(np.float64)))
+    steering, pedals = np.tanh(outputs[:1]), expit(outputs[1:].astype(np.float64))
     return np.concatenate([steering, pedals]).astype(np.float32)
 
 

@@ -34,23 +34,24 @@ def lifetime_fitness(
 
     def step(lived: Any) -> Any:
         state, weights, total, time, _ = lived
-        state, weights, reward, done = _step(policy, environment, genome, state, weights)
+        state, weights, reward, done = live_step(policy, environment, genome, state, weights)
         return state, weights, total + reward, time + 1, done
 
     genome = policy.express(genome)
-    state, weights = _begin(policy, environment, genome, key)
+    state, weights = begin_life(policy, environment, genome, key)
     start = state, weights, jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
     return lax.while_loop(running, step, start)[2]
 
 
-def _begin(
+def begin_life(
     policy: Policy, environment: Environment, genome: Genome, key: jax.Array
 ) -> tuple[Any, Weights]:
+    """State and weights at birth, of an expressed genome."""
     weights = policy.born(genome, jax.random.fold_in(key, BIRTH))
     return environment.reset(jax.random.fold_in(key, WORLD)), weights
 
 
-def _step(
+def live_step(
     policy: Policy, environment: Environment, genome: Genome, state: Any, weights: Weights
 ) -> tuple[Any, Weights, jax.Array, jax.Array]:
     """One step of policy and environment: state, weights, reward, done."""
@@ -91,12 +92,12 @@ def trace(
             watched,
             weights,
         )
-        state, learned, reward, ended = _step(policy, environment, genome, state, weights)
+        state, learned, reward, ended = live_step(policy, environment, genome, state, weights)
         weights = jax.tree.map(lambda old, new: jnp.where(done, old, new), weights, learned)
         reward = jnp.where(done, 0.0, reward)
         return (state, weights, done | ended, watched), (reward, ~done)
 
-    state, weights = _begin(policy, environment, genome, key)
+    state, weights = begin_life(policy, environment, genome, key)
     watched = jax.tree.map(lambda w: jnp.zeros((len(watch), *w.shape), w.dtype), weights)
     start: Any = state, weights, jnp.zeros((), bool), watched
     end, (rewards, lived) = lax.scan(step, start, jnp.arange(environment.limit))

@@ -129,7 +129,8 @@ def placed(position: jax.Array, heading: jax.Array) -> Car:
 def push(car: Car, action: jax.Array, on_road: jax.Array) -> tuple[Car, jax.Array]:
     """What engine, brakes and friction do to the wheels in one step, and how they are steered.
 
-    action [3]: steering, gas and brake. on_road [4]: whether a wheel touches the road.
+    action [3]: steering -1 to 1, gas and brake 0 to 1. on_road [4]: whether a wheel touches the
+    road.
     Returns the car with new wheel velocities and rolling, and motor speeds [4], rad/s.
     """
     steer, gas, brake = action
@@ -137,7 +138,7 @@ def push(car: Car, action: jax.Array, on_road: jax.Array) -> tuple[Car, jax.Arra
     error = goal - car.steering
     motor = jnp.sign(error) * jnp.minimum(STEER_GAIN * jnp.abs(error), STEER_SPEED)
 
-    gas = car.gas + jnp.minimum(jnp.clip(gas, 0, 1) - car.gas, GAS_RISE)
+    gas = car.gas + jnp.minimum(gas - car.gas, GAS_RISE)
     driven = jnp.array([0, 0, 1, 1]) * gas
     power = INTERVAL * ENGINE_POWER * driven / SPIN_INERTIA
     rolling = car.rolling + power / (jnp.abs(car.rolling) + 5.0)
@@ -175,9 +176,8 @@ def settle(car: Car) -> Car:
     def once(at: tuple[Car, jax.Array, jax.Array]) -> tuple[Car, jax.Array, jax.Array]:
         return corrected(at[0], car.steering), _worst_gap(at[0]), at[2] + 1
 
-    return lax.while_loop(unsettled, once, (car, jnp.inf * car.angle**0, jnp.zeros((), jnp.int32)))[
-        0
-    ]
+    start = car, jnp.full_like(car.angle, jnp.inf), jnp.zeros((), jnp.int32)
+    return lax.while_loop(unsettled, once, start)[0]
 
 
 def _advanced(car: Car, motor: jax.Array) -> Car:

@@ -19,7 +19,7 @@ from tsar_jax.environments.car_racing.racing import (
     LIMIT,
     SIDE,
 )
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_positive
 
 NAMES = "steering", "gas", "brake"
 
@@ -50,14 +50,8 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
         zooms: bool = True,
         max_episode_steps: int = LIMIT,
     ) -> None:
-        for name, number in (
-            ("num_envs", num_envs),
-            ("side", side),
-            ("max_episode_steps", max_episode_steps),
-        ):
-            if number < 1:
-                raise UserError(f"{name} must be at least 1, but is {number}.")
-        self.num_envs = num_envs
+        self.num_envs, self.side, self.max_episode_steps = num_envs, side, max_episode_steps
+        check_positive(self, "num_envs", "side", "max_episode_steps")
         self.render_mode = "rgb_array"
         self.single_observation_space = Box(0, 255, (side, side, 3), np.uint8)
         self.single_action_space = Box(
@@ -65,9 +59,8 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
         )
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._limit = max_episode_steps
         self._fleet = Fleet(num_envs, side, zooms=zooms)
-        self._keys: np.ndarray | None = None
+        self._seeds: np.ndarray | None = None
         self._races = np.zeros(num_envs, int)  # begun so far
         self._steps = np.zeros(num_envs, int)
         self._over = np.zeros(num_envs, bool)
@@ -84,9 +77,9 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
         if seed is None or isinstance(seed, int):
             super().reset(seed=seed)
             # Without one, the first reset draws a seed and the others go on.
-            if seed is not None or self._keys is None:
+            if seed is not None or self._seeds is None:
                 first = self.np_random.integers(2**31) if seed is None else seed
-                self._keys = first + np.arange(self.num_envs)
+                self._seeds = first + np.arange(self.num_envs)
                 self._races[:] = 0
         else:
             if len(seed) != self.num_envs:
@@ -95,7 +88,9 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
                     "its own."
                 )
             drawn = self.np_random.integers(2**31, size=self.num_envs)
-            self._keys = np.array([d if s is None else s for s, d in zip(seed, drawn, strict=True)])
+            self._seeds = np.array(
+                [d if s is None else s for s, d in zip(seed, drawn, strict=True)]
+            )
             self._races[:] = 0
         self._begin(np.arange(self.num_envs))
         self._images = self._fleet.look()
@@ -108,7 +103,7 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
 
         Raises UserError for actions of another shape, not finite or out of range.
         """
-        if self._keys is None:
+        if self._seeds is None:
             raise UserError("No race has begun: call reset before step.")
         actions = np.asarray(actions, np.float32)
         self._check(actions)
@@ -124,7 +119,7 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
             self._begin(fresh)
             images[fresh] = self._fleet.look()[fresh]
             rewards[fresh], terminated[fresh] = 0, False
-        truncated = self._steps >= self._limit
+        truncated = self._steps >= self.max_episode_steps
         self._over = terminated | truncated
         self._images = images
         information = {"lap_finished": frame.laps, "_lap_finished": terminated}
@@ -136,8 +131,8 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
 
     def _begin(self, cars: np.ndarray) -> None:
         """A new race for each of these cars, from its seed and its number of races so far."""
-        assert self._keys is not None
-        keys = _keys(self._keys[cars].astype(np.uint32), self._races[cars])
+        assert self._seeds is not None
+        keys = _keys(self._seeds[cars].astype(np.uint32), self._races[cars])
         self._fleet.begin(cars, keys)
         self._races[cars] += 1
         self._steps[cars], self._over[cars] = 0, False

@@ -2,7 +2,7 @@
 
 Gymnasium draws polygons on 1000 x 800 points and averages them down to 96 x 96 pixels; here the
 same scene is looked up for every pixel, and what is small, the car and the instruments, averaged
-over it. Images are three planes (red, green, blue) of levels 0 to 255 until they are finished.
+over it. Levels are 0 to 255; a pixel is one packed number until the image is finished.
 """
 
 import functools
