@@ -101,7 +101,7 @@ def mnist(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> str:
-    """MNIST at 28x28: 10 classes of 5421 training and 892 test images, grey.
+    """MNIST at 28x28: 60,000 training and 10,000 test images of 10 classes, grey.
 
     Safe to interrupt and to repeat: nothing half-written is ever taken for whole.
 

@@ -17,16 +17,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_prep.progress import track
-from tsar_jax.data.prepared import read_prepared, write_record
-from tsar_jax.data.types import ImageSet
+from tsar_jax.data.labelled import pool
+from tsar_jax.data.prepared import read_labelled, write_record
+from tsar_jax.data.types import ImageSet, LabelledImages
 from tsar_jax.errors import UserError
 
 
-class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Image sets as examples {"image": uint8, "label": class}, class after class.
+class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Images as examples {"image": uint8, "label": class}, in their order.
 
-    The labels count on from split to split, but splits of the same names have the same labels. A
-    subclass gives `VERSION` and, in its docstring, the description. Nothing is registered with
+    A subclass gives `VERSION` and, in its docstring, the description. Nothing is registered with
     tensorflow-datasets, so that `tfds.builder(name)` reads what was prepared rather than ask for
     the images.
     """
@@ -35,21 +35,23 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     # importlib_resources, which it does not install.
     url_infos = None
 
-    def __init__(self, splits: dict[str, ImageSet], **options: Any) -> None:
-        """splits: images of one shape. options: those of every builder, such as `data_dir`."""
+    def __init__(self, splits: dict[str, LabelledImages], **options: Any) -> None:
+        """splits: images of one shape, all with the same names of classes.
+
+        options: those of every builder, such as `data_dir`.
+        """
         self._splits = splits
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        names, _ = number_classes(self._splits)
-        shape = next(iter(self._splits.values())).images.shape[2:]
+        some = next(iter(self._splits.values()))
         # Image would do for `image`, but reading or writing one needs TensorFlow.
         # Without an encoding every pixel is a number of its own, and reading takes seconds.
-        image = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
+        image = tfds.features.Tensor(shape=some.images.shape[1:], dtype=np.uint8, encoding="bytes")
         features = tfds.features.FeaturesDict(
             {
                 "image": image,
-                "label": tfds.features.ClassLabel(names=names),
+                "label": tfds.features.ClassLabel(names=some.names),
             }
         )
         return tfds.core.DatasetInfo(
@@ -60,19 +62,25 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        _, first = number_classes(self._splits)
-        return {
-            name: self._generate_examples(name, split.images, first[name])
-            for name, split in self._splits.items()
-        }
+        return {name: self._generate_examples(name) for name in self._splits}
 
-    def _generate_examples(
-        self, split: str, images: np.ndarray, first: int
-    ) -> Iterator[tuple[int, dict]]:
-        classes, per_class = images.shape[:2]
-        flat = images.reshape(classes * per_class, *images.shape[2:])
-        for index, image in enumerate(track(flat, len(flat), f"Writing {split}")):
-            yield index, {"image": image, "label": first + index // per_class}
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        images, labels = self._splits[split].images, self._splits[split].labels
+        for index, image in enumerate(track(images, len(images), f"Writing {split}")):
+            yield index, {"image": image, "label": int(labels[index])}
+
+
+def flatten(splits: dict[str, ImageSet]) -> dict[str, LabelledImages]:
+    """Images class after class, views of the same ones.
+
+    The labels count on from split to split, but splits of the same names have the same labels.
+    """
+    names, first = number_classes(splits)
+    flat = {split: pool([images]) for split, images in splits.items()}
+    return {
+        split: LabelledImages(images.images, first[split] + images.labels, tuple(names))
+        for split, images in flat.items()
+    }
 
 
 def number_classes(splits: dict[str, ImageSet]) -> tuple[list[str], dict[str, int]]:
@@ -97,8 +105,18 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    builder: type[ImageSetBuilder],
+    builder: type[ImageBuilder],
     read: Callable[[], dict[str, ImageSet]],
+    out: Path,
+    overwrite: bool = False,
+) -> Prepared:
+    """As `prepare_labelled`, of images that are grouped by class."""
+    return prepare_labelled(builder, lambda: flatten(read()), out, overwrite)
+
+
+def prepare_labelled(
+    builder: type[ImageBuilder],
+    read: Callable[[], dict[str, LabelledImages]],
     out: Path,
     overwrite: bool = False,
 ) -> Prepared:
@@ -113,7 +131,7 @@ def prepare(
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home):
             if final.exists() and not overwrite:
-                read_prepared(final, "repeat the command with --overwrite")
+                read_labelled(final, "repeat the command with --overwrite")
                 return Prepared(final, written=False)
             _write(builder, read(), home, final)
     except OSError as error:
@@ -137,7 +155,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 
 def _write(
-    builder: type[ImageSetBuilder], splits: dict[str, ImageSet], home: Path, final: Path
+    builder: type[ImageBuilder], splits: dict[str, LabelledImages], home: Path, final: Path
 ) -> None:
     incomplete = home / "incomplete"
     shutil.rmtree(incomplete, ignore_errors=True)
@@ -145,7 +163,7 @@ def _write(
         written = incomplete / builder.name / str(builder.VERSION)
         _build(builder(splits, data_dir=incomplete, file_format="array_record"))
         write_record(written)
-        _compare(splits, read_prepared(written, "the disk may be failing"))
+        _compare(splits, read_labelled(written, "the disk may be failing"))
         if final.exists():
             final.rename(incomplete / "replaced")
         written.rename(final)
@@ -153,7 +171,7 @@ def _write(
         shutil.rmtree(incomplete, ignore_errors=True)
 
 
-def _build(builder: ImageSetBuilder) -> None:
+def _build(builder: ImageBuilder) -> None:
     tfds.disable_progress_bar()
     try:
         # tensorflow-datasets announces on standard output a folder that is not the final one.
@@ -166,9 +184,10 @@ def _build(builder: ImageSetBuilder) -> None:
         tfds.enable_progress_bar()
 
 
-def _compare(given: dict[str, ImageSet], read: dict[str, ImageSet]) -> None:
+def _compare(given: dict[str, LabelledImages], read: dict[str, LabelledImages]) -> None:
     same = set(given) == set(read) and all(
         given[split].names == read[split].names
+        and np.array_equal(given[split].labels, read[split].labels)
         and np.array_equal(given[split].images, read[split].images)
         for split in given
     )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_prep.archives import RemoteArchive, locate, read_tar_gz, refused
 from data_prep.array_pickles import load_arrays
-from data_prep.building import ImageSetBuilder, Prepared, prepare
+from data_prep.building import ImageBuilder, Prepared, prepare
 from data_prep.images import resize_colour
 from data_prep.progress import track
 from tsar_jax.data import cifar100
@@ -32,7 +32,7 @@ REMOTE = RemoteArchive(
 )
 
 
-class Cifar100At28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]
+class Cifar100At28(ImageBuilder, skip_registration=True):  # type: ignore[call-arg]
     """CIFAR-100 (Krizhevsky, 2009), colour, 28x28 by bilinear resampling, fine labels."""
 
     VERSION = tfds.core.Version(cifar100.PREPARED.version)

@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from data_prep.archives import RemoteArchive, fetch, open_zip, read_member, zip_members
-from data_prep.building import ImageSetBuilder, Prepared, prepare
+from data_prep.building import ImageBuilder, Prepared, prepare
 from data_prep.idx import File, read_file
 from data_prep.labelled import Labelled, group, read_labelled, read_tfds
 from data_prep.packaging import write_packaged_file
@@ -33,7 +33,7 @@ OBTAIN = f"put it there from {REMOTE.filename} of {PAGE}, or leave out --archive
 Find = Callable[..., File]
 
 
-class EmnistBalanced28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]
+class EmnistBalanced28(ImageBuilder, skip_registration=True):  # type: ignore[call-arg]
     """EMNIST Balanced (Cohen et al., 2017), grey, 28x28, upright. A work of the US government."""
 
     VERSION = tfds.core.Version(emnist.PREPARED.version)

@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 from data_prep.idx import File, read_idx, refused
 from data_prep.images import open_image
 from data_prep.progress import track
-from tsar_jax.data.types import ImageSet
+from tsar_jax.data.labelled import first_of_each
+from tsar_jax.data.types import ImageSet, LabelledImages
 from tsar_jax.errors import UserError
 
 SIDE = 28
@@ -84,6 +85,16 @@ def group(
 ) -> ImageSet:
     """The first images of every class, in their order: uint8 [classes, per_class, 28, 28].
 
+    The arguments and errors are those of `check`.
+    """
+    return first_of_each(check(labelled, names, count, per_class, title), per_class)
+
+
+def check(
+    labelled: Labelled, names: tuple[str, ...], count: int, per_class: int, title: str
+) -> LabelledImages:
+    """All images, in their order.
+
     names: of the classes, whose labels are 0, 1, ... title: the data set's, for an error. Raises
     UserError unless there are `count` images, all of these classes and `per_class` at least of
     each.
@@ -103,6 +114,4 @@ def group(
             f"{wrong}, it has {counts[rare]} images of class {names[rare]!r}, not {per_class}: "
             f"{remedy}"
         )
-    first = np.cumsum(counts) - counts
-    order = np.argsort(labels, kind="stable")[first[:, None] + np.arange(per_class)]
-    return ImageSet(np.ascontiguousarray(labelled.images[order]), names)
+    return LabelledImages(labelled.images, labels.astype(np.int32), names)

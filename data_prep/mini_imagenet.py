@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_prep.archives import open_zip, read_member, zip_members
-from data_prep.building import ImageSetBuilder, Prepared, prepare
+from data_prep.building import ImageBuilder, Prepared, prepare
 from data_prep.images import open_image, resize_colour
 from data_prep.progress import track
 from tsar_jax.data import mini_imagenet
@@ -30,7 +30,7 @@ TAKE_PUBLISHED = "take the csv files of the Ravi & Larochelle split as they are 
 Listing = dict[str, list[str]]
 
 
-class MiniImagenetAt28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]
+class MiniImagenetAt28(ImageBuilder, skip_registration=True):  # type: ignore[call-arg]
     """mini-ImageNet (Ravi & Larochelle, 2017), colour, 28x28 by bilinear resampling."""
 
     VERSION = tfds.core.Version(mini_imagenet.PREPARED.version)

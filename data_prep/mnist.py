@@ -5,11 +5,11 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from data_prep.archives import RemoteArchive, fetch
-from data_prep.building import ImageSetBuilder, Prepared, prepare
+from data_prep.building import ImageBuilder, Prepared, prepare_labelled
 from data_prep.idx import read_file
-from data_prep.labelled import Labelled, group, read_labelled, read_tfds
+from data_prep.labelled import Labelled, check, read_labelled, read_tfds
 from tsar_jax.data import mnist
-from tsar_jax.data.types import ImageSet
+from tsar_jax.data.types import LabelledImages
 
 TFDS_NAME = "mnist"
 MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -44,8 +44,8 @@ REMOTE = {
 OBTAIN = f"put it there from {MIRROR}, or leave out --archives to download it"
 
 
-class Mnist28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """MNIST (LeCun et al., 1998), grey, 28x28, the same number of images of every digit."""
+class Mnist28(ImageBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """MNIST (LeCun et al., 1998), grey, 28x28, in the published order."""
 
     VERSION = tfds.core.Version(mnist.PREPARED.version)
     name = mnist.PREPARED.folder
@@ -54,16 +54,16 @@ class Mnist28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg
 def prepare_mnist(
     archives: Path | None, tfds_data: Path | None, out: Path, overwrite: bool = False
 ) -> Prepared:
-    """Prepares MNIST in `<out>/mnist28/1.0.0`.
+    """Prepares MNIST in `<out>/mnist28/2.0.0`, complete.
 
     archives: a folder with the four official files, .gz or unpacked. tfds_data: in its stead, a
     folder where tensorflow-datasets prepared mnist. Without either the files are downloaded. Raises
     UserError if the data are missing, damaged or not MNIST, or if `out` cannot be written.
     """
 
-    def read() -> dict[str, ImageSet]:
+    def read() -> dict[str, LabelledImages]:
         return {
-            split: group(
+            split: check(
                 read_tfds(TFDS_NAME, tfds_data, split)
                 if tfds_data is not None
                 else read_files(archives, out / "downloads" / "mnist", split),
@@ -75,7 +75,7 @@ def prepare_mnist(
             for split in mnist.IMAGES
         }
 
-    return prepare(Mnist28, read, out, overwrite)
+    return prepare_labelled(Mnist28, read, out, overwrite)
 
 
 def read_files(archives: Path | None, downloads: Path, split: str) -> Labelled:

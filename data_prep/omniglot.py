@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_prep.archives import RemoteArchive, locate, open_zip, read_member, zip_members
-from data_prep.building import ImageSetBuilder, Prepared, prepare
+from data_prep.building import ImageBuilder, Prepared, prepare
 from data_prep.images import open_image
 from data_prep.packaging import write_packaged_file
 from data_prep.progress import track
@@ -37,7 +37,7 @@ REMOTE = {
 }
 
 
-class Omniglot28(ImageSetBuilder, skip_registration=True):  # type: ignore[call-arg]
+class Omniglot28(ImageBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Omniglot (Lake et al., 2015), grey, 28x28 by Lanczos resampling. MIT licence."""
 
     VERSION = tfds.core.Version(omniglot.PREPARED.version)

@@ -9,7 +9,16 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tsar_jax.data import ImageSet, cifar100, emnist, load, mini_imagenet, mnist, omniglot
+from tsar_jax.data import (
+    ImageSet,
+    LabelledImages,
+    cifar100,
+    emnist,
+    load,
+    mini_imagenet,
+    mnist,
+    omniglot,
+)
 from tsar_jax.errors import UserError
 
 
@@ -168,19 +177,46 @@ def test_splits_that_are_not_the_data_sets_are_told_apart(module: ModuleType) ->
         assert problem in (module.layout_problem(splits) or "")
 
 
-@pytest.mark.parametrize("module", [emnist, mnist])
-def test_characters_in_another_order_are_told_apart(module: ModuleType) -> None:
-    names = module.NAMES
+def test_characters_in_another_order_are_told_apart() -> None:
+    names = emnist.NAMES
     splits = {
         split: ImageSet(blank(len(names), each, 28, 28), names)
-        for split, each in module.IMAGES_PER_CLASS.items()
+        for split, each in emnist.IMAGES_PER_CLASS.items()
     }
-    assert module.layout_problem(splits) is None
+    assert emnist.layout_problem(splits) is None
     other = splits | {"test": ImageSet(splits["test"].images, names[::-1])}
-    assert "its classes are not" in (module.layout_problem(other) or "")
-    assert "its splits are" in (module.layout_problem({"test": splits["test"]}) or "")
+    assert "its classes are not" in (emnist.layout_problem(other) or "")
+    assert "its splits are" in (emnist.layout_problem({"test": splits["test"]}) or "")
     short = splits | {"train": ImageSet(splits["train"].images[:, 1:], names)}
-    assert "its train images are" in (module.layout_problem(short) or "")
+    assert "its train images are" in (emnist.layout_problem(short) or "")
+
+
+def test_other_digits_than_mnists_are_told_apart() -> None:
+    labels = {
+        "train": np.repeat(np.arange(10), [6500] * 5 + [5421] + [5500] * 3 + [5579]),
+        "test": np.repeat(np.arange(10), [1012] * 5 + [892] + [1012] * 4),
+    }
+    splits = {
+        split: LabelledImages(blank(len(each), 28, 28), each, mnist.NAMES)
+        for split, each in labels.items()
+    }
+    test = splits["test"]
+    assert mnist.layout_problem(splits) is None
+    wrong = {
+        "its splits are": {"test": test},
+        "its classes are not": LabelledImages(test.images, test.labels, mnist.NAMES[::-1]),
+        "9999, 892 of the rarest": LabelledImages(test.images[1:], test.labels[1:], mnist.NAMES),
+        "10000, 893 of the rarest": LabelledImages(
+            test.images, np.where(np.arange(10_000) == 0, 5, test.labels), mnist.NAMES
+        ),
+        "not [28, 28]": LabelledImages(blank(10_000, 32, 32), test.labels, mnist.NAMES),
+        "class '9' has no test images": LabelledImages(
+            test.images, np.minimum(test.labels, 8), mnist.NAMES
+        ),
+    }
+    for problem, other in wrong.items():
+        changed = other if isinstance(other, dict) else splits | {"test": other}
+        assert problem in (mnist.layout_problem(changed) or "")
 
 
 def test_the_splits_of_cifar100_must_be_of_the_same_classes() -> None:

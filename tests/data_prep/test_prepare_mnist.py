@@ -30,12 +30,19 @@ def test_what_is_prepared_is_what_load_gives(
 ) -> None:
     command = ("mnist", "--archives", small_mnist.write(), "--out", tmp_path)
     assert run_main(*command) == 0
-    folder = tmp_path / "mnist28" / "1.0.0"
+    folder = tmp_path / "mnist28" / "2.0.0"
     assert capsys.readouterr().out == f"MNIST is prepared in {folder}\n"
     dataset = tsar_jax.data.load("mnist", tmp_path)
     assert (dataset.name, dataset.source) == ("mnist", f"prepared: {folder}")
     assert dataset.splits["train"].images.shape == (3, 3, 28, 28)
     assert_same(dataset.splits, small_mnist.splits)
+    complete = tsar_jax.data.load_labelled("mnist", tmp_path)
+    assert (complete.name, complete.source) == (dataset.name, dataset.source)
+    for split, found in {"train": complete.train, "test": complete.test}.items():
+        np.testing.assert_array_equal(found.images, small_mnist.images[split], strict=True)
+        np.testing.assert_array_equal(found.labels, small_mnist.labels[split].astype(np.int32))
+        assert found.labels.dtype == np.int32
+        assert found.names == mnist.NAMES
     assert run_main(*command) == 0
     assert "already prepared" in capsys.readouterr().out
     assert run_main(*command, "--overwrite") == 0
@@ -128,6 +135,6 @@ def test_prepared_data_of_other_sizes_are_not_taken_for_mnist(
     monkeypatch.setattr(mnist, "NAMES", ("0", "1", "3"))
     with pytest.raises(UserError, match="are not MNIST, its classes are not the digits"):
         tsar_jax.data.load("mnist", tmp_path)
-    monkeypatch.setattr(mnist, "IMAGES_PER_CLASS", {"train": 5421, "test": 892})
-    with pytest.raises(UserError, match=r"are not MNIST, its train images .*\[3, 3, 28"):
-        tsar_jax.data.load("mnist", tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="are not MNIST, its train images are of 3 classes, not 10"):
+        tsar_jax.data.load_labelled("mnist", tmp_path)

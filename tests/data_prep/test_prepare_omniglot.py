@@ -25,6 +25,7 @@ from data_prep.__main__ import main
 from data_prep.archives import RemoteArchive
 from tsar_jax.data import omniglot, prepared
 from tsar_jax.data.prepared import file_digest
+from tsar_jax.data.types import LabelledImages
 from tsar_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,9 @@ def test_tensorflow_datasets_reads_it_too(small: SmallOmniglot, tmp_path: Path) 
 )
 def test_examples_that_are_not_grouped_are_refused(labels: list[int], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        prepared._group(np.zeros((len(labels), 28, 28), np.uint8), np.array(labels), ["a", "b"])
+        prepared._group(
+            LabelledImages(np.zeros((len(labels), 28, 28), np.uint8), np.array(labels), ("a", "b"))
+        )
 
 
 def test_without_a_folder_both_sides_use_that_of_tensorflow_datasets(
@@ -263,7 +266,7 @@ def test_a_write_that_array_record_cannot_finish_is_a_clear_error(
 def test_what_reads_back_differently_is_not_kept(
     small: SmallOmniglot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "read_prepared", lambda folder, remedy: small.splits | {"x": 0})
+    monkeypatch.setattr(building, "read_labelled", lambda folder, remedy: {})
     with pytest.raises(UserError, match="differs from what was written"):
         preparation.prepare_omniglot(small.archives, tmp_path / "out")
     assert_nothing_prepared(tmp_path / "out")

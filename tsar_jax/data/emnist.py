@@ -11,9 +11,10 @@ class. Both are works of the US government: see `packaged/EMNIST_NOTICE`.
 
 from pathlib import Path
 
+from tsar_jax.data.labelled import train_and_test
 from tsar_jax.data.packaged_file import digests, read_packaged_file
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared, shape_problem
-from tsar_jax.data.types import Dataset, ImageSet
+from tsar_jax.data.types import Dataset, ImageSet, LabelledDataset
 
 PREPARED = PreparedSet(
     name="emnist",
@@ -25,6 +26,7 @@ PREPARED = PreparedSet(
 )
 PACKAGED = Path(__file__).parent / "packaged" / "emnist_bymerge_test400.npz"
 NAMES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
+DIGITS = 10
 IMAGES_PER_CLASS = {"train": 2400, "test": 400}
 PACKAGED_IMAGES_PER_CLASS = {"train": 400}
 # Of the packaged images and of their names, as `digests` gives them.
@@ -51,6 +53,25 @@ def load(folder: Path | None = None) -> Dataset:
         f"packaged: EMNIST ByMerge test, {PACKAGED_IMAGES_PER_CLASS['train']} images a class: "
         f"{PACKAGED}",
     )
+
+
+def load_labelled(folder: Path | None = None) -> LabelledDataset:
+    """All 47 classes, from where `load` finds them.
+
+    Of Balanced uint8 [112800, 28, 28] for training and [18800, 28, 28] for testing. Of what is
+    packaged images 4, 9, 14, ... of a class are for testing: [15040, 28, 28] and [3760, 28, 28].
+    """
+    return train_and_test(load(folder))
+
+
+def load_labelled_digits(folder: Path | None = None) -> LabelledDataset:
+    """The classes "0" to "9" of `load_labelled`."""
+    dataset = load(folder)
+    splits = {
+        split: ImageSet(images.images[:DIGITS], images.names[:DIGITS])
+        for split, images in dataset.splits.items()
+    }
+    return train_and_test(Dataset("emnist_digits", splits, f"{dataset.source}; digits alone"))
 
 
 def read_packaged(path: Path) -> dict[str, ImageSet]:

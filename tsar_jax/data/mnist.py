@@ -1,14 +1,16 @@
 """MNIST (LeCun et al., 1998) at 28x28: the ten digits, 60,000 training and 10,000 test images.
 
 Every image is as it was published, bright ink on black, 0 to 255. The digits differ in how many
-images they have, but an `ImageSet` has the same number of each: a digit keeps its first ones, as
-many as the rarest, which is 5, has in that split. They are not part of this package.
+images they have. `load_labelled` gives them all, in their published order. An `ImageSet` has the
+same number of each: a digit keeps its first ones, as many as the rarest, which is 5, has in that
+split. They are not part of this package.
 """
 
 from pathlib import Path
 
-from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared, shape_problem
-from tsar_jax.data.types import Dataset, ImageSet
+from tsar_jax.data.labelled import class_counts, first_of_each, labelled_problem
+from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared_labelled
+from tsar_jax.data.types import Dataset, LabelledDataset, LabelledImages
 from tsar_jax.errors import UserError
 
 PREPARED = PreparedSet(
@@ -16,7 +18,7 @@ PREPARED = PreparedSet(
     title="MNIST",
     # Not plain "mnist": that folder is where tensorflow-datasets' own builder writes.
     folder="mnist28",
-    version="1.0.0",
+    version="2.0.0",
     command="python -m data_prep mnist",
 )
 NAMES = tuple("0123456789")
@@ -27,14 +29,27 @@ SIDE = 28
 
 
 def load(folder: Path | None = None) -> Dataset:
-    """MNIST from `<folder>/mnist28`, where it was prepared.
+    """The same number of images of every digit, from `<folder>/mnist28`, where they were prepared.
 
     folder: by default where tensorflow-datasets keeps its data. The splits are "train", uint8
     [10, 5421, 28, 28], and "test", uint8 [10, 892, 28, 28]; the classes are named "0" to "9".
     Raises UserError if nothing was prepared or if the data found are damaged.
     """
+    complete = load_labelled(folder)
+    splits = {
+        "train": first_of_each(complete.train, IMAGES_PER_CLASS["train"]),
+        "test": first_of_each(complete.test, IMAGES_PER_CLASS["test"]),
+    }
+    return Dataset(complete.name, splits, complete.source)
+
+
+def load_labelled(folder: Path | None = None) -> LabelledDataset:
+    """All of MNIST: uint8 [60000, 28, 28] for training and [10000, 28, 28] for testing.
+
+    Otherwise as `load`.
+    """
     out = default_folder() if folder is None else folder
-    dataset = load_prepared(PREPARED, out, layout_problem)
+    dataset = load_prepared_labelled(PREPARED, out, layout_problem)
     if dataset is None:
         raise UserError(
             f"MNIST is not prepared in {out}: run `{PREPARED.command} --out {out}`, which "
@@ -45,10 +60,18 @@ def load(folder: Path | None = None) -> Dataset:
     return dataset
 
 
-def layout_problem(splits: dict[str, ImageSet]) -> str | None:
-    """What is wrong with the splits' names, shapes or types, or None."""
-    shapes = {split: (len(NAMES), each, SIDE, SIDE) for split, each in IMAGES_PER_CLASS.items()}
-    problem = shape_problem(splits, shapes)
-    if problem is None and any(images.names != NAMES for images in splits.values()):
-        problem = "its classes are not the digits 0 to 9"
-    return problem
+def layout_problem(splits: dict[str, LabelledImages]) -> str | None:
+    """What is wrong with the splits' names, shapes, types or counts, or None."""
+    problem = labelled_problem(splits, len(NAMES), (SIDE, SIDE))
+    if problem:
+        return problem
+    for split, labelled in splits.items():
+        if labelled.names != NAMES:
+            return "its classes are not the digits 0 to 9"
+        counts = class_counts(labelled)
+        if len(labelled.labels) != IMAGES[split] or counts.min() != IMAGES_PER_CLASS[split]:
+            return (
+                f"its {split} images are {len(labelled.labels)}, {counts.min()} of the rarest "
+                f"digit, not {IMAGES[split]} and {IMAGES_PER_CLASS[split]}"
+            )
+    return None

@@ -8,9 +8,10 @@ with this package; the MIT licence of the data is in `packaged/OMNIGLOT_LICENSE`
 from pathlib import Path
 from typing import NamedTuple
 
+from tsar_jax.data.labelled import train_and_test
 from tsar_jax.data.packaged_file import digests, read_packaged_file
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared, shape_problem
-from tsar_jax.data.types import Dataset, ImageSet
+from tsar_jax.data.types import Dataset, ImageSet, LabelledDataset
 
 PREPARED = PreparedSet(
     name="omniglot",
@@ -57,6 +58,14 @@ def load(folder: Path | None = None) -> Dataset:
     out = default_folder() if folder is None else folder
     dataset = load_prepared(PREPARED, out, layout_problem)
     return dataset or Dataset("omniglot", read_packaged(PACKAGED), f"packaged: {PACKAGED}")
+
+
+def load_labelled(folder: Path | None = None) -> LabelledDataset:
+    """All 1623 classes, background before evaluation: images 4, 9, 14 and 19 are for testing.
+
+    uint8 [25968, 28, 28] for training and [6492, 28, 28] for testing. Otherwise as `load`.
+    """
+    return train_and_test(load(folder))
 
 
 def read_packaged(path: Path) -> dict[str, ImageSet]:

@@ -10,14 +10,16 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from tsar_jax.data.types import Dataset, ImageSet
+from tsar_jax.data.types import Dataset, ImageSet, LabelledDataset, LabelledImages
 from tsar_jax.errors import UserError
 
 RECORD = "complete.json"
+
+Splits = TypeVar("Splits")
 
 
 class PreparedSet(NamedTuple):
@@ -52,6 +54,18 @@ def write_record(folder: Path) -> None:
 
 
 def read_prepared(folder: Path, remedy: str) -> dict[str, ImageSet]:
+    """The splits of a prepared data set, grouped by class, checked as `read_labelled` does.
+
+    Raises UserError too if they are not class after class, all of one size.
+    """
+    labelled = read_labelled(folder, remedy)
+    try:
+        return {split: _group(images) for split, images in labelled.items()}
+    except ValueError as error:
+        raise UserError(f"the prepared data in {folder} are wrong ({error}): {remedy}") from error
+
+
+def read_labelled(folder: Path, remedy: str) -> dict[str, LabelledImages]:
     """The splits of a prepared data set, after checking that every file is as it was written.
 
     folder: `<out>/<name>/<version>`. remedy: what to do about a damaged folder, for the error.
@@ -83,18 +97,46 @@ def load_prepared(
     problem: says what is wrong with splits that are not the data set's, or gives None. Raises
     UserError if the data are damaged or another data set's.
     """
-    version = out / about.folder / about.version
+    splits = _load(about, out, read_prepared, problem)
+    return None if splits is None else Dataset(about.name, splits, _source(about, out))
+
+
+def load_prepared_labelled(
+    about: PreparedSet, out: Path, problem: Callable[[dict[str, LabelledImages]], str | None]
+) -> LabelledDataset | None:
+    """As `load_prepared`, of a data set of splits "train" and "test" with classes of any size."""
+    splits = _load(about, out, read_labelled, problem)
+    if splits is None:
+        return None
+    return LabelledDataset(about.name, splits["train"], splits["test"], _source(about, out))
+
+
+def _source(about: PreparedSet, out: Path) -> str:
+    return f"prepared: {_version(about, out)}"
+
+
+def _version(about: PreparedSet, out: Path) -> Path:
+    return out / about.folder / about.version
+
+
+def _load(
+    about: PreparedSet,
+    out: Path,
+    read: Callable[[Path, str], Splits],
+    problem: Callable[[Splits], str | None],
+) -> Splits | None:
+    version = _version(about, out)
     try:
         if not version.is_dir():
             return None
     except OSError as error:
         raise UserError(f"cannot look for prepared data in {version} ({error})") from error
     remedy = f"run `{about.command} --out {out} --overwrite`"
-    splits = read_prepared(version, remedy)
+    splits = read(version, remedy)
     wrong = problem(splits)
     if wrong:
         raise UserError(f"the prepared data in {version} are not {about.title}, {wrong}: {remedy}")
-    return Dataset(about.name, splits, f"prepared: {version}")
+    return splits
 
 
 def shape_problem(splits: dict[str, ImageSet], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -110,17 +152,17 @@ def shape_problem(splits: dict[str, ImageSet], shapes: Mapping[str, tuple[int, .
     return None
 
 
-def _read_splits(folder: Path, remedy: str) -> dict[str, ImageSet]:
+def _read_splits(folder: Path, remedy: str) -> dict[str, LabelledImages]:
     # Half a second to import: only those who prepared data pay for it.
     import tensorflow_datasets as tfds
 
     info = tfds.builder_from_directory(str(folder)).info
-    shape, names = info.features["image"].shape, info.features["label"].names
+    shape, names = info.features["image"].shape, tuple(info.features["label"].names)
     splits = {}
     for split, files in info.splits.items():
         records = _read_records([os.fspath(path) for path in files.filepaths])
         try:
-            splits[split] = _group(*_parse(records, shape), names)
+            splits[split] = LabelledImages(*_parse(records, shape, len(names)), names)
         except (ValueError, IndexError) as error:
             raise UserError(f"split {split!r} of {folder} is wrong ({error}): {remedy}") from error
     return splits
@@ -138,25 +180,31 @@ def _read_records(paths: list[str]) -> list[bytes]:
     return records
 
 
-def _parse(records: list[bytes], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Serialised `tf.train.Example` -> images uint8 [records, *shape], labels [records].
+def _parse(
+    records: list[bytes], shape: tuple[int, ...], classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Serialised `tf.train.Example` -> images uint8 [records, *shape], labels int32 [records].
 
     As tensorflow-datasets' `as_data_source`, but without its generality: several times faster.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
-    pixels, labels = [], []
-    for record in records:
+    images = np.empty((len(records), *shape), np.uint8)
+    labels = np.empty(len(records), np.int32)
+    for index, record in enumerate(records):
         feature = tf_example_pb2.Example.FromString(record).features.feature
-        pixels.append(feature["image"].bytes_list.value[0])
-        labels.append(feature["label"].int64_list.value[0])
-    # Of a bytearray, which unlike bytes makes an array that can be written to.
-    images = np.frombuffer(bytearray().join(pixels), np.uint8)
-    return images.reshape(len(records), *shape), np.array(labels)
+        pixels = feature["image"].bytes_list.value[0]
+        images[index] = np.frombuffer(pixels, np.uint8).reshape(shape)
+        label = feature["label"].int64_list.value[0]
+        if not 0 <= label < classes:
+            raise ValueError(f"a label is {label}, not 0 to {classes - 1}")
+        labels[index] = label
+    return images, labels
 
 
-def _group(images: np.ndarray, labels: np.ndarray, names: list[str]) -> ImageSet:
+def _group(labelled: LabelledImages) -> ImageSet:
     """Images [images, ...], class after class -> [classes, images_per_class, ...]."""
+    images, labels = labelled.images, labelled.labels
     classes = len(np.unique(labels))
     if not classes or len(labels) % classes:
         raise ValueError(f"{len(labels)} images do not share out among {classes} classes")
@@ -164,4 +212,4 @@ def _group(images: np.ndarray, labels: np.ndarray, names: list[str]) -> ImageSet
     if not np.array_equal(labels, first + np.repeat(np.arange(classes), per_class)):
         raise ValueError("its images are not in the order of their classes")
     grouped = images.reshape(classes, per_class, *images.shape[1:])
-    return ImageSet(grouped, tuple(names[first : first + classes]))
+    return ImageSet(grouped, labelled.names[first : first + classes])

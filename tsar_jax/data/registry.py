@@ -1,12 +1,15 @@
 """Data sets by name."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from tsar_jax.data import cifar100, emnist, mini_imagenet, mnist, omniglot
-from tsar_jax.data.types import Dataset
+from tsar_jax.data.types import Dataset, LabelledDataset
 from tsar_jax.errors import UserError
+
+Loaded = TypeVar("Loaded")
 
 LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
     "cifar100": cifar100.load,
@@ -15,10 +18,16 @@ LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
     "mnist": mnist.load,
     "omniglot": omniglot.load,
 }
+LABELLED_LOADERS: dict[str, Callable[[Path | None], LabelledDataset]] = {
+    "emnist": emnist.load_labelled,
+    "emnist_digits": emnist.load_labelled_digits,
+    "mnist": mnist.load_labelled,
+    "omniglot": omniglot.load_labelled,
+}
 COMMANDS = {
     module.PREPARED.name: module.PREPARED.command
     for module in (cifar100, emnist, mini_imagenet, mnist, omniglot)
-}
+} | {"emnist_digits": emnist.PREPARED.command}
 
 
 def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
@@ -28,8 +37,29 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
     Only Omniglot and part of EMNIST are packaged. Raises UserError if the name or a folder that was
     named is unknown, if there are no data, or if they are damaged.
     """
-    if name not in LOADERS:
-        known = ", ".join(sorted(LOADERS))
+    return _load(LOADERS, name, folder)
+
+
+def load_labelled(name: str, folder: str | os.PathLike[str] | None = None) -> LabelledDataset:
+    """The data set `name`, complete and labelled, with images for training and for testing.
+
+    "emnist", "emnist_digits": 28x28, all 47 classes or the ten digits.
+    "mnist": 28x28, the official training and test images.
+    "omniglot": 28x28, all 1623 classes; every fifth image of a class is for testing, as of the
+    EMNIST that is packaged.
+
+    Arguments and errors are those of `load`.
+    """
+    return _load(LABELLED_LOADERS, name, folder)
+
+
+def _load(
+    loaders: Mapping[str, Callable[[Path | None], Loaded]],
+    name: str,
+    folder: str | os.PathLike[str] | None,
+) -> Loaded:
+    if name not in loaders:
+        known = ", ".join(sorted(loaders))
         raise UserError(f"unknown data set {name!r}: choose one of {known}")
     if folder is not None:
         folder = Path(folder).expanduser()
@@ -38,4 +68,4 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
                 f"{folder} is not a folder of prepared data sets: make it with "
                 f"`{COMMANDS[name]} --out {folder}`, or name no folder"
             )
-    return LOADERS[name](folder)
+    return loaders[name](folder)
