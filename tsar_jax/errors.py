@@ -35,6 +35,20 @@ def check_rates(config: object, *names: str) -> None:
             raise UserError(f"{name} must be positive, but is {value}.")
 
 
+def check_weights(config: object, *names: str) -> None:
+    """Raises UserError where a weight among a config's fields is negative or not finite."""
+    for name in names:
+        if not 0 <= getattr(config, name) < float("inf"):
+            raise UserError(f"{name} must be at least 0, but is {getattr(config, name)}.")
+
+
+def check_frequencies(config: object, *names: str) -> None:
+    """Raises UserError where a probability or decay among a config's fields is not in 0 to 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise UserError(f"{name} must be from 0 to 1, but is {getattr(config, name)}.")
+
+
 def check_widths(config: object, name: str) -> None:
     """Raises UserError where one of the layers' widths in a config's field is below 1."""
     widths = getattr(config, name)

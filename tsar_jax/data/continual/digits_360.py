@@ -1,0 +1,137 @@
+"""MNIST-360 (Buzzega et al. 2020): digits that turn while they come and go, without task boundaries.
+
+Digits 0 to 8 come in pairs (0, 1), (1, 2) ... (8, 0), three rounds of them. A digit's training
+images are cut into six chunks, one for each time that it comes. While it is there its images are
+drawn from the chunk at random, and turn by 360/n degrees from one to the next, n being how many
+images it has.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsar_jax.data.continual.epochs import images_nhwc
+from tsar_jax.data.continual.normalise import scale
+from tsar_jax.data.continual.pixels import move_pixels, rotation_map
+from tsar_jax.data.continual.types import Course, RawBatch, Stream, Test
+from tsar_jax.data.types import LabelledDataset
+
+Data = dict[str, Any]
+DIGITS, ROUNDS, OUTPUTS = 9, 3, 10
+VISITS = 2 * ROUNDS
+FIRST_ANGLE = 60
+
+
+class Schedule(NamedTuple):
+    """Of every step, for both digits of its pair: arrays int32 [steps, 2].
+
+    digits; counts: images of each in the batch; first: the chunk's first image, of the digit's own;
+    size: of the chunk; drawn: images of the digit drawn before this step.
+    """
+
+    digits: np.ndarray
+    counts: np.ndarray
+    first: np.ndarray
+    size: np.ndarray
+    drawn: np.ndarray
+
+
+def make_schedule(sizes: np.ndarray, batch: int) -> Schedule:
+    """What every step draws. sizes [9]: training images of each digit.
+
+    A batch mixes its two digits in proportion to what is left of their chunks, and a pair ends when
+    one of them is used up.
+    """
+    rows: list[tuple[list[int], ...]] = []
+    visits, drawn = [0] * DIGITS, [0] * DIGITS
+    for pair in [(digit, (digit + 1) % DIGITS) for _ in range(ROUNDS) for digit in range(DIGITS)]:
+        chunks = [int(sizes[digit]) // VISITS + 1 for digit in pair]
+        first = [visits[digit] * chunk for digit, chunk in zip(pair, chunks, strict=True)]
+        size = [
+            min(chunk, int(sizes[digit]) - begin)
+            for digit, chunk, begin in zip(pair, chunks, first, strict=True)
+        ]
+        left = list(size)
+        while min(left) > 0:
+            one = min(round(left[0] / sum(left) * batch), left[0])
+            counts = [one, min(batch - one, left[1])]
+            rows.append((list(pair), counts, first, size, [drawn[digit] for digit in pair]))
+            for place, digit in enumerate(pair):
+                left[place] -= counts[place]
+                drawn[digit] += counts[place]
+        for digit in pair:
+            visits[digit] += 1
+    return Schedule(*(np.array(column, np.int32) for column in zip(*rows, strict=True)))
+
+
+def digits_360(dataset: LabelledDataset, name: str, batch: int) -> Stream:
+    """The stream; its only test are all test images, turned from 0 to 360 degrees in every digit."""
+    images, test_images = images_nhwc(dataset.train.images), images_nhwc(dataset.test.images)
+    by_digit = [np.flatnonzero(dataset.train.labels == digit) for digit in range(DIGITS)]
+    test_by_digit = [np.flatnonzero(dataset.test.labels == digit) for digit in range(DIGITS)]
+    sizes = np.array([len(indices) for indices in by_digit])
+    schedule = make_schedule(sizes, batch)
+    steps = len(schedule.digits)
+    test_order = np.concatenate(test_by_digit)
+    angles = [360 / len(indices) * np.arange(len(indices)) for indices in test_by_digit]
+    data = {
+        "images": images[np.concatenate(by_digit)],
+        "first_image": (np.cumsum(sizes) - sizes).astype(np.int32),
+        "turn": (360 / sizes).astype(np.float32),
+        **schedule._asdict(),
+        "test_images": test_images[test_order],
+        "test_labels": dataset.test.labels[test_order].astype(np.int32),
+        "test_angles": np.concatenate(angles).astype(np.float32),
+    }
+    return Stream(
+        name=name,
+        kind="general",
+        classes=OUTPUTS,
+        tasks=1,
+        batch_size=batch,
+        image=images.shape[1:],
+        begins=np.array([0]),
+        ends=np.array([steps]),
+        task_classes=np.ones((1, OUTPUTS), bool),
+        cumulative=False,
+        test_size=len(test_order),
+        data=data,
+        begin=lambda data, key: Course(jnp.zeros((0, 0), jnp.int32), jnp.zeros(0, jnp.int32)),
+        shuffle=lambda data, course, key, step: course,
+        batch=lambda data, course, key, step: _batch(data, key, step, batch),
+        test=lambda data, course, number, rows: _test(data, rows),
+        task_images=None,
+        view=lambda images, key: scale(images),
+        normalise=scale,
+    )
+
+
+def _batch(data: Data, key: jax.Array, step: jax.Array, size: int) -> RawBatch:
+    row = jnp.arange(size)
+    counts = data["counts"][step]
+    second = (row >= counts[0]).astype(jnp.int32)
+
+    def of_row(name: str) -> jax.Array:
+        """What the schedule says of the digit in a row of the batch."""
+        return data[name][step][second]
+
+    digit = of_row("digits")
+    place = of_row("first") + jax.random.randint(key, (size,), 0, of_row("size"))
+    drawn = of_row("drawn") + row - second * counts[0]
+    degrees = (digit - 1) * FIRST_ANGLE + data["turn"][digit] * drawn
+    images = _turned(data["images"][data["first_image"][digit] + place], degrees)
+    present = (row < counts.sum()).astype(jnp.float32)
+    return RawBatch(images, digit, present, jnp.zeros((), jnp.int32))
+
+
+def _test(data: Data, rows: jax.Array) -> Test:
+    images = _turned(data["test_images"][rows], data["test_angles"][rows])
+    present = (rows < data["test_labels"].size).astype(jnp.float32)
+    return Test(images, data["test_labels"][rows], present)
+
+
+def _turned(images: jax.Array, degrees: jax.Array) -> jax.Array:
+    maps = jax.vmap(lambda angle: rotation_map(angle, images.shape[1]))(degrees)
+    return move_pixels(images, maps)

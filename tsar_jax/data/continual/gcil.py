@@ -1,0 +1,88 @@
+"""Generalised class-incremental learning: which classes a phase has, and how many images of each.
+
+Mi et al. (2020), arXiv 2004.08513, as the releases of CLS-ER and SYNERgy draw it: 20 phases of 1,000
+images; the classes of a phase, 1 to 50 of them, come back in others; an image does not.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tsar_jax.errors import UserError
+
+PHASES, PHASE_SIZE, MOST_CLASSES, SEED = 20, 1000, 50, 1993
+LONGTAIL_DECAY = 0.984
+
+
+class Phase(NamedTuple):
+    """classes [k], as drawn; sizes [k]: images of each; indices: of the images, class by class."""
+
+    classes: np.ndarray
+    sizes: np.ndarray
+    indices: np.ndarray
+
+
+def class_weights(classes: int, longtail: bool) -> np.ndarray:
+    """How often a class is drawn, up to a factor: all alike, or 0.984 ** class."""
+    return LONGTAIL_DECAY ** np.arange(classes) if longtail else np.ones(classes)
+
+
+def draw_phases(
+    labels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    phases: int = PHASES,
+    size: int = PHASE_SIZE,
+    most: int = MOST_CLASSES,
+    seed: int = SEED,
+) -> list[Phase]:
+    """The schedule of a stream over images with these labels [N], drawn by numpy's legacy generator.
+
+    Raises UserError where the images do not last for so many phases.
+    """
+    random = np.random.RandomState(seed)
+    _, first = np.unique(labels, return_index=True)
+    left = {int(labels[index]): np.flatnonzero(labels == labels[index]) for index in sorted(first)}
+    schedule: list[Phase] = []
+    while len(schedule) < phases:
+        usable = [label for label, indices in left.items() if len(indices)]
+        if not usable:
+            raise UserError(
+                f"After {len(schedule)} of {phases} phases of {size} images all {len(labels)} are "
+                "used up: ask for fewer or smaller phases (--tasks, --phase-size)."
+            )
+        schedule.append(_draw_phase(random, left, usable, weights, size, most))
+    return schedule
+
+
+def _draw_phase(
+    random: np.random.RandomState,
+    left: dict[int, np.ndarray],
+    usable: list[int],
+    weights: np.ndarray,
+    size: int,
+    most: int,
+) -> Phase:
+    """Draws one phase and takes its images out of what is left."""
+    count = random.choice(min(len(usable), most), size=1)[0] + 1
+    classes = random.choice(usable, size=count, replace=False)
+    probabilities = weights[classes] / weights[classes].sum()
+    drawn = random.choice(classes, size=size, replace=True, p=probabilities)
+    while len(np.unique(drawn)) < count:
+        drawn = random.choice(classes, size=size, replace=True, p=probabilities)
+    sizes, indices = [], []
+    for label in classes:
+        found = left[label]
+        taken = random.choice(found, min(len(found), (drawn == label).sum()), replace=False)
+        # The release's order of what remains, on which later draws depend, is that of CPython's set.
+        left[label] = np.array(list(set(found.tolist()) - set(taken.tolist())), found.dtype)
+        sizes.append(len(taken))
+        indices.append(taken)
+    return Phase(classes, np.array(sizes), np.concatenate(indices))
+
+
+def class_order(schedule: list[Phase]) -> np.ndarray:
+    """The classes that occur, in the order in which they first do."""
+    drawn = np.concatenate([phase.classes for phase in schedule])
+    _, first = np.unique(drawn, return_index=True)
+    return drawn[np.sort(first)]

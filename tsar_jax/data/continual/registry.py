@@ -1,0 +1,197 @@
+"""Streams by name: a kind and a data set, "rot-mnist", "seq-cifar10", "gcil-cifar100-longtail"."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsar_jax.data.continual.digits_360 import DIGITS, digits_360
+from tsar_jax.data.continual.epochs import Plan, epoch_stream
+from tsar_jax.data.continual.gcil import (
+    MOST_CLASSES,
+    PHASE_SIZE,
+    PHASES,
+    class_order,
+    class_weights,
+    draw_phases,
+)
+from tsar_jax.data.continual.pixels import permutation_map, rotation_map
+from tsar_jax.data.continual.types import Stream
+from tsar_jax.data.types import LabelledDataset, LabelledImages
+from tsar_jax.errors import UserError
+
+ALIASES = {"tinyimg": "tiny_imagenet", "miniimg": "mini_imagenet", "emnist": "emnist_digits"}
+DOMAIN_TASKS = 20
+LARGEST_ANGLE = 180
+# Tasks of a class-incremental stream over so many classes; over others, as many as divide them.
+CLASS_TASKS = {10: 5, 100: 10, 200: 10}
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamSettings:
+    """What can be asked of a stream; 0: as published. joint: all tasks as one."""
+
+    batch: int
+    epochs: int = 1
+    tasks: int = 0
+    phase_size: int = 0
+    joint: bool = False
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Kind and data set of a stream's name: "rot", "perm", "seq", "gcil", "gcil-longtail", "360".
+
+    Raises UserError for a name that is none.
+    """
+    kind, _, dataset = name.partition("-")
+    if dataset == "360":
+        kind, dataset = "360", kind
+    if kind == "gcil" and dataset.endswith("-longtail"):
+        kind, dataset = "gcil-longtail", dataset.removesuffix("-longtail")
+    if kind not in ("rot", "perm", "seq", "gcil", "gcil-longtail", "360") or not dataset:
+        raise UserError(
+            f"There is no stream {name!r}: write rot-, perm-, seq- or gcil- and a data set, as in "
+            "rot-mnist, seq-cifar10, gcil-cifar100 or gcil-cifar100-longtail; or mnist-360."
+        )
+    return kind, ALIASES.get(dataset, dataset.replace("-", "_"))
+
+
+def make_stream(name: str, dataset: LabelledDataset, settings: StreamSettings) -> Stream:
+    """The stream `name` over its data set. Raises UserError for what cannot be."""
+    kind, _ = split_name(name)
+    check_classes(dataset)
+    if kind in ("rot", "perm", "360") and dataset.train.images.ndim != 3:
+        raise UserError(f"{name} wants grey images, but {dataset.name} is in colour: use seq-.")
+    if kind == "360":
+        _check_360(name, dataset, settings)
+        return digits_360(dataset, name, settings.batch)
+    if kind in ("rot", "perm"):
+        plan = _domain_plan(name, kind, dataset, settings)
+    elif kind == "seq":
+        plan = _class_plan(name, dataset, settings)
+    else:
+        plan, dataset = _gcil_plan(name, kind == "gcil-longtail", dataset, settings)
+    return epoch_stream(plan, dataset)
+
+
+def check_classes(dataset: LabelledDataset) -> None:
+    """Raises UserError where a class has no image to learn or to be tested on."""
+    for split, images in (("training", dataset.train), ("test", dataset.test)):
+        counts = np.bincount(images.labels, minlength=len(images.names))
+        if not counts.all():
+            empty = images.names[int(np.argmin(counts))]
+            raise UserError(
+                f"Class {empty!r} of {dataset.name} has no {split} image: prepare the data anew."
+            )
+
+
+def _check_360(name: str, dataset: LabelledDataset, settings: StreamSettings) -> None:
+    if settings.joint or settings.tasks or settings.epochs != 1:
+        raise UserError(
+            f"{name} has no task boundaries: leave out --tasks and --epochs, and method joint."
+        )
+    if len(dataset.train.names) < DIGITS:
+        raise UserError(f"{name} wants {DIGITS} classes, but {dataset.name} has fewer.")
+
+
+def _domain_plan(
+    name: str, kind: str, dataset: LabelledDataset, settings: StreamSettings
+) -> Plan:
+    """All classes in every task, the images turned or their pixels permuted."""
+    tasks = settings.tasks or DOMAIN_TASKS
+    classes = len(dataset.train.names)
+
+    def angles(key: jax.Array, tasks: int, side: int) -> jax.Array:
+        degrees = jax.random.uniform(key, (tasks,), maxval=LARGEST_ANGLE)
+        return jax.vmap(lambda angle: rotation_map(angle, side))(degrees)
+
+    def permutations(key: jax.Array, tasks: int, side: int) -> jax.Array:
+        keys = jax.random.split(key, tasks)
+        return jnp.stack([permutation_map(keys[task], side * side) for task in range(tasks)])
+
+    return Plan(
+        name,
+        "domain",
+        members=[np.arange(len(dataset.train.labels))] * tasks,
+        tests=[np.arange(len(dataset.test.labels))] * tasks,
+        task_classes=np.ones((tasks, classes), bool),
+        epochs=settings.epochs,
+        batch=settings.batch,
+        drop_last=False,
+        joint=settings.joint,
+        make_maps=angles if kind == "rot" else permutations,
+    )
+
+
+def _class_plan(name: str, dataset: LabelledDataset, settings: StreamSettings) -> Plan:
+    """A few classes after the other, in the order of their labels."""
+    classes = len(dataset.train.names)
+    default = CLASS_TASKS.get(classes) or max(n for n in range(1, 11) if classes % n == 0)
+    tasks = settings.tasks or default
+    if classes % tasks:
+        raise UserError(
+            f"tasks is {tasks}, which does not divide the {classes} classes of {dataset.name}: "
+            "choose a divisor."
+        )
+    of_class = np.arange(classes) // (classes // tasks)
+    return Plan(
+        name,
+        "class",
+        members=[np.flatnonzero(of_class[dataset.train.labels] == task) for task in range(tasks)],
+        tests=[np.flatnonzero(of_class[dataset.test.labels] == task) for task in range(tasks)],
+        task_classes=of_class == np.arange(tasks)[:, None],
+        epochs=settings.epochs,
+        batch=settings.batch,
+        drop_last=dataset.train.images.ndim == 4,
+        joint=settings.joint,
+    )
+
+
+def _gcil_plan(
+    name: str, longtail: bool, dataset: LabelledDataset, settings: StreamSettings
+) -> tuple[Plan, LabelledDataset]:
+    """Phases of classes that come back; labels are numbered as they first appear."""
+    classes = len(dataset.train.names)
+    schedule = draw_phases(
+        dataset.train.labels,
+        class_weights(classes, longtail),
+        phases=settings.tasks or PHASES,
+        size=settings.phase_size or PHASE_SIZE,
+        most=min(MOST_CLASSES, classes),
+    )
+    order = class_order(schedule)
+    new_label = np.full(classes, len(order), np.int32)
+    new_label[order] = np.arange(len(order))
+    relabelled = _relabelled(dataset, new_label, classes)
+    seen = np.zeros((len(schedule), classes), bool)
+    for number, phase in enumerate(schedule):
+        seen[number:, new_label[phase.classes]] = True
+    test_labels = relabelled.test.labels
+    return (
+        Plan(
+            name,
+            "class",
+            members=[phase.indices for phase in schedule],
+            tests=[np.flatnonzero(row[test_labels]) for row in seen],
+            task_classes=seen,
+            epochs=settings.epochs,
+            batch=settings.batch,
+            drop_last=dataset.train.images.ndim == 4,
+            joint=settings.joint,
+            cumulative=True,
+        ),
+        relabelled,
+    )
+
+
+def _relabelled(dataset: LabelledDataset, new: np.ndarray, classes: int) -> LabelledDataset:
+    """The same images, their classes numbered anew."""
+
+    def each(images: LabelledImages) -> LabelledImages:
+        names = [""] * classes
+        for old, label in enumerate(new):
+            names[label] = images.names[old]
+        return LabelledImages(images.images, new[images.labels].astype(np.int32), tuple(names))
+
+    return dataclasses.replace(dataset, train=each(dataset.train), test=each(dataset.test))

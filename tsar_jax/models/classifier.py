@@ -1,0 +1,36 @@
+"""What continual learning asks of a network: a few pure functions of its variables."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Tree = Any
+
+
+class Variables(NamedTuple):
+    """params: what learns. stats: running statistics of batch norm; {} in a network without."""
+
+    params: Tree
+    stats: Tree
+
+
+class Classifier(NamedTuple):
+    """A network that classifies images; every function is pure.
+
+    init: (key) -> Variables
+    train: (Variables, images [N, H, W, C], present [N] or None) -> (logits [N, classes], stats).
+        In training: batch norm takes its statistics from the batch, of images whose `present` is 1,
+        and moves the running ones, unless none is present.
+    logits: (Variables, images) -> logits [N, classes], by the running statistics.
+    features: (Variables, images) -> [N, F], what the last layer sees in `logits`.
+    fisher: (Variables, images, labels [N]) -> (importance, stats). Of each parameter, the mean over
+        the images of p(y|x) (d log p(y|x) / d theta)^2, every image a batch of its own, one after
+        another; and the running statistics after them.
+    """
+
+    init: Callable[[jax.Array], Variables]
+    train: Callable[..., tuple[jax.Array, Tree]]
+    logits: Callable[[Variables, jax.Array], jax.Array]
+    features: Callable[[Variables, jax.Array], jax.Array]
+    fisher: Callable[[Variables, jax.Array, jax.Array], tuple[Tree, Tree]]

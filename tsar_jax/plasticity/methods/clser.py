@@ -1,0 +1,97 @@
+"""CLS-ER (Arani et al. 2022): two averages of the working model teach it what it replays."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from tsar_jax.errors import check_frequencies, check_weights
+from tsar_jax.models.classifier import Tree, Variables
+from tsar_jax.plasticity.averages import average, effective_alpha, sometimes
+from tsar_jax.plasticity.methods.base import (
+    Batch,
+    Bench,
+    Learner,
+    Method,
+    Passed,
+    cross_entropy,
+    join,
+    of_batch,
+    replay,
+    squared_error,
+    with_replay_in_full,
+)
+
+Memory = dict[str, Variables]
+STABLE, PLASTIC = "stable", "plastic"
+
+
+@dataclasses.dataclass(frozen=True)
+class CLSER(Method):
+    """L = reg_weight * MSE(W(b), z) + CE(W(batch and b)).
+
+    z are, item by item, the logits of the stable or of the plastic model, whichever gives the true
+    class the higher probability. Either average is updated after a step with the probability and
+    at the rate of its own; its batch-norm statistics are those of its own passes.
+    """
+
+    buffered: ClassVar[bool] = True
+    reported: ClassVar[str] = STABLE
+    reg_weight: float = 0.15
+    """Weight of the consistency loss."""
+    stable_model_update_freq: float = 0.1
+    """Probability that a step updates the stable model."""
+    stable_model_alpha: float = 0.999
+    """Decay of the stable model."""
+    plastic_model_update_freq: float = 0.3
+    """Probability that a step updates the plastic model."""
+    plastic_model_alpha: float = 0.999
+    """Decay of the plastic model."""
+
+    def __post_init__(self) -> None:
+        check_weights(self, "reg_weight")
+        check_frequencies(self, "stable_model_update_freq", "plastic_model_update_freq")
+        check_frequencies(self, "stable_model_alpha", "plastic_model_alpha")
+
+    def begin_memory(self, bench: Bench, net: Variables) -> Memory:
+        return {STABLE: net, PLASTIC: net}
+
+    def loss(
+        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Passed]:
+        drawn = replay(bench, learner.buffer, key)
+        target, memory = self.target(bench, learner.memory, drawn)
+        together = join(of_batch(batch), drawn)
+        net = Variables(params, learner.net.stats)
+        again, logits, stats = with_replay_in_full(bench, net, of_batch(batch), drawn)
+        loss = self.reg_weight * squared_error(again, target, drawn.present)
+        loss += cross_entropy(logits, together.labels, together.present)
+        return loss, Passed(logits[: batch.labels.size], stats, memory)
+
+    def target(self, bench: Bench, memory: Memory, drawn: object) -> tuple[jax.Array, Memory]:
+        """The logits of the average that is surer of an item's class, and both averages after."""
+        logits, sure, after = {}, {}, {}
+        for name, model in memory.items():
+            logits[name], stats = bench.net.train(model, drawn.images, drawn.present)
+            after[name] = Variables(model.params, stats)
+            probability = jax.nn.softmax(logits[name])
+            sure[name] = jnp.take_along_axis(probability, drawn.labels[:, None], -1)
+        stable = sure[STABLE] > sure[PLASTIC]
+        return lax.stop_gradient(jnp.where(stable, logits[STABLE], logits[PLASTIC])), after
+
+    def after_step(
+        self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array
+    ) -> Learner:
+        keys = dict(zip((STABLE, PLASTIC), jax.random.split(key), strict=True))
+        memory = {}
+        for name, model in learner.memory.items():
+            alpha = effective_alpha(learner.step, getattr(self, f"{name}_model_alpha"))
+            due = sometimes(keys[name], getattr(self, f"{name}_model_update_freq"))
+            kept = jnp.where(due, alpha, 1.0)
+            memory[name] = model._replace(params=average(model.params, learner.net.params, kept))
+        return learner._replace(memory=memory)
+
+    def models(self, learner: Learner) -> dict[str, Variables]:
+        return {"working": learner.net, **learner.memory}

@@ -1,0 +1,118 @@
+"""SYNERgy (Sarfraz, Arani, Zonooz 2022): replay, semantic memory and Fisher consolidation."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from tsar_jax.errors import check_frequencies, check_weights
+from tsar_jax.models.classifier import Tree, Variables
+from tsar_jax.plasticity.averages import average, effective_alpha, sometimes
+from tsar_jax.plasticity.fisher import filter_means, weighted_distance
+from tsar_jax.plasticity.methods.base import (
+    Batch,
+    Bench,
+    Learner,
+    Method,
+    Passed,
+    cross_entropy,
+    join,
+    of_batch,
+    replay,
+    squared_error,
+    with_replay_in_full,
+)
+
+
+class Memory(NamedTuple):
+    """semantic: S, an average of the working model. fisher: F, importance of its parameters.
+
+    estimated: whether F was ever estimated.
+    """
+
+    semantic: Variables
+    fisher: Tree
+    estimated: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SYNERgy(Method):
+    """L = reg_weight MSE(W(b), S(b)) + CE(W(batch and b)) + penalty_weight sum F_adj (W - S)^2.
+
+    S follows W as a moving average. F is estimated under S over all slots of the buffer, slots
+    never filled counting as black images of class 0, as in the release, and averaged too. In F_adj
+    every convolution filter has its mean. S's batch-norm statistics are those of its own passes,
+    F's included.
+    """
+
+    buffered: ClassVar[bool] = True
+    reported: ClassVar[str] = "semantic"
+    reg_weight: float = 1.0
+    """Weight of the consistency loss."""
+    ema_update_freq: float = 1.0
+    """Probability that a step updates S."""
+    ema_alpha: float = 0.99
+    """Decay of S."""
+    penalty_weight: float = 1.0
+    """Weight of the distance between W and S."""
+    fisher_alpha: float = 0.99
+    """Decay of F."""
+    fisher_update_freq: float = 0.8
+    """Probability that a step updates F."""
+
+    def __post_init__(self) -> None:
+        check_weights(self, "reg_weight", "penalty_weight")
+        check_frequencies(self, "ema_update_freq", "fisher_update_freq")
+        check_frequencies(self, "ema_alpha", "fisher_alpha")
+
+    def begin_memory(self, bench: Bench, net: Variables) -> Memory:
+        return Memory(net, jax.tree.map(jnp.zeros_like, net.params), jnp.zeros((), bool))
+
+    def loss(
+        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Passed]:
+        drawn = replay(bench, learner.buffer, key)
+        memory = learner.memory
+        target, semantic_stats = bench.net.train(memory.semantic, drawn.images, drawn.present)
+        together = join(of_batch(batch), drawn)
+        net = Variables(params, learner.net.stats)
+        again, logits, stats = with_replay_in_full(bench, net, of_batch(batch), drawn)
+        loss = self.reg_weight * squared_error(again, lax.stop_gradient(target), drawn.present)
+        loss += cross_entropy(logits, together.labels, together.present)
+        loss += self.penalty_weight * weighted_distance(
+            filter_means(memory.fisher), params, memory.semantic.params
+        )
+        memory = memory._replace(semantic=memory.semantic._replace(stats=semantic_stats))
+        return loss, Passed(logits[: batch.labels.size], stats, memory)
+
+    def after_step(
+        self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array
+    ) -> Learner:
+        average_key, fisher_key = jax.random.split(key)
+        memory = learner.memory
+        alpha = effective_alpha(learner.step, self.ema_alpha)
+        kept = jnp.where(sometimes(average_key, self.ema_update_freq), alpha, 1.0)
+        params = average(memory.semantic.params, learner.net.params, kept)
+        memory = memory._replace(semantic=memory.semantic._replace(params=params))
+        due = sometimes(fisher_key, self.fisher_update_freq)
+        fisher, stats = lax.cond(
+            due,
+            lambda: self.consolidated(bench, learner, memory),
+            lambda: (memory.fisher, memory.semantic.stats),
+        )
+        semantic = memory.semantic._replace(stats=stats)
+        return learner._replace(memory=Memory(semantic, fisher, memory.estimated | due))
+
+    def consolidated(self, bench: Bench, learner: Learner, memory: Memory) -> tuple[Any, Any]:
+        """F averaged with what the buffer says now, and the statistics of S after that."""
+        items = learner.buffer.items
+        images = bench.scale(items["images"])
+        fisher, stats = bench.net.fisher(memory.semantic, images, items["labels"])
+        alpha = effective_alpha(learner.step, self.fisher_alpha)
+        kept = jnp.where(memory.estimated, alpha, 0.0)
+        return average(memory.fisher, fisher, kept), stats
+
+    def models(self, learner: Learner) -> dict[str, Variables]:
+        return {"working": learner.net, "semantic": learner.memory.semantic}

@@ -1,0 +1,286 @@
+"""Continual learning: one of the methods on one of the streams, several seeds at once.
+
+Sarfraz, Arani, Zonooz (2022), arXiv 2206.04016, and its peers in the frame of Mammoth (Buzzega et
+al. 2020). A step is one batch of every seed; when a task ends, all models are tested.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+
+from tsar_jax.data.continual.normalise import scale
+from tsar_jax.data.continual.types import Course, Stream
+from tsar_jax.devices import map_over
+from tsar_jax.errors import UserError, check_positive
+from tsar_jax.models.classifier import Classifier, Variables
+from tsar_jax.plasticity.methods import Batch, Bench, Learner, Method, TaskData
+from tsar_jax.training.loop import LoopConfig
+from tsar_jax.training.system import System
+
+UNTESTED = -1.0
+CLASS_IL, TASK_IL = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinualConfig(LoopConfig):
+    """One method on one stream. Raises UserError for impossible values."""
+
+    method: str = "synergy"
+    """sgd, joint, er, der, derpp, clser, synergy ...: as --help lists them."""
+    stream: str = "rot-mnist"
+    """rot-mnist, perm-mnist, seq-mnist, mnist-360, seq-cifar10, seq-tinyimg, gcil-cifar100,
+    gcil-cifar100-longtail; or rot-, perm-, seq-, gcil- and any prepared data set."""
+    buffer: int = 500
+    """Slots of the episodic memory."""
+    seeds: int = 1
+    """Independent lifetimes in one program: of the seeds seed, seed + 1 ..."""
+    steps: int = 0
+    """Steps of the whole run; 0: the whole stream."""
+    lr: float = 0.0
+    """Learning rate of SGD; 0: the published best, as every 0 that follows."""
+    batch: int = 0
+    """New images of a step."""
+    replay: int = 0
+    """Images of a draw from the buffer."""
+    epochs: int = 0
+    """Passes over every task."""
+    settings: tuple[str, ...] = ()
+    """Hyper-parameters of the method, as name=value; the others are the published best."""
+    tasks: int = 0
+    """Tasks of the stream; 0: as published."""
+    phase_size: int = 0
+    """Images of a phase of GCIL; 0: as published."""
+    width: int = 64
+    """Filters of ResNet-18's first stage, for colour images."""
+    hidden: tuple[int, ...] = (100, 100)
+    """Widths of the multilayer perceptron, for grey images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "buffer", "seeds", "width")
+        for name in ("lr", "batch", "replay", "epochs", "tasks", "phase_size"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
+
+
+class Lifetime(NamedTuple):
+    """A seed's state. root: its key's data. accuracy [tasks, tests, models, 2]: after every task,
+    on every test, of every model, class-incremental and task-incremental; UNTESTED where it is
+    still to come or of no interest.
+    """
+
+    root: jax.Array
+    learner: Learner
+    course: Course
+    accuracy: jax.Array
+
+
+@struct.dataclass
+class State:
+    """lifetimes: of every seed (leading axis). step: steps done."""
+
+    lifetimes: Lifetime
+    step: jax.Array
+
+
+class Keys(NamedTuple):
+    """A lifetime's randomness: where it begins, what the stream shows, what the learner draws."""
+
+    init: jax.Array
+    stream: jax.Array
+    learner: jax.Array
+
+
+def keys_of(root: jax.Array) -> Keys:
+    """From the data of a lifetime's key."""
+    return Keys(*jax.random.split(jax.random.wrap_key_data(root), 3))
+
+
+def make_bench(
+    net: Classifier, stream: Stream, *, rate: float, capacity: int, replay: int
+) -> Bench:
+    """What a method is given, for a network on a stream."""
+    return Bench(
+        net=net,
+        rate=rate,
+        capacity=capacity,
+        replay=replay,
+        tasks=stream.tasks,
+        classes=stream.classes,
+        task_classes=stream.task_classes,
+        image=jax.ShapeDtypeStruct(stream.image, jnp.uint8),
+        view=stream.view,
+        scale=scale,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Life:
+    """The pure functions of one lifetime of a method on a stream.
+
+    test_batch: images tested at a time.
+    """
+
+    bench: Bench
+    method: Method
+    stream: Stream
+    test_batch: int = 500
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models that are tested."""
+        learner = jax.eval_shape(partial(self.method.begin, self.bench), jax.random.key(0))
+        return list(self.method.models(learner))
+
+    def begin(self, root: jax.Array, data: Any) -> Lifetime:
+        """The lifetime before its first step."""
+        keys = keys_of(root)
+        shape = (self.stream.tasks, len(self.stream.task_classes), len(self.models), 2)
+        return Lifetime(
+            root,
+            self.method.begin(self.bench, keys.init),
+            self.stream.begin(data, keys.stream),
+            jnp.full(shape, UNTESTED, jnp.float32),
+        )
+
+    def step(self, lifetime: Lifetime, data: Any, step: jax.Array) -> tuple[Lifetime, jax.Array]:
+        """One batch of the stream; and where it ends a task, what is done then. Also: the loss."""
+        stream, keys = self.stream, keys_of(lifetime.root)
+        course = stream.shuffle(data, lifetime.course, keys.stream, step)
+        raw = stream.batch(data, course, jax.random.fold_in(keys.stream, step), step)
+        view_key, learn_key, end_key = jax.random.split(jax.random.fold_in(keys.learner, step), 3)
+        batch = Batch(stream.view(raw.images, view_key), *raw)
+        learner, loss = self.method.step(self.bench, lifetime.learner, batch, learn_key)
+        ends = step + 1 == jnp.asarray(stream.ends, jnp.int32)[raw.task]
+        if self.method.boundaries:
+            learner = lax.cond(
+                ends,
+                lambda: self._task_end(learner, data, course, raw.task, end_key),
+                lambda: learner,
+            )
+        accuracy = lax.cond(
+            ends,
+            lambda: lifetime.accuracy.at[raw.task].set(
+                self.test(learner, data, course, self.due(raw.task))
+            ),
+            lambda: lifetime.accuracy,
+        )
+        return Lifetime(lifetime.root, learner, course, accuracy), loss
+
+    def _task_end(
+        self, learner: Learner, data: Any, course: Course, task: jax.Array, key: jax.Array
+    ) -> Learner:
+        assert self.stream.task_images is not None
+        images, labels, present, _ = self.stream.task_images(data, course, task)
+        return self.method.at_task_end(
+            self.bench, learner, TaskData(images, labels, present), task, key
+        )
+
+    def due(self, task: jax.Array) -> jax.Array:
+        """Which tests are of interest after a task: bool [tests].
+
+        Those of the tasks learned, and the next one's for forward transfer.
+        """
+        number = jnp.arange(len(self.stream.task_classes))
+        if self.method.joint:
+            return number >= 0
+        return number == task if self.stream.cumulative else number <= task + 1
+
+    def test(self, learner: Learner, data: Any, course: Course, due: jax.Array) -> jax.Array:
+        """Accuracy of every model on the tests that are due: [tests, models, 2].
+
+        Class-incremental, by all outputs; task-incremental, by those of the test's classes.
+        """
+        models = self.method.models(learner)
+        size = min(self.test_batch, self.stream.test_size)
+        chunks = -(-self.stream.test_size // size)
+
+        def measure(number: jax.Array) -> jax.Array:
+            usable = jnp.asarray(self.stream.task_classes)[number]
+
+            def count(chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
+                rows = chunk * size + jnp.arange(size)
+                shown = self.stream.test(data, course, number, rows)
+                images = self.stream.normalise(shown.images)
+                right = []
+                for model in models.values():
+                    logits = self.method.classify(self.bench, learner, model, images)
+                    for seen in (logits, jnp.where(usable, logits, -jnp.inf)):
+                        right.append((shown.present * (seen.argmax(-1) == shown.labels)).sum())
+                return jnp.stack(right), shown.present.sum()
+
+            right, present = lax.map(count, jnp.arange(chunks))
+            return (right.sum(0) / present.sum()).reshape(len(models), 2)
+
+        def each(number_and_due: tuple[jax.Array, jax.Array]) -> jax.Array:
+            number, due = number_and_due
+            nothing = jnp.full((len(models), 2), UNTESTED, jnp.float32)
+            return lax.cond(due, measure, lambda _: nothing, number)
+
+        return lax.map(each, (jnp.arange(due.size), due))
+
+    def average(self, lifetime: Lifetime, step: jax.Array) -> jax.Array:
+        """Mean accuracy of the reported model over the tests so far, after the last task: [2].
+
+        0 before the first task ends.
+        """
+        ended = (step >= jnp.asarray(self.stream.ends)).sum()
+        row = lifetime.accuracy[ended - 1, :, self.models.index(self.method.reported)]
+        number = jnp.arange(len(row))
+        learned = (row[:, 0] != UNTESTED) & ((number < ended) | self.method.joint)
+        mean = (row * learned[:, None]).sum(0) / jnp.maximum(learned.sum(), 1)
+        return jnp.where(ended > 0, mean, 0)
+
+
+def make_system(config: ContinualConfig, life: Life) -> System:
+    """The lifetimes of all seeds as init, step and evaluate; data: the stream's."""
+    seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
+    spread = partial(map_over, count=config.seeds)
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data)
+    )
+
+    def init(_: jax.Array) -> State:
+        roots = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(seeds)
+        lifetimes = spread(lambda root, _: life.begin(root, shapes))(roots, ())
+        return State(lifetimes, jnp.zeros((), jnp.int32))
+
+    def step(state: State, data: Any, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        live = spread(lambda lifetime, shared: life.step(lifetime, *shared))
+        lifetimes, losses = live(state.lifetimes, (data, state.step))
+        state = State(lifetimes, state.step + 1)
+        return state, {"loss": losses.mean(), **scores(state)}
+
+    def evaluate(state: State, data: Any, key: jax.Array) -> dict[str, jax.Array]:
+        return scores(state)
+
+    def scores(state: State) -> dict[str, jax.Array]:
+        average = jax.vmap(lambda lifetime: life.average(lifetime, state.step))(state.lifetimes)
+        return {
+            "accuracy": average[:, CLASS_IL].mean(),
+            "task_accuracy": average[:, TASK_IL].mean(),
+        }
+
+    return System(init, step, evaluate)
+
+
+def untrained_accuracy(life: Life, lifetimes: Lifetime, data: Any) -> jax.Array:
+    """What networks that learned nothing get right: [seeds, tests], class-incremental."""
+
+    def one(root: jax.Array) -> jax.Array:
+        fresh = life.begin(root, data)
+        everything = jnp.ones(len(life.stream.task_classes), bool)
+        return life.test(fresh.learner, data, fresh.course, everything)[:, 0, CLASS_IL]
+
+    return jax.jit(lambda roots: lax.map(one, roots))(lifetimes.root)
+
+
+def reported_model(life: Life, learner: Learner) -> Variables:
+    """The model whose accuracy is the method's result."""
+    return life.method.models(learner)[life.method.reported]
