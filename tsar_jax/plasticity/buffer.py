@@ -52,7 +52,9 @@ def ring_slots(first: jax.Array, length: jax.Array, seen: jax.Array, count: int)
     return first + (seen + jnp.arange(count)) % length
 
 
-def put(buffer: Buffer, slots: jax.Array, items: Mapping[str, jax.Array], seen: jax.Array) -> Buffer:
+def put(
+    buffer: Buffer, slots: jax.Array, items: Mapping[str, jax.Array], seen: jax.Array
+) -> Buffer:
     """Writes items [N, ...] into slots [N], one after another: the last of several counts.
 
     Slots from the buffer's capacity on mean that the item is not kept. seen: items offered, these
@@ -98,6 +100,8 @@ def draw(buffer: Buffer, key: jax.Array, count: int, filled: jax.Array | None = 
         filled = jnp.arange(capacity) < buffer.filled
     bits = jax.random.bits(key, (capacity,), jnp.uint32) >> 1
     # The highest bit tells the slots that can be drawn from the others, which come last.
-    ranks, slots = lax.top_k(jnp.where(filled, bits | np.uint32(1 << 31), bits), min(count, capacity))
+    ranks, slots = lax.top_k(
+        jnp.where(filled, bits | np.uint32(1 << 31), bits), min(count, capacity)
+    )
     items = {name: values[slots] for name, values in buffer.items.items()}
     return Draw(items, (ranks >> 31).astype(jnp.float32), slots)

@@ -22,7 +22,5 @@ def filter_means(importance: Tree) -> Tree:
 
 def weighted_distance(importance: Tree, params: Tree, anchor: Tree) -> jax.Array:
     """sum F (theta - theta*)^2 over all parameters."""
-    terms = jax.tree.map(
-        lambda f, p, a: (f * jnp.square(p - a)).sum(), importance, params, anchor
-    )
-    return sum(jax.tree.leaves(terms))
+    terms = jax.tree.map(lambda f, p, a: (f * jnp.square(p - a)).sum(), importance, params, anchor)
+    return jax.tree.reduce(jnp.add, terms)

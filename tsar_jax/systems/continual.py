@@ -242,9 +242,7 @@ def make_system(config: ContinualConfig, life: Life) -> System:
     """The lifetimes of all seeds as init, step and evaluate; data: the stream's."""
     seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
     spread = partial(map_over, count=config.seeds)
-    shapes = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data)
-    )
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data))
 
     def init(_: jax.Array) -> State:
         roots = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(seeds)

@@ -1,4 +1,4 @@
-"""MNIST-360 (Buzzega et al. 2020): digits that turn while they come and go, without task boundaries.
+"""MNIST-360 (Buzzega et al. 2020): digits that turn while they come and go, without boundaries.
 
 Digits 0 to 8 come in pairs (0, 1), (1, 2) ... (8, 0), three rounds of them. A digit's training
 images are cut into six chunks, one for each time that it comes. While it is there its images are
@@ -67,7 +67,7 @@ def make_schedule(sizes: np.ndarray, batch: int) -> Schedule:
 
 
 def digits_360(dataset: LabelledDataset, name: str, batch: int) -> Stream:
-    """The stream; its only test are all test images, turned from 0 to 360 degrees in every digit."""
+    """The stream; its only test: all test images, each digit's turned from 0 to 360 degrees."""
     images, test_images = images_nhwc(dataset.train.images), images_nhwc(dataset.test.images)
     by_digit = [np.flatnonzero(dataset.train.labels == digit) for digit in range(DIGITS)]
     test_by_digit = [np.flatnonzero(dataset.test.labels == digit) for digit in range(DIGITS)]

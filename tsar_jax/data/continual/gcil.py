@@ -1,7 +1,7 @@
 """Generalised class-incremental learning: which classes a phase has, and how many images of each.
 
-Mi et al. (2020), arXiv 2004.08513, as the releases of CLS-ER and SYNERgy draw it: 20 phases of 1,000
-images; the classes of a phase, 1 to 50 of them, come back in others; an image does not.
+Mi et al. (2020), arXiv 2004.08513, as the releases of CLS-ER and SYNERgy draw it: 20 phases of
+1,000 images; the classes of a phase, 1 to 50 of them, come back in others; an image does not.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ def draw_phases(
     most: int = MOST_CLASSES,
     seed: int = SEED,
 ) -> list[Phase]:
-    """The schedule of a stream over images with these labels [N], drawn by numpy's legacy generator.
+    """The schedule of a stream over images with labels [N], drawn by numpy's legacy generator.
 
     Raises UserError where the images do not last for so many phases.
     """
@@ -74,7 +74,7 @@ def _draw_phase(
     for label in classes:
         found = left[label]
         taken = random.choice(found, min(len(found), (drawn == label).sum()), replace=False)
-        # The release's order of what remains, on which later draws depend, is that of CPython's set.
+        # Later draws depend on the order of what remains: the release's is that of CPython's set.
         left[label] = np.array(list(set(found.tolist()) - set(taken.tolist())), found.dtype)
         sizes.append(len(taken))
         indices.append(taken)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from tsar_jax.data.normalise import IMAGENET_MEAN, IMAGENET_STD
 
-# Of each channel: mean and standard deviation on a scale of 0 to 1, as the releases have them. Colour
-# data that are not named here are taken for photographs like ImageNet's.
+# Of each channel: mean and standard deviation on a scale of 0 to 1, as the releases have them.
+# Colour data that are not named here are taken for photographs like ImageNet's.
 STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2615)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),

@@ -95,9 +95,7 @@ def _check_360(name: str, dataset: LabelledDataset, settings: StreamSettings) ->
         raise UserError(f"{name} wants {DIGITS} classes, but {dataset.name} has fewer.")
 
 
-def _domain_plan(
-    name: str, kind: str, dataset: LabelledDataset, settings: StreamSettings
-) -> Plan:
+def _domain_plan(name: str, kind: str, dataset: LabelledDataset, settings: StreamSettings) -> Plan:
     """All classes in every task, the images turned or their pixels permuted."""
     tasks = settings.tasks or DOMAIN_TASKS
     classes = len(dataset.train.names)

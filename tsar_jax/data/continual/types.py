@@ -42,10 +42,10 @@ class Stream(NamedTuple):
     """Training batches and test images, task after task.
 
     Static: name; kind: what changes from task to task, the images ("domain"), the classes ("class")
-    or nothing that a task's end would mark ("general"); classes; tasks; batch: images of one; image:
-    [H, W, C]; begins int [tasks]: first step of each task; ends int [tasks]: the one after its
-    last; task_classes bool [tests, classes]; cumulative: test i is that of all classes seen after
-    task i, and of interest only then.
+    or nothing that a task's end would mark ("general"); classes; tasks; batch_size: images of a
+    batch; image: [H, W, C]; begins int [tasks]: first step of each task; ends int [tasks]: the one
+    after its last; task_classes bool [tests, classes]; cumulative: test i is that of all classes
+    seen after task i, and of interest only then; test_size: images of the largest test.
 
     data: arrays, to be put on the device. The functions are pure:
     begin: (data, key) -> Course

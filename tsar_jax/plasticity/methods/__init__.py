@@ -5,6 +5,7 @@ A method of your own is a subclass of `Method` and an entry in `METHODS`.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, TaskData
@@ -47,7 +48,7 @@ def make_method(name: str, settings: Sequence[str] = ()) -> Method:
     return METHODS[name](**values)
 
 
-def _number(kind: type, setting: str, text: str) -> int | float:
+def _number(kind: Any, setting: str, text: str) -> int | float:
     try:
         return kind(text)
     except ValueError:

@@ -59,12 +59,12 @@ class Batch(NamedTuple):
 class Learner(NamedTuple):
     """Everything that changes within a lifetime.
 
-    net: the working model. buffer: episodic memory, if the method has one. memory: whatever else
-    the method keeps. step: steps done.
+    net: the working model. buffer: episodic memory, of no items if the method has none. memory:
+    whatever else the method keeps. step: steps done.
     """
 
     net: Variables
-    buffer: Buffer | None
+    buffer: Buffer
     memory: Any
     step: jax.Array
 
@@ -121,7 +121,7 @@ class Method:
     def begin(self, bench: Bench, key: jax.Array) -> Learner:
         """The learner before its first step."""
         net = bench.net.init(key)
-        buffer = empty_buffer(bench.capacity, self.slot(bench)) if self.buffered else None
+        buffer = empty_buffer(bench.capacity, self.slot(bench) if self.buffered else {})
         return Learner(net, buffer, self.begin_memory(bench, net), jnp.zeros((), jnp.int32))
 
     def begin_memory(self, bench: Bench, net: Variables) -> Any:
@@ -249,9 +249,9 @@ def passes(bench: Bench, variables: Variables, *parts: Images) -> tuple[list[jax
     """
     if not variables.stats:
         cuts = np.cumsum([part.images.shape[0] for part in parts])[:-1]
-        logits, stats = bench.net.train(variables, join(*parts).images, None)
-        return jnp.split(logits, cuts), stats
-    logits = []
+        together, stats = bench.net.train(variables, join(*parts).images, None)
+        return jnp.split(together, cuts), stats
+    logits: list[jax.Array] = []
     for part in parts:
         one, stats = bench.net.train(variables, part.images, part.present)
         logits.append(one)

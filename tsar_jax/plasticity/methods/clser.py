@@ -13,6 +13,7 @@ from tsar_jax.plasticity.averages import average, effective_alpha, sometimes
 from tsar_jax.plasticity.methods.base import (
     Batch,
     Bench,
+    Images,
     Learner,
     Method,
     Passed,
@@ -70,7 +71,7 @@ class CLSER(Method):
         loss += cross_entropy(logits, together.labels, together.present)
         return loss, Passed(logits[: batch.labels.size], stats, memory)
 
-    def target(self, bench: Bench, memory: Memory, drawn: object) -> tuple[jax.Array, Memory]:
+    def target(self, bench: Bench, memory: Memory, drawn: Images) -> tuple[jax.Array, Memory]:
         """The logits of the average that is surer of an item's class, and both averages after."""
         logits, sure, after = {}, {}, {}
         for name, model in memory.items():
