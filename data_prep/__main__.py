@@ -34,8 +34,25 @@ def omniglot(archives: Path | None = None, out: Path | None = None, overwrite: b
     return _report("Omniglot", prepare_omniglot(archives, _target(out), overwrite))
 
 
+def cifar10(archives: Path | None = None, out: Path | None = None, overwrite: bool = False) -> str:
+    """CIFAR-10 at 32x32: 50,000 training and 10,000 test images of 10 classes, in colour.
+
+    Safe to interrupt and to repeat: nothing half-written is ever taken for whole.
+
+    Args:
+        archives: Folder with cifar-10-python.tar.gz, whole or with fewer images. By default it is
+            downloaded from www.cs.toronto.edu/~kriz (170 MB).
+        out: Folder of prepared data sets. By default $TFDS_DATA_DIR, else ~/tensorflow_datasets,
+            where tsar_jax.data.load_labelled looks too.
+        overwrite: Prepare anew even what is there already.
+    """
+    from data_prep.cifar10 import prepare_cifar10
+
+    return _report("CIFAR-10", prepare_cifar10(archives, _target(out), overwrite))
+
+
 def cifar100(archives: Path | None = None, out: Path | None = None, overwrite: bool = False) -> str:
-    """CIFAR-100 at 28x28: 100 classes of 500 training and 100 test images, in colour.
+    """CIFAR-100 at 28x28 and 32x32: 100 classes of 500 training and 100 test images, in colour.
 
     Safe to interrupt and to repeat: nothing half-written is ever taken for whole.
 
@@ -48,7 +65,7 @@ def cifar100(archives: Path | None = None, out: Path | None = None, overwrite: b
     """
     from data_prep.cifar100 import prepare_cifar100
 
-    return _report("CIFAR-100", prepare_cifar100(archives, _target(out), overwrite))
+    return _report("CIFAR-100", *prepare_cifar100(archives, _target(out), overwrite))
 
 
 def emnist(
@@ -79,7 +96,7 @@ def emnist(
 def mini_imagenet(
     archives: Path | None = None, out: Path | None = None, overwrite: bool = False
 ) -> str:
-    """mini-ImageNet at 28x28: 64 training, 16 validation and 20 test classes, in colour.
+    """mini-ImageNet at 28x28 and 32x32: 64 training, 16 validation and 20 test classes, in colour.
 
     Safe to interrupt and to repeat: nothing half-written is ever taken for whole.
 
@@ -92,7 +109,7 @@ def mini_imagenet(
     """
     from data_prep.mini_imagenet import prepare_mini_imagenet
 
-    return _report("mini-ImageNet", prepare_mini_imagenet(archives, _target(out), overwrite))
+    return _report("mini-ImageNet", *prepare_mini_imagenet(archives, _target(out), overwrite))
 
 
 def mnist(
@@ -121,6 +138,25 @@ def mnist(
     return _report("MNIST", prepare_mnist(archives, tfds, _target(out), overwrite))
 
 
+def tiny_imagenet(
+    archives: Path | None = None, out: Path | None = None, overwrite: bool = False
+) -> str:
+    """Tiny ImageNet at 64x64: 100,000 training and 10,000 test images of 200 classes, in colour.
+
+    Safe to interrupt and to repeat: nothing half-written is ever taken for whole.
+
+    Args:
+        archives: Folder with tiny-imagenet-200.zip, whole or with fewer images. By default it is
+            downloaded from cs231n.stanford.edu (248 MB).
+        out: Folder of prepared data sets. By default $TFDS_DATA_DIR, else ~/tensorflow_datasets,
+            where tsar_jax.data.load_labelled looks too.
+        overwrite: Prepare anew even what is there already.
+    """
+    from data_prep.tiny_imagenet import prepare_tiny_imagenet
+
+    return _report("Tiny ImageNet", prepare_tiny_imagenet(archives, _target(out), overwrite))
+
+
 def _check_sources(archives: Path | None, tfds: Path | None) -> None:
     if archives is not None and tfds is not None:
         raise UserError(
@@ -132,10 +168,13 @@ def _target(out: Path | None) -> Path:
     return default_folder() if out is None else out.expanduser()
 
 
-def _report(title: str, prepared: "Prepared") -> str:
-    if prepared.written:
-        return f"{title} is prepared in {prepared.folder}"
-    return f"{title} is already prepared in {prepared.folder}; --overwrite prepares it anew"
+def _report(title: str, *results: "Prepared") -> str:
+    return "\n".join(
+        f"{title} is prepared in {folder}"
+        if written
+        else f"{title} is already prepared in {folder}; --overwrite prepares it anew"
+        for folder, written in results
+    )
 
 
 def package_omniglot(archives: Path) -> str:
@@ -162,6 +201,7 @@ def package_emnist(archives: Path) -> str:
 
 
 COMMANDS: dict[str, Callable[..., str]] = {
+    "cifar10": cifar10,
     "cifar100": cifar100,
     "emnist": emnist,
     "mini-imagenet": mini_imagenet,
@@ -169,6 +209,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "omniglot": omniglot,
     "package-emnist": package_emnist,
     "package-omniglot": package_omniglot,
+    "tiny-imagenet": tiny_imagenet,
 }
 
 
@@ -184,7 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: nothing was prepared; the same command begins anew", file=sys.stderr)
+        print(
+            "interrupted: nothing half-written was kept; the same command begins anew",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -1,6 +1,7 @@
-"""mini-ImageNet: a zip archive or a folder of the user's own -> 28x28 images, prepared."""
+"""mini-ImageNet: a zip archive or a folder of the user's own -> images of two sizes, prepared."""
 
 import csv
+import functools
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,8 @@ from tsar_jax.errors import UserError
 LARGEST_FILE = 1 << 25
 LARGEST_SIDE = 10_000
 
+SIDES = (mini_imagenet.SIDE, mini_imagenet.LABELLED_SIDE)
+
 PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 TAKE_PUBLISHED = "take the csv files of the Ravi & Larochelle split as they are published"
 
@@ -37,6 +40,13 @@ class MiniImagenetAt28(ImageBuilder, skip_registration=True):  # type: ignore[ca
     name = mini_imagenet.PREPARED.folder
 
 
+class MiniImagenetAt32(ImageBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """mini-ImageNet (Ravi & Larochelle, 2017), colour, 32x32 by bilinear resampling."""
+
+    VERSION = tfds.core.Version(mini_imagenet.PREPARED_AT_32.version)
+    name = mini_imagenet.PREPARED_AT_32.folder
+
+
 class Files(NamedTuple):
     """What the user brought: where, and how to ask for a file by a path such as "train.csv"."""
 
@@ -45,19 +55,25 @@ class Files(NamedTuple):
     read: Callable[[str], bytes]
 
 
-def prepare_mini_imagenet(archives: Path | None, out: Path, overwrite: bool = False) -> Prepared:
-    """Prepares mini-ImageNet in `<out>/mini_imagenet_28/1.0.0` from files in the folder `archives`.
+def prepare_mini_imagenet(
+    archives: Path | None, out: Path, overwrite: bool = False
+) -> tuple[Prepared, Prepared]:
+    """Prepares mini-ImageNet in two sizes from files in the folder `archives`.
 
-    Images are stored at 28x28, made RGB and then resized by Pillow's bilinear filter, as
-    torchvision's Resize does by default. Raises UserError if the files are missing or not
-    mini-ImageNet's, or if `out` cannot be written.
+    In `<out>/mini_imagenet_28/1.0.0` and `<out>/mini_imagenet_32/1.0.0`: images are made RGB and
+    then resized by Pillow's bilinear filter, as torchvision's Resize does by default. Raises
+    UserError if the files are missing or not mini-ImageNet's, or if `out` cannot be written.
     """
 
-    def read() -> dict[str, ImageSet]:
+    @functools.cache
+    def read() -> dict[int, dict[str, ImageSet]]:
         with open_files(archives, out) as files:
             return read_files(files, mini_imagenet.CLASSES)
 
-    return prepare(MiniImagenetAt28, read, out, overwrite)
+    return (
+        prepare(MiniImagenetAt28, lambda: read()[mini_imagenet.SIDE], out, overwrite),
+        prepare(MiniImagenetAt32, lambda: read()[mini_imagenet.LABELLED_SIDE], out, overwrite),
+    )
 
 
 @contextmanager
@@ -108,8 +124,8 @@ def _read_file(path: Path) -> bytes:
     return data
 
 
-def read_files(files: Files, classes: Mapping[str, int]) -> dict[str, ImageSet]:
-    """The splits, uint8 [classes[split], images_per_class, 28, 28, 3].
+def read_files(files: Files, classes: Mapping[str, int]) -> dict[int, dict[str, ImageSet]]:
+    """By side, 28 and 32, the splits: uint8 [classes[split], images_per_class, side, side, 3].
 
     Classes are in the order of their names, a class's images in that of the csv file. Raises
     UserError unless each split has as many classes as given, all classes have the same even number
@@ -118,7 +134,8 @@ def read_files(files: Files, classes: Mapping[str, int]) -> dict[str, ImageSet]:
     listings = {split: read_listing(files, split) for split in classes}
     check_classes(files.where, listings, classes)
     check_images(files, listings)
-    return {split: _read_images(files, split, listing) for split, listing in listings.items()}
+    both = {split: _read_images(files, split, listing) for split, listing in listings.items()}
+    return {side: {split: sized[side] for split, sized in both.items()} for side in SIDES}
 
 
 def read_listing(files: Files, split: str) -> Listing:
@@ -186,16 +203,23 @@ def check_images(files: Files, listings: Mapping[str, Listing]) -> None:
                 )
 
 
-def _read_images(files: Files, split: str, listing: Listing) -> ImageSet:
+def _read_images(files: Files, split: str, listing: Listing) -> dict[int, ImageSet]:
     names = [name for images in listing.values() for name in images]
-    images = np.stack(
-        [read_photograph(files, name) for name in track(names, len(names), f"Reading {split}")]
-    )
-    return ImageSet(images.reshape(len(listing), -1, *images.shape[1:]), tuple(listing))
+    images = {side: np.empty((len(names), side, side, 3), np.uint8) for side in SIDES}
+    for index, name in enumerate(track(names, len(names), f"Reading {split}")):
+        for side, image in read_photograph(files, name).items():
+            images[side][index] = image
+    return {
+        side: ImageSet(sized.reshape(len(listing), -1, side, side, 3), tuple(listing))
+        for side, sized in images.items()
+    }
 
 
-def read_photograph(files: Files, name: str) -> np.ndarray:
-    """One image of the folder images/, JPEG or PNG of any size -> RGB uint8 [28, 28, 3]."""
+def read_photograph(files: Files, name: str) -> dict[int, np.ndarray]:
+    """One image of the folder images/, JPEG or PNG -> by side, RGB uint8 [side, side, 3].
+
+    It is decoded once for both sides.
+    """
     wrong = f"images/{name} of {files.where}"
     remedy = "put a whole copy of that image there"
     # ImageNet has PNG images that are named as if they were JPEG.
@@ -203,4 +227,4 @@ def read_photograph(files: Files, name: str) -> np.ndarray:
         if max(image.size) > LARGEST_SIDE:
             width, height = image.size
             raise UserError(f"{wrong} is {width}x{height}, too large: {remedy}")
-        return resize_colour(image, mini_imagenet.SIDE)
+        return {side: resize_colour(image, side) for side in SIDES}

@@ -20,11 +20,15 @@ NAMES = ("apple", "aquarium_fish", "baby")
 
 @dataclasses.dataclass(frozen=True)
 class SmallCifar100:
-    """archives: the folder of the archive. contents: by member, the dictionary pickled there."""
+    """archives: the folder of the archive. contents: by member, the dictionary pickled there.
+
+    splits, originals: what must come of them, at 28x28 and at 32x32.
+    """
 
     archives: Path
     contents: dict[str, dict[str, Any]]
     splits: dict[str, ImageSet]
+    originals: dict[str, ImageSet]
 
     @property
     def path(self) -> Path:
@@ -78,7 +82,7 @@ def write_tar_members(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) 
 def make_small_cifar100(archives: Path) -> SmallCifar100:
     random = np.random.default_rng(0)
     contents: dict[str, dict[str, Any]] = {"meta": {"fine_label_names": list(NAMES)}}
-    splits = {}
+    splits, originals = {}, {}
     for split, each in PER_CLASS.items():
         labels = random.permutation(np.repeat(np.arange(CLASSES), each)).tolist()
         pixels = random.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
@@ -89,12 +93,14 @@ def make_small_cifar100(archives: Path) -> SmallCifar100:
             "coarse_labels": [0] * len(labels),
             "data": np.ascontiguousarray(planes),
         }
-        images = [
-            [resized(pixels[i]) for i, label in enumerate(labels) if label == wanted]
+        grouped = [
+            [pixels[i] for i, label in enumerate(labels) if label == wanted]
             for wanted in range(CLASSES)
         ]
+        originals[split] = ImageSet(np.array(grouped), NAMES)
+        images = [[resized(image) for image in images] for images in grouped]
         splits[split] = ImageSet(np.array(images), NAMES)
-    return SmallCifar100(archives, contents, splits)
+    return SmallCifar100(archives, contents, splits, originals)
 
 
 def resized(pixels: np.ndarray) -> np.ndarray:

@@ -66,6 +66,6 @@ def jpeg(pixels: np.ndarray, mode: str = "RGB", image_format: str = "JPEG") -> b
     return buffer.getvalue()
 
 
-def resized(data: bytes) -> np.ndarray:
+def resized(data: bytes, side: int = 28) -> np.ndarray:
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    return np.asarray(image.resize((28, 28), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))

@@ -52,6 +52,15 @@ def test_bytes_that_python_3_wrote_for_python_2_are_read() -> None:
     assert_equal(load_arrays(data), content)
 
 
+def test_empty_bytes_that_python_3_wrote_for_python_2_are_read_and_no_others_made() -> None:
+    content = {b"data": np.arange(3, dtype=np.uint8), b"label": b""}
+    data = pickle.dumps(content, 2)
+    assert b"__builtin__\nbytes" in data
+    assert_equal(load_arrays(data), content)
+    with pytest.raises(pickle.UnpicklingError, match="takes 0 positional arguments"):
+        load_arrays(b"c__builtin__\nbytes\n(I1000000000000\ntR.")
+
+
 def test_an_array_in_fortran_order_is_read() -> None:
     content = {b"data": np.asfortranarray(np.arange(12, dtype=np.uint8).reshape(3, 4))}
     assert_equal(load_arrays(python2_pickle(content)), content)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from small_cifar100 import NAMES, SmallCifar100, python2_pickle, write_tar
 
 import data_prep.cifar100 as preparation
 import tsar_jax.data
+from data_prep import cifar
 from data_prep.archives import RemoteArchive
 from tsar_jax.data import cifar100
 from tsar_jax.data.prepared import file_digest
@@ -26,22 +28,42 @@ def test_what_is_prepared_is_what_load_gives(
     command = ("cifar100", "--archives", small_cifar.archives, "--out", tmp_path)
     assert run_main(*command) == 0
     folder = tmp_path / "cifar100_28" / "1.0.0"
-    assert capsys.readouterr().out == f"CIFAR-100 is prepared in {folder}\n"
+    original = tmp_path / "cifar100_32" / "1.0.0"
+    message = f"CIFAR-100 is prepared in {folder}\nCIFAR-100 is prepared in {original}\n"
+    assert capsys.readouterr().out == message
     dataset = tsar_jax.data.load("cifar100", tmp_path)
     assert (dataset.name, dataset.source) == ("cifar100", f"prepared: {folder}")
     assert dataset.splits["train"].images.shape == (3, 4, 28, 28, 3)
     assert dataset.splits["test"].images.shape == (3, 2, 28, 28, 3)
     assert_same(dataset.splits, small_cifar.splits)
+    labelled = tsar_jax.data.load_labelled("cifar100", tmp_path)
+    assert (labelled.name, labelled.source) == ("cifar100", f"prepared: {original}")
+    for split, images in {"train": labelled.train, "test": labelled.test}.items():
+        expected = small_cifar.originals[split].images
+        np.testing.assert_array_equal(images.images, expected.reshape(-1, 32, 32, 3), strict=True)
+        np.testing.assert_array_equal(images.labels, np.repeat([0, 1, 2], expected.shape[1]))
     assert run_main(*command) == 0
-    assert "already prepared" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("already prepared") == 2
     assert run_main(*command, "--overwrite") == 0
 
 
 def test_an_archive_of_any_size_is_read_in_the_sizes_asked_for(small_cifar: SmallCifar100) -> None:
     splits = preparation.read_archive(small_cifar.path, 3, {"train": 4, "test": 2})
-    assert_same(splits, small_cifar.splits)
+    assert_same(splits, small_cifar.originals)
     with pytest.raises(UserError, match="does not name 100 classes"):
         preparation.read_archive(small_cifar.path, 100, {"train": 500, "test": 100})
+
+
+def test_one_size_that_is_missing_is_prepared_beside_the_other(
+    small_cifar: SmallCifar100, tmp_path: Path
+) -> None:
+    preparation.prepare_cifar100(small_cifar.archives, tmp_path)
+    shutil.rmtree(tmp_path / "cifar100_32")
+    with pytest.raises(UserError, match=f"CIFAR-100 at 32x32 is not prepared in {tmp_path}: run"):
+        tsar_jax.data.load_labelled("cifar100", tmp_path)
+    results = preparation.prepare_cifar100(small_cifar.archives, tmp_path)
+    assert [result.written for result in results] == [False, True]
+    assert tsar_jax.data.load_labelled("cifar100", tmp_path).train.images.shape == (12, 32, 32, 3)
 
 
 def test_the_published_sizes_are_asked_for() -> None:
@@ -89,7 +111,8 @@ def labels(small: SmallCifar100, *changed: object) -> list:
         (lambda s: s.changed("meta", fine_label_names=None), "does not name 3 classes"),
         (lambda s: s.write(meta=python2_pickle([1])), "meta' is not as expected.*a dictionary"),
         (lambda s: s.write(meta=b""), "meta' is not as expected"),
-        (lambda s: s.changed("test", fine_labels=[0]), "does not have 6 fine labels"),
+        (lambda s: s.changed("test", fine_labels=[0]), r"not an array of shape \[1, 3072\]"),
+        (lambda s: s.changed("test", fine_labels=None), "test' .*does not list fine labels"),
         (lambda s: s.changed("train", fine_labels=labels(s, 3)), "not a number from 0 to 2"),
         (lambda s: s.changed("train", fine_labels=labels(s, -1)), "not a number from 0 to 2"),
         (lambda s: s.changed("train", fine_labels=labels(s, "0")), "not a number from 0 to 2"),
@@ -152,7 +175,7 @@ def test_a_truncated_archive_prepares_nothing(small_cifar: SmallCifar100, tmp_pa
 def test_an_oversized_archive_prepares_nothing(
     small_cifar: SmallCifar100, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparation, "LARGEST_ARCHIVE", 50_000)
+    monkeypatch.setattr(cifar, "LARGEST_ARCHIVE", 50_000)
     with pytest.raises(UserError, match="unpacks to more than 50000 bytes"):
         preparation.prepare_cifar100(small_cifar.archives, tmp_path / "out")
     assert_nothing_prepared(tmp_path / "out")

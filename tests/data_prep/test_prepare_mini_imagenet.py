@@ -25,11 +25,33 @@ def test_what_is_prepared_from_a_zip_is_what_load_gives(
     command = ("mini-imagenet", "--archives", small_mini.archives, "--out", tmp_path)
     assert run_main(*command) == 0
     folder = tmp_path / "mini_imagenet_28" / "1.0.0"
-    assert capsys.readouterr().out == f"mini-ImageNet is prepared in {folder}\n"
+    other = tmp_path / "mini_imagenet_32" / "1.0.0"
+    message = f"mini-ImageNet is prepared in {folder}\nmini-ImageNet is prepared in {other}\n"
+    assert capsys.readouterr().out == message
     dataset = tsar_jax.data.load("mini_imagenet", tmp_path)
     assert (dataset.name, dataset.source) == ("mini_imagenet", f"prepared: {folder}")
     assert dataset.splits["train"].images.shape == (3, 4, 28, 28, 3)
     assert_same(dataset.splits, small_mini.splits)
+
+
+def test_all_classes_at_32x32_are_pooled_and_cut(
+    small_mini: SmallMiniImagenet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preparation.prepare_mini_imagenet(small_mini.write_folder(), tmp_path)
+    with pytest.raises(UserError, match=r"has 4 images of every class in split 'train', too few"):
+        tsar_jax.data.load_labelled("mini_imagenet", tmp_path)
+    monkeypatch.setattr(mini_imagenet, "LABELLED_TEST_EVERY", 4)
+    found = tsar_jax.data.load_labelled("mini_imagenet", tmp_path)
+    folder = tmp_path / "mini_imagenet_32" / "1.0.0"
+    assert found.source == (
+        "a subset: 18 of 50000 training and 6 of 10000 test images, "
+        f"prepared: {folder}; one of 4 images of a class is for testing"
+    )
+    # The first class in val.csv is the fourth of all, and of its images the last is for testing.
+    expected = resized(small_mini.files["images/n000000036.jpg"], 32)
+    np.testing.assert_array_equal(found.test.images[3], expected, strict=True)
+    np.testing.assert_array_equal(found.test.labels, np.arange(6))
+    np.testing.assert_array_equal(found.train.labels, np.repeat(np.arange(6), 3))
 
 
 def test_a_folder_does_as_well(small_mini: SmallMiniImagenet, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from tsar_jax.data import cifar100, emnist, mini_imagenet, mnist, omniglot
+from tsar_jax.data import cifar10, cifar100, emnist, mini_imagenet, mnist, omniglot, tiny_imagenet
 from tsar_jax.data.types import Dataset, LabelledDataset
 from tsar_jax.errors import UserError
 
@@ -19,14 +19,18 @@ LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
     "omniglot": omniglot.load,
 }
 LABELLED_LOADERS: dict[str, Callable[[Path | None], LabelledDataset]] = {
+    "cifar10": cifar10.load_labelled,
+    "cifar100": cifar100.load_labelled,
     "emnist": emnist.load_labelled,
     "emnist_digits": emnist.load_labelled_digits,
+    "mini_imagenet": mini_imagenet.load_labelled,
     "mnist": mnist.load_labelled,
     "omniglot": omniglot.load_labelled,
+    "tiny_imagenet": tiny_imagenet.load_labelled,
 }
 COMMANDS = {
     module.PREPARED.name: module.PREPARED.command
-    for module in (cifar100, emnist, mini_imagenet, mnist, omniglot)
+    for module in (cifar10, cifar100, emnist, mini_imagenet, mnist, omniglot, tiny_imagenet)
 } | {"emnist_digits": emnist.PREPARED.command}
 
 
@@ -43,10 +47,14 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
 def load_labelled(name: str, folder: str | os.PathLike[str] | None = None) -> LabelledDataset:
     """The data set `name`, complete and labelled, with images for training and for testing.
 
+    "cifar10", "cifar100": 32x32, in colour, the official training and test images.
     "emnist", "emnist_digits": 28x28, all 47 classes or the ten digits.
+    "mini_imagenet": 32x32, in colour, the 100 classes of all splits; every sixth image of a class
+    is for testing.
     "mnist": 28x28, the official training and test images.
     "omniglot": 28x28, all 1623 classes; every fifth image of a class is for testing, as of the
     EMNIST that is packaged.
+    "tiny_imagenet": 64x64, in colour, 200 classes; the official validation images are for testing.
 
     Arguments and errors are those of `load`.
     """

@@ -1,0 +1,65 @@
+"""CIFAR-10: the official archive for Python -> 32x32 images, prepared."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_prep.archives import RemoteArchive, locate
+from data_prep.building import ImageBuilder, Prepared, prepare_labelled
+from data_prep.cifar import Archive
+from tsar_jax.data import cifar10
+from tsar_jax.data.types import LabelledImages
+from tsar_jax.errors import UserError
+
+FOLDER = "cifar-10-batches-py/"
+MEMBERS = {
+    "train": tuple(f"{FOLDER}data_batch_{number}" for number in range(1, 6)),
+    "test": (FOLDER + "test_batch",),
+}
+
+# Size as the archive's server tells it, digest as published with Keras.
+REMOTE = RemoteArchive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    size=170_498_071,
+    sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+)
+
+
+class Cifar10At32(ImageBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """CIFAR-10 (Krizhevsky, 2009), colour, 32x32, in the published order."""
+
+    VERSION = tfds.core.Version(cifar10.PREPARED.version)
+    name = cifar10.PREPARED.folder
+
+
+def prepare_cifar10(archives: Path | None, out: Path, overwrite: bool = False) -> Prepared:
+    """Prepares CIFAR-10 in `<out>/cifar10_32/1.0.0`: its archive in a folder, or downloaded.
+
+    An archive of the same layout with fewer images will do. Raises UserError if it is missing,
+    damaged or not CIFAR-10's, if a class has no images, or if `out` cannot be written.
+    """
+
+    def read() -> dict[str, LabelledImages]:
+        path = locate(REMOTE, archives, out / "downloads" / "cifar10")
+        return read_archive(path)
+
+    return prepare_labelled(Cifar10At32, read, out, overwrite)
+
+
+def read_archive(path: Path) -> dict[str, LabelledImages]:
+    """The splits "train" and "test", uint8 [images, 32, 32, 3], in the archive's order.
+
+    Raises UserError if the archive is not as expected, and runs nothing that its pickles ask for.
+    """
+    archive = Archive(path)
+    names = archive.names(FOLDER + "batches.meta", b"label_names", cifar10.CLASSES)
+    splits = {}
+    for split, members in MEMBERS.items():
+        batches = [archive.images(member, b"labels", len(names)) for member in members]
+        images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        splits[split] = LabelledImages(images, labels, names)
+    problem = cifar10.layout_problem(splits)
+    if problem:
+        raise UserError(f"{path} is not CIFAR-10, {problem}: download the official archive again")
+    return splits

@@ -1,0 +1,49 @@
+"""CIFAR-10 (Krizhevsky, 2009) at 32x32: 10 classes of 5000 training and 1000 test images.
+
+Every image is as it was published, RGB, 0 to 255, and in the order of the archive; the classes are
+in that of their official labels. They are not part of this package. A copy with fewer images will
+do, if it has some of every class.
+"""
+
+from pathlib import Path
+
+from tsar_jax.data.labelled import labelled_problem, note_subset
+from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared_labelled
+from tsar_jax.data.types import LabelledDataset, LabelledImages
+from tsar_jax.errors import UserError
+
+PREPARED = PreparedSet(
+    name="cifar10",
+    title="CIFAR-10",
+    # Not plain "cifar10": that folder is where tensorflow-datasets' own builder writes.
+    folder="cifar10_32",
+    version="1.0.0",
+    command="python -m data_prep cifar10",
+)
+CLASSES = 10
+IMAGES = {"train": 50_000, "test": 10_000}
+SIDE = 32
+
+
+def load_labelled(folder: Path | None = None) -> LabelledDataset:
+    """CIFAR-10 from `<folder>/cifar10_32`, where it was prepared.
+
+    folder: by default where tensorflow-datasets keeps its data. Images uint8 [50000, 32, 32, 3] for
+    training and [10000, 32, 32, 3] for testing; of fewer the source says how many there are. Raises
+    UserError if nothing was prepared or if the data found are damaged.
+    """
+    out = default_folder() if folder is None else folder
+    dataset = load_prepared_labelled(PREPARED, out, layout_problem)
+    if dataset is None:
+        raise UserError(
+            f"CIFAR-10 is not prepared in {out}: run `{PREPARED.command} --out {out}`, which "
+            "downloads cifar-10-python.tar.gz (170 MB) from Alex Krizhevsky's page, "
+            "https://www.cs.toronto.edu/~kriz/cifar.html, or takes it from a folder that you name "
+            "with --archives DIR"
+        )
+    return note_subset(dataset, IMAGES["train"], IMAGES["test"])
+
+
+def layout_problem(splits: dict[str, LabelledImages]) -> str | None:
+    """What is wrong with the splits' names, shapes, types or labels, or None."""
+    return labelled_problem(splits, CLASSES, (SIDE, SIDE, 3))
