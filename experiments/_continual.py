@@ -1,0 +1,127 @@
+"""What the continual-learning experiments share: a config made whole, and what it describes."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tsar_jax.data import load_labelled
+from tsar_jax.data.continual import Stream, make_stream, split_name
+from tsar_jax.data.continual.registry import StreamSettings
+from tsar_jax.data.types import LabelledDataset
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.continual import Outcome
+from tsar_jax.models.classifier import Classifier
+from tsar_jax.models.mlp import make_mlp
+from tsar_jax.plasticity.methods import METHODS, make_method
+from tsar_jax.plasticity.methods.published import likest_stream, published
+from tsar_jax.systems.continual import (
+    UNTESTED,
+    ContinualConfig,
+    Life,
+    State,
+    make_bench,
+    untrained_accuracy,
+)
+
+LARGE_SIDE = 32
+
+
+class Study(NamedTuple):
+    """config: with nothing left open. life: its pure functions. source: of the data."""
+
+    config: ContinualConfig
+    life: Life
+    source: str
+
+
+def prepare(config: ContinualConfig) -> Study:
+    """Fills in what a config leaves to the published best, and makes what it describes.
+
+    Raises UserError for what cannot be.
+    """
+    make_method(config.method, config.settings)
+    dataset = load_labelled(split_name(config.stream)[1])
+    config = with_published(config, dataset)
+    method = make_method(config.method, config.settings)
+    settings = StreamSettings(
+        config.batch, config.epochs, config.tasks, config.phase_size, joint=method.joint
+    )
+    stream = make_stream(config.stream, dataset, settings)
+    check_buffer(config)
+    if config.steps == 0:
+        config = dataclasses.replace(config, steps=stream.steps)
+    if config.steps > stream.steps:
+        raise UserError(
+            f"steps is {config.steps}, but {config.stream} has only {stream.steps}: lower it, or "
+            "leave it out."
+        )
+    net = network(config, stream)
+    bench = make_bench(
+        net, stream, rate=config.lr, capacity=config.buffer, replay=config.replay
+    )
+    return Study(config, Life(bench, method, stream), dataset.source)
+
+
+def with_published(config: ContinualConfig, dataset: LabelledDataset) -> ContinualConfig:
+    """A config whose zeros and missing hyper-parameters are the published best."""
+    images = dataset.train.images
+    large = images.shape[1] > LARGE_SIDE or len(dataset.train.names) > 100
+    like = likest_stream(config.stream, images.ndim == 4, large)
+    fields = [field.name for field in dataclasses.fields(METHODS[config.method])]
+    best = published(config.method, like, config.buffer, fields)
+    given = {setting.partition("=")[0] for setting in config.settings}
+    added = [f"{name}={value:g}" for name, value in best.settings.items() if name not in given]
+    return dataclasses.replace(
+        config,
+        lr=config.lr or best.lr,
+        batch=config.batch or best.batch,
+        replay=config.replay or best.replay,
+        epochs=config.epochs or best.epochs,
+        settings=(*config.settings, *added),
+    )
+
+
+def check_buffer(config: ContinualConfig) -> None:
+    """Raises UserError where the buffer of a method that has one is smaller than a draw."""
+    if METHODS[config.method].buffered and config.buffer < config.replay:
+        raise UserError(
+            f"buffer is {config.buffer}, smaller than a draw of {config.replay} from it: raise "
+            "--buffer or lower --replay."
+        )
+
+
+def network(config: ContinualConfig, stream: Stream) -> Classifier:
+    """A multilayer perceptron for grey images, ResNet-18 for colour."""
+    if stream.image[-1] == 1:
+        return make_mlp(stream.image, stream.classes, config.hidden)
+    from tsar_jax.models.resnet import make_resnet18
+    return make_resnet18(stream.image, stream.classes, config.width)
+
+
+def measured(study: Study, state: State) -> Outcome:
+    """What a finished run has measured."""
+    config, life = study.config, study.life
+    accuracy = np.asarray(state.lifetimes.accuracy, float)
+    roots = state.lifetimes
+    untrained = untrained_accuracy(life, jax.device_get(roots), jax.device_put(life.stream.data))
+    return Outcome(
+        method=config.method,
+        stream=config.stream,
+        buffer=config.buffer if life.method.buffered else 0,
+        seeds=(config.seed, config.seeds),
+        models=tuple(life.models),
+        reported=life.method.reported,
+        kind=life.stream.kind,
+        cumulative=life.stream.cumulative,
+        accuracy=np.where(accuracy == UNTESTED, np.nan, accuracy),
+        untrained=np.asarray(untrained, float),
+        settings=described(config),
+    )
+
+
+def described(config: ContinualConfig) -> dict[str, Any]:
+    """The settings that decide a result."""
+    names = ("lr", "batch", "replay", "epochs", "settings", "tasks", "phase_size", "steps")
+    return {name: getattr(config, name) for name in names}

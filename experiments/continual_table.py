@@ -1,0 +1,180 @@
+"""Compare continual-learning methods on a stream: whatever was not run yet is run, then tabulated.
+
+Examples:
+  tsar-jax run continual_table --out results/rot --preset smoke
+  tsar-jax run continual_table --out results/rot                 seven methods, three buffers
+  tsar-jax run continual_table --out results/360 --stream mnist-360 --methods er derpp synergy
+  tsar-jax run continual_table --out results/rot --only-tabulate
+
+Every method runs with its published best hyper-parameters. A run is a folder OUT/runs/NAME of
+continual_train; one that was stopped goes on, one that is finished is not repeated. Writes
+OUT/accuracy.md (mean and standard deviation over seeds), OUT/measures.md (transfer and forgetting),
+OUT/measures.csv (a row per seed and model) and OUT/figures.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from experiments import continual_train
+from experiments._continual import prepare
+from tsar_jax import cli
+from tsar_jax.analysis.continual_figures import bars_figure, curves_figure
+from tsar_jax.errors import UserError, check_known
+from tsar_jax.evaluation.continual import (
+    MEASURES,
+    RESULT,
+    Outcome,
+    csv_table,
+    markdown_table,
+    read_outcome,
+    table_rows,
+)
+from tsar_jax.plasticity.methods import METHODS
+from tsar_jax.systems.continual import ContinualConfig
+from tsar_jax.training.run import Run, check_writable, load_config, write_atomically
+
+EXPERIMENT = "continual_table"
+SEVEN = ("sgd", "joint", "er", "der", "derpp", "clser", "synergy")
+
+
+@dataclasses.dataclass(frozen=True)
+class TableConfig:
+    """What is compared."""
+
+    stream: str = "rot-mnist"
+    """As of continual_train."""
+    methods: tuple[str, ...] = SEVEN
+    """Rows of the table."""
+    buffers: tuple[int, ...] = (200, 500, 1000)
+    """Columns of the table; a method without a buffer runs once."""
+    seeds: int = 5
+    """Seeds of every cell, in one program."""
+    seed: int = 0
+    """The first of them."""
+    tasks: int = 0
+    """Tasks of the stream; 0: as published."""
+    epochs: int = 0
+    """Passes over every task; 0: as published."""
+    batch: int = 0
+    """New images of a step; 0: as published."""
+    replay: int = 0
+    """Images of a draw from the buffer; 0: as published."""
+    phase_size: int = 0
+    """Images of a phase of GCIL; 0: as published."""
+    width: int = 64
+    """Filters of ResNet-18's first stage."""
+    hidden: tuple[int, ...] = (100, 100)
+    """Widths of the multilayer perceptron."""
+    only_tabulate: bool = False
+    """Run nothing: tabulate the runs that OUT/runs holds."""
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            check_known("method", method, METHODS)
+        if not self.methods or not self.buffers:
+            raise UserError("Name at least one of --methods and one of --buffers.")
+
+
+PRESETS = {
+    "cpu": cli.Preset(TableConfig(), "seven methods, three buffers, 5 seeds of rot-mnist"),
+    "smoke": cli.Preset(
+        TableConfig(
+            "rot-emnist", ("sgd", "er"), (64,), seeds=2, tasks=2, batch=32, replay=32, hidden=(20,)
+        ),
+        "two methods on two tasks of packaged digits",
+    ),
+}
+
+
+def main() -> None:
+    config, out, _ = cli.parse_for_output(
+        TableConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
+    )
+    check_writable(out, "--out")
+    outcomes = [outcome(config, out, method, buffer) for method, buffer in cells(config)]
+    write(out, config.stream, outcomes)
+
+
+def cells(config: TableConfig) -> list[tuple[str, int]]:
+    """Methods and buffers to run; a method without a buffer has only the first."""
+    return [
+        (method, buffer)
+        for method in config.methods
+        for buffer in (config.buffers if METHODS[method].buffered else config.buffers[:1])
+    ]
+
+
+def outcome(config: TableConfig, out: Path, method: str, buffer: int) -> Outcome:
+    """What a cell's run has measured, once it is run to its end."""
+    name = f"{method}-{buffer}" if METHODS[method].buffered else method
+    path = out / "runs" / name
+    wanted = run_config(config, method, buffer)
+    if (path / "config.json").exists():
+        stored = load_config(path, ContinualConfig)
+        check_same(stored, prepare(wanted).config, path)
+        if not (path / RESULT).exists():
+            study = prepare(stored)
+            continual_train.learn(study, _run(path, study.config, resume=True))
+    elif config.only_tabulate:
+        raise UserError(f"There is no run {path}: leave out --only-tabulate.")
+    else:
+        study = prepare(wanted)
+        continual_train.learn(study, _run(path, study.config, resume=False))
+    return read_outcome(path)
+
+
+def run_config(config: TableConfig, method: str, buffer: int) -> ContinualConfig:
+    """The config of a cell's run, its hyper-parameters left to the published best."""
+    shared = ("stream", "seeds", "seed", "tasks", "epochs", "batch", "replay", "phase_size")
+    return dataclasses.replace(
+        continual_train.DIGITS,
+        method=method,
+        buffer=buffer,
+        width=config.width,
+        hidden=config.hidden,
+        **{name: getattr(config, name) for name in shared},
+    )
+
+
+def check_same(stored: ContinualConfig, wanted: ContinualConfig, path: Path) -> None:
+    """Raises UserError where a folder holds a run of other settings."""
+    for field in dataclasses.fields(wanted):
+        old, new = getattr(stored, field.name), getattr(wanted, field.name)
+        if old != new:
+            raise UserError(
+                f"{path} is a run with {field.name} {old}, not {new}: name another --out, or "
+                "remove that folder."
+            )
+
+
+def _run(path: Path, config: ContinualConfig, resume: bool) -> Run:
+    return Run(path, config, continual_train.EXPERIMENT, "cpu", resume)
+
+
+def write(out: Path, stream: str, outcomes: list[Outcome]) -> None:
+    """Tables and figures of all outcomes."""
+    accuracy = markdown_table(outcomes, "accuracy")
+    write_atomically(out / "accuracy.md", accuracy)
+    parts = [
+        f"{title[0].upper()}{title[1:]} (%)\n\n{markdown_table(outcomes, name)}"
+        for name, title in MEASURES.items()
+        if table_rows(outcomes, name)[1]
+    ]
+    write_atomically(out / "measures.md", "\n".join(parts))
+    write_atomically(out / "measures.csv", csv_table(outcomes))
+    print(accuracy)
+    buffers = sorted({outcome.buffer for outcome in outcomes if outcome.buffer}) or [0]
+    panels = {
+        f"buffer {buffer}": [o for o in outcomes if o.buffer in (0, buffer)] for buffer in buffers
+    }
+    several = any(outcome.accuracy.shape[1] > 1 for outcome in outcomes)
+    if several:
+        figure, _ = curves_figure(panels, out / "figures" / "curves", stream)
+        print(f"figure: {figure}")
+    figure, _ = bars_figure(outcomes, out / "figures" / "accuracy", stream)
+    print(f"figure: {figure}")
+    print(f"tables: {out / 'accuracy.md'}, {out / 'measures.md'}, {out / 'measures.csv'}")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

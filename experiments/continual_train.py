@@ -1,0 +1,95 @@
+"""Learn a stream of tasks without forgetting: SYNERgy, or any of its peers, several seeds at once.
+
+Examples:
+  tsar-jax run continual_train --preset smoke                   seconds: does it run?
+  tsar-jax run continual_train                                  SYNERgy on turning digits
+  tsar-jax run continual_train --method er --buffer 200 --seeds 5
+  tsar-jax run continual_train --stream seq-cifar10 --width 16  ResNet-18 on images
+  tsar-jax run continual_train --settings reg_weight=0.5 penalty_weight=2
+  tsar-jax run continual_train --resume runs/NAME               go on where it was stopped
+
+What is not given is the published best for the method, the stream and the buffer; it is printed and
+kept in RUN/config.json. Writes RUN/accuracy.csv (of every model on every test after every task),
+RUN/result.json and RUN/figures/accuracy.png and .pdf.
+Then: tsar-jax run continual_analyse --run RUN
+"""
+
+import dataclasses
+
+from experiments._continual import Study, measured, prepare
+from tsar_jax import cli
+from tsar_jax.analysis.continual_figures import accuracy_figure
+from tsar_jax.devices import split_cpu
+from tsar_jax.evaluation.continual import (
+    ACCURACY,
+    MEASURES,
+    Outcome,
+    mean_and_deviation,
+    measures,
+    write_outcome,
+)
+from tsar_jax.plasticity.methods import METHODS
+from tsar_jax.systems.continual import ContinualConfig, make_system
+from tsar_jax.training.loop import train
+from tsar_jax.training.run import Run
+
+EXPERIMENT = "continual_train"
+PAPER = ContinualConfig(stream="seq-cifar10", chunk=100, checkpoint_every=1000)
+DIGITS = ContinualConfig(chunk=100, checkpoint_every=1000)
+
+PRESETS = {
+    "cpu": cli.Preset(DIGITS, "SYNERgy on rot-mnist, as published; a minute on two cores"),
+    "packaged": cli.Preset(
+        dataclasses.replace(DIGITS, stream="rot-emnist"), "the same on digits that come with this"
+    ),
+    "smoke": cli.Preset(
+        dataclasses.replace(
+            DIGITS,
+            stream="rot-emnist",
+            tasks=2,
+            buffer=64,
+            replay=32,
+            batch=32,
+            hidden=(20,),
+        ),
+        "two tasks of packaged digits, a tiny network",
+    ),
+    "paper": cli.Preset(PAPER, "SYNERgy on seq-cifar10 with the full ResNet-18; wants a GPU"),
+}
+
+
+def main() -> None:
+    description = (__doc__ or "") + f"\nMethods: {', '.join(METHODS)}."
+    config, run = cli.parse(
+        ContinualConfig, PRESETS, experiment=EXPERIMENT, description=description
+    )
+    study = prepare(config)
+    print(f"data: {study.source}")
+    learn(study, dataclasses.replace(run, config=study.config))
+
+
+def learn(study: Study, run: Run) -> Outcome:
+    """Trains, and writes what was measured."""
+    config = study.config
+    if config.seeds > 1:
+        split_cpu()
+    print(f"{config.method} on {config.stream}, buffer {config.buffer}: {chosen(config)}")
+    trained = train(make_system(config, study.life), study.life.stream.data, config, run)
+    outcome = measured(study, trained.state)
+    write_outcome(run.path, outcome)
+    for name, values in measures(outcome).items():
+        print(f"{MEASURES[name]}: {mean_and_deviation(values)} %")
+    print(f"accuracies: {run.path / ACCURACY}")
+    figure, _ = accuracy_figure(outcome, run.figures / "accuracy")
+    print(f"figure:     {figure}")
+    return outcome
+
+
+def chosen(config: ContinualConfig) -> str:
+    """The hyper-parameters of a run, in a line."""
+    general = (f"{name}={getattr(config, name):g}" for name in ("lr", "batch", "replay", "epochs"))
+    return ", ".join([*general, *config.settings])
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,196 @@
+"""What a continual learner has reached: its matrix of accuracies, and the measures made of it.
+
+Lopez-Paz and Ranzato (2017), arXiv 1706.08840: a[i, j] is the accuracy on test j after task i.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tsar_jax.errors import UserError
+from tsar_jax.training.run import write_atomically
+
+ACCURACY, RESULT = "accuracy.csv", "result.json"
+FORMAT = 1
+MEASURES = {
+    "accuracy": "average accuracy",
+    "task_accuracy": "average accuracy, task-incremental",
+    "backward_transfer": "backward transfer",
+    "forward_transfer": "forward transfer",
+    "forgetting": "forgetting",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run has measured.
+
+    method, stream, buffer: what was run. seeds: the first and how many. models: those tested.
+    reported: the one whose accuracy is the result. kind: of the stream, "domain", "class" or
+    "general". cumulative: test i is of all classes seen after task i. accuracy [seeds, tasks,
+    tests, models, 2]: class-incremental and task-incremental, nan where not tested. untrained
+    [seeds, tests]: of networks that learned nothing. settings: everything else of the run.
+    """
+
+    method: str
+    stream: str
+    buffer: int
+    seeds: tuple[int, int]
+    models: tuple[str, ...]
+    reported: str
+    kind: str
+    cumulative: bool
+    accuracy: np.ndarray
+    untrained: np.ndarray
+    settings: Mapping[str, Any]
+
+    def matrix(self, model: str | None = None, incremental: int = 0) -> np.ndarray:
+        """Accuracies [seeds, tasks, tests] of a model, by default the reported one.
+
+        incremental: 0 for class-incremental, 1 for task-incremental.
+        """
+        return self.accuracy[..., self.models.index(model or self.reported), incremental]
+
+
+def average_accuracy(matrix: np.ndarray, cumulative: bool = False) -> np.ndarray:
+    """Mean over tests after the last task; of cumulative tests the last. [.., tasks, tests]."""
+    return matrix[..., -1, -1] if cumulative else matrix[..., -1, :].mean(-1)
+
+
+def backward_transfer(matrix: np.ndarray) -> np.ndarray:
+    """mean_{j < T} a[T, j] - a[j, j]: what later tasks did to earlier ones."""
+    own = np.diagonal(matrix, axis1=-2, axis2=-1)
+    return (matrix[..., -1, :-1] - own[..., :-1]).mean(-1)
+
+
+def forward_transfer(matrix: np.ndarray, untrained: np.ndarray) -> np.ndarray:
+    """mean_{j > 1} a[j-1, j] - b[j]: what earlier tasks did to those not yet learned.
+
+    untrained [.., tests]: b, what networks that learned nothing get right.
+    """
+    before = np.diagonal(matrix, offset=1, axis1=-2, axis2=-1)
+    return (before - untrained[..., 1:]).mean(-1)
+
+
+def forgetting(matrix: np.ndarray) -> np.ndarray:
+    """mean_{j < T} max_{i < T} a[i, j] - a[T, j] (Chaudhry et al. 2018)."""
+    tasks = matrix.shape[-2]
+    learned = np.arange(tasks)[:, None] >= np.arange(matrix.shape[-1])
+    best = np.where(learned, matrix, -np.inf)[..., :-1, :-1].max(-2)
+    return (best - matrix[..., -1, :-1]).mean(-1)
+
+
+def measures(outcome: Outcome, model: str | None = None) -> dict[str, np.ndarray]:
+    """What can be said of a model, by default the reported one, by name: each [seeds]."""
+    matrix = outcome.matrix(model)
+    found = {"accuracy": average_accuracy(matrix, outcome.cumulative)}
+    tasks, tests = matrix.shape[-2:]
+    if outcome.kind == "class" and not outcome.cumulative:
+        found["task_accuracy"] = average_accuracy(outcome.matrix(model, 1))
+    if tasks > 1 and tasks == tests and not outcome.cumulative:
+        found["backward_transfer"] = backward_transfer(matrix)
+        found["forward_transfer"] = forward_transfer(matrix, outcome.untrained)
+        found["forgetting"] = forgetting(matrix)
+    return found
+
+
+def mean_and_deviation(values: np.ndarray, percent: bool = True) -> str:
+    """ "85.01 ± 1.90": mean and standard deviation over seeds, as the field's tables have them."""
+    factor = 100 if percent else 1
+    mean, deviation = factor * values.mean(), factor * values.std(ddof=min(1, values.size - 1))
+    return f"{mean:.2f} ± {deviation:.2f}" if values.size > 1 else f"{mean:.2f}"
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Writes accuracy.csv, a row per accuracy measured, and result.json, which `read_outcome` reads."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["seed", "model", "after_task", "test", "class_il", "task_il"])
+    seeds, tasks, tests = outcome.accuracy.shape[:3]
+    for seed, task, test, model in np.ndindex(seeds, tasks, tests, len(outcome.models)):
+        values = outcome.accuracy[seed, task, test, model]
+        if not np.isnan(values).any():
+            row = [outcome.seeds[0] + seed, outcome.models[model], task, test]
+            writer.writerow([*row, *(f"{value:.6f}" for value in values)])
+    write_atomically(folder / ACCURACY, text.getvalue())
+    content = dataclasses.asdict(outcome) | {
+        "format": FORMAT,
+        "accuracy": np.where(np.isnan(outcome.accuracy), -1, outcome.accuracy).tolist(),
+        "untrained": outcome.untrained.tolist(),
+    }
+    write_atomically(folder / RESULT, json.dumps(content) + "\n")
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """What `write_outcome` wrote. Raises UserError where it is missing or not such a file."""
+    path = folder / RESULT
+    remedy = f"run or resume continual_train in {folder}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no {RESULT}: {remedy} to its end.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {remedy}.") from error
+    try:
+        if content.pop("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        for name in ("accuracy", "untrained"):
+            content[name] = np.asarray(content[name], float)
+        for name in ("seeds", "models"):
+            content[name] = tuple(content[name])
+        content["accuracy"] = np.where(content["accuracy"] < 0, np.nan, content["accuracy"])
+        outcome = Outcome(**content)
+        if outcome.accuracy.ndim != 5 or outcome.accuracy.shape[3] != len(outcome.models):
+            raise ValueError("its accuracies are of another shape")
+        outcome.matrix()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a result ({error}): {remedy}.") from error
+    return outcome
+
+
+def table_rows(
+    outcomes: Sequence[Outcome], measure: str, percent: bool = True
+) -> tuple[list[int], dict[str, dict[int, str]]]:
+    """Buffer sizes, and by method and buffer size the text of a measure; buffer 0: has none."""
+    found: dict[str, dict[int, str]] = {}
+    for outcome in outcomes:
+        values = measures(outcome).get(measure)
+        if values is not None:
+            row = found.setdefault(outcome.method, {})
+            row[outcome.buffer] = mean_and_deviation(values, percent)
+    buffers = sorted({buffer for row in found.values() for buffer in row if buffer})
+    return buffers, found
+
+
+def markdown_table(outcomes: Sequence[Outcome], measure: str) -> str:
+    """Methods x buffers in Markdown; a method without a buffer has the same in every column."""
+    buffers, found = table_rows(outcomes, measure)
+    columns = buffers or [0]
+    head = " | ".join(f"buffer {buffer}" if buffer else "accuracy" for buffer in columns)
+    lines = [f"| method | {head} |", "|---|" + "---|" * len(columns)]
+    for method, row in found.items():
+        cells = " | ".join(row.get(buffer, row.get(0, "")) for buffer in columns)
+        lines.append(f"| {method} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(outcomes: Sequence[Outcome]) -> str:
+    """A row per run and seed: method, stream, buffer, seed, and every measure as a fraction."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["stream", "method", "buffer", "seed", "model", *MEASURES])
+    for outcome in outcomes:
+        for model in outcome.models:
+            found = measures(outcome, model)
+            for index in range(outcome.seeds[1]):
+                values = [f"{found[name][index]:.6f}" if name in found else "" for name in MEASURES]
+                head = [outcome.stream, outcome.method, outcome.buffer or "", outcome.seeds[0]]
+                head[3] += index
+                writer.writerow([*head, model, *values])
+    return text.getvalue()
