@@ -160,8 +160,27 @@ def test_an_unknown_labelled_data_set_is_a_clear_error() -> None:
         load_labelled("imagenet")
 
 
-def test_what_was_not_prepared_says_the_command(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"`python -m data_prep mnist --out {tmp_path}`"):
-        load_labelled("mnist", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "whom", "command"),
+    [
+        ("cifar10", "www.cs.toronto.edu/~kriz", "cifar10"),
+        ("cifar100", "www.cs.toronto.edu/~kriz", "cifar100"),
+        ("mini_imagenet", "image-net.org", "mini-imagenet --archives DIR"),
+        ("mnist", "storage.googleapis.com/cvdf-datasets/mnist", "mnist"),
+        ("tiny_imagenet", "cs231n.stanford.edu", "tiny-imagenet"),
+    ],
+)
+def test_what_was_not_prepared_says_what_to_get_from_whom_and_the_command(
+    tmp_path: Path, name: str, whom: str, command: str
+) -> None:
+    with pytest.raises(UserError, match=rf"is not prepared in {tmp_path}: ") as error:
+        load_labelled(name, tmp_path)
+    message = str(error.value)
+    assert whom in message
+    assert f"`python -m data_prep {command} --out {tmp_path}`" in message
+    assert "\n" not in message
+
+
+def test_a_folder_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing is not a folder .*`python -m data_prep emnist"):
         load_labelled("emnist_digits", tmp_path / "missing")

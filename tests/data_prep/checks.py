@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.__main__ import main
-from tsar_jax.data.types import ImageSet
+from tsar_jax.data.types import ImageSet, LabelledDataset, LabelledImages
 
 
 def run_main(*arguments: object) -> int:
@@ -18,6 +18,14 @@ def assert_same(found: dict[str, ImageSet], expected: dict[str, ImageSet]) -> No
         assert found[split].names == images.names
         assert found[split].images.dtype == np.uint8
         np.testing.assert_array_equal(found[split].images, images.images)
+
+
+def assert_same_labelled(found: LabelledDataset, expected: dict[str, LabelledImages]) -> None:
+    assert set(expected) == {"train", "test"}
+    for split, images in {"train": found.train, "test": found.test}.items():
+        assert images.names == expected[split].names
+        np.testing.assert_array_equal(images.images, expected[split].images, strict=True)
+        np.testing.assert_array_equal(images.labels, expected[split].labels, strict=True)
 
 
 def assert_nothing_prepared(out: Path) -> None:

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import small_cifar100
 import small_idx
+from small_cifar10 import NAMES as CIFAR10_NAMES
+from small_cifar10 import SmallCifar10
 from small_cifar100 import SmallCifar100
 from small_idx import SmallSet
 from small_mini_imagenet import CLASSES as MINI_CLASSES
 from small_mini_imagenet import SmallMiniImagenet
 from small_omniglot import CLASSES, SmallOmniglot, png, resized, write_zip
+from small_tiny_imagenet import COUNTS as TINY_COUNTS
+from small_tiny_imagenet import SmallTinyImagenet
 
-from tsar_jax.data import cifar100, emnist, mini_imagenet, mnist, omniglot
+from tsar_jax.data import cifar10, cifar100, emnist, mini_imagenet, mnist, omniglot, tiny_imagenet
 from tsar_jax.data.types import ImageSet
 
 
@@ -41,6 +45,15 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallOmniglot:
 
 
 @pytest.fixture
+def small_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCifar10:
+    """An archive of few classes and images, which `cifar10` now asks for."""
+    monkeypatch.setattr(cifar10, "CLASSES", len(CIFAR10_NAMES))
+    small = SmallCifar10.make(tmp_path / "archives")
+    small.write()
+    return small
+
+
+@pytest.fixture
 def small_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCifar100:
     """An archive of few classes and images, which `cifar100` now asks for."""
     monkeypatch.setattr(cifar100, "CLASSES", small_cifar100.CLASSES)
@@ -57,6 +70,15 @@ def small_mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallMiniImag
     """A folder of few images in few classes, which `mini_imagenet` now asks for."""
     monkeypatch.setattr(mini_imagenet, "CLASSES", MINI_CLASSES)
     return SmallMiniImagenet.make(tmp_path / "archives")
+
+
+@pytest.fixture
+def small_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallTinyImagenet:
+    """An archive of few images in few classes, which `tiny_imagenet` now asks for."""
+    monkeypatch.setattr(tiny_imagenet, "CLASSES", len(TINY_COUNTS))
+    small = SmallTinyImagenet.make(tmp_path / "archives")
+    small.write(small.files)
+    return small
 
 
 @pytest.fixture

@@ -374,7 +374,15 @@ def test_help_lists_the_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert error.value.code == 0
     shown = capsys.readouterr().out
-    names = ("cifar100", "emnist", "mini-imagenet", " mnist", "omniglot")
+    names = (
+        "cifar10 ",
+        "cifar100",
+        "emnist",
+        "mini-imagenet",
+        " mnist",
+        "omniglot",
+        "tiny-imagenet",
+    )
     assert all(name in shown for name in names)
 
 
