@@ -9,12 +9,14 @@ import contextlib
 import fcntl
 import io
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
 from data_prep.progress import track
 from tsar_jax.data.labelled import pool
@@ -173,6 +175,9 @@ def _write(
 
 def _build(builder: ImageBuilder) -> None:
     tfds.disable_progress_bar()
+    # Beyond so many bytes a split would be sorted on the disk, which needs TensorFlow. In memory it
+    # is anyway.
+    limit, shuffle.MAX_MEM_BUFFER_SIZE = shuffle.MAX_MEM_BUFFER_SIZE, sys.maxsize
     try:
         # tensorflow-datasets announces on standard output a folder that is not the final one.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -181,6 +186,7 @@ def _build(builder: ImageBuilder) -> None:
         # So array_record reports a failed write, over several lines.
         raise OSError(" ".join(str(error).split())) from error
     finally:
+        shuffle.MAX_MEM_BUFFER_SIZE = limit
         tfds.enable_progress_bar()
 
 

@@ -9,6 +9,7 @@ import pytest
 from checks import assert_nothing_prepared, assert_same_labelled, run_main
 from small_mini_imagenet import jpeg
 from small_tiny_imagenet import SmallTinyImagenet
+from tensorflow_datasets.core import shuffle
 
 import data_prep.tiny_imagenet as preparation
 import tsar_jax.data
@@ -65,6 +66,18 @@ def test_the_archive_is_downloaded_where_no_folder_is_named(
     monkeypatch.setattr(preparation, "REMOTE", remote)
     assert run_main("tiny-imagenet", "--out", tmp_path / "out") == 0
     found = tsar_jax.data.load_labelled("tiny_imagenet", tmp_path / "out")
+    assert_same_labelled(found, small_tiny.splits)
+
+
+def test_a_split_of_any_size_is_written_without_tensorflow(
+    small_tiny: SmallTinyImagenet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What tensorflow-datasets sorts on the disk, by TensorFlow: more than 1 GB, as of 100,000
+    # images of 64x64.
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1000)
+    preparation.prepare_tiny_imagenet(small_tiny.archives, tmp_path)
+    assert shuffle.MAX_MEM_BUFFER_SIZE == 1000
+    found = tsar_jax.data.load_labelled("tiny_imagenet", tmp_path)
     assert_same_labelled(found, small_tiny.splits)
 
 
