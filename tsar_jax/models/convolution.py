@@ -1,0 +1,138 @@
+"""Convolutions that keep the image's size, or halve it: padded by one pixel under a 3x3 kernel.
+
+XLA's CPU backend is fast in the forward convolution of float32 and slow in its gradients; so both
+gradients are written out, the one of the input as a forward convolution, the one of the kernel as
+matrix products.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from tsar_jax.models.layers import product
+
+# From so many output channels on, a product costs so much more than the patches it is taken of
+# that it beats XLA's convolution.
+WIDE = 512
+# Fewer input channels than this make products of rows too thin.
+THIN = 16
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """x [N, H, W, C], kernel [3, 3, C, D] or [1, 1, C, D] -> [N, ceil(H / s), ceil(W / s), D].
+
+    Zero padding of one pixel under a 3x3 kernel, none under a 1x1 kernel.
+    """
+    chex.assert_rank([x, kernel], 4)
+    chex.assert_equal(x.shape[-1], kernel.shape[2])
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, k: _convolve_on_cpu(x, k, stride),
+        default=lambda x, k: _convolve(x, k, stride),
+    )
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, stride: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return convolve(x, kernel, stride), (x, kernel)
+
+
+def _backward(
+    stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def default(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.vjp(lambda x, k: _convolve(x, k, stride), x, kernel)[1](gradient)
+
+    def on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
+        return (
+            _input_gradient_on_cpu(x, kernel, gradient, stride),
+            _kernel_gradient_on_cpu(x, kernel, gradient, stride),
+        )
+
+    return lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=default)
+
+
+convolve.defvjp(_forward, _backward)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    margin = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((margin, margin), (margin, margin)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    # XLA has a fast convolution for float32 only.
+    if kernel.shape[:2] == (1, 1) or kernel.shape[3] >= WIDE or x.dtype != jnp.float32:
+        patches = padded_patches(x, kernel.shape[0], stride)
+        return product(patches, kernel.reshape(-1, kernel.shape[-1]))
+    return _convolve(x, kernel, stride)
+
+
+def _input_gradient_on_cpu(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
+) -> jax.Array:
+    if stride == 1:
+        return _convolve_on_cpu(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1)
+    if kernel.shape[:2] == (1, 1):
+        seen = gradient @ kernel[0, 0].T
+        rest = [(0, size - stride * (half - 1) - 1) for size, half in zip(x.shape, seen.shape)]
+        spread = [(0, 0, 0), *((*rest[axis], stride - 1) for axis in (1, 2)), (0, 0, 0)]
+        return lax.pad(seen, jnp.zeros((), seen.dtype), spread)
+    return jax.linear_transpose(lambda x: _convolve(x, kernel, stride), x)(gradient)[0]
+
+
+def _kernel_gradient_on_cpu(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
+) -> jax.Array:
+    size, _, inputs, outputs = kernel.shape
+    if size == 3 and stride == 1 and inputs >= THIN and outputs < WIDE:
+        return _gradient_by_rows(x, gradient)
+    patches = padded_patches(x, size, stride)
+    return jnp.tensordot(patches, gradient, axes=((0, 1, 2), (0, 1, 2))).reshape(kernel.shape)
+
+
+def _gradient_by_rows(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Gradient of a 3x3 kernel: rows of x, shifted, times three shifted copies of the gradient.
+
+    Six copies of an image instead of the nine that `padded_patches` makes; and a CPU is faster in
+    a product of this form the wider its right side is.
+    """
+    height = x.shape[1]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = jnp.stack(
+        [jnp.pad(gradient, ((0, 0), (0, 0), (j, 2 - j), (0, 0))) for j in range(3)], axis=3
+    )
+    places = ((0, 1, 2), (0, 1, 2))
+    rows = [jnp.tensordot(padded[:, i : i + height], shifted, axes=places) for i in range(3)]
+    return jnp.stack(rows).swapaxes(1, 2)
+
+
+def padded_patches(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """What a kernel sees at each place: [N, H, W, C] -> [N, h, w, size^2 C], row by row."""
+    height, width = (-(-length // stride) for length in x.shape[1:3])
+    margin = size // 2
+    padded = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    return jnp.concatenate(
+        [
+            padded[
+                :,
+                row : row + stride * (height - 1) + 1 : stride,
+                column : column + stride * (width - 1) + 1 : stride,
+            ]
+            for row in range(size)
+            for column in range(size)
+        ],
+        axis=-1,
+    )
