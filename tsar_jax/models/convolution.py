@@ -46,19 +46,38 @@ def _forward(
 def _backward(
     stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def default(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
-        return jax.vjp(lambda x, k: _convolve(x, k, stride), x, kernel)[1](gradient)
-
-    def on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
-        return (
-            _input_gradient_on_cpu(x, kernel, gradient, stride),
-            _kernel_gradient_on_cpu(x, kernel, gradient, stride),
-        )
-
-    return lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=default)
+    return input_gradient(*saved, gradient, stride), kernel_gradient(*saved, gradient, stride)
 
 
 convolve.defvjp(_forward, _backward)
+
+
+def input_gradient(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
+) -> jax.Array:
+    """Gradient of x [N, H, W, C] under `convolve`, from that of its result [N, h, w, D]."""
+    return lax.platform_dependent(
+        kernel,
+        gradient,
+        cpu=lambda k, g: _input_gradient_on_cpu(x, k, g, stride),
+        default=lambda k, g: _transposed(x, k, g, stride),
+    )
+
+
+def kernel_gradient(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
+) -> jax.Array:
+    """Gradient of kernel [3, 3, C, D] or [1, 1, C, D], otherwise as `input_gradient`."""
+
+    def default(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda k: _convolve(x, k, stride), kernel)(gradient)[0]
+
+    return lax.platform_dependent(
+        x,
+        gradient,
+        cpu=lambda x, g: _kernel_gradient_on_cpu(x, kernel, g, stride),
+        default=default,
+    )
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -90,6 +109,10 @@ def _input_gradient_on_cpu(
         rest = [(0, size - stride * (half - 1) - 1) for size, half in zip(x.shape, seen.shape)]
         spread = [(0, 0, 0), *((*rest[axis], stride - 1) for axis in (1, 2)), (0, 0, 0)]
         return lax.pad(seen, jnp.zeros((), seen.dtype), spread)
+    return _transposed(x, kernel, gradient, stride)
+
+
+def _transposed(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
     return jax.linear_transpose(lambda x: _convolve(x, kernel, stride), x)(gradient)[0]
 
 

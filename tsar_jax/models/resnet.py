@@ -13,13 +13,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.models.batch_norm import batch_moments, moved, normalise
+from tsar_jax.models.batch_norm import (
+    batch_moments,
+    image_moments,
+    moved,
+    moved_by_each,
+    normalise,
+)
 from tsar_jax.models.classifier import Classifier, Tree, Variables
 from tsar_jax.models.convolution import convolve
-from tsar_jax.models.layers import product
+from tsar_jax.models.layers import largest_divisor, product
+from tsar_jax.models.squared_gradients import affine_squared, convolve_squared, dense_squared
 
 STRIDES = (1, 2, 2, 2)
 BLOCKS = 2
+# Images at a time in the pass for the importance of parameters; so its memory is bounded.
+FISHER_CHUNK = 20
 
 # PyTorch's default: uniform up to 1 / sqrt(fan_in).
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -107,6 +116,51 @@ def _train(
     return run(Layers(convolve, norm, _dense), variables, images)
 
 
+def _norm_by_image(x: jax.Array, params: Tree, stats: Tree) -> tuple[jax.Array, Tree]:
+    moments = image_moments(x)
+    mean, variance = moments.mean[:, None, None], moments.variance[:, None, None]
+    ones, zeros = jnp.ones_like(params["scale"]), jnp.zeros_like(params["bias"])
+    x = affine_squared(normalise(x, mean, variance, ones, zeros), params["scale"], params["bias"])
+    return x, jax.lax.stop_gradient(moved_by_each(stats, moments))
+
+
+# Pulling back a gradient leaves in every parameter's place the sum of its square, per image.
+IMPORTANCE = Layers(
+    convolve_squared,
+    _norm_by_image,
+    lambda x, params: dense_squared(x, params["kernel"], params["bias"]),
+)
+
+
+def _fisher(variables: Variables, images: jax.Array, labels: jax.Array) -> tuple[Tree, Tree]:
+    """Of all images in one pass, some at a time.
+
+    p (d log p / d theta)^2 is the square of sqrt(p) d log p / d theta.
+    """
+    count = labels.shape[0]
+    chunk = largest_divisor(count, FISHER_CHUNK)
+    classes = variables.params["linear"]["bias"].size
+
+    def some(carry: tuple[Tree, Tree], data: tuple) -> tuple[tuple[Tree, Tree], None]:
+        importance, stats = carry
+        images, labels = data
+        logits, pull, stats = jax.vjp(
+            lambda params: run(IMPORTANCE, Variables(params, stats), images),
+            variables.params,
+            has_aux=True,
+        )
+        probabilities = jax.nn.softmax(logits)
+        one_hot = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
+        root = jnp.sqrt((one_hot * probabilities).sum(-1, keepdims=True))
+        (more,) = pull(root * (one_hot - probabilities))
+        return (jax.tree.map(jnp.add, importance, more), stats), None
+
+    start = jax.tree.map(jnp.zeros_like, variables.params), variables.stats
+    chunks = jax.tree.map(lambda a: a.reshape(-1, chunk, *a.shape[1:]), (images, labels))
+    (importance, stats), _ = jax.lax.scan(some, start, chunks)
+    return jax.tree.map(lambda leaf: leaf / count, importance), stats
+
+
 def _init(key: jax.Array, channels: int, classes: int, width: int) -> Variables:
     params: dict[str, Any] = {}
     stats: dict[str, Any] = {}
@@ -148,5 +202,5 @@ def make_resnet18(image_shape: tuple[int, int, int], classes: int, width: int = 
         train=_train,
         logits=lambda variables, images: run(EVALUATION, variables, images)[0],
         features=lambda variables, images: run_features(EVALUATION, variables, images)[0],
-        fisher=None,  # type: ignore
+        fisher=_fisher,
     )
