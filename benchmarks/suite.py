@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks import anml, car_racing, hebbian, plasticity, tsar
+from benchmarks import anml, car_racing, continual_resnet, hebbian, plasticity, tsar
 from benchmarks.measure import Benchmark
 from tsar_jax.errors import check_known
 
@@ -12,6 +12,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *plasticity.BENCHMARKS,
     *hebbian.BENCHMARKS,
     *car_racing.BENCHMARKS,
+    *continual_resnet.BENCHMARKS,
 )
 
 

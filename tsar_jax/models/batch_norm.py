@@ -14,11 +14,11 @@ MOMENTUM = 0.1
 
 
 class Moments(NamedTuple):
-    """mean and variance (biased) of each channel, and of how many values. [.., C], [.., C], []."""
+    """Mean and biased variance of each channel, [.., C], and of how many values they are."""
 
     mean: jax.Array
     variance: jax.Array
-    count: jax.Array | int
+    values: jax.Array | int
 
 
 def batch_moments(x: jax.Array, present: jax.Array | None) -> Moments:
@@ -48,7 +48,7 @@ def image_moments(x: jax.Array) -> Moments:
 def normalise(
     x: jax.Array, mean: jax.Array, variance: jax.Array, scale: jax.Array, bias: jax.Array
 ) -> jax.Array:
-    """(x - mean) / sqrt(variance + 1e-5) * scale + bias, each channel by its own. x [N, H, W, C]."""
+    """(x - mean) / sqrt(variance + 1e-5) * scale + bias, channel by channel. x [N, H, W, C]."""
     chex.assert_equal_shape([scale, bias])
     return (x - mean) * (lax.rsqrt(variance + NORM_EPSILON) * scale) + bias
 
@@ -58,8 +58,8 @@ def moved(running: dict[str, jax.Array], moments: Moments) -> dict[str, jax.Arra
 
     running <- 0.9 running + 0.1 (mean, unbiased variance).
     """
-    rate = jnp.where(moments.count > 0, MOMENTUM, 0.0).astype(moments.mean.dtype)
-    unbiased = moments.variance * (moments.count / jnp.maximum(moments.count - 1, 1))
+    rate = jnp.where(moments.values > 0, MOMENTUM, 0.0).astype(moments.mean.dtype)
+    unbiased = moments.variance * (moments.values / jnp.maximum(moments.values - 1, 1))
     return {
         "mean": running["mean"] + rate * (moments.mean - running["mean"]),
         "variance": running["variance"] + rate * (unbiased - running["variance"]),
@@ -75,7 +75,7 @@ def moved_by_each(running: dict[str, jax.Array], moments: Moments) -> dict[str, 
     dtype = moments.mean.dtype
     weights = MOMENTUM * (1 - MOMENTUM) ** jnp.arange(images - 1, -1, -1, dtype=dtype)
     kept = (1 - MOMENTUM) ** images
-    unbiased = moments.variance * (moments.count / jnp.maximum(moments.count - 1, 1))
+    unbiased = moments.variance * (moments.values / jnp.maximum(moments.values - 1, 1))
     return {
         "mean": kept * running["mean"] + weights @ moments.mean,
         "variance": kept * running["variance"] + weights @ unbiased,

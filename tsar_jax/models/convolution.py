@@ -52,9 +52,7 @@ def _backward(
 convolve.defvjp(_forward, _backward)
 
 
-def input_gradient(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
-) -> jax.Array:
+def input_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
     """Gradient of x [N, H, W, C] under `convolve`, from that of its result [N, h, w, D]."""
     return lax.platform_dependent(
         kernel,
@@ -64,9 +62,7 @@ def input_gradient(
     )
 
 
-def kernel_gradient(
-    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
-) -> jax.Array:
+def kernel_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
     """Gradient of kernel [3, 3, C, D] or [1, 1, C, D], otherwise as `input_gradient`."""
 
     def default(x: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -106,7 +102,10 @@ def _input_gradient_on_cpu(
         return _convolve_on_cpu(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1)
     if kernel.shape[:2] == (1, 1):
         seen = gradient @ kernel[0, 0].T
-        rest = [(0, size - stride * (half - 1) - 1) for size, half in zip(x.shape, seen.shape)]
+        rest = [
+            (0, size - stride * (half - 1) - 1)
+            for size, half in zip(x.shape, seen.shape, strict=True)
+        ]
         spread = [(0, 0, 0), *((*rest[axis], stride - 1) for axis in (1, 2)), (0, 0, 0)]
         return lax.pad(seen, jnp.zeros((), seen.dtype), spread)
     return _transposed(x, kernel, gradient, stride)
