@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.models.layers import product
+from tsar_jax.models.layers import computed_once, largest_divisor, product
 
 # From so many output channels on, a product costs so much more than the patches it is taken of
 # that it beats XLA's convolution.
 WIDE = 512
 # Fewer input channels than this make products of rows too thin.
 THIN = 16
+# Images at a time in a kernel's gradient, whose copies of them then stay in a CPU's cache.
+MICROBATCH = 8
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -126,19 +128,29 @@ def _kernel_gradient_on_cpu(
 
 
 def _gradient_by_rows(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Gradient of a 3x3 kernel: rows of x, shifted, times three shifted copies of the gradient.
+    """Gradient of a 3x3 kernel, `MICROBATCH` images at a time."""
+    chunk = largest_divisor(x.shape[0], MICROBATCH)
+    chunks = jax.tree.map(lambda a: a.reshape(-1, chunk, *a.shape[1:]), (x, gradient))
+    start = jnp.zeros((3, 3, x.shape[-1], gradient.shape[-1]), x.dtype)
+    return lax.scan(lambda total, c: (total + _gradient_of_some(*c), None), start, chunks)[0]
 
-    Six copies of an image instead of the nine that `padded_patches` makes; and a CPU is faster in
-    a product of this form the wider its right side is.
+
+def _gradient_of_some(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Three shifted rows of x, transposed, times three columns of the gradient, shifted.
+
+    Six copies of an image instead of the nine that `padded_patches` makes. x is transposed before
+    anything else and once: XLA would transpose every shifted copy, and slowly.
     """
-    height = x.shape[1]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifted = jnp.stack(
-        [jnp.pad(gradient, ((0, 0), (0, 0), (j, 2 - j), (0, 0))) for j in range(3)], axis=3
+    images, height, width, inputs = x.shape
+    outputs = gradient.shape[-1]
+    channels = computed_once(x.reshape(-1, inputs).T).reshape(inputs, images, height, width)
+    padded = jnp.pad(channels, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows = jnp.concatenate([padded[:, :, i : i + height] for i in range(3)])
+    columns = jnp.concatenate(
+        [jnp.pad(gradient, ((0, 0), (0, 0), (j, 2 - j), (0, 0))) for j in range(3)], axis=-1
     )
-    places = ((0, 1, 2), (0, 1, 2))
-    rows = [jnp.tensordot(padded[:, i : i + height], shifted, axes=places) for i in range(3)]
-    return jnp.stack(rows).swapaxes(1, 2)
+    products = rows.reshape(3 * inputs, -1) @ columns.reshape(-1, 3 * outputs)
+    return products.reshape(3, inputs, 3, outputs).swapaxes(1, 2)
 
 
 def padded_patches(x: jax.Array, size: int, stride: int) -> jax.Array:
