@@ -14,6 +14,7 @@ from tsar_jax.errors import UserError
 from tsar_jax.evaluation.continual import Outcome
 from tsar_jax.models.classifier import Classifier
 from tsar_jax.models.mlp import make_mlp
+from tsar_jax.models.resnet import make_resnet18
 from tsar_jax.plasticity.methods import METHODS, make_method
 from tsar_jax.plasticity.methods.published import likest_stream, published
 from tsar_jax.systems.continual import (
@@ -58,9 +59,7 @@ def prepare(config: ContinualConfig) -> Study:
             "leave it out."
         )
     net = network(config, stream)
-    bench = make_bench(
-        net, stream, rate=config.lr, capacity=config.buffer, replay=config.replay
-    )
+    bench = make_bench(net, stream, rate=config.lr, capacity=config.buffer, replay=config.replay)
     return Study(config, Life(bench, method, stream), dataset.source)
 
 
@@ -96,7 +95,6 @@ def network(config: ContinualConfig, stream: Stream) -> Classifier:
     """A multilayer perceptron for grey images, ResNet-18 for colour."""
     if stream.image[-1] == 1:
         return make_mlp(stream.image, stream.classes, config.hidden)
-    from tsar_jax.models.resnet import make_resnet18
     return make_resnet18(stream.image, stream.classes, config.width)
 
 

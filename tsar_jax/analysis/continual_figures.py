@@ -94,7 +94,7 @@ def curves_figure(outcomes: Mapping[str, Sequence[Outcome]], path: Path, title: 
 def curve_of(outcome: Outcome) -> np.ndarray:
     """Mean accuracy after every task over the tests learned so far: [seeds, tasks]."""
     matrix = outcome.matrix()
-    seeds, tasks, tests = matrix.shape
+    tasks = matrix.shape[1]
     if tasks == 1:  # all tasks at once
         return matrix.mean(-1)
     if outcome.cumulative:

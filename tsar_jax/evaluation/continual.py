@@ -108,7 +108,7 @@ def mean_and_deviation(values: np.ndarray, percent: bool = True) -> str:
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Writes accuracy.csv, a row per accuracy measured, and result.json, which `read_outcome` reads."""
+    """Writes accuracy.csv, a row per accuracy, and result.json, which `read_outcome` reads."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seed", "model", "after_task", "test", "class_il", "task_il"])
@@ -190,7 +190,7 @@ def csv_table(outcomes: Sequence[Outcome]) -> str:
             found = measures(outcome, model)
             for index in range(outcome.seeds[1]):
                 values = [f"{found[name][index]:.6f}" if name in found else "" for name in MEASURES]
-                head = [outcome.stream, outcome.method, outcome.buffer or "", outcome.seeds[0]]
-                head[3] += index
+                seed = outcome.seeds[0] + index
+                head = [outcome.stream, outcome.method, outcome.buffer or "", seed]
                 writer.writerow([*head, model, *values])
     return text.getvalue()
