@@ -84,6 +84,7 @@ def curves_figure(outcomes: Mapping[str, Sequence[Outcome]], path: Path, title: 
             axis.fill_between(after, mean - deviation, mean + deviation, color=colour, alpha=0.2)
         axis.set_title(panel)
         axis.set_xlabel("tasks learned")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(True)
     axes[0, 0].set_ylabel("accuracy on them (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")

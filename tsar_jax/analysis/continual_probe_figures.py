@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tsar_jax.analysis.style import BLACK, GREY, PALETTE, new_figure, save_figure, styled
+from tsar_jax.analysis.style import BLACK, PALETTE, new_figure, save_figure, styled
 from tsar_jax.evaluation.continual_probes import Reliability
 
 
@@ -127,25 +127,18 @@ def noise_figure(analyses: Sequence[Analysis], deviations: np.ndarray, path: Pat
 
 @styled()
 def trade_off_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
-    """Stability against plasticity, with lines of equal harmonic mean."""
+    """Stability against plasticity, a point per seed: the best are at the upper right."""
     figure, axis = new_figure(width=5.6, height=3.8)
     for index, analysis in enumerate(analyses):
         stability, plasticity = (
             100 * analysis.trade_off[name] for name in ("stability", "plasticity")
         )
         axis.plot(plasticity, stability, "o", ms=5, color=_colour(index), label=analysis.label)
-    low = min(axis.get_xlim()[0], axis.get_ylim()[0])
-    x = np.linspace(max(low, 1), 100, 200)
-    for level in range(10, 100, 10):
-        with np.errstate(divide="ignore"):
-            y = level * x / (2 * x - level)
-        axis.plot(
-            np.where(y > 0, x, np.nan), np.where(y > 0, y, np.nan), color=GREY, lw=0.6, zorder=0
-        )
     axis.set_xlim(*_margins(analyses, "plasticity"))
     axis.set_ylim(*_margins(analyses, "stability"))
     axis.set_xlabel("plasticity: accuracy right after learning (%)")
     axis.set_ylabel("stability: accuracy on old tasks (%)")
+    axis.grid(True)
     figure.legend(loc="outside right center")
     return save_figure(figure, path)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.data.continual.digits_360 import DIGITS, digits_360
+from tsar_jax.data.continual.digits_360 import DIGITS, VISITS, digits_360
 from tsar_jax.data.continual.epochs import Plan, epoch_stream
 from tsar_jax.data.continual.gcil import (
     MOST_CLASSES,
@@ -93,6 +93,12 @@ def _check_360(name: str, dataset: LabelledDataset, settings: StreamSettings) ->
         )
     if len(dataset.train.names) < DIGITS:
         raise UserError(f"{name} wants {DIGITS} classes, but {dataset.name} has fewer.")
+    fewest = np.bincount(dataset.train.labels)[:DIGITS].min()
+    if fewest < VISITS**2:
+        raise UserError(
+            f"{name} wants {VISITS**2} training images of each class, but one of {dataset.name} "
+            f"has {fewest}: prepare the data in full."
+        )
 
 
 def _domain_plan(name: str, kind: str, dataset: LabelledDataset, settings: StreamSettings) -> Plan:

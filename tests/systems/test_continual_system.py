@@ -1,0 +1,121 @@
+"""A lifetime on a tiny stream: what it measures, and that seeds do not see each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tsar_jax.data.continual import make_stream
+from tsar_jax.data.continual.registry import StreamSettings
+from tsar_jax.data.types import LabelledDataset, LabelledImages
+from tsar_jax.models.mlp import make_mlp
+from tsar_jax.plasticity.methods import make_method
+from tsar_jax.systems.continual import (
+    CLASS_IL,
+    TASK_IL,
+    UNTESTED,
+    ContinualConfig,
+    Life,
+    make_bench,
+    make_system,
+    untrained_accuracy,
+)
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+def images(count, seed):
+    """Four classes, each with its own bright quarter."""
+    random = np.random.default_rng(seed)
+    labels = (np.arange(count) % 4).astype(np.int32)
+    shown = random.integers(0, 120, (count, 6, 6)).astype(np.uint8)
+    for image, label in zip(shown, labels, strict=True):
+        row, column = divmod(int(label), 2)
+        image[3 * row : 3 * row + 3, 3 * column : 3 * column + 3] += 120
+    return LabelledImages(shown, labels, ("a", "b", "c", "d"))
+
+
+DATASET = LabelledDataset("toy", images(160, 0), images(40, 1), "made up")
+
+
+def life_of(method, stream="seq-toy", tasks=2, epochs=4):
+    method = make_method(method)
+    settings = StreamSettings(batch=8, epochs=epochs, tasks=tasks, joint=method.joint)
+    stream = make_stream(stream, DATASET, settings)
+    net = make_mlp(stream.image, stream.classes, (16,))
+    bench = make_bench(net, stream, rate=0.1, capacity=32, replay=8)
+    return Life(bench, method, stream, test_batch=15)
+
+
+def lived(life, seeds=2, first=0):
+    system = make_system(ContinualConfig(seeds=seeds, seed=first), life)
+    data = jax.tree.map(jnp.asarray, life.stream.data)
+
+    @jax.jit
+    def run(state, data):
+        def step(state, _):
+            state, metrics = system.step(state, data, jax.random.key(9))
+            return state, metrics["loss"]
+
+        return jax.lax.scan(step, state, None, life.stream.steps)
+
+    state, losses = run(jax.jit(system.init)(jax.random.key(0)), data)
+    return system, state, losses, data
+
+
+def test_the_matrix_is_what_the_last_models_get_right() -> None:
+    life = life_of("synergy")
+    system, state, losses, data = lived(life)
+    accuracy = np.asarray(state.lifetimes.accuracy)
+    assert np.isfinite(losses).all()
+    assert accuracy.shape == (2, 2, 2, 2, 2)
+    assert life.models == ["working", "semantic"]
+    test = DATASET.test
+    shown = jnp.asarray(test.images[..., None] / np.float32(255))
+    for seed in range(2):
+        learner = jax.tree.map(lambda a, seed=seed: a[seed], state.lifetimes.learner)
+        for number, model in enumerate(life.method.models(learner).values()):
+            logits = np.asarray(life.bench.net.logits(model, shown))
+            for task in range(2):
+                of_task = test.labels // 2 == task
+                masked = np.where(np.arange(4) // 2 == task, logits, -np.inf)
+                for kind, seen in ((CLASS_IL, logits), (TASK_IL, masked)):
+                    right = (seen.argmax(-1) == test.labels)[of_task].mean()
+                    assert accuracy[seed, 1, task, number, kind] == pytest.approx(right)
+    scores = system.evaluate(state, data, jax.random.key(0))
+    assert float(scores["accuracy"]) == pytest.approx(accuracy[:, 1, :, 1, CLASS_IL].mean())
+
+
+def test_plain_sgd_forgets_and_replay_does_not() -> None:
+    matrices = {}
+    for method in ("sgd", "er"):
+        _, state, _, _ = lived(life_of(method))
+        matrices[method] = np.asarray(state.lifetimes.accuracy)[..., 0, CLASS_IL].mean(0)
+    assert matrices["sgd"][0, 0] > 0.9
+    assert matrices["sgd"][1, 0] < 0.3
+    assert matrices["er"][1].min() > 0.7
+
+
+def test_a_seed_lives_the_same_life_in_any_company() -> None:
+    life = life_of("er", epochs=1)
+    _, together, _, _ = lived(life, seeds=3)
+    _, alone, _, _ = lived(life, seeds=1, first=2)
+    third = jax.tree.map(lambda a: a[2:], together.lifetimes)
+    jax.tree.map(np.testing.assert_array_equal, third, alone.lifetimes)
+
+
+def test_joint_training_is_tested_on_every_task_at_the_end() -> None:
+    life = life_of("joint", stream="rot-toy", tasks=3, epochs=1)
+    _, state, _, data = lived(life, seeds=1)
+    accuracy = np.asarray(state.lifetimes.accuracy)
+    assert accuracy.shape == (1, 1, 3, 1, 2)
+    assert (accuracy != UNTESTED).all()
+    untrained = np.asarray(untrained_accuracy(life, state.lifetimes, data))
+    assert untrained.shape == (1, 3)
+    assert untrained.mean() < accuracy[..., CLASS_IL].mean()
+
+
+def test_tests_of_later_tasks_wait() -> None:
+    _, state, _, _ = lived(life_of("sgd", stream="rot-toy", tasks=4, epochs=1), seeds=1)
+    tested = np.asarray(state.lifetimes.accuracy)[0, :, :, 0, CLASS_IL] != UNTESTED
+    assert tested.tolist() == [[j <= i + 1 for j in range(4)] for i in range(4)]
