@@ -26,7 +26,8 @@ class Classifier(NamedTuple):
     features: (Variables, images) -> [N, F], what the last layer sees in `logits`.
     fisher: (Variables, images, labels [N]) -> (importance, stats). Of each parameter, the mean over
         the images of p(y|x) (d log p(y|x) / d theta)^2, every image a batch of its own, one after
-        another; and the running statistics after them.
+        another; and the running statistics after them. A label of -1 is no class, so that its p is
+        0: the image counts in the number of images, but adds nothing.
     """
 
     init: Callable[[jax.Array], Variables]

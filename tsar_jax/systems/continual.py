@@ -19,7 +19,14 @@ from tsar_jax.data.continual.types import Course, Stream
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.models.classifier import Classifier, Variables
-from tsar_jax.plasticity.methods import Batch, Bench, Learner, Method, TaskData
+from tsar_jax.plasticity.methods import (
+    Batch,
+    Bench,
+    Learner,
+    Method,
+    TaskData,
+    check_supported,
+)
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import System
 
@@ -116,6 +123,7 @@ def make_bench(
         task_classes=stream.task_classes,
         image=jax.ShapeDtypeStruct(stream.image, jnp.uint8),
         view=stream.view,
+        normalise=stream.normalise,
         scale=scale,
     )
 
@@ -210,7 +218,7 @@ class Life:
                 images = self.stream.normalise(shown.images)
                 right = []
                 for model in models.values():
-                    logits = self.method.classify(self.bench, learner, model, images)
+                    logits = self.method.classify(self.bench, learner, model, images, number)
                     for seen in (logits, jnp.where(usable, logits, -jnp.inf)):
                         right.append((shown.present * (seen.argmax(-1) == shown.labels)).sum())
                 return jnp.stack(right), shown.present.sum()
@@ -239,7 +247,11 @@ class Life:
 
 
 def make_system(config: ContinualConfig, life: Life) -> System:
-    """The lifetimes of all seeds as init, step and evaluate; data: the stream's."""
+    """The lifetimes of all seeds as init, step and evaluate; data: the stream's.
+
+    Raises UserError where the method cannot learn the stream.
+    """
+    check_supported(life.method, config.method, life.stream)
     seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
     spread = partial(map_over, count=config.seeds)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data))

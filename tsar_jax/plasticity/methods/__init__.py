@@ -7,15 +7,37 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from tsar_jax.data.continual.types import Stream
 from tsar_jax.errors import UserError, check_known
+from tsar_jax.plasticity.methods.agem import AGEM
+from tsar_jax.plasticity.methods.agem_r import AGEMR
 from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, TaskData
 from tsar_jax.plasticity.methods.clser import CLSER
 from tsar_jax.plasticity.methods.der import DER, DERPlusPlus
 from tsar_jax.plasticity.methods.er import ER
+from tsar_jax.plasticity.methods.ewc_on import EWCOn
+from tsar_jax.plasticity.methods.fdr import FDR
+from tsar_jax.plasticity.methods.gem import GEM
+from tsar_jax.plasticity.methods.gss import GSS
+from tsar_jax.plasticity.methods.hal import HAL
+from tsar_jax.plasticity.methods.icarl import ICaRL
+from tsar_jax.plasticity.methods.lwf import LwF
+from tsar_jax.plasticity.methods.mer import MER
+from tsar_jax.plasticity.methods.pnn import PNN
 from tsar_jax.plasticity.methods.sgd import SGD, Joint
+from tsar_jax.plasticity.methods.si import SI
 from tsar_jax.plasticity.methods.synergy import SYNERgy
 
-__all__ = ["METHODS", "Batch", "Bench", "Learner", "Method", "TaskData", "make_method"]
+__all__ = [
+    "METHODS",
+    "Batch",
+    "Bench",
+    "Learner",
+    "Method",
+    "TaskData",
+    "check_supported",
+    "make_method",
+]
 
 METHODS: dict[str, type[Method]] = {
     "sgd": SGD,
@@ -25,6 +47,18 @@ METHODS: dict[str, type[Method]] = {
     "derpp": DERPlusPlus,
     "clser": CLSER,
     "synergy": SYNERgy,
+    "ewc_on": EWCOn,
+    "si": SI,
+    "lwf": LwF,
+    "agem": AGEM,
+    "agem_r": AGEMR,
+    "gem": GEM,
+    "fdr": FDR,
+    "gss": GSS,
+    "hal": HAL,
+    "icarl": ICaRL,
+    "mer": MER,
+    "pnn": PNN,
 }
 
 
@@ -46,6 +80,24 @@ def make_method(name: str, settings: Sequence[str] = ()) -> Method:
             )
         values[key] = _number(known[key], setting, text)
     return METHODS[name](**values)
+
+
+def check_supported(method: Method, name: str, stream: Stream) -> None:
+    """Raises UserError where a method, called `name`, cannot learn a stream of such a kind."""
+    kind = "cumulative" if stream.cumulative else stream.kind
+    if kind in method.kinds:
+        return
+    able = [name for name, other in METHODS.items() if kind in other.kinds]
+    lacks = {
+        "general": "it has no task boundaries",
+        "cumulative": "its classes come back",
+        "domain": "all of its tasks have the same classes",
+    }
+    because = f", since {lacks[kind]}" if kind in lacks else ""
+    raise UserError(
+        f"Method {name} cannot learn {stream.name}{because}: choose another stream, or a method "
+        f"from {', '.join(able)}."
+    )
 
 
 def _number(kind: Any, setting: str, text: str) -> int | float:

@@ -17,6 +17,9 @@ import optax
 from tsar_jax.models.classifier import Classifier, Tree, Variables
 from tsar_jax.plasticity.buffer import Buffer, Draw, add_to_reservoir, draw, empty_buffer
 
+OCCUPIED = "occupied"
+"""What a buffer with gaps calls the item that says where there is none."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
@@ -25,8 +28,8 @@ class Bench:
     net: the network. rate: learning rate of SGD. capacity: slots of the buffer. replay: items of a
     draw. tasks, classes: of the stream. task_classes: bool [tasks, classes], which belong to a
     task. image: shape and dtype of an image as it is stored. view: (stored images, key) -> images
-    as the network takes them in training, augmented and normalised. scale: stored images -> floats
-    and no more.
+    as the network takes them in training, augmented and normalised. normalise: stored images -> as
+    it takes them in tests. scale: stored images -> floats and no more.
     """
 
     net: Classifier
@@ -38,6 +41,7 @@ class Bench:
     task_classes: np.ndarray
     image: jax.ShapeDtypeStruct
     view: Callable[[jax.Array, jax.Array], jax.Array]
+    normalise: Callable[[jax.Array], jax.Array]
     scale: Callable[[jax.Array], jax.Array]
 
 
@@ -109,7 +113,8 @@ class Method:
 
     Class attributes. buffered: it has a buffer. boundaries: it is told where tasks end, which not
     every stream knows. reported: which of its models is the result. joint: it is given all tasks
-    at once, as an upper bound. reads_task: `at_task_end` reads the task's images.
+    at once, as an upper bound. reads_task: `at_task_end` reads the task's images. kinds: of streams
+    that it can learn, "cumulative" being that of classes which come back.
     """
 
     buffered: ClassVar[bool] = False
@@ -117,6 +122,7 @@ class Method:
     joint: ClassVar[bool] = False
     reads_task: ClassVar[bool] = False
     reported: ClassVar[str] = "working"
+    kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative", "general")
 
     def begin(self, bench: Bench, key: jax.Array) -> Learner:
         """The learner before its first step."""
@@ -158,7 +164,7 @@ class Method:
         """One step of SGD, then the buffer, then whatever the method does after a step."""
         loss_key, store_key, after_key = jax.random.split(key, 3)
         loss, gradient, passed = self.gradient(bench, learner, batch, loss_key)
-        params = jax.tree.map(lambda p, g: p - bench.rate * g, learner.net.params, gradient)
+        params = descended(learner.net.params, gradient, bench.rate)
         net = Variables(params, passed.stats)
         learner = learner._replace(net=net, memory=passed.memory, step=learner.step + 1)
         if self.buffered:
@@ -194,9 +200,17 @@ class Method:
         return {"working": learner.net}
 
     def classify(
-        self, bench: Bench, learner: Learner, model: Variables, images: jax.Array
+        self,
+        bench: Bench,
+        learner: Learner,
+        model: Variables,
+        images: jax.Array,
+        test: jax.Array | None = None,
     ) -> jax.Array:
-        """Logits [N, classes] of one of the models for images as the network takes them."""
+        """Logits [N, classes] of one of the models for images as the network takes them.
+
+        test: number of the test that they are from, for methods that must be told the task.
+        """
         return bench.net.logits(model, images)
 
 
@@ -217,10 +231,32 @@ def mean_present(values: jax.Array, present: jax.Array) -> jax.Array:
     return (values * present).sum() / jnp.maximum(present.sum(), 1)
 
 
+def fit(bench: Bench, variables: Variables, part: Images) -> tuple[jax.Array, Tree]:
+    """Cross-entropy of images in training, and the statistics."""
+    logits, stats = bench.net.train(variables, part.images, part.present)
+    return cross_entropy(logits, part.labels, part.present), stats
+
+
+def fit_gradient(bench: Bench, variables: Variables, part: Images) -> tuple[Tree, Tree]:
+    """Gradient of `fit`, and the statistics."""
+    return jax.grad(
+        lambda params: fit(bench, Variables(params, variables.stats), part), has_aux=True
+    )(variables.params)
+
+
+def descended(params: Tree, gradient: Tree, rate: float) -> Tree:
+    """theta - rate * gradient."""
+    return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+
+
 def replay(bench: Bench, buffer: Buffer, key: jax.Array) -> Images:
-    """A draw from the buffer, as the network takes images in training."""
+    """A draw from the buffer, as the network takes images in training.
+
+    Of the slots that its items say are occupied; if they do not say, of those ever filled.
+    """
     draw_key, view_key = jax.random.split(key)
-    return seen(bench, draw(buffer, draw_key, bench.replay), view_key)
+    drawn = draw(buffer, draw_key, bench.replay, buffer.items.get(OCCUPIED))
+    return seen(bench, drawn, view_key)
 
 
 def seen(bench: Bench, drawn: Draw, key: jax.Array) -> Images:

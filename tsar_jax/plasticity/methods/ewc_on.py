@@ -1,0 +1,65 @@
+"""Online EWC (Kirkpatrick et al. 2017; Schwarz et al. 2018): important parameters are held."""
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tsar_jax.errors import check_weights
+from tsar_jax.models.classifier import Tree, Variables
+from tsar_jax.plasticity.fisher import weighted_distance
+from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, Passed, TaskData
+from tsar_jax.plasticity.methods.task_end import sum_chunks
+
+
+class Memory(NamedTuple):
+    """fisher: F, importance of the parameters. anchor: theta*, what they were at a task's end."""
+
+    fisher: Tree
+    anchor: Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class EWCOn(Method):
+    """L = CE(W(batch)) + e_lambda * sum F (theta - theta*)^2.
+
+    At a task's end F = gamma * F + the mean over its images of p(y|x) (d log p(y|x) / d theta)^2.
+    """
+
+    boundaries: ClassVar[bool] = True
+    reads_task: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")
+    e_lambda: float = 0.7
+    """Weight of the penalty."""
+    gamma: float = 1.0
+    """What F keeps of itself at a task's end."""
+
+    def __post_init__(self) -> None:
+        check_weights(self, "e_lambda", "gamma")
+
+    def begin_memory(self, bench: Bench, net: Variables) -> Memory:
+        return Memory(jax.tree.map(jnp.zeros_like, net.params), net.params)
+
+    def loss(
+        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Passed]:
+        loss, passed = super().loss(bench, params, learner, batch, key)
+        fisher, anchor = learner.memory
+        return loss + self.e_lambda * weighted_distance(fisher, params, anchor), passed
+
+    def at_task_end(
+        self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> Learner:
+        def fisher_sum(chunk: TaskData) -> Tree:
+            labels = jnp.where(chunk.present > 0, chunk.labels, -1)
+            mean, _ = bench.net.fisher(learner.net, bench.view(chunk.stored, key), labels)
+            return jax.tree.map(lambda leaf: leaf * labels.size, mean)
+
+        total = sum_chunks(fisher_sum, data)
+        fisher = jax.tree.map(
+            lambda old, new: self.gamma * old + new / data.present.sum(),
+            learner.memory.fisher,
+            total,
+        )
+        return learner._replace(memory=Memory(fisher, learner.net.params))

@@ -1,0 +1,134 @@
+"""GSS-Greedy: gradient-based sample selection (Aljundi et al. 2019, algorithm 2)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from tsar_jax.errors import check_positive
+from tsar_jax.models.classifier import Variables
+from tsar_jax.plasticity.buffer import draw, put
+from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Passed, cross_entropy
+from tsar_jax.plasticity.methods.er import ER
+
+SCORE = "score"
+FIRST_SCORE = 0.1
+"""Of what comes while the buffer is empty, as in Mammoth."""
+TOGETHER = 16
+"""Images whose gradients are held at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GSS(ER):
+    """ER whose buffer prefers images with gradients unlike those of what it holds.
+
+    An image's score is the largest cosine between its gradient and those of some of the buffer,
+    plus 1. Once the buffer is full, an image enters it only where the score of its whole batch is
+    below 1: it meets an item drawn in proportion to the scores, and takes its place with the
+    probability score_of_item / (score_of_item + its own).
+    """
+
+    gss_minibatch_size: int = 10
+    """Items of the buffer whose gradients are compared with."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "gss_minibatch_size")
+
+    def slot(self, bench: Bench) -> dict[str, jax.ShapeDtypeStruct]:
+        return {**super().slot(bench), SCORE: jax.ShapeDtypeStruct((), jnp.float32)}
+
+    def store(
+        self, bench: Bench, learner: Learner, batch: Batch, passed: Passed, key: jax.Array
+    ) -> Learner:
+        draw_key, select_key = jax.random.split(key)
+        buffer = learner.buffer
+        of_batch, of_each = self.scores(bench, learner, batch, draw_key)
+        slots, scores = select(
+            select_key, buffer.items[SCORE], buffer.seen, batch.present, of_batch, of_each
+        )
+        items = {**self.kept(batch, passed), SCORE: scores}
+        seen = buffer.seen + batch.present.sum().astype(jnp.int32)
+        return learner._replace(buffer=put(buffer, slots, items, seen))
+
+    def scores(
+        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Score of the batch's mean gradient [], and of every image's own [N].
+
+        The latter are 0 where the former does not ask for them.
+        """
+        drawn = draw(learner.buffer, key, self.gss_minibatch_size)
+
+        def gradient(images: jax.Array, labels: jax.Array, present: jax.Array) -> jax.Array:
+            def loss(params: object) -> jax.Array:
+                net = Variables(params, learner.net.stats)
+                return cross_entropy(bench.net.logits(net, images), labels, present)
+
+            return ravel_pytree(jax.grad(loss)(learner.net.params))[0]
+
+        def of_one(image_and_label: tuple[jax.Array, jax.Array]) -> jax.Array:
+            image, label = image_and_label
+            return gradient(image[None], label[None], jnp.ones(1))
+
+        held = lax.map(
+            of_one,
+            (bench.normalise(drawn.items["images"]), drawn.items["labels"]),
+            batch_size=TOGETHER,
+        )
+
+        def score(vector: jax.Array) -> jax.Array:
+            return largest_cosine(vector, held, drawn.present) + 1
+
+        whole = score(gradient(batch.images, batch.labels, batch.present))
+        whole = jnp.where(learner.buffer.seen > 0, whole, FIRST_SCORE)
+        each = lax.cond(
+            (whole < 1) & (learner.buffer.seen > 0),
+            lambda: lax.map(
+                lambda item: score(of_one(item)), (batch.images, batch.labels), batch_size=TOGETHER
+            ),
+            lambda: jnp.zeros(batch.labels.size),
+        )
+        return whole, each
+
+
+def largest_cosine(vector: jax.Array, others: jax.Array, present: jax.Array) -> jax.Array:
+    """max over j of g . G_j / (|g| |G_j|); g [P], G [M, P], present [M]. -1 where there is none."""
+    lengths = jnp.linalg.norm(vector) * jnp.linalg.norm(others, axis=1)
+    cosines = (others @ vector) / jnp.maximum(lengths, 1e-8)
+    return jnp.where(present > 0, cosines, -1).max()
+
+
+def select(
+    key: jax.Array,
+    scores: jax.Array,
+    seen: jax.Array,
+    present: jax.Array,
+    of_batch: jax.Array,
+    of_each: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Where images that come one after another go, and with which scores: [N], [N].
+
+    scores [capacity]: of what is held. seen: items that came before. present [N]: 1 for images.
+    of_batch: the batch's score. of_each [N]: each image's own. Slot `capacity` is none.
+    """
+    capacity = scores.size
+
+    def one(state: tuple, image: tuple) -> tuple[tuple, tuple]:
+        scores, seen = state
+        here, own, chance = image
+        total = jnp.cumsum(scores)
+        met = jnp.minimum(jnp.searchsorted(total, chance[0] * total[-1]), capacity - 1)
+        wins = chance[1] * (scores[met] + own) < scores[met]
+        full = seen >= capacity
+        slot = jnp.where(full, jnp.where((of_batch < 1) & wins, met, capacity), seen)
+        slot = jnp.where(here > 0, slot, capacity).astype(jnp.int32)
+        score = jnp.where(full, own, of_batch)
+        scores = scores.at[slot].set(score, mode="drop")
+        return (scores, seen + (here > 0)), (slot, score)
+
+    chances = jax.random.uniform(key, (np.size(of_each), 2))
+    _, chosen = lax.scan(one, (scores, seen), (present, of_each, chances))
+    return chosen

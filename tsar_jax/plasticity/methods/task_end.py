@@ -1,0 +1,130 @@
+"""What methods do with a task's images at its end, in memory that does not grow with the task."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from tsar_jax.errors import UserError
+from tsar_jax.plasticity.buffer import put
+from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, Passed, TaskData
+
+CHUNK = 500
+"""Images of a task that are looked at together."""
+
+
+def map_chunks(function: Callable[[TaskData], Any], data: TaskData) -> Any:
+    """function of every chunk of a task, one after another; results [chunks, ...].
+
+    What fills up the last chunk is not present.
+    """
+    return lax.map(lambda number: function(_chunk(data, number)), _numbers(data))
+
+
+def sum_chunks(function: Callable[[TaskData], Any], data: TaskData) -> Any:
+    """The sum of a tree that is a function of every chunk of a task."""
+    shapes = jax.eval_shape(function, jax.eval_shape(_chunk, data, jnp.int32(0)))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total: Any, number: jax.Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(_chunk(data, number))), None
+
+    return lax.scan(add, zero, _numbers(data))[0]
+
+
+def _numbers(data: TaskData) -> jax.Array:
+    count = data.labels.shape[0]
+    return jnp.arange(-(-count // min(CHUNK, count)))
+
+
+def _chunk(data: TaskData, number: jax.Array) -> TaskData:
+    count = data.labels.shape[0]
+    size = min(CHUNK, count)
+    rows = number * size + jnp.arange(size)
+    within = (rows < count).astype(data.present.dtype)
+    rows = jnp.minimum(rows, count - 1)
+    return TaskData(data.stored[rows], data.labels[rows], data.present[rows] * within)
+
+
+def choose(data: TaskData, key: jax.Array, count: int) -> TaskData:
+    """`count` images of a task at random; where it has fewer they come again."""
+    available = data.labels.shape[0]
+    chance = jax.random.uniform(key, (available,))
+    _, order = lax.top_k(jnp.where(data.present > 0, chance, -1.0), min(count, available))
+    different = jnp.minimum(data.present.sum().astype(jnp.int32), order.size)
+    rows = order[jnp.arange(count) % different]
+    return TaskData(data.stored[rows], data.labels[rows], data.present[rows])
+
+
+def share(bench: Bench, task: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """First slot of a task's share of the buffer, all shares being alike, and the one after it.
+
+    Raises UserError where there are fewer slots than tasks.
+    """
+    if bench.capacity < bench.tasks:
+        raise UserError(
+            f"buffer is {bench.capacity}, but {bench.tasks} tasks have to share it: raise it."
+        )
+    return task * bench.capacity // bench.tasks, (task + 1) * bench.capacity // bench.tasks
+
+
+def share_slots(bench: Bench, task: jax.Array) -> jax.Array:
+    """The slots of a task's share: int32 [largest share], `capacity` after its last."""
+    first, after = share(bench, task)
+    slots = first + jnp.arange(-(-bench.capacity // bench.tasks))
+    return jnp.where(slots < after, slots, bench.capacity)
+
+
+def present_classes(data: TaskData, classes: int) -> jax.Array:
+    """Which classes a task has images of: bool [classes]."""
+    return jnp.zeros(classes).at[data.labels].add(data.present) > 0
+
+
+def classes_of(data: TaskData, classes: int, most: int) -> tuple[jax.Array, jax.Array]:
+    """The classes of a task, lowest first: numbers [most], and whether there are so many [most]."""
+    here, numbers = lax.top_k(present_classes(data, classes).astype(jnp.float32), most)
+    return numbers, here > 0
+
+
+def seen_classes(bench: Bench, task: jax.Array) -> jax.Array:
+    """Which classes there were up to a task, itself included: bool [classes]; none before 0."""
+    rows = jnp.arange(len(bench.task_classes)) <= task
+    return (jnp.asarray(bench.task_classes) & rows[:, None]).any(0)
+
+
+def most_classes(bench: Bench) -> int:
+    """Classes of the task that has most."""
+    return int(bench.task_classes.sum(1).max())
+
+
+@dataclasses.dataclass(frozen=True)
+class FilledAtEnds(Method):
+    """A base for methods whose buffer is filled at the tasks' ends, every task having its share."""
+
+    buffered: ClassVar[bool] = True
+    boundaries: ClassVar[bool] = True
+    reads_task: ClassVar[bool] = True
+
+    def store(
+        self, bench: Bench, learner: Learner, batch: Batch, passed: Passed, key: jax.Array
+    ) -> Learner:
+        return learner
+
+    def at_task_end(
+        self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> Learner:
+        choose_key, items_key = jax.random.split(key)
+        slots = share_slots(bench, task)
+        chosen = choose(data, choose_key, slots.size)
+        items = self.items(bench, learner, chosen, items_key)
+        _, after = share(bench, task)
+        return learner._replace(buffer=put(learner.buffer, slots, items, after.astype(jnp.int32)))
+
+    def items(
+        self, bench: Bench, learner: Learner, chosen: TaskData, key: jax.Array
+    ) -> dict[str, jax.Array]:
+        """What is kept of the images chosen, as `slot` says."""
+        return {"images": chosen.stored, "labels": chosen.labels}
