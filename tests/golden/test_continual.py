@@ -61,6 +61,7 @@ def bench_of(golden: dict, image: jax.Array) -> Bench:
         task_classes=np.ones((1, classes), bool),
         image=jax.ShapeDtypeStruct(image.shape, image.dtype),
         view=lambda images, key: images,
+        normalise=lambda images: images,
         scale=lambda images: images,
     )
 

@@ -39,7 +39,7 @@ def predict(life: Life, lifetime: Lifetime, model: Variables, data: Any) -> Pred
             shown = stream.test(data, lifetime.course, number, rows)
             images = stream.normalise(shown.images)
             probability = jax.nn.softmax(
-                life.method.classify(life.bench, lifetime.learner, model, images)
+                life.method.classify(life.bench, lifetime.learner, model, images, number)
             )
             right = (probability.argmax(-1) == shown.labels).astype(jnp.float32)
             mass = (shown.present[:, None] * (probability @ tasks.T)).sum(0)
