@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks import anml, car_racing, continual_resnet, hebbian, plasticity, tsar
+from benchmarks import anml, car_racing, continual, hebbian, plasticity, resnet, tsar
 from benchmarks.measure import Benchmark
 from tsar_jax.errors import check_known
 
@@ -12,7 +12,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *plasticity.BENCHMARKS,
     *hebbian.BENCHMARKS,
     *car_racing.BENCHMARKS,
-    *continual_resnet.BENCHMARKS,
+    *continual.BENCHMARKS,
+    *resnet.BENCHMARKS,
 )
 
 

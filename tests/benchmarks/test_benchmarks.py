@@ -6,7 +6,16 @@ import json
 import jax
 import pytest
 
-from benchmarks import anml_costs, machine, measure, plasticity, tsar, worker
+from benchmarks import (
+    anml_costs,
+    continual,
+    machine,
+    measure,
+    plasticity,
+    resnet,
+    tsar,
+    worker,
+)
 from benchmarks.__main__ import main, run_in_subprocess
 from benchmarks.anml import SMALL
 from benchmarks.suite import BENCHMARKS
@@ -52,6 +61,11 @@ def test_paper_tsar_takes_320_gflop_and_16_gb():
     macs = tsar.regulator_macs(tsar.PAPER)
     assert 2 * macs * (20 + 3 * query) == pytest.approx(320e9, rel=0.01)
     assert 7 * 4 * tsar.parameters(tsar.PAPER) == pytest.approx(16.5e9, rel=0.01)
+
+
+def test_synergys_step_takes_some_270_mflop_and_resnets_350_gflop():
+    assert continual.step_flops(continual.PAPER) == pytest.approx(272e6, rel=0.01)
+    assert 320 * resnet.forward_flop(32, 64) == pytest.approx(350e9, rel=0.03)
 
 
 def test_head_update_moves_six_times_the_head():
@@ -106,6 +120,7 @@ QUICK = [
     "hebbian_quadruped",
     "hebbian_generation",
     "evolution_step",
+    "synergy_step",
 ]
 LONG_TO_COMPILE = ["oml_cpu", "tsar", "tsar_analysis", "rule_episode", "hebbian_pixels"]
 

@@ -1,0 +1,99 @@
+"""SYNERgy's step on turning digits, alone and of several seeds at once."""
+
+import dataclasses
+import functools
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.machine import matmul_rates
+from benchmarks.measure import Benchmark, Cost, Targets, Work
+from tsar_jax.data.continual import make_stream
+from tsar_jax.data.continual.registry import StreamSettings
+from tsar_jax.data.types import LabelledDataset, LabelledImages
+from tsar_jax.models.mlp import make_mlp
+from tsar_jax.plasticity.methods import make_method
+from tsar_jax.systems.continual import ContinualConfig, Life, make_bench, make_system
+
+CLASSES, SIDE = 10, 28
+STEPS = 20
+"""In one call, so that none of them ends a task."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """images: of the data set. hidden: widths. batch: new images, and as many replayed."""
+
+    images: int = 60_000
+    hidden: tuple[int, ...] = (100, 100)
+    batch: int = 128
+    buffer: int = 500
+    fisher_update_freq: float = 0.8
+
+
+PAPER = Setting()
+TINY = Setting(images=400, hidden=(8, 8), batch=4, buffer=8)
+
+
+def step_flops(setting: Setting) -> float:
+    """Of the products of one step: W forward and back, S forward, and the mean Fisher pass."""
+    sizes = (SIDE**2, *setting.hidden, CLASSES)
+    macs = sum(into * out for into, out in itertools.pairwise(sizes))
+    back = macs - sizes[0] * sizes[1]
+    seen = 2 * setting.batch
+    fisher = setting.fisher_update_freq * setting.buffer
+    return 2.0 * (seen * (2 * macs + back) + setting.batch * macs + fisher * (2 * macs + back))
+
+
+def data(images: int) -> LabelledDataset:
+    """Noise, which takes as long as digits."""
+    random = np.random.default_rng(0)
+    names = tuple(map(str, range(CLASSES)))
+
+    def split(count: int) -> LabelledImages:
+        shown = random.integers(0, 256, (count, SIDE, SIDE), np.uint8)
+        return LabelledImages(shown, np.arange(count, dtype=np.int32) % CLASSES, names)
+
+    return LabelledDataset("mnist", split(images), split(images // 6), "noise")
+
+
+def synergy(seeds: int, setting: Setting) -> Work:
+    """Steps of the whole system, stream and buffer included; a unit is one step of one seed."""
+    stream = make_stream("rot-mnist", data(setting.images), StreamSettings(batch=setting.batch))
+    method = make_method("synergy", [f"fisher_update_freq={setting.fisher_update_freq}"])
+    net = make_mlp(stream.image, CLASSES, setting.hidden)
+    bench = make_bench(net, stream, rate=0.2, capacity=setting.buffer, replay=setting.batch)
+    system = make_system(ContinualConfig(seeds=seeds), Life(bench, method, stream))
+
+    def function(state: Any, call: jax.Array, data: Any) -> tuple[Any, Any]:
+        def step(_: Any, carry: Any) -> Any:
+            state, _ = carry
+            state, metrics = system.step(state, data, jax.random.key(0))
+            return state, metrics["loss"]
+
+        return jax.lax.fori_loop(0, STEPS, step, (state, np.float32(0)))
+
+    state = jax.jit(system.init)(jax.random.key(0))
+    shape = (2 * setting.batch, SIDE**2, setting.hidden[0])
+    cost = Cost(step_flops(setting), "FLOP", functools.partial(matmul_rates, shapes=(shape,)))
+    return Work(function, state, (jax.device_put(stream.data),), STEPS * seeds, (cost,))
+
+
+BENCHMARKS = (
+    Benchmark(
+        "synergy_step",
+        "SYNERgy's step on rot-mnist, 128 new and 128 replayed digits, buffer 500",
+        functools.partial(synergy, 1, PAPER),
+        functools.partial(synergy, 1, TINY),
+        Targets(),
+    ),
+    Benchmark(
+        "synergy_seeds",
+        "the same of five seeds in one program, per seed",
+        functools.partial(synergy, 5, PAPER),
+        functools.partial(synergy, 5, TINY),
+        Targets(),
+    ),
+)
