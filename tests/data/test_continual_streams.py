@@ -187,6 +187,18 @@ def test_turning_digits_show_their_digits_turned() -> None:
     assert tested.present.all()
 
 
+def test_joint_training_sees_as_many_turned_digits_in_mixed_order() -> None:
+    dataset = toy_dataset(train=360, test=90, classes=9, shape=(10, 10), name="mnist")
+    apart = make_stream("mnist-360", dataset, StreamSettings(batch=8))
+    stream = make_stream("mnist-360", dataset, StreamSettings(batch=8, joint=True))
+    shown, *_ = batches(stream, jax.random.key(0))
+    labels = np.concatenate([batch.labels[batch.present > 0] for batch in shown])
+    expected = np.zeros(9, int)
+    np.add.at(expected, apart.data["digits"], apart.data["counts"])
+    assert np.bincount(labels, minlength=9).tolist() == expected.tolist()
+    assert len(set(labels[:30].tolist())) > 5
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [

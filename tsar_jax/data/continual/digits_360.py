@@ -22,6 +22,7 @@ Data = dict[str, Any]
 DIGITS, ROUNDS, OUTPUTS = 9, 3, 10
 VISITS = 2 * ROUNDS
 FIRST_ANGLE = 60
+ITEMS = ("item_digit", "item_drawn")
 
 
 class Schedule(NamedTuple):
@@ -66,21 +67,26 @@ def make_schedule(sizes: np.ndarray, batch: int) -> Schedule:
     return Schedule(*(np.array(column, np.int32) for column in zip(*rows, strict=True)))
 
 
-def digits_360(dataset: LabelledDataset, name: str, batch: int) -> Stream:
-    """The stream; its only test: all test images, each digit's turned from 0 to 360 degrees."""
+def digits_360(dataset: LabelledDataset, name: str, batch: int, joint: bool = False) -> Stream:
+    """The stream; its only test: all test images, each digit's turned from 0 to 360 degrees.
+
+    joint: as many images of every digit at the same angles, but in random order.
+    """
     images, test_images = images_nhwc(dataset.train.images), images_nhwc(dataset.test.images)
     by_digit = [np.flatnonzero(dataset.train.labels == digit) for digit in range(DIGITS)]
     test_by_digit = [np.flatnonzero(dataset.test.labels == digit) for digit in range(DIGITS)]
     sizes = np.array([len(indices) for indices in by_digit])
     schedule = make_schedule(sizes, batch)
-    steps = len(schedule.digits)
+    items = _items(schedule)
+    steps = -(-len(items[0]) // batch) if joint else len(schedule.digits)
     test_order = np.concatenate(test_by_digit)
     angles = [360 / len(indices) * np.arange(len(indices)) for indices in test_by_digit]
     data = {
         "images": images[np.concatenate(by_digit)],
         "first_image": (np.cumsum(sizes) - sizes).astype(np.int32),
         "turn": (360 / sizes).astype(np.float32),
-        **schedule._asdict(),
+        "sizes": sizes.astype(np.int32),
+        **(dict(zip(ITEMS, items, strict=True)) if joint else schedule._asdict()),
         "test_images": test_images[test_order],
         "test_labels": dataset.test.labels[test_order].astype(np.int32),
         "test_angles": np.concatenate(angles).astype(np.float32),
@@ -98,14 +104,49 @@ def digits_360(dataset: LabelledDataset, name: str, batch: int) -> Stream:
         cumulative=False,
         test_size=len(test_order),
         data=data,
-        begin=lambda data, key: Course(jnp.zeros((0, 0), jnp.int32), jnp.zeros(0, jnp.int32)),
+        begin=_begin_joint if joint else _begin,
         shuffle=lambda data, course, key, step: course,
-        batch=lambda data, course, key, step: _batch(data, key, step, batch),
+        batch=lambda data, course, key, step: (
+            _joint_batch(data, course, key, step, batch)
+            if joint
+            else _batch(data, key, step, batch)
+        ),
         test=lambda data, course, number, rows: _test(data, rows),
         task_images=None,
         view=lambda images, key: scale(images),
         normalise=scale,
     )
+
+
+def _items(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
+    """Of every image that the stream shows: its digit, and how many of that came before."""
+    counts = schedule.counts.reshape(-1)
+    digit = np.repeat(schedule.digits.reshape(-1), counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    drawn = np.repeat(schedule.drawn.reshape(-1), counts) + within
+    return digit.astype(np.int32), drawn.astype(np.int32)
+
+
+def _begin(data: Data, key: jax.Array) -> Course:
+    return Course(jnp.zeros((0, 0), jnp.int32), jnp.zeros(0, jnp.int32))
+
+
+def _begin_joint(data: Data, key: jax.Array) -> Course:
+    order = jax.random.permutation(key, data[ITEMS[0]].shape[0]).astype(jnp.int32)
+    return Course(jnp.zeros((0, 0), jnp.int32), order)
+
+
+def _joint_batch(
+    data: Data, course: Course, key: jax.Array, step: jax.Array, size: int
+) -> RawBatch:
+    row = step * size + jnp.arange(size)
+    item = course.order[row]
+    digit, drawn = (data[name][item] for name in ITEMS)
+    place = jax.random.randint(key, (size,), 0, data["sizes"][digit])
+    degrees = (digit - 1) * FIRST_ANGLE + data["turn"][digit] * drawn
+    images = _turned(data["images"][data["first_image"][digit] + place], degrees)
+    present = (row < course.order.size).astype(jnp.float32)
+    return RawBatch(images, digit, present, jnp.zeros((), jnp.int32))
 
 
 def _batch(data: Data, key: jax.Array, step: jax.Array, size: int) -> RawBatch:

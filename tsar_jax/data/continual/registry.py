@@ -65,7 +65,7 @@ def make_stream(name: str, dataset: LabelledDataset, settings: StreamSettings) -
         raise UserError(f"{name} wants grey images, but {dataset.name} is in colour: use seq-.")
     if kind == "360":
         _check_360(name, dataset, settings)
-        return digits_360(dataset, name, settings.batch)
+        return digits_360(dataset, name, settings.batch, settings.joint)
     if kind in ("rot", "perm"):
         plan = _domain_plan(name, kind, dataset, settings)
     elif kind == "seq":
@@ -87,10 +87,8 @@ def check_classes(dataset: LabelledDataset) -> None:
 
 
 def _check_360(name: str, dataset: LabelledDataset, settings: StreamSettings) -> None:
-    if settings.joint or settings.tasks or settings.epochs != 1:
-        raise UserError(
-            f"{name} has no task boundaries: leave out --tasks and --epochs, and method joint."
-        )
+    if settings.tasks or settings.epochs != 1:
+        raise UserError(f"{name} has no task boundaries: leave out --tasks and --epochs.")
     if len(dataset.train.names) < DIGITS:
         raise UserError(f"{name} wants {DIGITS} classes, but {dataset.name} has fewer.")
     fewest = np.bincount(dataset.train.labels)[:DIGITS].min()
