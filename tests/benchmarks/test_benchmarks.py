@@ -116,13 +116,19 @@ def quick_compilation():
 
 QUICK = [
     "meta_test_update",
-    "tsar_transfer_update",
-    "hebbian_quadruped",
     "hebbian_generation",
     "evolution_step",
     "synergy_step",
 ]
-LONG_TO_COMPILE = ["oml_cpu", "tsar", "tsar_analysis", "rule_episode", "hebbian_pixels"]
+LONG_TO_COMPILE = [
+    "tsar_transfer_update",
+    "hebbian_quadruped",
+    "oml_cpu",
+    "tsar",
+    "tsar_analysis",
+    "rule_episode",
+    "hebbian_pixels",
+]
 
 
 @pytest.mark.usefixtures("quick_compilation")

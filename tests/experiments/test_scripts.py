@@ -53,6 +53,7 @@ def run(monkeypatch, script, *arguments: object) -> None:
     cli.run_main(script.main)
 
 
+@pytest.mark.slow
 def test_train_test_compare(monkeypatch, capsys, folder: Path) -> None:
     presets = {"cpu": cli.Preset(TINY, "tiny")}
     monkeypatch.setattr(anml_meta_train, "PRESETS", presets)

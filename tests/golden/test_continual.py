@@ -171,7 +171,7 @@ def after_steps(golden: dict, run, method: Method) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "path", [case.values[0] for case in cases() if case.marks], ids=lambda path: path.stem
+    "path", [case.values[0] for case in cases() if case.marks][:1], ids=lambda path: path.stem
 )
 def test_the_first_loss_of_resnet(path, precision) -> None:
     """Before anything is replayed the loss is the first batch's cross-entropy: a forward pass."""

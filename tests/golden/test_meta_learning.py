@@ -67,9 +67,14 @@ def episode_of(golden: dict) -> Episode:
     )
 
 
-@pytest.mark.parametrize(
-    "path", files("anml_meta", "oml_meta", "tsar_meta"), ids=lambda path: path.stem
-)
+def cases():
+    """Every file; second derivatives through every gate take longest to compile."""
+    for path in files("anml_meta", "oml_meta", "tsar_meta"):
+        slow = (pytest.mark.slow,) if "second_order" in path.stem else ()
+        yield pytest.param(path, id=path.stem, marks=slow)
+
+
+@pytest.mark.parametrize("path", cases())
 def test_meta_step(path: Path, precision: str) -> None:
     golden = load(path, precision)
     kind = path.stem.split("_")[0]
