@@ -137,9 +137,14 @@ def run_config(config: TableConfig, method: str, buffer: int) -> ContinualConfig
 
 
 def check_same(stored: ContinualConfig, wanted: ContinualConfig, path: Path) -> None:
-    """Raises UserError where a folder holds a run of other settings."""
+    """Raises UserError where a folder holds a run of other settings.
+
+    The buffer of a method that has none makes no difference.
+    """
     for field in dataclasses.fields(wanted):
         old, new = getattr(stored, field.name), getattr(wanted, field.name)
+        if field.name == "buffer" and not METHODS[wanted.method].buffered:
+            continue
         if old != new:
             raise UserError(
                 f"{path} is a run with {field.name} {old}, not {new}: name another --out, or "

@@ -39,6 +39,8 @@ def test_a_finished_table_is_not_run_again(table, monkeypatch, capsys) -> None:
     before = (table / "runs" / "sgd" / "metrics.jsonl").stat().st_mtime_ns
     arguments = ("--preset", "smoke", "--out", table)
     command(continual_table, *arguments, "--only-tabulate", monkeypatch=monkeypatch)
+    others = ("--methods", "sgd", "--buffers", 100, "--only-tabulate")
+    command(continual_table, *arguments, *others, monkeypatch=monkeypatch)
     assert (table / "runs" / "sgd" / "metrics.jsonl").stat().st_mtime_ns == before
     said = failure(
         continual_table, *arguments, "--seeds", 3, monkeypatch=monkeypatch, capsys=capsys
