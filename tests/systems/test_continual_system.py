@@ -1,5 +1,7 @@
 """A lifetime on a tiny stream: what it measures, and that seeds do not see each other."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,3 +121,21 @@ def test_tests_of_later_tasks_wait() -> None:
     _, state, _, _ = lived(life_of("sgd", stream="rot-toy", tasks=4, epochs=1), seeds=1)
     tested = np.asarray(state.lifetimes.accuracy)[0, :, :, 0, CLASS_IL] != UNTESTED
     assert tested.tolist() == [[j <= i + 1 for j in range(4)] for i in range(4)]
+
+
+def test_no_step_of_a_lifetime_copies_the_buffer() -> None:
+    """The compiled loop of steps has no copy of the buffer's images within it."""
+    life = life_of("er", epochs=1)
+    data = jax.tree.map(jnp.asarray, life.stream.data)
+
+    def run(lifetime, data, count):
+        def step(index, lifetime):
+            return life.step(lifetime, data, index)[0]
+
+        return jax.lax.fori_loop(0, count, step, lifetime)
+
+    lifetime = life.begin(jax.random.key_data(jax.random.key(0)), data)
+    program = jax.jit(run, donate_argnums=0).lower(lifetime, data, np.int32(2)).compile()
+    text = program.as_text()
+    assert re.search(r"u8\[32,6,6,1\]\S* scatter\(", text)
+    assert not re.findall(r"u8\[32,6,6,1\]\S* copy\(", text)

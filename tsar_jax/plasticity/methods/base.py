@@ -168,7 +168,10 @@ class Method:
         net = Variables(params, passed.stats)
         learner = learner._replace(net=net, memory=passed.memory, step=learner.step + 1)
         if self.buffered:
-            learner = self.store(bench, learner, batch, passed, store_key)
+            # Nothing is stored after a loss that is no number: so the compiler knows that whatever
+            # reads the buffer comes first, and need not copy it.
+            stored = batch._replace(present=batch.present * jnp.isfinite(loss))
+            learner = self.store(bench, learner, stored, passed, store_key)
         return self.after_step(bench, learner, batch, gradient, after_key), loss
 
     def kept(self, batch: Batch, passed: Passed) -> dict[str, jax.Array]:
