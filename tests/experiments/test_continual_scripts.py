@@ -107,7 +107,7 @@ def test_runs_are_analysed(table, tmp_path, monkeypatch, capsys) -> None:
         (("--stream", "turn-emnist"), "There is no stream 'turn-emnist'"),
         (("--stream", "rot-nothing"), "unknown data set 'nothing'"),
         (("--stream", "emnist-360"), "no task boundaries"),
-        (("--stream", "emnist-360", "--tasks", "0", "--method", "si"), "no task boundaries"),
+        (("--stream", "emnist-360", "--tasks", "0", "--method", "si"), "Method si cannot learn"),
         (("--steps", "100000"), "has only 200"),
         (("--buffer", "0"), "buffer must be at least 1"),
     ],

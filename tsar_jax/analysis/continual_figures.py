@@ -69,7 +69,7 @@ def curves_figure(outcomes: Mapping[str, Sequence[Outcome]], path: Path, title: 
     """Mean accuracy over the tasks learned so far, after every task, a line per method.
 
     outcomes: by title of a panel, such as "buffer 200", the methods' results. A band is one
-    standard deviation over seeds.
+    standard deviation over seeds; a dashed line, what all tasks at once give.
     """
     figure, axes = new_figure(
         1, len(outcomes), width=0.8 + 3 * len(outcomes), height=3.4, squeeze=False, sharey=True
@@ -79,8 +79,10 @@ def curves_figure(outcomes: Mapping[str, Sequence[Outcome]], path: Path, title: 
             curve = 100 * curve_of(outcome)
             after = np.arange(1, curve.shape[1] + 1)
             mean, deviation = curve.mean(0), curve.std(0)
-            marker = "o" if len(after) == 1 else None
-            axis.plot(after, mean, color=colour, label=outcome.method, marker=marker)
+            if len(after) == 1:  # all tasks at once
+                axis.axhline(mean[0], color=colour, ls="--", label=outcome.method)
+                continue
+            axis.plot(after, mean, color=colour, label=outcome.method)
             axis.fill_between(after, mean - deviation, mean + deviation, color=colour, alpha=0.2)
         axis.set_title(panel)
         axis.set_xlabel("tasks learned")

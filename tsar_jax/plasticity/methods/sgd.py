@@ -16,4 +16,3 @@ class Joint(Method):
     """All tasks mixed into one: the upper bound."""
 
     joint: ClassVar[bool] = True
-    kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")
