@@ -39,7 +39,12 @@ from tsar_jax.evaluation.continual_probes import (
     reliability,
     trade_off,
 )
-from tsar_jax.systems.continual import ContinualConfig, State, make_system
+from tsar_jax.systems.continual import (
+    ContinualConfig,
+    State,
+    make_system,
+    reported_model,
+)
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.run import check_writable, write_atomically
 
@@ -96,7 +101,7 @@ def analyse(path: Path, outcome: Outcome, arguments: Arguments) -> Analysis:
     life = study.life
 
     def probe(lifetime: Any, data: Any) -> Any:
-        model = life.method.models(lifetime.learner)[life.method.reported]
+        model = reported_model(life, lifetime.learner)
         key = jax.random.key(0)
         noisy = accuracy_under_noise(
             life, lifetime, model, data, jnp.asarray(arguments.deviations), key, arguments.draws

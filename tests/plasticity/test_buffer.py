@@ -87,7 +87,7 @@ def test_items_come_one_after_another(seed, seen, absent) -> None:
 
 
 def test_a_ring_overwrites_its_oldest() -> None:
-    slots = ring_slots(jnp.int32(4), jnp.int32(3), jnp.int32(2), 5)
+    slots = ring_slots(jnp.int32(4), jnp.int32(3), jnp.int32(2), jnp.ones(5, jnp.int32))
     assert slots.tolist() == [6, 4, 5, 6, 4]
 
 

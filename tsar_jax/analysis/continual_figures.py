@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tsar_jax.analysis.style import PALETTE, new_figure, save_figure, styled
-from tsar_jax.evaluation.continual import Outcome
+from tsar_jax.evaluation.continual import Outcome, measures
 
 MODEL_TITLES = {
     "working": "working model",
@@ -108,8 +108,6 @@ def curve_of(outcome: Outcome) -> np.ndarray:
 @styled()
 def bars_figure(outcomes: Sequence[Outcome], path: Path, title: str) -> list[Path]:
     """Average accuracy at the end, a group of bars per buffer size, a bar per method."""
-    from tsar_jax.evaluation.continual import measures
-
     buffers = sorted({outcome.buffer for outcome in outcomes if outcome.buffer}) or [0]
     methods = list(dict.fromkeys(outcome.method for outcome in outcomes))
     found = {(o.method, o.buffer): 100 * measures(o)["accuracy"] for o in outcomes}

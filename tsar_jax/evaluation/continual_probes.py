@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tsar_jax.data.continual.types import Test
 from tsar_jax.evaluation.continual import Outcome
 from tsar_jax.models.classifier import Variables
 from tsar_jax.systems.continual import Life, Lifetime
@@ -30,22 +31,18 @@ class Predictions(NamedTuple):
 def predict(life: Life, lifetime: Lifetime, model: Variables, data: Any) -> Predictions:
     """What a model says about every test image of a lifetime's stream."""
     stream = life.stream
-    size = min(life.test_batch, stream.test_size)
     tasks = jnp.asarray(stream.task_classes, jnp.float32)
 
     def of_test(number: jax.Array) -> Predictions:
-        def of_chunk(chunk: jax.Array) -> Predictions:
-            rows = chunk * size + jnp.arange(size)
-            shown = stream.test(data, lifetime.course, number, rows)
-            images = stream.normalise(shown.images)
+        def of_chunk(shown: Test) -> Predictions:
             probability = jax.nn.softmax(
-                life.method.classify(life.bench, lifetime.learner, model, images, number)
+                life.method.classify(life.bench, lifetime.learner, model, shown.images, number)
             )
             right = (probability.argmax(-1) == shown.labels).astype(jnp.float32)
             mass = (shown.present[:, None] * (probability @ tasks.T)).sum(0)
             return Predictions(probability.max(-1), right, shown.present, mass)
 
-        found = lax.map(of_chunk, jnp.arange(-(-stream.test_size // size)))
+        found = life.over_test(of_chunk, data, lifetime.course, number)
         confidence, right, present = (field.reshape(-1) for field in found[:3])
         mass = found.task_probability.sum(0) / present.sum()
         return Predictions(confidence, right, present, mass)

@@ -47,9 +47,14 @@ def reservoir_slots(
     return jnp.where(present > 0, jnp.minimum(slots, capacity), capacity)
 
 
-def ring_slots(first: jax.Array, length: jax.Array, seen: jax.Array, count: int) -> jax.Array:
-    """Slots [count] of items that come one after another to a ring of slots first .. + length."""
-    return first + (seen + jnp.arange(count)) % length
+def ring_slots(
+    first: jax.Array, length: jax.Array, seen: jax.Array, present: jax.Array
+) -> jax.Array:
+    """Slots [N] of items that come one after another to a ring of slots first .. + length.
+
+    present [N]: 1 for items, 0 for what is none. seen: items that came before.
+    """
+    return first + (seen + jnp.cumsum(present) - present) % length
 
 
 def put(

@@ -5,6 +5,7 @@ al. 2020). A step is one batch of every seed; when a task ends, all models are t
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from flax import struct
 from jax import lax
 
 from tsar_jax.data.continual.normalise import scale
-from tsar_jax.data.continual.types import Course, Stream
+from tsar_jax.data.continual.types import Course, Stream, Test
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.models.classifier import Classifier, Variables
@@ -206,24 +207,19 @@ class Life:
         Class-incremental, by all outputs; task-incremental, by those of the test's classes.
         """
         models = self.method.models(learner)
-        size = min(self.test_batch, self.stream.test_size)
-        chunks = -(-self.stream.test_size // size)
 
         def measure(number: jax.Array) -> jax.Array:
             usable = jnp.asarray(self.stream.task_classes)[number]
 
-            def count(chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
-                rows = chunk * size + jnp.arange(size)
-                shown = self.stream.test(data, course, number, rows)
-                images = self.stream.normalise(shown.images)
+            def count(shown: Test) -> tuple[jax.Array, jax.Array]:
                 right = []
                 for model in models.values():
-                    logits = self.method.classify(self.bench, learner, model, images, number)
+                    logits = self.method.classify(self.bench, learner, model, shown.images, number)
                     for seen in (logits, jnp.where(usable, logits, -jnp.inf)):
                         right.append((shown.present * (seen.argmax(-1) == shown.labels)).sum())
                 return jnp.stack(right), shown.present.sum()
 
-            right, present = lax.map(count, jnp.arange(chunks))
+            right, present = self.over_test(count, data, course, number)
             return (right.sum(0) / present.sum()).reshape(len(models), 2)
 
         def each(number_and_due: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -232,6 +228,18 @@ class Life:
             return lax.cond(due, measure, lambda _: nothing, number)
 
         return lax.map(each, (jnp.arange(due.size), due))
+
+    def over_test(
+        self, function: Callable[[Test], Any], data: Any, course: Course, number: jax.Array
+    ) -> Any:
+        """function of every chunk of a test, its images normalised; results [chunks, ...]."""
+        size = min(self.test_batch, self.stream.test_size)
+
+        def of_chunk(chunk: jax.Array) -> Any:
+            shown = self.stream.test(data, course, number, chunk * size + jnp.arange(size))
+            return function(shown._replace(images=self.stream.normalise(shown.images)))
+
+        return lax.map(of_chunk, jnp.arange(-(-self.stream.test_size // size)))
 
     def average(self, lifetime: Lifetime, step: jax.Array) -> jax.Array:
         """Mean accuracy of the reported model over the tests so far, after the last task: [2].

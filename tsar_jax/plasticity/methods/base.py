@@ -113,14 +113,13 @@ class Method:
 
     Class attributes. buffered: it has a buffer. boundaries: it is told where tasks end, which not
     every stream knows. reported: which of its models is the result. joint: it is given all tasks
-    at once, as an upper bound. reads_task: `at_task_end` reads the task's images. kinds: of streams
-    that it can learn, "cumulative" being that of classes which come back.
+    at once, as an upper bound. kinds: of streams that it can learn, "cumulative" being that of
+    classes which come back.
     """
 
     buffered: ClassVar[bool] = False
     boundaries: ClassVar[bool] = False
     joint: ClassVar[bool] = False
-    reads_task: ClassVar[bool] = False
     reported: ClassVar[str] = "working"
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative", "general")
 

@@ -28,7 +28,6 @@ class EWCOn(Method):
     """
 
     boundaries: ClassVar[bool] = True
-    reads_task: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")
     e_lambda: float = 0.7
     """Weight of the penalty."""

@@ -9,7 +9,7 @@ from jax import lax
 
 from tsar_jax.errors import check_frequencies, check_positive, check_weights
 from tsar_jax.models.classifier import Tree, Variables
-from tsar_jax.plasticity.buffer import put
+from tsar_jax.plasticity.buffer import put, ring_slots
 from tsar_jax.plasticity.methods.base import (
     OCCUPIED,
     Batch,
@@ -51,7 +51,6 @@ class HAL(ER):
     """
 
     boundaries: ClassVar[bool] = True
-    reads_task: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")
     hal_lambda: float = 0.1
     """Weight of the anchors' loss."""
@@ -90,8 +89,8 @@ class HAL(ER):
     ) -> Learner:
         first, after = share(bench, batch.task)
         present = batch.present.astype(jnp.int32)
-        order = learner.memory.offered + jnp.cumsum(present) - present
-        slots = jnp.where(present > 0, first + order % (after - first), bench.capacity)
+        ring = ring_slots(first, after - first, learner.memory.offered, present)
+        slots = jnp.where(present > 0, ring, bench.capacity)
         buffer = put(
             learner.buffer, slots, self.kept(batch, passed), learner.buffer.seen + present.sum()
         )

@@ -56,7 +56,6 @@ class ICaRL(Method):
 
     buffered: ClassVar[bool] = True
     boundaries: ClassVar[bool] = True
-    reads_task: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("class",)
     wd_reg: float = 0.00001
     """Weight of the squared parameters."""

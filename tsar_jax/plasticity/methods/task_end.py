@@ -106,7 +106,6 @@ class FilledAtEnds(Method):
 
     buffered: ClassVar[bool] = True
     boundaries: ClassVar[bool] = True
-    reads_task: ClassVar[bool] = True
 
     def store(
         self, bench: Bench, learner: Learner, batch: Batch, passed: Passed, key: jax.Array
