@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.machine import matmul_rates
@@ -13,9 +14,11 @@ from benchmarks.measure import Benchmark, Cost, Targets, Work
 from tsar_jax.data.continual import make_stream
 from tsar_jax.data.continual.registry import StreamSettings
 from tsar_jax.data.types import LabelledDataset, LabelledImages
+from tsar_jax.devices import split_cpu
 from tsar_jax.models.mlp import make_mlp
 from tsar_jax.plasticity.methods import make_method
 from tsar_jax.systems.continual import ContinualConfig, Life, make_bench, make_system
+from tsar_jax.training.programs import make_programs
 
 CLASSES, SIDE = 10, 28
 STEPS = 20
@@ -60,22 +63,21 @@ def data(images: int) -> LabelledDataset:
 
 
 def synergy(seeds: int, setting: Setting) -> Work:
-    """Steps of the whole system, stream and buffer included; a unit is one step of one seed."""
+    """Steps as the training loop runs them, stream and buffer included; a unit is one seed's."""
     stream = make_stream("rot-mnist", data(setting.images), StreamSettings(batch=setting.batch))
     method = make_method("synergy", [f"fisher_update_freq={setting.fisher_update_freq}"])
     net = make_mlp(stream.image, CLASSES, setting.hidden)
     bench = make_bench(net, stream, rate=0.2, capacity=setting.buffer, replay=setting.batch)
+    if seeds > 1:
+        split_cpu()
     system = make_system(ContinualConfig(seeds=seeds), Life(bench, method, stream))
+    key = jax.random.key(0)
+    programs = make_programs(system, stream.data, key, STEPS)
 
     def function(state: Any, call: jax.Array, data: Any) -> tuple[Any, Any]:
-        def step(_: Any, carry: Any) -> Any:
-            state, _ = carry
-            state, metrics = system.step(state, data, jax.random.key(0))
-            return state, metrics["loss"]
+        return programs.chunk(state, data, key, call * STEPS, jnp.int32(STEPS))
 
-        return jax.lax.fori_loop(0, STEPS, step, (state, np.float32(0)))
-
-    state = jax.jit(system.init)(jax.random.key(0))
+    state = programs.init(key)
     shape = (2 * setting.batch, SIDE**2, setting.hidden[0])
     cost = Cost(step_flops(setting), "FLOP", functools.partial(matmul_rates, shapes=(shape,)))
     return Work(function, state, (jax.device_put(stream.data),), STEPS * seeds, (cost,))

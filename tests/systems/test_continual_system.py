@@ -22,6 +22,7 @@ from tsar_jax.systems.continual import (
     make_system,
     untrained_accuracy,
 )
+from tsar_jax.training.programs import make_programs
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -52,17 +53,10 @@ def life_of(method, stream="seq-toy", tasks=2, epochs=4):
 def lived(life, seeds=2, first=0):
     system = make_system(ContinualConfig(seeds=seeds, seed=first), life)
     data = jax.tree.map(jnp.asarray, life.stream.data)
-
-    @jax.jit
-    def run(state, data):
-        def step(state, _):
-            state, metrics = system.step(state, data, jax.random.key(9))
-            return state, metrics["loss"]
-
-        return jax.lax.scan(step, state, None, life.stream.steps)
-
-    state, losses = run(jax.jit(system.init)(jax.random.key(0)), data)
-    return system, state, losses, data
+    key, steps = jax.random.key(0), life.stream.steps
+    programs = make_programs(system, data, key, steps)
+    state, metrics = programs.chunk(programs.init(key), data, key, 0, steps)
+    return system, state, metrics["loss"], data
 
 
 def test_the_matrix_is_what_the_last_models_get_right() -> None:
@@ -100,10 +94,14 @@ def test_plain_sgd_forgets_and_replay_does_not() -> None:
 
 def test_a_seed_lives_the_same_life_in_any_company() -> None:
     life = life_of("er", epochs=1)
-    _, together, _, _ = lived(life, seeds=3)
-    _, alone, _, _ = lived(life, seeds=1, first=2)
-    third = jax.tree.map(lambda a: a[2:], together.lifetimes)
-    jax.tree.map(np.testing.assert_array_equal, third, alone.lifetimes)
+    _, together, mean_losses, _ = lived(life, seeds=2)
+    losses = []
+    for seed in range(2):
+        _, alone, loss, _ = lived(life, seeds=1, first=seed)
+        of_seed = jax.tree.map(lambda a, seed=seed: a[seed : seed + 1], together)
+        jax.tree.map(np.testing.assert_array_equal, of_seed, alone)
+        losses.append(loss)
+    np.testing.assert_allclose(np.mean(losses, 0), mean_losses, rtol=1e-6)
 
 
 def test_joint_training_is_tested_on_every_task_at_the_end() -> None:
@@ -123,19 +121,13 @@ def test_tests_of_later_tasks_wait() -> None:
     assert tested.tolist() == [[j <= i + 1 for j in range(4)] for i in range(4)]
 
 
-def test_no_step_of_a_lifetime_copies_the_buffer() -> None:
-    """The compiled loop of steps has no copy of the buffer's images within it."""
+def test_no_step_copies_the_buffer() -> None:
+    """A chunk's loop of steps carries one seed's images, and nothing in the program copies them."""
     life = life_of("er", epochs=1)
     data = jax.tree.map(jnp.asarray, life.stream.data)
-
-    def run(lifetime, data, count):
-        def step(index, lifetime):
-            return life.step(lifetime, data, index)[0]
-
-        return jax.lax.fori_loop(0, count, step, lifetime)
-
-    lifetime = life.begin(jax.random.key_data(jax.random.key(0)), data)
-    program = jax.jit(run, donate_argnums=0).lower(lifetime, data, np.int32(2)).compile()
-    text = program.as_text()
+    key = jax.random.key(0)
+    programs = make_programs(make_system(ContinualConfig(seeds=3), life), data, key, 4)
+    text = programs.compile_chunk(programs.init(key), data, key).as_text()
     assert re.search(r"u8\[32,6,6,1\]\S* scatter\(", text)
+    assert re.search(r"= \(.*u8\[32,6,6,1\].*\) while\(", text)
     assert not re.findall(r"u8\[32,6,6,1\]\S* copy\(", text)

@@ -91,7 +91,7 @@ class Lifetime(NamedTuple):
 
 @struct.dataclass
 class State:
-    """lifetimes: of every seed (leading axis). step: steps done."""
+    """lifetimes, and the number of steps that each has done: of every seed (leading axis)."""
 
     lifetimes: Lifetime
     step: jax.Array
@@ -267,23 +267,22 @@ def make_system(config: ContinualConfig, life: Life) -> System:
     def init(_: jax.Array) -> State:
         roots = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(seeds)
         lifetimes = spread(lambda root, _: life.begin(root, shapes))(roots, ())
-        return State(lifetimes, jnp.zeros((), jnp.int32))
+        return State(lifetimes, jnp.zeros(config.seeds, jnp.int32))
 
     def step(state: State, data: Any, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        live = spread(lambda lifetime, shared: life.step(lifetime, *shared))
-        lifetimes, losses = live(state.lifetimes, (data, state.step))
-        state = State(lifetimes, state.step + 1)
-        return state, {"loss": losses.mean()}
+        """Of one seed."""
+        lifetime, loss = life.step(state.lifetimes, data, state.step)
+        return State(lifetime, state.step + 1), {"loss": loss}
 
     def evaluate(state: State, data: Any, key: jax.Array) -> dict[str, jax.Array]:
         """What the state remembers of the last task's end, which costs nothing."""
-        average = jax.vmap(lambda lifetime: life.average(lifetime, state.step))(state.lifetimes)
+        average = jax.vmap(life.average)(state.lifetimes, state.step)
         return {
             "accuracy": average[:, CLASS_IL].mean(),
             "task_accuracy": average[:, TASK_IL].mean(),
         }
 
-    return System(init, step, evaluate)
+    return System(init, step, evaluate, config.seeds)
 
 
 def untrained_accuracy(life: Life, lifetimes: Lifetime, data: Any) -> jax.Array:

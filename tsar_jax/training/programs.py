@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tsar_jax.devices import map_over
 from tsar_jax.training.metrics import csv_columns
 from tsar_jax.training.system import HostSystem, State, System
 
@@ -52,11 +53,14 @@ def _traced_programs(system: System, data: Any, key: jax.Array, chunk: int) -> P
     state = jax.eval_shape(init, key)
     several = jax.local_device_count() > 1
     places = init.lower(key).compile().output_shardings if several else None
-    step_metrics = jax.eval_shape(step, state, data, key)[1]
+    of_step = jax.eval_shape(_first_seed, state) if system.seeds else state
+    step_metrics = jax.eval_shape(step, of_step, data, key)[1]
     eval_metrics = jax.eval_shape(evaluate, state, data, key)
     _check_metrics(step_metrics, eval_metrics)
 
-    def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
+    def run_steps(state: State, shared: Any) -> Any:
+        data, root, first, count = shared
+
         def one_step(index: Any, carry: Any) -> Any:
             state, buffers = carry
             state, metrics = step(state, data, jax.random.fold_in(root, first + index))
@@ -71,6 +75,13 @@ def _traced_programs(system: System, data: Any, key: jax.Array, chunk: int) -> P
         # length run the very same instructions, so their lengths cannot change a bit of the state.
         return lax.fori_loop(0, count, one_step, (state, buffers))
 
+    def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
+        shared = (data, root, first, count)
+        if not system.seeds:
+            return run_steps(state, shared)
+        state, buffers = map_over(run_steps, system.seeds)(state, shared)
+        return state, {name: buffer.mean(0) for name, buffer in buffers.items()}
+
     # A state spread over devices comes back as it went in, whatever the compiler would prefer.
     compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None))
 
@@ -80,6 +91,10 @@ def _traced_programs(system: System, data: Any, key: jax.Array, chunk: int) -> P
 
     columns = csv_columns([*step_metrics, *eval_metrics])
     return Programs(init, compiled, compile_chunk, evaluate, places, columns)
+
+
+def _first_seed(state: State) -> State:
+    return jax.tree.map(lambda leaf: leaf[0], state)
 
 
 def _host_programs(system: HostSystem, chunk: int) -> Programs:

@@ -17,11 +17,17 @@ class System(NamedTuple):
     init: (key) -> State
     step: (state, data, key) -> (State, Metrics), of the same shapes and dtypes at every step
     evaluate: (state, data, key) -> Metrics
+
+    seeds: if not 0, the state is that of so many seeds that know nothing of each other (leading
+    axis of every leaf). init and evaluate are of all of them, step is of one; its metrics are
+    averaged over them. One seed then takes all steps of a chunk before the next one does, so that
+    on a CPU what it works on stays in the cache and is not copied out and in at every step.
     """
 
     init: Callable[[Any], State]
     step: Callable[[State, Any, Any], tuple[State, Metrics]]
     evaluate: Callable[[State, Any, Any], Metrics]
+    seeds: int = 0
 
 
 class HostSystem(NamedTuple):
