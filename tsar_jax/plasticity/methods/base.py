@@ -111,13 +111,14 @@ class TaskData(NamedTuple):
 class Method:
     """Plain SGD on the stream; a base for all others.
 
-    Class attributes. buffered: it has a buffer. boundaries: it is told where tasks end, which not
-    every stream knows. reported: which of its models is the result. joint: it is given all tasks
-    at once, as an upper bound. kinds: of streams that it can learn, "cumulative" being that of
-    classes which come back.
+    Class attributes. buffered: it has a buffer. filled_at_ends: which takes in nothing but at the
+    tasks' ends. boundaries: it is told where tasks end, which not every stream knows. reported:
+    which of its models is the result. joint: it is given all tasks at once, as an upper bound.
+    kinds: of streams that it can learn, "cumulative" being that of classes which come back.
     """
 
     buffered: ClassVar[bool] = False
+    filled_at_ends: ClassVar[bool] = False
     boundaries: ClassVar[bool] = False
     joint: ClassVar[bool] = False
     reported: ClassVar[str] = "working"
@@ -166,7 +167,7 @@ class Method:
         params = descended(learner.net.params, gradient, bench.rate)
         net = Variables(params, passed.stats)
         learner = learner._replace(net=net, memory=passed.memory, step=learner.step + 1)
-        if self.buffered:
+        if self.buffered and not self.filled_at_ends:
             # Nothing is stored after a loss that is no number: so the compiler knows that whatever
             # reads the buffer comes first, and need not copy it.
             stored = batch._replace(present=batch.present * jnp.isfinite(loss))
@@ -306,3 +307,17 @@ def with_replay_in_full(
         return logits[batch.images.shape[0] :], logits, stats
     (of_drawn, of_all), stats = passes(bench, variables, drawn, join(batch, drawn))
     return of_drawn, of_all, stats
+
+
+def consistent_fit(
+    bench: Bench, net: Variables, batch: Batch, drawn: Images, target: jax.Array, weight: float
+) -> tuple[jax.Array, jax.Array, Tree]:
+    """weight * MSE(net(drawn), target) + CE(net(batch and drawn)), logits of the batch, statistics.
+
+    target [N, classes]: what the logits of the images drawn are to agree with; no gradient passes.
+    """
+    again, logits, stats = with_replay_in_full(bench, net, of_batch(batch), drawn)
+    together = join(of_batch(batch), drawn)
+    loss = weight * squared_error(again, jax.lax.stop_gradient(target), drawn.present)
+    loss += cross_entropy(logits, together.labels, together.present)
+    return loss, logits[: batch.labels.size], stats

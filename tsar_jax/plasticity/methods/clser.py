@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from tsar_jax.errors import check_frequencies, check_weights
 from tsar_jax.models.classifier import Tree, Variables
@@ -17,12 +16,8 @@ from tsar_jax.plasticity.methods.base import (
     Learner,
     Method,
     Passed,
-    cross_entropy,
-    join,
-    of_batch,
+    consistent_fit,
     replay,
-    squared_error,
-    with_replay_in_full,
 )
 
 Memory = dict[str, Variables]
@@ -64,12 +59,9 @@ class CLSER(Method):
     ) -> tuple[jax.Array, Passed]:
         drawn = replay(bench, learner.buffer, key)
         target, memory = self.target(bench, learner.memory, drawn)
-        together = join(of_batch(batch), drawn)
         net = Variables(params, learner.net.stats)
-        again, logits, stats = with_replay_in_full(bench, net, of_batch(batch), drawn)
-        loss = self.reg_weight * squared_error(again, target, drawn.present)
-        loss += cross_entropy(logits, together.labels, together.present)
-        return loss, Passed(logits[: batch.labels.size], stats, memory)
+        loss, logits, stats = consistent_fit(bench, net, batch, drawn, target, self.reg_weight)
+        return loss, Passed(logits, stats, memory)
 
     def target(self, bench: Bench, memory: Memory, drawn: Images) -> tuple[jax.Array, Memory]:
         """The logits of the average that is surer of an item's class, and both averages after."""
@@ -80,7 +72,7 @@ class CLSER(Method):
             probability = jax.nn.softmax(logits[name])
             sure[name] = jnp.take_along_axis(probability, drawn.labels[:, None], -1)
         stable = sure[STABLE] > sure[PLASTIC]
-        return lax.stop_gradient(jnp.where(stable, logits[STABLE], logits[PLASTIC])), after
+        return jnp.where(stable, logits[STABLE], logits[PLASTIC]), after
 
     def after_step(
         self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array

@@ -55,6 +55,7 @@ class ICaRL(Method):
     """
 
     buffered: ClassVar[bool] = True
+    filled_at_ends: ClassVar[bool] = True
     boundaries: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("class",)
     wd_reg: float = 0.00001
@@ -91,11 +92,6 @@ class ICaRL(Method):
         loss = mean_present((each * now).sum(-1) / now.sum(), together.present)
         loss += self.wd_reg * squared_norm(params)
         return loss, Passed(logits[: batch.labels.size], stats, learner.memory)
-
-    def store(
-        self, bench: Bench, learner: Learner, batch: Batch, passed: Passed, key: jax.Array
-    ) -> Learner:
-        return learner
 
     def at_task_end(
         self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array

@@ -17,12 +17,8 @@ from tsar_jax.plasticity.methods.base import (
     Learner,
     Method,
     Passed,
-    cross_entropy,
-    join,
-    of_batch,
+    consistent_fit,
     replay,
-    squared_error,
-    with_replay_in_full,
 )
 
 
@@ -76,16 +72,13 @@ class SYNERgy(Method):
         drawn = replay(bench, learner.buffer, key)
         memory = learner.memory
         target, semantic_stats = bench.net.train(memory.semantic, drawn.images, drawn.present)
-        together = join(of_batch(batch), drawn)
         net = Variables(params, learner.net.stats)
-        again, logits, stats = with_replay_in_full(bench, net, of_batch(batch), drawn)
-        loss = self.reg_weight * squared_error(again, lax.stop_gradient(target), drawn.present)
-        loss += cross_entropy(logits, together.labels, together.present)
+        loss, logits, stats = consistent_fit(bench, net, batch, drawn, target, self.reg_weight)
         loss += self.penalty_weight * weighted_distance(
             filter_means(memory.fisher), params, memory.semantic.params
         )
         memory = memory._replace(semantic=memory.semantic._replace(stats=semantic_stats))
-        return loss, Passed(logits[: batch.labels.size], stats, memory)
+        return loss, Passed(logits, stats, memory)
 
     def after_step(
         self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array

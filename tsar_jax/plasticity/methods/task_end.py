@@ -10,7 +10,7 @@ from jax import lax
 
 from tsar_jax.errors import UserError
 from tsar_jax.plasticity.buffer import put
-from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, Passed, TaskData
+from tsar_jax.plasticity.methods.base import Bench, Learner, Method, TaskData
 
 CHUNK = 500
 """Images of a task that are looked at together."""
@@ -105,12 +105,8 @@ class FilledAtEnds(Method):
     """A base for methods whose buffer is filled at the tasks' ends, every task having its share."""
 
     buffered: ClassVar[bool] = True
+    filled_at_ends: ClassVar[bool] = True
     boundaries: ClassVar[bool] = True
-
-    def store(
-        self, bench: Bench, learner: Learner, batch: Batch, passed: Passed, key: jax.Array
-    ) -> Learner:
-        return learner
 
     def at_task_end(
         self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
