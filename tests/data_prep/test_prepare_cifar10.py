@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from checks import assert_nothing_prepared, assert_same_labelled, run_main
+from checks import assert_nothing_prepared, assert_refused, assert_same_labelled, run_main
 from small_cifar10 import FOLDER, NAMES, SmallCifar10
 from small_cifar100 import python2_pickle, write_tar, write_tar_members
 
@@ -133,15 +132,7 @@ def test_a_wrong_archive_is_one_clear_sentence_and_prepares_nothing(
     change: Callable[[SmallCifar10], Path],
     reason: str,
 ) -> None:
-    path = change(small_cifar10)
-    out = tmp_path / "out"
-    assert run_main("cifar10", "--archives", small_cifar10.archives, "--out", out) == 2
-    message = capsys.readouterr().err.strip()
-    assert re.search(reason, message)
-    assert str(path) in message
-    assert message.endswith("again")
-    assert "\n" not in message
-    assert_nothing_prepared(out)
+    assert_refused(capsys, "cifar10", change(small_cifar10), tmp_path / "out", reason)
 
 
 class Opens:

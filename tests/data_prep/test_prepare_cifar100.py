@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from checks import assert_nothing_prepared, assert_same, run_main
+from checks import assert_nothing_prepared, assert_refused, assert_same, run_main
 from small_cifar100 import NAMES, SmallCifar100, python2_pickle, write_tar
 
 import data_prep.cifar100 as preparation
@@ -132,15 +131,7 @@ def test_a_wrong_archive_is_one_clear_sentence_and_prepares_nothing(
     change: Change,
     reason: str,
 ) -> None:
-    path = change(small_cifar)
-    out = tmp_path / "out"
-    assert run_main("cifar100", "--archives", small_cifar.archives, "--out", out) == 2
-    message = capsys.readouterr().err.strip()
-    assert re.search(reason, message)
-    assert str(path) in message
-    assert message.endswith("again")
-    assert "\n" not in message
-    assert_nothing_prepared(out)
+    assert_refused(capsys, "cifar100", change(small_cifar), tmp_path / "out", reason)
 
 
 class Touches:
