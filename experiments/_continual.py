@@ -21,7 +21,7 @@ from tsar_jax.systems.continual import (
     UNTESTED,
     ContinualConfig,
     Life,
-    State,
+    Lifetime,
     make_bench,
     untrained_accuracy,
 )
@@ -98,12 +98,12 @@ def network(config: ContinualConfig, stream: Stream) -> Classifier:
     return make_resnet18(stream.image, stream.classes, config.width)
 
 
-def measured(study: Study, state: State) -> Outcome:
+def measured(study: Study, lifetimes: Lifetime) -> Outcome:
     """What a finished run has measured."""
     config, life = study.config, study.life
-    accuracy = np.asarray(state.lifetimes.accuracy, float)
-    roots = state.lifetimes
-    untrained = untrained_accuracy(life, jax.device_get(roots), jax.device_put(life.stream.data))
+    accuracy = np.asarray(lifetimes.accuracy, float)
+    roots = jax.device_get(lifetimes.root)
+    untrained = untrained_accuracy(life, roots, jax.device_put(life.stream.data))
     return Outcome(
         method=config.method,
         stream=config.stream,

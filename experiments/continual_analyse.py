@@ -41,7 +41,7 @@ from tsar_jax.evaluation.continual_probes import (
 )
 from tsar_jax.systems.continual import (
     ContinualConfig,
-    State,
+    Lifetime,
     make_system,
     reported_model,
 )
@@ -97,10 +97,10 @@ def main() -> None:
 
 def analyse(path: Path, outcome: Outcome, arguments: Arguments) -> Analysis:
     """Everything about one run's reported model."""
-    study, state, data = load(path)
+    study, lifetimes, data = load(path)
     life = study.life
 
-    def probe(lifetime: Any, data: Any) -> Any:
+    def probe(lifetime: Lifetime, data: Any) -> Any:
         model = reported_model(life, lifetime.learner)
         key = jax.random.key(0)
         noisy = accuracy_under_noise(
@@ -110,7 +110,7 @@ def analyse(path: Path, outcome: Outcome, arguments: Arguments) -> Analysis:
 
     predictions, noisy = jax.jit(
         lambda lifetimes, data: jax.lax.map(lambda one: probe(one, data), lifetimes)
-    )(state.lifetimes, data)
+    )(lifetimes, data)
     has_trade_off = outcome.accuracy.shape[1] > 1 and not outcome.cumulative
     label = outcome.method + (f", buffer {outcome.buffer}" if outcome.buffer else "")
     found = Analysis(
@@ -126,15 +126,15 @@ def analyse(path: Path, outcome: Outcome, arguments: Arguments) -> Analysis:
     return found
 
 
-def load(path: Path) -> tuple[Study, State, Any]:
-    """A run's study, its last state and its stream's data on the device."""
+def load(path: Path) -> tuple[Study, Lifetime, Any]:
+    """A run's study, its lifetimes at the end and its stream's data on the device."""
     study = prepare(read_run(path, continual_train.EXPERIMENT, ContinualConfig))
     data = jax.device_put(study.life.stream.data)
     like = jax.eval_shape(make_system(study.config, study.life).init, jax.random.key(0))
-    state, step = load_checkpoint(path, like=like)
+    lifetimes, step = load_checkpoint(path, like=like)
     if step != study.config.steps:
         raise UserError(f"{path} has not come to its end: resume it with continual_train first.")
-    return study, state, data
+    return study, lifetimes, data
 
 
 if __name__ == "__main__":

@@ -55,21 +55,21 @@ def lived(life, seeds=2, first=0):
     data = jax.tree.map(jnp.asarray, life.stream.data)
     key, steps = jax.random.key(0), life.stream.steps
     programs = make_programs(system, data, key, steps)
-    state, metrics = programs.chunk(programs.init(key), data, key, 0, steps)
-    return system, state, metrics["loss"], data
+    lifetimes, metrics = programs.chunk(programs.init(key), data, key, 0, steps)
+    return system, lifetimes, metrics["loss"], data
 
 
 def test_the_matrix_is_what_the_last_models_get_right() -> None:
     life = life_of("synergy")
-    system, state, losses, data = lived(life)
-    accuracy = np.asarray(state.lifetimes.accuracy)
+    system, lifetimes, losses, data = lived(life)
+    accuracy = np.asarray(lifetimes.accuracy)
     assert np.isfinite(losses).all()
     assert accuracy.shape == (2, 2, 2, 2, 2)
     assert life.models == ["working", "semantic"]
     test = DATASET.test
     shown = jnp.asarray(test.images[..., None] / np.float32(255))
     for seed in range(2):
-        learner = jax.tree.map(lambda a, seed=seed: a[seed], state.lifetimes.learner)
+        learner = jax.tree.map(lambda a, seed=seed: a[seed], lifetimes.learner)
         for number, model in enumerate(life.method.models(learner).values()):
             logits = np.asarray(life.bench.net.logits(model, shown))
             for task in range(2):
@@ -78,15 +78,15 @@ def test_the_matrix_is_what_the_last_models_get_right() -> None:
                 for kind, seen in ((CLASS_IL, logits), (TASK_IL, masked)):
                     right = (seen.argmax(-1) == test.labels)[of_task].mean()
                     assert accuracy[seed, 1, task, number, kind] == pytest.approx(right)
-    scores = system.evaluate(state, data, jax.random.key(0))
+    scores = system.evaluate(lifetimes, data, jax.random.key(0))
     assert float(scores["accuracy"]) == pytest.approx(accuracy[:, 1, :, 1, CLASS_IL].mean())
 
 
 def test_plain_sgd_forgets_and_replay_does_not() -> None:
     matrices = {}
     for method in ("sgd", "er"):
-        _, state, _, _ = lived(life_of(method))
-        matrices[method] = np.asarray(state.lifetimes.accuracy)[..., 0, CLASS_IL].mean(0)
+        _, lifetimes, _, _ = lived(life_of(method))
+        matrices[method] = np.asarray(lifetimes.accuracy)[..., 0, CLASS_IL].mean(0)
     assert matrices["sgd"][0, 0] > 0.9
     assert matrices["sgd"][1, 0] < 0.3
     assert matrices["er"][1].min() > 0.7
@@ -106,18 +106,18 @@ def test_a_seed_lives_the_same_life_in_any_company() -> None:
 
 def test_joint_training_is_tested_on_every_task_at_the_end() -> None:
     life = life_of("joint", stream="rot-toy", tasks=3, epochs=1)
-    _, state, _, data = lived(life, seeds=1)
-    accuracy = np.asarray(state.lifetimes.accuracy)
+    _, lifetimes, _, data = lived(life, seeds=1)
+    accuracy = np.asarray(lifetimes.accuracy)
     assert accuracy.shape == (1, 1, 3, 1, 2)
     assert (accuracy != UNTESTED).all()
-    untrained = np.asarray(untrained_accuracy(life, state.lifetimes, data))
+    untrained = np.asarray(untrained_accuracy(life, lifetimes.root, data))
     assert untrained.shape == (1, 3)
     assert untrained.mean() < accuracy[..., CLASS_IL].mean()
 
 
 def test_tests_of_later_tasks_wait() -> None:
-    _, state, _, _ = lived(life_of("sgd", stream="rot-toy", tasks=4, epochs=1), seeds=1)
-    tested = np.asarray(state.lifetimes.accuracy)[0, :, :, 0, CLASS_IL] != UNTESTED
+    _, lifetimes, _, _ = lived(life_of("sgd", stream="rot-toy", tasks=4, epochs=1), seeds=1)
+    tested = np.asarray(lifetimes.accuracy)[0, :, :, 0, CLASS_IL] != UNTESTED
     assert tested.tolist() == [[j <= i + 1 for j in range(4)] for i in range(4)]
 
 

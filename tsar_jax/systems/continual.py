@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import lax
 
 from tsar_jax.data.continual.normalise import scale
@@ -29,7 +28,7 @@ from tsar_jax.plasticity.methods import (
     check_supported,
 )
 from tsar_jax.training.loop import LoopConfig
-from tsar_jax.training.system import System
+from tsar_jax.training.system import SeedsSystem
 
 UNTESTED = -1.0
 CLASS_IL, TASK_IL = 0, 1
@@ -87,14 +86,6 @@ class Lifetime(NamedTuple):
     learner: Learner
     course: Course
     accuracy: jax.Array
-
-
-@struct.dataclass
-class State:
-    """lifetimes, and the number of steps that each has done: of every seed (leading axis)."""
-
-    lifetimes: Lifetime
-    step: jax.Array
 
 
 class Keys(NamedTuple):
@@ -241,12 +232,12 @@ class Life:
 
         return lax.map(of_chunk, jnp.arange(-(-self.stream.test_size // size)))
 
-    def average(self, lifetime: Lifetime, step: jax.Array) -> jax.Array:
+    def average(self, lifetime: Lifetime) -> jax.Array:
         """Mean accuracy of the reported model over the tests so far, after the last task: [2].
 
         0 before the first task ends.
         """
-        ended = (step >= jnp.asarray(self.stream.ends)).sum()
+        ended = (lifetime.accuracy != UNTESTED).any((1, 2, 3)).sum()
         row = lifetime.accuracy[ended - 1, :, self.models.index(self.method.reported)]
         number = jnp.arange(len(row))
         learned = (row[:, 0] != UNTESTED) & ((number < ended) | self.method.joint)
@@ -254,46 +245,48 @@ class Life:
         return jnp.where(ended > 0, mean, 0)
 
 
-def make_system(config: ContinualConfig, life: Life) -> System:
+def make_system(config: ContinualConfig, life: Life) -> SeedsSystem:
     """The lifetimes of all seeds as init, step and evaluate; data: the stream's.
 
     Raises UserError where the method cannot learn the stream.
     """
     check_supported(life.method, config.method, life.stream)
     seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
-    spread = partial(map_over, count=config.seeds)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data))
 
-    def init(_: jax.Array) -> State:
+    def init(_: jax.Array) -> Lifetime:
         roots = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(seeds)
-        lifetimes = spread(lambda root, _: life.begin(root, shapes))(roots, ())
-        return State(lifetimes, jnp.zeros(config.seeds, jnp.int32))
+        return map_over(lambda root, _: life.begin(root, shapes), config.seeds)(roots, ())
 
-    def step(state: State, data: Any, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        """Of one seed."""
-        lifetime, loss = life.step(state.lifetimes, data, state.step)
-        return State(lifetime, state.step + 1), {"loss": loss}
+    def step(
+        lifetime: Lifetime, data: Any, number: jax.Array
+    ) -> tuple[Lifetime, dict[str, jax.Array]]:
+        lifetime, loss = life.step(lifetime, data, number)
+        return lifetime, {"loss": loss}
 
-    def evaluate(state: State, data: Any, key: jax.Array) -> dict[str, jax.Array]:
-        """What the state remembers of the last task's end, which costs nothing."""
-        average = jax.vmap(life.average)(state.lifetimes, state.step)
+    def evaluate(lifetimes: Lifetime, data: Any, key: jax.Array) -> dict[str, jax.Array]:
+        """What the lifetimes remember of the last task's end, which costs nothing."""
+        average = jax.vmap(life.average)(lifetimes)
         return {
             "accuracy": average[:, CLASS_IL].mean(),
             "task_accuracy": average[:, TASK_IL].mean(),
         }
 
-    return System(init, step, evaluate, config.seeds)
+    return SeedsSystem(init, step, evaluate, config.seeds)
 
 
-def untrained_accuracy(life: Life, lifetimes: Lifetime, data: Any) -> jax.Array:
-    """What networks that learned nothing get right: [seeds, tests], class-incremental."""
+def untrained_accuracy(life: Life, roots: jax.Array, data: Any) -> jax.Array:
+    """What networks that learned nothing get right: [seeds, tests], class-incremental.
+
+    roots: of the lifetimes.
+    """
 
     def one(root: jax.Array) -> jax.Array:
         fresh = life.begin(root, data)
         everything = jnp.ones(len(life.stream.task_classes), bool)
         return life.test(fresh.learner, data, fresh.course, everything)[:, 0, CLASS_IL]
 
-    return jax.jit(lambda roots: lax.map(one, roots))(lifetimes.root)
+    return jax.jit(lambda roots: lax.map(one, roots))(roots)
 
 
 def reported_model(life: Life, learner: Learner) -> Variables:

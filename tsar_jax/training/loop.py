@@ -33,7 +33,7 @@ from tsar_jax.training.metrics import (
 from tsar_jax.training.programs import Programs, make_programs
 from tsar_jax.training.progress import Progress, make_progress
 from tsar_jax.training.run import Run, checkpoint_steps
-from tsar_jax.training.system import HostSystem, State, System
+from tsar_jax.training.system import HostSystem, SeedsSystem, State, System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def is_due(step: int, every: int, steps: int) -> bool:
 
 
 def train(
-    system: System | HostSystem,
+    system: System | SeedsSystem | HostSystem,
     data: Any,
     loop: LoopConfig,
     run: Run,

@@ -10,7 +10,7 @@ from jax import lax
 
 from tsar_jax.devices import map_over
 from tsar_jax.training.metrics import csv_columns
-from tsar_jax.training.system import HostSystem, State, System
+from tsar_jax.training.system import HostSystem, SeedsSystem, State, System
 
 
 def strong_types(tree: Any) -> Any:
@@ -39,22 +39,34 @@ class Programs(NamedTuple):
     columns: list[str]
 
 
-def make_programs(system: System | HostSystem, data: Any, key: jax.Array, chunk: int) -> Programs:
+def make_programs(
+    system: System | SeedsSystem | HostSystem, data: Any, key: jax.Array, chunk: int
+) -> Programs:
     """The programs of a system, which are traced once, or stay as they are if it is on the host."""
     if isinstance(system, HostSystem):
         return _host_programs(system, chunk)
     return _traced_programs(system, data, key, chunk)
 
 
-def _traced_programs(system: System, data: Any, key: jax.Array, chunk: int) -> Programs:
+def _traced_programs(
+    system: System | SeedsSystem, data: Any, key: jax.Array, chunk: int
+) -> Programs:
     """Traces the system's functions once and describes their metrics."""
     step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
     init = jax.jit(lambda key: strong_types(system.init(key)))
     state = jax.eval_shape(init, key)
     several = jax.local_device_count() > 1
     places = init.lower(key).compile().output_shardings if several else None
-    of_step = jax.eval_shape(_first_seed, state) if system.seeds else state
-    step_metrics = jax.eval_shape(step, of_step, data, key)[1]
+    seeds = system.seeds if isinstance(system, SeedsSystem) else 0
+
+    def take_step(state: State, data: Any, root: jax.Array, number: Any) -> Any:
+        """Of one seed, where there are several."""
+        return step(state, data, number if seeds else jax.random.fold_in(root, number))
+
+    one = state
+    if seeds:
+        one = jax.eval_shape(lambda state: jax.tree.map(lambda leaf: leaf[0], state), state)
+    step_metrics = jax.eval_shape(take_step, one, data, key, 0)[1]
     eval_metrics = jax.eval_shape(evaluate, state, data, key)
     _check_metrics(step_metrics, eval_metrics)
 
@@ -63,7 +75,7 @@ def _traced_programs(system: System, data: Any, key: jax.Array, chunk: int) -> P
 
         def one_step(index: Any, carry: Any) -> Any:
             state, buffers = carry
-            state, metrics = step(state, data, jax.random.fold_in(root, first + index))
+            state, metrics = take_step(state, data, root, first + index)
             buffers = {
                 name: buffer.at[index].set(metrics[name].astype(buffer.dtype))
                 for name, buffer in buffers.items()
@@ -77,9 +89,9 @@ def _traced_programs(system: System, data: Any, key: jax.Array, chunk: int) -> P
 
     def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
         shared = (data, root, first, count)
-        if not system.seeds:
+        if not seeds:
             return run_steps(state, shared)
-        state, buffers = map_over(run_steps, system.seeds)(state, shared)
+        state, buffers = map_over(run_steps, seeds)(state, shared)
         return state, {name: buffer.mean(0) for name, buffer in buffers.items()}
 
     # A state spread over devices comes back as it went in, whatever the compiler would prefer.
@@ -91,10 +103,6 @@ def _traced_programs(system: System, data: Any, key: jax.Array, chunk: int) -> P
 
     columns = csv_columns([*step_metrics, *eval_metrics])
     return Programs(init, compiled, compile_chunk, evaluate, places, columns)
-
-
-def _first_seed(state: State) -> State:
-    return jax.tree.map(lambda leaf: leaf[0], state)
 
 
 def _host_programs(system: HostSystem, chunk: int) -> Programs:

@@ -17,17 +17,30 @@ class System(NamedTuple):
     init: (key) -> State
     step: (state, data, key) -> (State, Metrics), of the same shapes and dtypes at every step
     evaluate: (state, data, key) -> Metrics
-
-    seeds: if not 0, the state is that of so many seeds that know nothing of each other (leading
-    axis of every leaf). init and evaluate are of all of them, step is of one; its metrics are
-    averaged over them. One seed then takes all steps of a chunk before the next one does, so that
-    on a CPU what it works on stays in the cache and is not copied out and in at every step.
     """
 
     init: Callable[[Any], State]
     step: Callable[[State, Any, Any], tuple[State, Metrics]]
     evaluate: Callable[[State, Any, Any], Metrics]
-    seeds: int = 0
+
+
+class SeedsSystem(NamedTuple):
+    """Several seeds that know nothing of each other; each has its randomness in its state.
+
+    On a CPU one of them takes all steps of a chunk before the next one does: what it works on stays
+    in the cache, and nothing is copied out of the stack and into it at every step.
+
+    init: (key) -> State of all seeds, the leading axis of every leaf
+    step: (state of one seed, data, number of the step) -> (its state, its Metrics), otherwise as
+        that of `System`; a step's metrics are the means over the seeds
+    evaluate: (state of all seeds, data, key) -> Metrics
+    seeds: how many
+    """
+
+    init: Callable[[Any], State]
+    step: Callable[[State, Any, Any], tuple[State, Metrics]]
+    evaluate: Callable[[State, Any, Any], Metrics]
+    seeds: int
 
 
 class HostSystem(NamedTuple):
