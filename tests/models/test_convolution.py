@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tsar_jax.models.convolution import WIDE, convolve
+from tsar_jax.models.convolution import DEEP, WIDE, convolve
 from tsar_jax.models.squared_gradients import affine_squared, convolve_squared, dense_squared
 
 
@@ -25,8 +25,16 @@ def plain(x, kernel, stride):
     )
 
 
-# Each form that a CPU is given: by rows, thin, strided, in patches, and both of 1x1.
-CASES = [(3, 16, 5, 1), (3, 3, 5, 1), (3, 16, 5, 2), (3, 2, WIDE, 1), (1, 4, 5, 2), (1, 4, 5, 1)]
+# Each form that a CPU is given: by rows, thin, strided, in patches, Winograd's, and both of 1x1.
+CASES = [
+    (3, 16, 5, 1),
+    (3, 3, 5, 1),
+    (3, 16, 5, 2),
+    (3, 2, WIDE, 1),
+    (3, DEEP, DEEP, 1),
+    (1, 4, 5, 2),
+    (1, 4, 5, 1),
+]
 
 
 @pytest.mark.parametrize(("size", "inputs", "outputs", "stride"), CASES)

@@ -2,7 +2,7 @@
 
 XLA's CPU backend is fast in the forward convolution of float32 and slow in its gradients; so both
 gradients are written out, the one of the input as a forward convolution, the one of the kernel as
-matrix products.
+matrix products. Between many channels Winograd's form is faster than either.
 """
 
 import functools
@@ -12,11 +12,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tsar_jax.models import winograd
 from tsar_jax.models.layers import computed_once, largest_divisor, product
 
 # From so many output channels on, a product costs so much more than the patches it is taken of
 # that it beats XLA's convolution.
 WIDE = 512
+# With so many channels on both sides a convolution's products take longer than the transforms of
+# Winograd's form; and a kernel's gradient, whose products are narrower, with so many.
+DEEP = 64
+DEEP_KERNEL = 256
 # Fewer input channels than this make products of rows too thin.
 THIN = 16
 # Images at a time in a kernel's gradient, whose copies of them then stay in a CPU's cache.
@@ -89,7 +94,14 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
+def takes_winograd(kernel: jax.Array, stride: int) -> bool:
+    """Whether Winograd's form is the fastest on a CPU."""
+    return kernel.shape[0] == 3 and stride == 1 and min(kernel.shape[2:]) >= DEEP
+
+
 def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    if takes_winograd(kernel, stride):
+        return winograd.convolve(x, kernel)
     # XLA has a fast convolution for float32 only.
     if kernel.shape[:2] == (1, 1) or kernel.shape[3] >= WIDE or x.dtype != jnp.float32:
         patches = padded_patches(x, kernel.shape[0], stride)
@@ -100,6 +112,8 @@ def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def _input_gradient_on_cpu(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
 ) -> jax.Array:
+    if takes_winograd(kernel, stride):
+        return winograd.input_gradient(kernel, gradient)
     if stride == 1:
         return _convolve_on_cpu(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1)
     if kernel.shape[:2] == (1, 1):
@@ -110,7 +124,18 @@ def _input_gradient_on_cpu(
         ]
         spread = [(0, 0, 0), *((*rest[axis], stride - 1) for axis in (1, 2)), (0, 0, 0)]
         return lax.pad(seen, jnp.zeros((), seen.dtype), spread)
-    return _transposed(x, kernel, gradient, stride)
+    # Written out, and the kernel turned over before: in a loop, XLA is three times slower over
+    # its own transpose.
+    turned = computed_once(kernel[::-1, ::-1].swapaxes(2, 3))
+    last = [1 + (size - 1) % stride for size in x.shape[1:3]]
+    return lax.conv_general_dilated(
+        gradient,
+        turned,
+        (1, 1),
+        [(1, size) for size in last],
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def _transposed(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
@@ -121,6 +146,8 @@ def _kernel_gradient_on_cpu(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
 ) -> jax.Array:
     size, _, inputs, outputs = kernel.shape
+    if takes_winograd(kernel, stride) and min(inputs, outputs) >= DEEP_KERNEL:
+        return winograd.kernel_gradient(x, gradient)
     if size == 3 and stride == 1 and inputs >= THIN and outputs < WIDE:
         return _gradient_by_rows(x, gradient)
     patches = padded_patches(x, size, stride)
