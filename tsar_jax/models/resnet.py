@@ -28,7 +28,7 @@ from tsar_jax.models.squared_gradients import affine_squared, convolve_squared, 
 STRIDES = (1, 2, 2, 2)
 BLOCKS = 2
 # Images at a time in the pass for the importance of parameters; so its memory is bounded.
-FISHER_CHUNK = 20
+FISHER_CHUNK = 10
 
 # PyTorch's default: uniform up to 1 / sqrt(fan_in).
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -11,7 +11,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.models.convolution import WIDE, convolve, input_gradient, padded_patches
+from tsar_jax.models import winograd
+from tsar_jax.models.convolution import (
+    WIDE,
+    convolve,
+    input_gradient,
+    padded_patches,
+    takes_winograd,
+)
+from tsar_jax.models.layers import largest_divisor
+
+# Places of an image from which on its Winograd tiles fill a product.
+MANY_PLACES = 256
+# Images whose squares are added in one pass over their sum.
+TOGETHER = 5
 
 Saved = tuple[jax.Array, ...]
 
@@ -30,44 +43,64 @@ def _convolve_backward(
     stride: int, saved: Saved, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    size, _, _, outputs = kernel.shape
-    images = x.shape[0]
-    patches = padded_patches(x, size, stride).reshape(images, -1, size * size * kernel.shape[2])
-    of_places = gradient.reshape(images, -1, outputs)
     squares = lax.platform_dependent(
-        patches,
-        of_places,
-        cpu=_squares_on_cpu,
-        default=lambda a, b: jnp.square(jnp.einsum("npk,npd->ndk", a, b)).sum(0),
+        x,
+        gradient,
+        cpu=lambda x, g: _squares_on_cpu(x, kernel, g, stride),
+        default=lambda x, g: _squares_of_all(x, kernel, g, stride),
     )
-    return input_gradient(x, kernel, gradient, stride), squares.T.reshape(kernel.shape)
+    return input_gradient(x, kernel, gradient, stride), squares
 
 
 convolve_squared.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _squares_on_cpu(patches: jax.Array, gradient: jax.Array) -> jax.Array:
-    """sum_n (gradient_n' patches_n)^2. patches [N, P, K], gradient [N, P, D] -> [D, K].
+def _by_image(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
+) -> tuple[jax.Array, jax.Array]:
+    """Patches [N, P, K] and gradients [N, P, D] of each image's places."""
+    images, size = x.shape[0], kernel.shape[0]
+    patches = padded_patches(x, size, stride).reshape(images, -1, size * size * kernel.shape[2])
+    return patches, gradient.reshape(images, -1, kernel.shape[3])
 
-    One image after another, for the products of all would fill much memory; and where even the
-    sum is too large for a cache, some of its columns after others.
+
+def _squares_of_all(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
+    patches, of_places = _by_image(x, kernel, gradient, stride)
+    squares = jnp.square(jnp.einsum("npk,npd->nkd", patches, of_places)).sum(0)
+    return squares.reshape(kernel.shape)
+
+
+def _squares_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
+    if takes_winograd(kernel, stride) and x.shape[1] * x.shape[2] >= MANY_PLACES:
+        return winograd.squares(x, gradient)
+    squares = _squares_of_patches(*_by_image(x, kernel, gradient, stride))
+    return squares.reshape(kernel.shape)
+
+
+def _squares_of_patches(patches: jax.Array, gradient: jax.Array) -> jax.Array:
+    """sum_n (patches_n' gradient_n)^2. patches [N, P, K], gradient [N, P, D] -> [K, D].
+
+    A few images after others, for the products of all would fill much memory; and where even the
+    sum is too large for a cache, some of its rows after others.
     """
     images, places, inputs = patches.shape
     outputs = gradient.shape[-1]
     parts = 9 if outputs >= WIDE and inputs % 9 == 0 else 1
+    together = largest_divisor(images, TOGETHER)
 
-    def columns(part: jax.Array) -> jax.Array:
-        def add(total: jax.Array, image: Saved) -> tuple[jax.Array, None]:
-            one = jnp.tensordot(image[1], image[0], axes=((0,), (0,)))
-            return total + jnp.square(one), None
+    def rows(part: jax.Array) -> jax.Array:
+        def add(total: jax.Array, some: Saved) -> tuple[jax.Array, None]:
+            each = [jnp.square(a.T @ b) for a, b in zip(*some, strict=True)]
+            return total + functools.reduce(jnp.add, each), None
 
-        start = jnp.zeros((outputs, inputs // parts), patches.dtype)
-        return lax.scan(add, start, (part, gradient))[0]
+        start = jnp.zeros((inputs // parts, outputs), patches.dtype)
+        some = (a.reshape(-1, together, *a.shape[1:]) for a in (part, gradient))
+        return lax.scan(add, start, tuple(some))[0]
 
     if parts == 1:
-        return columns(patches)
+        return rows(patches)
     split = patches.reshape(images, places, parts, -1).transpose(2, 0, 1, 3)
-    return lax.map(columns, split).swapaxes(0, 1).reshape(outputs, inputs)
+    return lax.map(rows, split).reshape(inputs, outputs)
 
 
 @jax.custom_vjp
