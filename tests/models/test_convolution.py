@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tsar_jax.models import squared_gradients
 from tsar_jax.models.convolution import DEEP, WIDE, convolve
 from tsar_jax.models.squared_gradients import affine_squared, convolve_squared, dense_squared
 
@@ -38,7 +39,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("size", "inputs", "outputs", "stride"), CASES)
-def test_convolution_and_its_gradients(size, inputs, outputs, stride):
+def test_convolution_and_its_gradients(size, inputs, outputs, stride, monkeypatch):
+    # As in a large image, whose squares take Winograd's form too.
+    monkeypatch.setattr(squared_gradients, "MANY_PLACES", 6 * 7)
     x, kernel = normal(3, 6, 7, inputs), normal(size, size, inputs, outputs, seed=1)
 
     @jax.jit
