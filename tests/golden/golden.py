@@ -52,7 +52,8 @@ def check(found: dict, path: Path, precision: str, results: Callable[[dict], dic
 
     Where a ReLU's input is nearer to 0 than float32 can tell, or two cells of a max pool are nearer
     to each other, the gradient goes one of two ways, and which depends on the machine. So results
-    in float32 may also be those of float64 from parameters that a few roundings have moved.
+    in float32 may also be those of float64 from parameters that a few roundings have moved; that
+    float64 finds what is recorded, where it is recorded, the test in float64 says.
     results: (arrays of the file) -> what is found from them.
     """
     wrong = deviations(found, load(path, precision), precision)
