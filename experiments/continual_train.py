@@ -38,7 +38,7 @@ PAPER = ContinualConfig(stream="seq-cifar10", chunk=100, checkpoint_every=1000)
 DIGITS = ContinualConfig(chunk=100, checkpoint_every=1000)
 
 PRESETS = {
-    "cpu": cli.Preset(DIGITS, "SYNERgy on rot-mnist, as published; a minute on two cores"),
+    "cpu": cli.Preset(DIGITS, "SYNERgy on rot-mnist, as published; half a minute on two cores"),
     "packaged": cli.Preset(
         dataclasses.replace(DIGITS, stream="rot-emnist"), "the same on digits that come with this"
     ),
