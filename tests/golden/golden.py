@@ -39,10 +39,10 @@ def series(golden: dict, prefix: str) -> dict[int, np.ndarray]:
     return {int(name[len(prefix) :]): golden[name] for name in names}
 
 
-def close(ours, golden, precision: str, scale: float | None = None) -> None:
+def close(ours, golden, precision: str) -> None:
     """Assert that no entry is off by more than the tolerance times the array's scale."""
     assert np.shape(ours) == np.shape(golden)
-    scale = max(1.0, float(np.abs(golden).max())) if scale is None else scale
+    scale = max(1.0, float(np.abs(golden).max()))
     error = np.abs(np.asarray(ours) - np.asarray(golden)).max()
     assert error <= TOLERANCE[precision] * scale, f"off by {error:.2e} at scale {scale:.2e}"
 
@@ -52,8 +52,8 @@ def check(found: dict, path: Path, precision: str, results: Callable[[dict], dic
 
     Where a ReLU's input is nearer to 0 than float32 can tell, or two cells of a max pool are nearer
     to each other, the gradient goes one of two ways, and which depends on the machine. So results
-    in float32 may also be those of float64 from parameters that a few roundings have moved; that
-    float64 finds what is recorded, where it is recorded, the test in float64 says.
+    in float32 may also be those of float64 from parameters that a few roundings have moved, if from
+    the recorded parameters float64 finds what is recorded.
     results: (arrays of the file) -> what is found from them.
     """
     wrong = deviations(found, load(path, precision), precision)
@@ -87,6 +87,8 @@ def neighbouring_ways(path: Path, results: Callable[[dict], dict]) -> Iterator[d
     """What float64 gives from parameters moved as far as float32 rounds sums of products."""
     with jax.enable_x64(True):
         golden = load(path, "float64")
+        wrong = deviations(results(golden), golden, "float64")
+        assert not wrong
         for seed, size in itertools.product(range(6), (3e-7, 1e-6)):
             random = np.random.default_rng(seed)
             moved = dict(golden)
