@@ -46,25 +46,24 @@ def input_gradient(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
 
 def kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
     """Gradient of kernel [3, 3, C, D] under `convolve`, otherwise as `input_gradient`."""
-
-    def add(total: jax.Array, some: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        return total + _gradient_of_some(*some), None
-
-    inputs, outputs = x.shape[-1], gradient.shape[-1]
-    start = jnp.zeros((3, 3, inputs, outputs), x.dtype)
+    inputs = x.shape[-1]
     chunks = _microbatches(x, inputs), _microbatches(gradient, inputs)
-    return lax.scan(add, start, chunks)[0]
+    return _summed(_gradient_of_some, *chunks)
 
 
 def squares(x: jax.Array, gradient: jax.Array) -> jax.Array:
     """sum_n (d_n)^2, d_n being what image n adds to `kernel_gradient`."""
+    square = lambda *one: jnp.square(_gradient_of_some(*one))  # noqa: E731
+    return _summed(square, x[:, None], gradient[:, None])
 
-    def add(total: jax.Array, one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        x, gradient = one
-        return total + jnp.square(_gradient_of_some(x[None], gradient[None])), None
 
+def _summed(
+    of_some: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    """Sum of a function of some images and gradients [M, H, W, .] over all [N / M, M, H, W, .]."""
     start = jnp.zeros((3, 3, x.shape[-1], gradient.shape[-1]), x.dtype)
-    return lax.scan(add, start, (x, gradient))[0]
+    chunks = (x, gradient)
+    return lax.scan(lambda total, some: (total + of_some(*some), None), start, chunks)[0]
 
 
 def _microbatches(x: jax.Array, channels: int) -> jax.Array:
