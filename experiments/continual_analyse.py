@@ -39,12 +39,7 @@ from tsar_jax.evaluation.continual_probes import (
     reliability,
     trade_off,
 )
-from tsar_jax.systems.continual import (
-    ContinualConfig,
-    Lifetime,
-    make_system,
-    reported_model,
-)
+from tsar_jax.systems.continual import ContinualConfig, Lifetime, make_system, reported_model
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.run import check_writable, write_atomically
 
