@@ -15,7 +15,7 @@ from experiments.anml_meta_test import RANDOM, SCRATCH, TRAINED, write_and_show
 from tsar_jax import cli
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result
-from tsar_jax.evaluation.results import markdown, pool_seeds, read_results
+from tsar_jax.evaluation.results import markdown, pool_seeds, published_series, read_results
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import check_writable, write_atomically
 
@@ -64,8 +64,10 @@ def main() -> None:
         {"runs": [path.name for path in arguments.runs]},
         f"meta-test, {seeds} seeds",
         f"{seeds} seeds",
+        published=models,
     )
-    write_atomically(arguments.out / "table.md", markdown(pooled))
+    table = markdown(pooled, published_series(models, "accuracy"))
+    write_atomically(arguments.out / "table.md", table)
     from tsar_jax.analysis.meta_test_figure import learning_figure
 
     figures = learning_figure(curves, arguments.out / "figures" / "meta_training")

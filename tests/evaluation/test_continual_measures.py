@@ -124,3 +124,19 @@ def test_tables_have_methods_and_buffers() -> None:
     assert len(rows) == 1 + 3 * 2 * 2
     assert rows[1].startswith("seq-toy,sgd,,3,working,0.600000")
     assert mean_and_deviation(np.array([0.5])) == "50.00"
+
+
+def test_tables_have_what_is_published_of_the_stream() -> None:
+    cells = [("sgd", 0), ("joint", 0), ("er", 200), ("er", 300), ("er", 1000)]
+    outcomes = [outcome(*cell, stream="gcil-cifar100-longtail") for cell in cells]
+    lines = markdown_table(outcomes, "accuracy").splitlines()
+    assert lines[0] == "| method | buffer 200 | buffer 300 | buffer 1000 | published |"
+    assert lines[1] == "|---|---|---|---|---|"
+    assert [line.split(" | ")[-1] for line in lines[2:5]] == [
+        *(" |", "56.94 ± 1.56 (T) |", "19.27 / – / 34.13 (T) |")
+    ]
+    assert lines[-1].startswith("Published: full-size networks and streams, same buffers. P: prim")
+    assert "published" not in markdown_table(outcomes, "forgetting")
+    tiny = outcome("clser", 500, stream="seq-tiny_imagenet")
+    assert "| 31.03 (P) |" in markdown_table([tiny], "accuracy")
+    assert "| 60.41 (P) |" in markdown_table([tiny], "task_accuracy")

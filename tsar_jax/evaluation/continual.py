@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from tsar_jax.data.continual.registry import split_name
 from tsar_jax.errors import UserError
+from tsar_jax.evaluation.published_results import (
+    LEGEND,
+    Published,
+    best_sourced,
+    find_published,
+    joined_figures,
+)
 from tsar_jax.training.run import write_atomically
 
 ACCURACY, RESULT = "accuracy.csv", "result.json"
@@ -169,15 +177,51 @@ def table_rows(
 
 
 def markdown_table(outcomes: Sequence[Outcome], measure: str) -> str:
-    """Methods x buffers in Markdown; a method without a buffer has the same in every column."""
+    """Methods x buffers in Markdown; a method without a buffer has the same in every column.
+
+    A last column holds what is published of the stream at these buffers, where anything is, and a
+    line below says of what kind its sources are.
+    """
     buffers, found = table_rows(outcomes, measure)
     columns = buffers or [0]
-    head = " | ".join(f"buffer {buffer}" if buffer else "accuracy" for buffer in columns)
-    lines = [f"| method | {head} |", "|---|" + "---|" * len(columns)]
-    for method, row in found.items():
-        cells = " | ".join(row.get(buffer, row.get(0, "")) for buffer in columns)
-        lines.append(f"| {method} | {cells} |")
+    head = [f"buffer {buffer}" if buffer else "accuracy" for buffer in columns]
+    rows = {
+        method: [row.get(buffer, row.get(0, "")) for buffer in columns]
+        for method, row in found.items()
+    }
+    published = published_column(outcomes[0].stream, measure, list(rows), columns)
+    if published:
+        head.append("published")
+        rows = {method: [*cells, published.get(method, "")] for method, cells in rows.items()}
+    lines = [f"| method | {' | '.join(head)} |", "|---|" + "---|" * len(head)]
+    lines += [f"| {method} | {' | '.join(cells)} |" for method, cells in rows.items()]
+    if published:
+        lines += ["", f"Published: full-size networks and streams, same buffers. {LEGEND}."]
     return "\n".join(lines) + "\n"
+
+
+def published_column(
+    stream: str, measure: str, methods: Sequence[str], buffers: Sequence[int]
+) -> dict[str, str]:
+    """Return what is published of methods on a stream, by method: "85.01 / 88.91 / – (T)".
+
+    Args:
+      stream: its name, as of `make_stream`.
+      measure: one of `MEASURES`.
+      methods: those to look for; the others are left out.
+      buffers: their sizes, one figure for each; a method without a buffer has one figure.
+    """
+    kind = split_name(stream)
+    found: dict[str, dict[int | None, Published]] = {}
+    for row in best_sourced(
+        find_published(system="continual", measure=measure, method=list(methods))
+    ):
+        if split_name(row.stream) == kind and (row.size is None or row.size in buffers):
+            found.setdefault(row.method, {})[row.size] = row
+    return {
+        method: joined_figures([rows.get(size) for size in ([None] if None in rows else buffers)])
+        for method, rows in found.items()
+    }
 
 
 def csv_table(outcomes: Sequence[Outcome]) -> str:
