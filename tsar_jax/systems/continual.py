@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tsar_jax.data.continual.normalise import scale
 from tsar_jax.data.continual.types import Course, Stream, Test
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_positive
@@ -116,7 +115,6 @@ def make_bench(
         image=jax.ShapeDtypeStruct(stream.image, jnp.uint8),
         view=stream.view,
         normalise=stream.normalise,
-        scale=scale,
     )
 
 
