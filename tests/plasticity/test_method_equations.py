@@ -26,7 +26,6 @@ from tsar_jax.plasticity.methods.icarl import ICaRL
 from tsar_jax.plasticity.methods.lwf import LwF
 from tsar_jax.plasticity.methods.mer import MER
 from tsar_jax.plasticity.methods.pnn import PNN
-from tsar_jax.plasticity.methods.published import TABLE, published
 from tsar_jax.plasticity.methods.si import SI
 from tsar_jax.plasticity.methods.synergy import SYNERgy
 
@@ -529,13 +528,3 @@ def test_a_progressive_net_is_a_perceptron(bench) -> None:
 
     with pytest.raises(UserError, match="multilayer perceptrons only"):
         PNN().begin(dataclasses.replace(bench, net=bench.net._replace(init=init)), KEY)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_published_values_suit_the_method(name) -> None:
-    fields = {field.name: field.type for field in dataclasses.fields(METHODS[name])}
-    for like in ("seq-mnist", *TABLE["synergy"]):
-        for buffer in (200, 5120):
-            best = published(name, like, buffer, list(fields))
-            assert min(best.lr, best.batch, best.replay, best.epochs) > 0
-            METHODS[name](**{key: fields[key](value) for key, value in best.settings.items()})

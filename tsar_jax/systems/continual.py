@@ -26,6 +26,7 @@ from tsar_jax.plasticity.methods import (
     TaskData,
     check_supported,
 )
+from tsar_jax.plasticity.methods.published import Release
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import SeedsSystem
 
@@ -58,6 +59,8 @@ class ContinualConfig(LoopConfig):
     """Passes over every task."""
     settings: tuple[str, ...] = ()
     """Hyper-parameters of the method, as name=value; the others are the published best."""
+    published: Release = "synergy"
+    """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
     tasks: int = 0
     """Tasks of the stream; 0: as published."""
     phase_size: int = 0
