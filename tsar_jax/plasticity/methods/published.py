@@ -43,7 +43,7 @@ NOT_APPLIED = {
 }
 """Published values that change nothing in the releases, by method."""
 
-NOT_IN_TABLE = {"mer": {"item_num": 0}}
+NOT_IN_TABLE: dict[str, dict[str, float]] = {"mer": {"item_num": 0}}
 """What the releases' code does without naming it: MER's SGD takes a whole batch at a step."""
 
 STANDS_IN = {"joint": "sgd"}
