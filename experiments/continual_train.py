@@ -8,9 +8,11 @@ Examples:
   tsar-jax run continual_train --settings reg_weight=0.5 penalty_weight=2
   tsar-jax run continual_train --resume runs/NAME               go on where it was stopped
 
-What is not given is the published best for the method, the stream and the buffer; it is printed and
-kept in RUN/config.json. Writes RUN/accuracy.csv (of every model on every test after every task),
-RUN/result.json and RUN/figures/accuracy.png and .pdf.
+What is not given is the published best for the method, the stream and the buffer, of SYNERgy's
+release where that of CLS-ER has it too (--published clser: the other way round); where nothing is
+published, that of the stream, the buffer or the method which is nearest. A line says whose values
+they are; they are printed and kept in RUN/config.json. Writes RUN/accuracy.csv (of every model on
+every test after every task), RUN/result.json and RUN/figures/accuracy.png and .pdf.
 Then: tsar-jax run continual_analyse --run RUN
 """
 
@@ -73,6 +75,8 @@ def learn(study: Study, run: Run) -> Outcome:
     config = study.config
     if config.seeds > 1:
         split_cpu()
+    if study.values_of:
+        print(f"hyper-parameters not given: {study.values_of}")
     print(f"{config.method} on {config.stream}, buffer {config.buffer}: {chosen(config)}")
     trained = train(make_system(config, study.life), study.life.stream.data, config, run)
     outcome = measured(study, trained.state)

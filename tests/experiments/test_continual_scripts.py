@@ -31,6 +31,12 @@ def test_a_table_has_its_runs_its_tables_and_its_figures(table) -> None:
     assert "Backward transfer" in (table / "measures.md").read_text()
     for name in ("curves.png", "accuracy.pdf"):
         assert (table / "figures" / name).stat().st_size > 5_000
+    assert (table / "values.md").read_text() == (
+        "- sgd: values of sgd on rot-mnist in the release of SYNERgy: nothing is published for sgd "
+        "on rot-emnist\n"
+        "- er-64: values of er on rot-mnist, buffer 200 in the release of SYNERgy: nothing is "
+        "published for er on rot-emnist, buffer 64\n"
+    )
     outcome = read_outcome(table / "runs" / "er-64")
     assert 0.5 < measures(outcome)["accuracy"].mean() <= 1
 
@@ -55,7 +61,9 @@ def test_a_finished_table_is_not_run_again(table, monkeypatch, capsys) -> None:
     assert "leave out --only-tabulate" in said
 
 
-def test_a_run_resumed_within_a_task_ends_at_the_same_bits(table, tmp_path, monkeypatch) -> None:
+def test_a_run_resumed_within_a_task_ends_at_the_same_bits(
+    table, tmp_path, monkeypatch, capsys
+) -> None:
     whole = table / "runs" / "er-64"
     half = tmp_path / "half"
     arguments = [
@@ -63,6 +71,8 @@ def test_a_run_resumed_within_a_task_ends_at_the_same_bits(table, tmp_path, monk
         *("--checkpoint-every", 30, "--chunk", 30, "--keep", 20),
     ]
     command(continual_train, *arguments, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert "hyper-parameters not given: values of er on rot-mnist, buffer 200 in the" in said
     first = (half / "result.json").read_text()
     assert (
         json.loads(first)["accuracy"] == json.loads((whole / "result.json").read_text())["accuracy"]
@@ -100,6 +110,7 @@ def test_runs_are_analysed(table, tmp_path, monkeypatch, capsys) -> None:
     ("arguments", "said"),
     [
         (("--method", "magic"), "There is no method 'magic': choose from sgd"),
+        (("--published", "mammoth"), "invalid choice 'mammoth'"),
         (("--settings", "magic=1"), "sets no hyper-parameter of synergy"),
         (("--settings", "reg_weight=much"), "'much' is no float"),
         (("--settings", "ema_alpha=2"), "ema_alpha must be from 0 to 1, but is 2.0"),

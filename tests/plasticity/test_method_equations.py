@@ -26,8 +26,8 @@ from tsar_jax.plasticity.methods.icarl import ICaRL
 from tsar_jax.plasticity.methods.lwf import LwF
 from tsar_jax.plasticity.methods.mer import MER
 from tsar_jax.plasticity.methods.pnn import PNN
-from tsar_jax.plasticity.methods.published import TABLE, published
 from tsar_jax.plasticity.methods.si import SI
+from tsar_jax.plasticity.methods.synergy import SYNERgy
 
 SHAPE, CLASSES, TASKS, CAPACITY, RATE = (2, 2, 1), 4, 2, 10, 0.1
 KEY = jax.random.key(3)
@@ -52,7 +52,6 @@ def bench() -> Bench:
         image=jax.ShapeDtypeStruct(SHAPE, jnp.uint8),
         view=scaled,
         normalise=scaled,
-        scale=scaled,
     )
 
 
@@ -110,6 +109,40 @@ def assert_close(a, b, **close) -> None:
 
 def shifted(params, by: float):
     return jax.tree.map(lambda leaf: leaf + by, params)
+
+
+def test_synergy_estimates_importance_on_images_as_seen_in_training(bench) -> None:
+    """Of all slots, black where never filled; S's statistics move by what these passes see."""
+    plain = bench.net
+
+    def moved(stats, images):
+        return {"mean": 0.5 * stats["mean"] + 0.5 * images.mean()}
+
+    tracked = plain._replace(
+        init=lambda key: Variables(plain.init(key).params, {"mean": jnp.zeros(())}),
+        train=lambda net, images, present: (plain.logits(net, images), moved(net.stats, images)),
+        fisher=lambda net, images, labels: (
+            plain.fisher(net, images, labels)[0],
+            moved(net.stats, images),
+        ),
+    )
+    bench = dataclasses.replace(
+        bench,
+        net=tracked,
+        view=lambda images, key: (scaled(images) - 0.3) / 0.25,
+        normalise=lambda images: jnp.full(images.shape, jnp.nan),
+    )
+    method = SYNERgy(ema_update_freq=0.0, fisher_update_freq=1.0)
+    learner = taken(method, bench, begun(method, bench), batch_of(0))
+    kept = learner.buffer.items
+    assert int(learner.buffer.seen) == 5 < CAPACITY
+    semantic = learner.memory.semantic
+    shown = bench.view(kept["images"], KEY)
+    assert_close(shown[5:], jnp.full(shown[5:].shape, -1.2))
+    assert_close(learner.memory.fisher, plain.fisher(semantic, shown, kept["labels"])[0])
+    # Nothing was there to be replayed: the draw was of black images, halving the mean once more.
+    replayed = 0.5 * bench.view(jnp.zeros((1, *SHAPE), jnp.uint8), KEY).mean()
+    assert_close(semantic.stats["mean"], 0.5 * replayed + 0.5 * shown.mean())
 
 
 def test_ewc_holds_what_the_fisher_information_says(bench, monkeypatch) -> None:
@@ -495,13 +528,3 @@ def test_a_progressive_net_is_a_perceptron(bench) -> None:
 
     with pytest.raises(UserError, match="multilayer perceptrons only"):
         PNN().begin(dataclasses.replace(bench, net=bench.net._replace(init=init)), KEY)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_published_values_suit_the_method(name) -> None:
-    fields = {field.name: field.type for field in dataclasses.fields(METHODS[name])}
-    for like in ("seq-mnist", *TABLE["synergy"]):
-        for buffer in (200, 5120):
-            best = published(name, like, buffer, list(fields))
-            assert min(best.lr, best.batch, best.replay, best.epochs) > 0
-            METHODS[name](**{key: fields[key](value) for key, value in best.settings.items()})

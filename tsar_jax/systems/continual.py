@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tsar_jax.data.continual.normalise import scale
 from tsar_jax.data.continual.types import Course, Stream, Test
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_positive
@@ -27,6 +26,7 @@ from tsar_jax.plasticity.methods import (
     TaskData,
     check_supported,
 )
+from tsar_jax.plasticity.methods.published import Release
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import SeedsSystem
 
@@ -59,6 +59,8 @@ class ContinualConfig(LoopConfig):
     """Passes over every task."""
     settings: tuple[str, ...] = ()
     """Hyper-parameters of the method, as name=value; the others are the published best."""
+    published: Release = "synergy"
+    """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
     tasks: int = 0
     """Tasks of the stream; 0: as published."""
     phase_size: int = 0
@@ -116,7 +118,6 @@ def make_bench(
         image=jax.ShapeDtypeStruct(stream.image, jnp.uint8),
         view=stream.view,
         normalise=stream.normalise,
-        scale=scale,
     )
 
 
