@@ -9,7 +9,8 @@ Examples:
 Every method runs with its published best hyper-parameters. A run is a folder OUT/runs/NAME of
 continual_train; one that was stopped goes on, one that is finished is not repeated. Writes
 OUT/accuracy.md (mean and standard deviation over seeds), OUT/measures.md (transfer and forgetting),
-OUT/measures.csv (a row per seed and model) and OUT/figures.
+OUT/measures.csv (a row per seed and model) and OUT/figures. Of a gcil- stream, accuracy.md has two
+tables: the mean over the cumulative tests of all phases, which the releases report, and the last.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from tsar_jax.evaluation.continual import (
     markdown_table,
     read_outcome,
     table_rows,
+    titled_table,
 )
 from tsar_jax.plasticity.methods import METHODS
 from tsar_jax.systems.continual import ContinualConfig
@@ -158,14 +160,17 @@ def _run(path: Path, config: ContinualConfig, resume: bool) -> Run:
 
 def write(out: Path, stream: str, outcomes: list[Outcome]) -> None:
     """Tables and figures of all outcomes."""
-    accuracy = markdown_table(outcomes, "accuracy")
+    parts = {
+        name: titled_table(outcomes, name) for name in MEASURES if table_rows(outcomes, name)[1]
+    }
+    cumulative = any(outcome.cumulative for outcome in outcomes)
+    accuracy = (
+        "\n".join(parts[name] for name in ("accuracy", "last_accuracy") if name in parts)
+        if cumulative
+        else markdown_table(outcomes, "accuracy")
+    )
     write_atomically(out / "accuracy.md", accuracy)
-    parts = [
-        f"{title[0].upper()}{title[1:]} (%)\n\n{markdown_table(outcomes, name)}"
-        for name, title in MEASURES.items()
-        if table_rows(outcomes, name)[1]
-    ]
-    write_atomically(out / "measures.md", "\n".join(parts))
+    write_atomically(out / "measures.md", "\n".join(parts.values()))
     write_atomically(out / "measures.csv", csv_table(outcomes))
     print(accuracy)
     buffers = sorted({outcome.buffer for outcome in outcomes if outcome.buffer}) or [0]

@@ -22,9 +22,9 @@ from tsar_jax.analysis.continual_figures import accuracy_figure
 from tsar_jax.devices import split_cpu
 from tsar_jax.evaluation.continual import (
     ACCURACY,
-    MEASURES,
     Outcome,
     mean_and_deviation,
+    measure_title,
     measures,
     write_outcome,
 )
@@ -78,7 +78,7 @@ def learn(study: Study, run: Run) -> Outcome:
     outcome = measured(study, trained.state)
     write_outcome(run.path, outcome)
     for name, values in measures(outcome).items():
-        print(f"{MEASURES[name]}: {mean_and_deviation(values)} %")
+        print(f"{measure_title(name, outcome.cumulative)}: {mean_and_deviation(values)} %")
     print(f"accuracies: {run.path / ACCURACY}")
     figure, _ = accuracy_figure(outcome, run.figures / "accuracy")
     print(f"figure:     {figure}")

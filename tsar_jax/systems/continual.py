@@ -185,40 +185,58 @@ class Life:
     def due(self, task: jax.Array) -> jax.Array:
         """Which tests are of interest after a task: bool [tests].
 
-        Those of the tasks learned, and the next one's for forward transfer.
+        Those of the tasks learned; and the next one's for forward transfer, unless it is of all
+        classes seen by then.
         """
         number = jnp.arange(len(self.stream.task_classes))
         if self.method.joint:
             return number >= 0
-        return number == task if self.stream.cumulative else number <= task + 1
+        return number <= task + (0 if self.stream.cumulative else 1)
 
     def test(self, learner: Learner, data: Any, course: Course, due: jax.Array) -> jax.Array:
-        """Accuracy of every model on the tests that are due: [tests, models, 2].
+        """Return the accuracy of every model on the tests that are due: [tests, models, 2].
 
         Class-incremental, by all outputs; task-incremental, by those of the test's classes.
         """
-        models = self.method.models(learner)
-
-        def measure(number: jax.Array) -> jax.Array:
-            usable = jnp.asarray(self.stream.task_classes)[number]
-
-            def count(shown: Test) -> tuple[jax.Array, jax.Array]:
-                right = []
-                for model in models.values():
-                    logits = self.method.classify(self.bench, learner, model, shown.images, number)
-                    for seen in (logits, jnp.where(usable, logits, -jnp.inf)):
-                        right.append((shown.present * (seen.argmax(-1) == shown.labels)).sum())
-                return jnp.stack(right), shown.present.sum()
-
-            right, present = self.over_test(count, data, course, number)
-            return (right.sum(0) / present.sum()).reshape(len(models), 2)
+        classes = jnp.asarray(self.stream.task_classes)
+        nothing = jnp.full((len(self.method.models(learner)), 2), UNTESTED, jnp.float32)
+        if self.stream.cumulative:
+            # The last test that is due has all images of those before it.
+            last = due.size - 1 - jnp.argmax(due[::-1])
+            accuracy = self.accuracies(learner, data, course, last, classes)
+            return jnp.where(due[:, None, None], accuracy, nothing)
 
         def each(number_and_due: tuple[jax.Array, jax.Array]) -> jax.Array:
             number, due = number_and_due
-            nothing = jnp.full((len(models), 2), UNTESTED, jnp.float32)
-            return lax.cond(due, measure, lambda _: nothing, number)
+            return lax.cond(
+                due,
+                lambda: self.accuracies(learner, data, course, number, classes[number][None])[0],
+                lambda: nothing,
+            )
 
         return lax.map(each, (jnp.arange(due.size), due))
+
+    def accuracies(
+        self, learner: Learner, data: Any, course: Course, number: jax.Array, classes: jax.Array
+    ) -> jax.Array:
+        """Return the accuracy of every model on parts of a test: [parts, models, 2].
+
+        classes bool [parts, classes]: those of a part's images, and its task-incremental outputs.
+        """
+        models = self.method.models(learner)
+
+        def count(shown: Test) -> tuple[jax.Array, jax.Array]:
+            here = shown.present * classes[:, shown.labels]
+            right = []
+            for model in models.values():
+                logits = self.method.classify(self.bench, learner, model, shown.images, number)
+                usable = jnp.where(classes[:, None], logits, -jnp.inf)
+                for seen in (logits, usable):
+                    right.append((here * (seen.argmax(-1) == shown.labels)).sum(-1))
+            return jnp.stack(right, -1), here.sum(-1)
+
+        right, present = self.over_test(count, data, course, number)
+        return (right.sum(0) / present.sum(0)[:, None]).reshape(-1, len(models), 2)
 
     def over_test(
         self, function: Callable[[Test], Any], data: Any, course: Course, number: jax.Array
@@ -233,9 +251,9 @@ class Life:
         return lax.map(of_chunk, jnp.arange(-(-self.stream.test_size // size)))
 
     def average(self, lifetime: Lifetime) -> jax.Array:
-        """Mean accuracy of the reported model over the tests so far, after the last task: [2].
+        """Return the mean accuracy of the reported model over the tests so far: [2].
 
-        0 before the first task ends.
+        After the last task that ended; 0 before the first one ends.
         """
         ended = (lifetime.accuracy != UNTESTED).any((1, 2, 3)).sum()
         row = lifetime.accuracy[ended - 1, :, self.models.index(self.method.reported)]
