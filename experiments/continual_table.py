@@ -20,6 +20,7 @@ from experiments import continual_train
 from experiments._continual import prepare
 from tsar_jax import cli
 from tsar_jax.analysis.continual_figures import bars_figure, curves_figure
+from tsar_jax.data.continual.registry import GCIL_SETTINGS
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.evaluation.continual import (
     MEASURES,
@@ -63,6 +64,14 @@ class TableConfig:
     """Images of a draw from the buffer; 0: as published."""
     phase_size: int = 0
     """Images of a phase of GCIL; 0: as published."""
+    phase_classes: int | None = None
+    """Most classes of a phase of GCIL; None: as published."""
+    pretrain_classes: int | None = None
+    """Classes of which GCIL's first phase has all images; None: as published, no such phase."""
+    schedule_seed: int | None = None
+    """Seed of GCIL's phases; None: as published."""
+    validation: bool = False
+    """Whether a tenth of the training images is held out and tested on, instead of the test set."""
     width: int = 64
     """Filters of ResNet-18's first stage."""
     hidden: tuple[int, ...] = (100, 100)
@@ -127,14 +136,14 @@ def outcome(config: TableConfig, out: Path, method: str, buffer: int) -> Outcome
 
 def run_config(config: TableConfig, method: str, buffer: int) -> ContinualConfig:
     """The config of a cell's run, its hyper-parameters left to the published best."""
-    shared = ("stream", "seeds", "seed", "tasks", "epochs", "batch", "replay", "phase_size")
+    shared = ("stream", "seeds", "seed", "tasks", "epochs", "batch", "replay", "validation")
     return dataclasses.replace(
         continual_train.DIGITS,
         method=method,
         buffer=buffer,
         width=config.width,
         hidden=config.hidden,
-        **{name: getattr(config, name) for name in shared},
+        **{name: getattr(config, name) for name in (*shared, *GCIL_SETTINGS)},
     )
 
 

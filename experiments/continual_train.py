@@ -6,11 +6,16 @@ Examples:
   tsar-jax run continual_train --method er --buffer 200 --seeds 5
   tsar-jax run continual_train --stream seq-cifar10 --width 16  ResNet-18 on images
   tsar-jax run continual_train --settings reg_weight=0.5 penalty_weight=2
+  tsar-jax run continual_train --method ewc_on --settings adjust_fisher=true
+  tsar-jax run continual_train --stream gcil-cifar100-noise --phase-classes 20 --schedule-seed 7
+  tsar-jax run continual_train --validation                     tested on held-out training images
   tsar-jax run continual_train --resume runs/NAME               go on where it was stopped
 
 What is not given is the published best for the method, the stream and the buffer; it is printed and
 kept in RUN/config.json. Writes RUN/accuracy.csv (of every model on every test after every task),
 RUN/result.json and RUN/figures/accuracy.png and .pdf.
+A gcil- stream draws classes alike, or by weights of the suffix -longtail or -noise (the releases'
+weight_dist); its average accuracy is, as there, the mean over the cumulative tests of all phases.
 Then: tsar-jax run continual_analyse --run RUN
 """
 

@@ -42,7 +42,8 @@ class ContinualConfig(LoopConfig):
     """sgd, joint, er, der, derpp, clser, synergy ...: as --help lists them."""
     stream: str = "rot-mnist"
     """rot-mnist, perm-mnist, seq-mnist, mnist-360, seq-cifar10, seq-tinyimg, gcil-cifar100,
-    gcil-cifar100-longtail; or rot-, perm-, seq-, gcil- and any prepared data set."""
+    gcil-cifar100-longtail, gcil-cifar100-noise; or rot-, perm-, seq-, gcil- and any prepared data
+    set."""
     buffer: int = 500
     """Slots of the episodic memory."""
     seeds: int = 1
@@ -62,7 +63,17 @@ class ContinualConfig(LoopConfig):
     tasks: int = 0
     """Tasks of the stream; 0: as published."""
     phase_size: int = 0
-    """Images of a phase of GCIL; 0: as published."""
+    """Images of a phase of GCIL (the releases' epoch_size); 0: as published."""
+    phase_classes: int | None = None
+    """Most classes of a phase of GCIL, from 1 on (the releases' phase_class_upper); None: as
+    published, 50."""
+    pretrain_classes: int | None = None
+    """Classes of which GCIL's first phase has all images, from 1 on (the releases' pretrain and
+    pretrain_class_nb); None: as published, no such phase."""
+    schedule_seed: int | None = None
+    """Seed of GCIL's phases, in [0, 2**32) (the releases' gil_seed); None: as published, 1993."""
+    validation: bool = False
+    """Whether a tenth of the training images is held out and tested on, instead of the test set."""
     width: int = 64
     """Filters of ResNet-18's first stage, for colour images."""
     hidden: tuple[int, ...] = (100, 100)
@@ -74,6 +85,11 @@ class ContinualConfig(LoopConfig):
         for name in ("lr", "batch", "replay", "epochs", "tasks", "phase_size"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
+        for name in ("phase_classes", "pretrain_classes"):
+            if getattr(self, name) is not None:
+                check_positive(self, name)
+        if self.schedule_seed is not None and not 0 <= self.schedule_seed < 2**32:
+            raise UserError(f"schedule_seed must be in [0, 2**32), but is {self.schedule_seed}.")
 
 
 class Lifetime(NamedTuple):
