@@ -8,7 +8,8 @@ import numpy as np
 
 from tsar_jax.data import load_labelled
 from tsar_jax.data.continual import Stream, make_stream, split_name
-from tsar_jax.data.continual.registry import StreamSettings
+from tsar_jax.data.continual.registry import GCIL_SETTINGS, StreamSettings
+from tsar_jax.data.continual.validation import hold_out
 from tsar_jax.data.types import LabelledDataset
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.continual import Outcome
@@ -53,11 +54,16 @@ def prepare(config: ContinualConfig) -> Study:
     """
     make_method(config.method, config.settings)
     dataset = load_labelled(split_name(config.stream)[1])
+    if config.validation:
+        dataset = hold_out(dataset)
     config, values_of = with_published(config, dataset)
     method = make_method(config.method, config.settings)
-    settings = StreamSettings(
-        config.batch, config.epochs, config.tasks, config.phase_size, joint=method.joint
-    )
+    shared = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(StreamSettings)
+        if field.name != "joint"
+    }
+    settings = StreamSettings(**shared, joint=method.joint)
     stream = make_stream(config.stream, dataset, settings)
     check_buffer(config)
     if config.steps == 0:
@@ -141,5 +147,5 @@ def measured(study: Study, lifetimes: Lifetime) -> Outcome:
 
 def described(config: ContinualConfig) -> dict[str, Any]:
     """The settings that decide a result."""
-    names = ("lr", "batch", "replay", "epochs", "settings", "tasks", "phase_size", "steps")
-    return {name: getattr(config, name) for name in names}
+    names = ("lr", "batch", "replay", "epochs", "settings", "tasks", "steps", "validation")
+    return {name: getattr(config, name) for name in (*names, *GCIL_SETTINGS)}

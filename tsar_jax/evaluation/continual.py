@@ -1,6 +1,9 @@
 """What a continual learner has reached: its matrix of accuracies, and the measures made of it.
 
 Lopez-Paz and Ranzato (2017), arXiv 1706.08840: a[i, j] is the accuracy on test j after task i.
+In a cumulative stream (GCIL) test j is of all classes seen until task j's end. Its average accuracy
+is the mean over the tests of all phases, which the releases of CLS-ER and SYNERgy report; the
+accuracy on the last of them, on all classes seen, stands beside it.
 """
 
 import csv
@@ -28,6 +31,7 @@ ACCURACY, RESULT = "accuracy.csv", "result.json"
 FORMAT = 1
 MEASURES = {
     "accuracy": "average accuracy",
+    "last_accuracy": "accuracy on all classes seen",
     "task_accuracy": "average accuracy, task-incremental",
     "backward_transfer": "backward transfer",
     "forward_transfer": "forward transfer",
@@ -66,9 +70,17 @@ class Outcome:
         return self.accuracy[..., self.models.index(model or self.reported), incremental]
 
 
-def average_accuracy(matrix: np.ndarray, cumulative: bool = False) -> np.ndarray:
-    """Mean over tests after the last task; of cumulative tests the last. [.., tasks, tests]."""
-    return matrix[..., -1, -1] if cumulative else matrix[..., -1, :].mean(-1)
+def average_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Return the mean over all tests after the last task. matrix [.., tasks, tests] -> [..]."""
+    return matrix[..., -1, :].mean(-1)
+
+
+def last_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Return the accuracy on the last test after the last task.
+
+    matrix [.., tasks, tests] -> [..].
+    """
+    return matrix[..., -1, -1]
 
 
 def backward_transfer(matrix: np.ndarray) -> np.ndarray:
@@ -95,9 +107,16 @@ def forgetting(matrix: np.ndarray) -> np.ndarray:
 
 
 def measures(outcome: Outcome, model: str | None = None) -> dict[str, np.ndarray]:
-    """What can be said of a model, by default the reported one, by name: each [seeds]."""
+    """Return what can be said of a model, by default the reported one, by name: each [seeds].
+
+    The average is missing where a result was written when only the last test of a cumulative stream
+    was measured.
+    """
     matrix = outcome.matrix(model)
-    found = {"accuracy": average_accuracy(matrix, outcome.cumulative)}
+    average = average_accuracy(matrix)
+    found = {} if outcome.cumulative and np.isnan(average).any() else {"accuracy": average}
+    if outcome.cumulative:
+        found["last_accuracy"] = last_accuracy(matrix)
     tasks, tests = matrix.shape[-2:]
     if outcome.kind == "class" and not outcome.cumulative:
         found["task_accuracy"] = average_accuracy(outcome.matrix(model, 1))
@@ -106,6 +125,17 @@ def measures(outcome: Outcome, model: str | None = None) -> dict[str, np.ndarray
         found["forward_transfer"] = forward_transfer(matrix, outcome.untrained)
         found["forgetting"] = forgetting(matrix)
     return found
+
+
+def measure_title(name: str, cumulative: bool) -> str:
+    """Return a measure's title, which for an average over cumulative tests says so."""
+    over = " over the cumulative tests of all phases"
+    return MEASURES[name] + (over if cumulative and name == "accuracy" else "")
+
+
+def main_measure(outcomes: Sequence[Outcome]) -> str:
+    """Return the name of the accuracy that all outcomes have: the average, or else the last."""
+    return "accuracy" if all("accuracy" in measures(o) for o in outcomes) else "last_accuracy"
 
 
 def mean_and_deviation(values: np.ndarray, percent: bool = True) -> str:
@@ -222,6 +252,12 @@ def published_column(
         method: joined_figures([rows.get(size) for size in ([None] if None in rows else buffers)])
         for method, rows in found.items()
     }
+
+
+def titled_table(outcomes: Sequence[Outcome], measure: str) -> str:
+    """Return a measure's table in Markdown below its title."""
+    title = measure_title(measure, any(outcome.cumulative for outcome in outcomes))
+    return f"{title.capitalize()} (%)\n\n{markdown_table(outcomes, measure)}"
 
 
 def csv_table(outcomes: Sequence[Outcome]) -> str:
