@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
+from experiments import tsar_transfer
 from experiments._meta_trained import read_run
 from experiments.tsar_meta_train import EXPERIMENT
 from experiments.tsar_transfer import SCRATCH, TRAINED
@@ -32,8 +33,13 @@ from tsar_jax.training.run import check_writable, write_atomically
 MODELS = {"tsar": "TSAR", "anml": "ANML", "unregulated": "unregulated"}
 """The models' names in tables and figures."""
 
-PROTOCOL = ("target", "condition", "mixed", "classes", "learn", "test")
-"""Settings of a transfer that must agree between runs."""
+FREE = ("memory", "seed", "baselines", "step", "name")
+"""Settings of a transfer in which compared runs may differ; which step it was is compared."""
+
+PROTOCOL = tuple(
+    field.name for field in dataclasses.fields(tsar_transfer.Arguments) if field.name not in FREE
+)
+"""Settings of a transfer that must agree between runs: all others, options to come among them."""
 
 COLUMNS = ("right after the class", "at the end", "learned images, at the end", "chance")
 
