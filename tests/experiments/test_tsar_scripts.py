@@ -155,13 +155,38 @@ def test_transfer_writes_its_options_and_learns_what_they_say(folder: Path, monk
 
 def test_compare_refuses_any_other_setting_of_the_transfer(folder: Path) -> None:
     run_ = tsar_compare.read_transfer(folder / "tsar", NAME)
-    wanted = {"iid", "reset", "plastic", "rln", "score", "test", "head_bias", "rates", "runs"}
+    wanted = {"iid", "reset", "score", "test", "head_bias", "rates", "runs", "fresh_draws"}
     assert wanted <= set(run_.protocol)
     assert run_.protocol.keys() >= vars(TRANSFER).keys() - {"memory", "seed"}
     for name in run_.protocol:
         other = run_._replace(path=folder / "seed", protocol={**run_.protocol, name: "another"})
         with pytest.raises(UserError, match=f"transferred differently.*{name}: .*'another'"):
             tsar_compare.check_comparable([run_, other])
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({"plastic": ["trunk", "head"]}, "TSAR, learning trunk head"),
+        ({"rln": 10}, "TSAR, rln 10"),
+        ({}, "TSAR"),
+    ],
+)
+def test_compare_names_what_learned_where_it_is_not_as_published(
+    folder: Path, tmp_path: Path, options, label
+) -> None:
+    shutil.copytree(folder / "tsar", tmp_path / "run")
+    path = tmp_path / "run" / f"transfer-{NAME}.json"
+    stored = json.loads(path.read_text())
+    stored["settings"]["transfer"].update(options)
+    path.write_text(json.dumps(stored))
+    runs = [tsar_compare.read_transfer(where, NAME) for where in (folder / "tsar", path.parent)]
+    tsar_compare.check_comparable(runs)
+    pooled = tsar_compare.pool(runs)
+    assert list(pooled) == list(
+        dict.fromkeys(["TSAR", label, "TSAR, from scratch", f"{label}, from scratch"])
+    )
+    assert len(pooled["TSAR"].right_after) == (1 if options else 2)
 
 
 def test_compare_pools_the_seeds_of_each_model(folder: Path, capsys) -> None:
@@ -171,6 +196,7 @@ def test_compare_pools_the_seeds_of_each_model(folder: Path, capsys) -> None:
     one = json.loads((folder / "tsar" / f"transfer-{NAME}.json").read_text())
     labels = ["TSAR", "unregulated", "TSAR, from scratch", "unregulated, from scratch"]
     assert list(stored["conditions"]) == labels
+    assert stored["settings"]["transfer"]["test"] is True
     [pooled], [alone] = stored["conditions"]["TSAR"], one["conditions"]["meta-trained"]
     assert pooled["test"] == pytest.approx([np.mean(alone["test"])] * 2)
     np.testing.assert_allclose(pooled["per_class"], [np.mean(alone["per_class"], 0)] * 2)
