@@ -3,7 +3,7 @@
 Examples:
   tsar-jax run tsar_transfer --run runs/NAME                          mini-ImageNet
   tsar-jax run tsar_transfer --run runs/NAME --target cifar100
-  tsar-jax run tsar_transfer --run runs/NAME --preset omniglot       600 classes, 15 + 5 images
+  tsar-jax run tsar_transfer --run runs/NAME --preset omniglot        600 classes, 15 + 5 images
   tsar-jax run tsar_transfer --run runs/NAME --condition spikes       images of high regulation
   tsar-jax run tsar_transfer --run runs/NAME --baselines              beside the same untrained
   tsar-jax run tsar_transfer --run runs/NAME --no-test                retention of learned images

@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments import tsar_bias_sweep, tsar_meta_train, tsar_transfer
-from tsar_jax.evaluation.transfer import TransferConfig
+from tsar_jax.evaluation.transfer import TransferConfig, check_target
 
 
 def test_presets_paper_are_published() -> None:
@@ -37,7 +37,20 @@ def test_presets_paper_are_published() -> None:
     assert tsar_transfer.PRESETS["paper-omniglot"].config == dataclasses.replace(
         transferred, **omniglot
     )
+    check_target(tsar_transfer.PRESETS["paper-omniglot"].config, (659, 20), trained.outputs)
     sweep = tsar_bias_sweep.PRESETS["paper"].config
     assert sweep == tsar_bias_sweep.Sweep(
         tuple(float(-bias) for bias in range(13)), trained, TransferConfig()
     )
+
+
+def test_small_presets_score_held_out_images() -> None:
+    """What results/tsar records: the others learn the images that they score."""
+    for name in ("cpu", "omniglot", "smoke"):
+        config = tsar_transfer.PRESETS[name].config
+        assert config.test, name
+        assert not config.fresh_draws, name
+    for name in ("cpu", "smoke"):
+        assert tsar_bias_sweep.PRESETS[name].config.transfer.test, name
+    omniglot = tsar_transfer.PRESETS["omniglot"].config
+    assert (omniglot.classes, omniglot.learn, omniglot.score) == (600, 15, 5)

@@ -53,7 +53,8 @@ class TransferConfig:
     """Images of each class to score, with test; where the lower half is too small for them, or the
     upper half for learn, the border moves. None: as many as are learned."""
     iid: bool = False
-    """Learn the images of all classes shuffled, not class after class: the oracle."""
+    """Learn the images of all classes shuffled, not class after class: the oracle. Right after a
+    class is then right after its last image."""
     reset: bool = False
     """Begin with everything that learns re-initialised, not only the output layer."""
     condition: Condition = "random"
