@@ -116,7 +116,10 @@ def main() -> None:
     )
     print(f"episodes: {write_episodes(run.path, config, trained.state)}")
     figure, _ = episodes_figure(
-        read_episodes(run.path), run.figures / "episodes", chance=1 / config.classes
+        read_episodes(run.path),
+        run.figures / "episodes",
+        chance=1 / config.classes,
+        window=config.avg_window,
     )
     print(f"figure:   {figure}")
     print(f"Next: tsar-jax run plasticity_evaluate --rules {run.path / RULE}")

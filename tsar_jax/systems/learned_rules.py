@@ -90,12 +90,15 @@ class LearnedRuleConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "steps", "seeds", "classes", "learn", "query", "segment")
+        check_positive(self, "steps", "seeds", "classes", "learn", "query", "segment", "avg_window")
         check_rates(self, "meta_rate", "beta")
         for name in ("l1", "held_out", "clip"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
         if not math.isfinite(self.start):
+    avg_window: int = 10
+    """Episodes in the moving average of the figure's curves, at least 1; coefficients are drawn
+    as they are."""
             raise UserError(f"start must be a number, but is {self.start}.")
         if self.rate_shares:
             check_rates(self, "rate_shares")
