@@ -57,6 +57,8 @@ OF_THE_RULE = ("terms", "feedback", "per_layer", "l1", "start", "modules", "seed
 """Settings in which compared runs may differ."""
 OF_THE_OPTIMISER = ("meta_rate", "rate_shares", "clip")
 """Those in which they may differ too, as where a rule would diverge: the table says how."""
+OF_THE_EPISODES = ("split", "fixed_images", "replacement")
+"""Those of how episodes are drawn, which may differ as well: the table says how."""
 OF_THE_MACHINE = (
     *("chunk", "eval_every", "checkpoint_every", "keep", "tensorboard"),
     *("memory", "segment", "avg_window"),
@@ -77,14 +79,14 @@ class Arguments:
     """Folders of finished runs of plasticity_meta_train."""
     out: Path
     """Folder to write to."""
-
-
     avg_window: int = WINDOW
     """Episodes in the moving average of curves.csv and the figures, at least 1; coefficients are
     drawn as they are."""
 
     def __post_init__(self) -> None:
         check_positive(self, "avg_window")
+
+
 class Trained(NamedTuple):
     """One run: its settings and the columns of its episodes, each [seeds, episodes]."""
 
@@ -134,7 +136,7 @@ def expected_columns(config: LearnedRuleConfig) -> list[str]:
 
 def check_comparable(runs: Sequence[Trained]) -> None:
     """Raises UserError for a run named twice, or settings that differ but are not the rule's."""
-    free = (*OF_THE_RULE, *OF_THE_OPTIMISER, *OF_THE_MACHINE, "seeds")
+    free = (*OF_THE_RULE, *OF_THE_OPTIMISER, *OF_THE_EPISODES, *OF_THE_MACHINE, "seeds")
     settings = [
         {name: value for name, value in config_to_json(run.config).items() if name not in free}
         for run in runs
@@ -169,7 +171,7 @@ def labels(configs: Sequence[LearnedRuleConfig]) -> list[str]:
 
     def apart(name: str, config: LearnedRuleConfig) -> str:
         alike = [other for other, its in zip(configs, names, strict=True) if its == name]
-        for setting in ("l1", "start", "modules", *OF_THE_OPTIMISER):
+        for setting in ("l1", "start", "modules", *OF_THE_OPTIMISER, *OF_THE_EPISODES):
             if len({getattr(other, setting) for other in alike}) > 1:
                 name += f", {setting_text(config, setting)}"
         return name
@@ -178,21 +180,27 @@ def labels(configs: Sequence[LearnedRuleConfig]) -> list[str]:
 
 
 def setting_text(config: LearnedRuleConfig, setting: str) -> str:
-    """A setting and its value, for a label."""
+    """Return a setting and its value, for a label: "clip 10", "no replacement"."""
     value = getattr(config, setting)
+    if isinstance(value, bool):
+        return setting if value else f"no {setting}"
     if setting == "rate_shares":
         pairs = zip(config.terms, value, strict=False)
         value = tuple(f"{term} {share:g}" for term, share in pairs if share != 1)
-    text = f"{value:g}" if isinstance(value, float) else " ".join(value) or "none"
-    return f"{setting} {text}"
+    if isinstance(value, float):
+        value = f"{value:g}"
+    elif isinstance(value, tuple):
+        value = " ".join(value) or "none"
+    return f"{setting} {value}"
 
 
 def unusual_settings(runs: Sequence[Trained]) -> list[str]:
-    """By rule, how its optimiser differs from the published one."""
+    """Return how each rule's optimiser and episodes differ from the published ones."""
     usual = LearnedRuleConfig()
+    settings = (*OF_THE_OPTIMISER, *OF_THE_EPISODES)
     found = {}
     for label, run in zip(labels([run.config for run in runs]), runs, strict=True):
-        differing = [s for s in OF_THE_OPTIMISER if getattr(run.config, s) != getattr(usual, s)]
+        differing = [s for s in settings if getattr(run.config, s) != getattr(usual, s)]
         if differing:
             found[label] = ", ".join(setting_text(run.config, setting) for setting in differing)
     return [f"{label}: {text}" for label, text in found.items()]

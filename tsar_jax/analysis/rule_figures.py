@@ -167,9 +167,9 @@ def draw_learning(
     )
     draw_curves(loss, losses)
     loss.set(ylabel="meta-loss")
-    highest = 1.5 * usual_range({p: curve(run, "loss") for p, run in enumerate(runs)})[1]
+    highest = 1.5 * usual_range(losses)[1]
     loss.set_ylim(0, min(highest, loss.get_ylim()[1]))
-    draw_curves(accuracy, {place: curve(run, "accuracy") for place, run in enumerate(runs)}, 100)
+    draw_curves(accuracy, accuracies, 100)
     accuracy.set(ylabel="accuracy (%)", ylim=(0, 100))
     if chance is not None:
         accuracy.axhline(100 * chance, color=GREY, linestyle=":", linewidth=1.4)
@@ -317,9 +317,7 @@ def coefficients_figure(run: Run, path: Path, title: str = "") -> list[Path]:
     size = (4.2, 3.1) if layers == 1 else (7.0, grid_height(layers))
     figure = Figure(figsize=size, layout="constrained")
     draw_coefficients(figure, run)
-    figure.suptitle(
-        "\n".join([*filter(None, [wrapped(title, 50)]), caption([run], "")]), fontsize=9
-    )
+    figure.suptitle("\n".join([*filter(None, [wrapped(title, 50)]), caption([run])]), fontsize=9)
     return write(figure, path)
 
 
