@@ -51,7 +51,8 @@ POOL_RULE = variant(
     rate_shares=tuple(0.02 if name == "f5" else 1.0 for name in POOL),
     clip=10.0,
 )
-"""At the published rate the pool diverges within 30 episodes; unclipped, within some hundred."""
+"""At the published rate the pool diverges within 30 episodes; unclipped, within some hundred. So it
+was seen with other images in every episode; with the release's it has not been tried."""
 
 # In all of them episodes are drawn as in the release: the test split, the first images of a class
 # and no others, classes with replacement.
