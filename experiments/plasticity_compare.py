@@ -23,6 +23,7 @@ from experiments._meta_trained import read_run
 from experiments.plasticity_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.analysis.rule_figures import (
+    WINDOW,
     Curve,
     Run,
     alignment_figure,
@@ -33,7 +34,7 @@ from tsar_jax.analysis.rule_figures import (
     layer_columns,
     learning_figure,
 )
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_positive
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
 from tsar_jax.evaluation.rule_records import EPISODES, read_episodes
 from tsar_jax.plasticity.rules import POOL
@@ -57,9 +58,11 @@ OF_THE_RULE = ("terms", "feedback", "per_layer", "l1", "start", "modules", "seed
 """Settings in which compared runs may differ."""
 OF_THE_OPTIMISER = ("meta_rate", "rate_shares", "clip")
 """Those in which they may differ too, as where a rule would diverge: the table says how."""
+OF_THE_EPISODES = ("split", "fixed_images", "replacement")
+"""Those of how episodes are drawn, which may differ as well: the table says how."""
 OF_THE_MACHINE = (
     *("chunk", "eval_every", "checkpoint_every", "keep", "tensorboard"),
-    *("memory", "segment"),
+    *("memory", "segment", "avg_window"),
 )
 """Settings on which no result depends."""
 
@@ -77,6 +80,12 @@ class Arguments:
     """Folders of finished runs of plasticity_meta_train."""
     out: Path
     """Folder to write to."""
+    avg_window: int = WINDOW
+    """Episodes in the moving average of curves.csv and the figures, at least 1; coefficients are
+    drawn as they are."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "avg_window")
 
 
 class Trained(NamedTuple):
@@ -96,7 +105,7 @@ def main() -> None:
     rules = pool(runs)
     check_writable(arguments.out, "--out")
     notes = unusual_settings(runs)
-    write_and_show(arguments.out, rules, 1 / runs[0].config.classes, notes)
+    write_and_show(arguments.out, rules, 1 / runs[0].config.classes, notes, arguments.avg_window)
 
 
 def read_trained(path: Path) -> Trained:
@@ -128,7 +137,7 @@ def expected_columns(config: LearnedRuleConfig) -> list[str]:
 
 def check_comparable(runs: Sequence[Trained]) -> None:
     """Raises UserError for a run named twice, or settings that differ but are not the rule's."""
-    free = (*OF_THE_RULE, *OF_THE_OPTIMISER, *OF_THE_MACHINE, "seeds")
+    free = (*OF_THE_RULE, *OF_THE_OPTIMISER, *OF_THE_EPISODES, *OF_THE_MACHINE, "seeds")
     settings = [
         {name: value for name, value in config_to_json(run.config).items() if name not in free}
         for run in runs
@@ -163,7 +172,7 @@ def labels(configs: Sequence[LearnedRuleConfig]) -> list[str]:
 
     def apart(name: str, config: LearnedRuleConfig) -> str:
         alike = [other for other, its in zip(configs, names, strict=True) if its == name]
-        for setting in ("l1", "start", "modules", *OF_THE_OPTIMISER):
+        for setting in ("l1", "start", "modules", *OF_THE_OPTIMISER, *OF_THE_EPISODES):
             if len({getattr(other, setting) for other in alike}) > 1:
                 name += f", {setting_text(config, setting)}"
         return name
@@ -172,21 +181,27 @@ def labels(configs: Sequence[LearnedRuleConfig]) -> list[str]:
 
 
 def setting_text(config: LearnedRuleConfig, setting: str) -> str:
-    """A setting and its value, for a label."""
+    """Return a setting and its value, for a label: "clip 10", "no replacement"."""
     value = getattr(config, setting)
+    if isinstance(value, bool):
+        return setting if value else f"no {setting}"
     if setting == "rate_shares":
         pairs = zip(config.terms, value, strict=False)
         value = tuple(f"{term} {share:g}" for term, share in pairs if share != 1)
-    text = f"{value:g}" if isinstance(value, float) else " ".join(value) or "none"
-    return f"{setting} {text}"
+    if isinstance(value, float):
+        value = f"{value:g}"
+    elif isinstance(value, tuple):
+        value = " ".join(value) or "none"
+    return f"{setting} {value}"
 
 
 def unusual_settings(runs: Sequence[Trained]) -> list[str]:
-    """By rule, how its optimiser differs from the published one."""
+    """Return how each rule's optimiser and episodes differ from the published ones."""
     usual = LearnedRuleConfig()
+    settings = (*OF_THE_OPTIMISER, *OF_THE_EPISODES)
     found = {}
     for label, run in zip(labels([run.config for run in runs]), runs, strict=True):
-        differing = [s for s in OF_THE_OPTIMISER if getattr(run.config, s) != getattr(usual, s)]
+        differing = [s for s in settings if getattr(run.config, s) != getattr(usual, s)]
         if differing:
             found[label] = ", ".join(setting_text(run.config, setting) for setting in differing)
     return [f"{label}: {text}" for label, text in found.items()]
@@ -282,17 +297,17 @@ def hidden_angles(run: Run) -> list[str]:
     return [column for layer, column in layer_columns(run, "angle").items() if layer]
 
 
-def curves_csv(rules: Mapping[str, Run]) -> str:
-    """What the figures draw: a row per episode and rule, three numbers for every column.
+def curves_csv(rules: Mapping[str, Run], window: int) -> str:
+    """Return what the figures draw: a row per episode and rule, three numbers for every column.
 
-    Empty where a rule lacks a column.
+    Empty where a rule lacks a column. window: episodes in the moving average.
     """
     names = list(dict.fromkeys(column for run in rules.values() for column in run))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["episode", "rule", *(f"{n}_{part}" for n in names for part in Curve._fields)])
     for label, run in rules.items():
-        curves = {name: curve(run, name) for name in run}
+        curves = {name: curve(run, name, window) for name in run}
         absent = [""] * len(Curve._fields)
         for episode in range(run["loss"].shape[1]):
             values = [
@@ -303,22 +318,22 @@ def curves_csv(rules: Mapping[str, Run]) -> str:
     return text.getvalue()
 
 
-def write_figures(folder: Path, rules: Mapping[str, Run], chance: float) -> None:
-    """Every figure, as PNG and PDF."""
-    learning_figure(rules, folder / "learning", chance)
-    alignment_figure(rules, folder / "angles", "angle")
-    alignment_figure(rules, folder / "orthonormality", "orthonormality")
+def write_figures(folder: Path, rules: Mapping[str, Run], chance: float, window: int) -> None:
+    """Write every figure as PNG and PDF. window: episodes in the moving average."""
+    learning_figure(rules, folder / "learning", chance, window=window)
+    alignment_figure(rules, folder / "angles", "angle", window=window)
+    alignment_figure(rules, folder / "orthonormality", "orthonormality", window=window)
     for label, run in rules.items():
         name = re.sub(r"[^\w.]+", "-", label)
         coefficients_figure(run, folder / f"coefficients-{name}", label)
 
 
 def write_and_show(
-    out: Path, rules: Mapping[str, Run], chance: float, notes: Sequence[str]
+    out: Path, rules: Mapping[str, Run], chance: float, notes: Sequence[str], window: int
 ) -> None:
     """Write table, curves and figures below `out`; print the table and where they are.
 
-    notes: see `unusual_settings`.
+    notes: see `unusual_settings`. window: episodes in the curves' moving average.
     """
     from rich.console import Console
     from rich.table import Table
@@ -327,8 +342,8 @@ def write_and_show(
     lines = [head, ["---", *["---:"] * (len(head) - 2), "---"], *rows]
     markdown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     write_atomically(out / "table.md", f"{markdown}\n\n{explanation(rules, notes)}\n")
-    write_atomically(out / "curves.csv", curves_csv(rules))
-    write_figures(out / "figures", rules, chance)
+    write_atomically(out / "curves.csv", curves_csv(rules, window))
+    write_figures(out / "figures", rules, chance, window)
     # Ten coefficients do not fit beside the rest.
     table = Table(*head[:-1], title="plasticity rules")
     last = Table(head[0], head[-1], title="the last coefficients")

@@ -95,13 +95,13 @@ def test_a_moving_average_has_as_many_episodes_and_fewer_neighbours_at_the_ends(
         np.testing.assert_allclose(means[:, episode], around.mean(1))
     np.testing.assert_array_equal(smoothed(values, 1), values)
     spike = np.array([1e20, *[1.0] * 20])
-    np.testing.assert_array_equal(smoothed(spike)[6:], np.ones(15))
+    np.testing.assert_array_equal(smoothed(spike, 10)[6:], np.ones(15))
 
 
 def test_coefficients_alone_are_drawn_as_they_are() -> None:
     run = episodes()
     np.testing.assert_allclose(curve(run, "theta_oja").mean, run["theta_oja"].mean(0))
-    np.testing.assert_allclose(curve(run, "loss").mean, smoothed(run["loss"]).mean(0))
+    np.testing.assert_allclose(curve(run, "loss").mean, smoothed(run["loss"], 10).mean(0))
 
 
 def test_learning_shows_every_rule_in_percent_and_chance(drawn, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_learning_shows_every_rule_in_percent_and_chance(drawn, tmp_path: Path) 
     loss, accuracy = drawn[0].axes
     assert len(loss.lines) == 2
     np.testing.assert_allclose(
-        accuracy.lines[0].get_ydata(), 100 * smoothed(run["accuracy"]).mean(0)
+        accuracy.lines[0].get_ydata(), 100 * smoothed(run["accuracy"], 10).mean(0)
     )
     assert list(accuracy.lines[2].get_ydata()) == [20, 20]
     [legend] = drawn[0].legends
@@ -159,6 +159,30 @@ def test_small_coefficients_beside_large_ones_are_not_squeezed(drawn, tmp_path: 
     assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "symlog"]
 
 
+@pytest.mark.parametrize("window", [1, 4])
+def test_a_moving_average_is_as_long_as_asked_in_every_figure(drawn, window, tmp_path) -> None:
+    run = episodes()
+    figures.learning_figure({"FA": run}, tmp_path / "learning", window=window)
+    figures.alignment_figure({"FA": run}, tmp_path / "angles", "angle", window=window)
+    figures.episodes_figure(run, tmp_path / "episodes", window=window)
+    learning, angles, episodes_drawn = drawn
+    for axes, column in (
+        (learning.axes[0], "loss"),
+        (angles.axes[0], "layer_0_angle"),
+        (episodes_drawn.axes[0], "loss"),
+        (episodes_drawn.axes[2], "layer_0_angle"),
+        (episodes_drawn.axes[3], "layer_1_orthonormality"),
+    ):
+        wanted = smoothed(run[column], window).mean(0)
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), wanted)
+    scale = np.asarray(learning.axes[1].lines[0].get_ydata())
+    np.testing.assert_allclose(scale, 100 * smoothed(run["accuracy"], window).mean(0))
+    for figure in drawn:
+        said = figure.get_suptitle()
+        assert ("means of 4 episodes" in said) == (window == 4)
+        assert ("means" in said) == (window > 1)
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3, 5, 6])
 def test_a_panel_for_every_layer(drawn, layers: int, tmp_path: Path) -> None:
     runs = {"a": episodes(layers=layers), "b": episodes(layers=layers)}
@@ -168,7 +192,7 @@ def test_a_panel_for_every_layer(drawn, layers: int, tmp_path: Path) -> None:
         names = [f"layer {layer}" for layer in range(first, layers + first)]
         assert [axes.get_title().removesuffix(", the input") for axes in panels] == names
         for layer, axes in enumerate(panels, first):
-            mean = smoothed(runs["b"][f"layer_{layer}_{what}"]).mean(0)
+            mean = smoothed(runs["b"][f"layer_{layer}_{what}"], 10).mean(0)
             np.testing.assert_allclose(axes.lines[1].get_ydata(), mean)
             assert axes.get_ylim()[0] < mean.min() < mean.max() < axes.get_ylim()[1]
             assert axes.get_yscale() == ("linear" if what == "angle" else "log")

@@ -1,6 +1,7 @@
 """The scripts of evolved Hebbian networks from their command lines: end to end, and bad input."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -18,6 +19,8 @@ from experiments import (
     hebbian_morphologies,
 )
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
+from tsar_jax.meta.evolution import Evolution
+from tsar_jax.systems.hebbian_policy import PolicyConfig
 from tsar_jax.training.metrics import read_rows
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -65,6 +68,52 @@ def static(evolve):
 def walking(evolve):
     """Quadrupeds, plastic and static."""
     return evolve("plastic", *QUADRUPED), evolve("static", *QUADRUPED, *STATIC)
+
+
+@pytest.mark.parametrize(
+    ("name", "generations", "population", "bodies", "policy"),
+    [
+        (
+            *("paper", 500, 500, ("standard", "right_front")),
+            PolicyConfig(normalised=False, bounded=True),
+        ),
+        (
+            *("paper-static", 500, 500, ("standard", "right_front")),
+            PolicyConfig(rule="static", initial="default", normalised=False, bounded=True),
+        ),
+        ("paper-car", 300, 200, ("standard",), PolicyConfig()),
+    ],
+)
+def test_presets_of_the_paper_are_the_releases(
+    name, generations, population, bodies, policy
+) -> None:
+    config = hebbian_evolve.PRESETS[name].config
+    assert config.steps == generations
+    assert config.bodies == bodies
+    assert config.policy == policy
+    assert config.evolution == Evolution(population=population)
+    assert (config.rollouts, config.limit, config.integrator) == (1, 0, "RK4")
+
+
+def test_settings_are_the_releases_unless_a_preset_says_otherwise() -> None:
+    released = {
+        PolicyConfig(): {
+            **{"rule": "ABCD_lr", "initial": "uni", "hidden": (128, 64)},
+            **{"distribution": "normal", "scale": 1.0, "kernels": None, "gain": 1.0},
+            **{"normalised": True, "bounded": False},
+        },
+        Evolution(): {
+            **{"population": 200, "penalty": 0.01},
+            **{"rate": 0.2, "rate_decay": 0.995, "least_rate": 0.001},
+            **{"sigma": 0.1, "sigma_decay": 0.999, "least_sigma": 0.01},
+        },
+    }
+    for config, settings in released.items():
+        assert dataclasses.asdict(config) == settings
+    kernels = {
+        name: preset.config.policy.kernels for name, preset in hebbian_evolve.PRESETS.items()
+    }
+    assert {name for name, start in kernels.items() if start is not None} == {"car"}
 
 
 def assert_figures(folder, *names) -> None:

@@ -63,6 +63,7 @@ def folder(tmp_path_factory) -> Path:
         "longer": {"steps": 25},
         "wider": {"hidden": (5,)},
         "faster": {"meta_rate": 1e-2, "rate_shares": (0.5,), "seed": 2},
+        "random": {"fixed_images": False, "avg_window": 3},
     }.items():
         make_run(folder / name, dataclasses.replace(FA, **changes))
     make_run(folder / "f_bio", F_BIO)
@@ -184,6 +185,11 @@ def test_rules_of_one_name_are_told_apart_by_what_differs() -> None:
         "FA, start 0.01",
         "FA, start 0.001",
     ]
+    drawn = dataclasses.replace(FA, split="train", fixed_images=False, replacement=False)
+    assert script.labels([FA, drawn]) == [
+        "FA, split test, fixed_images, replacement",
+        "FA, split train, no fixed_images, no replacement",
+    ]
 
 
 def test_the_table_says_how_an_optimiser_was_not_the_published_one(folder, monkeypatch) -> None:
@@ -195,6 +201,21 @@ def test_the_table_says_how_an_optimiser_was_not_the_published_one(folder, monke
     assert last.endswith(
         f"Otherwise than published: {label}: meta_rate 0.01, rate_shares pseudo_gradient 0.5."
     )
+
+
+def test_runs_may_differ_in_how_episodes_are_drawn_and_the_table_says_so(folder) -> None:
+    out = folder / "drawn"
+    compare("--runs", folder / "fa", folder / "random", "--out", out, "--avg-window", 5)
+    lines = (out / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == [
+        "| FA, fixed_images",
+        "| FA, no fixed_images",
+    ]
+    assert lines[-1].endswith("Otherwise than published: FA, no fixed_images: no fixed_images.")
+    with (out / "curves.csv").open(newline="") as file:
+        written = [float(row["loss_mean"]) for row in csv.DictReader(file)][:22]
+    drawn = curve(read_episodes(folder / "fa"), "loss", window=5).mean
+    np.testing.assert_allclose(written, drawn, rtol=1e-5)
 
 
 RUNS = ["--out", "{}/none", "--runs"]
@@ -214,6 +235,7 @@ RUNS = ["--out", "{}/none", "--runs"]
         ([*RUNS, "{}/fa", "{}/fa"], ["{}/fa twice"]),
         ([*RUNS, "{}/seed", "{}/again"], ["{}/again", "FA", "same seed 1"]),
         (["--out", "{}/fa/config.json", "--runs", "{}/fa"], ["cannot be written", "--out"]),
+        ([*RUNS, "{}/fa", "--avg-window", "0"], ["avg_window must be at least 1", "is 0"]),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(

@@ -1,6 +1,7 @@
 """The scripts of learned plasticity rules from their command lines: end to end, and bad input."""
 
 import csv
+import dataclasses
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from commands import command, failure
 
 from experiments import plasticity_evaluate, plasticity_meta_train
 from tsar_jax import cli
+from tsar_jax.data.types import Dataset
 from tsar_jax.evaluation.rule_records import read_episodes, read_rule
 from tsar_jax.plasticity import rules
 
@@ -41,6 +43,52 @@ def trained(tmp_path_factory):
             monkeypatch=patch,
         )
     return path
+
+
+@pytest.mark.parametrize("name", plasticity_meta_train.PRESETS)
+def test_every_preset_draws_episodes_as_published(name) -> None:
+    config = plasticity_meta_train.PRESETS[name].config
+    assert (config.split, config.fixed_images, config.replacement) == ("test", True, True)
+
+
+def test_the_preset_paper_is_the_releases() -> None:
+    config = plasticity_meta_train.PRESETS["paper"].config
+    published = {
+        **{"steps": 600, "seeds": 20, "classes": 5, "learn": 50, "query": 10, "l1": 0.0},
+        **{"meta_rate": 1e-3, "start": 1e-3, "avg_window": 10, "feedback": "fix"},
+        **{"hidden": (170, 130, 100, 70), "beta": 10.0, "per_layer": False},
+        **{"rate_shares": (), "clip": 0.0, "held_out": 0},
+        "terms": ("pseudo_gradient", "ehebb", "oja"),
+    }
+    assert {name: getattr(config, name) for name in published} == published
+    terms = {name: preset.config.terms for name, preset in plasticity_meta_train.PRESETS.items()}
+    assert terms["fa"] == terms["bp"] == ("pseudo_gradient",)
+    assert plasticity_meta_train.PRESETS["bp"].config.feedback == "sym"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_prepared_data_set_is_drawn_from_in_the_split_that_is_named(
+    split, tmp_path, monkeypatch
+) -> None:
+    packaged = plasticity_meta_train.load("emnist").splits["train"]
+    blank = dataclasses.replace(packaged, images=np.zeros_like(packaged.images))
+    splits = {"train": blank, "test": blank, split: packaged}
+    drawn = []
+    monkeypatch.setattr(
+        plasticity_meta_train, "load", lambda name: Dataset(name, splits, "prepared")
+    )
+    monkeypatch.setattr(
+        plasticity_meta_train,
+        "train",
+        lambda system, images, *rest: drawn.append(images) or sys.exit(0),
+    )
+    with pytest.raises(SystemExit):
+        command(
+            plasticity_meta_train,
+            *("--preset", "smoke", "--run", tmp_path / "run", "--split", split),
+            monkeypatch=monkeypatch,
+        )
+    assert drawn[0].any()
 
 
 def test_a_run_leaves_its_episodes_its_rule_and_a_figure(trained) -> None:
@@ -137,7 +185,11 @@ def test_a_killed_run_on_a_device_per_core_resumes_to_the_same_bits(tmp_path) ->
         (["--terms"], "The rule has no terms"),
         (["--modules", "no.such_module"], "The module 'no.such_module' cannot be imported"),
         (["--learn", "399"], "learn + query is 401, but there are only 400 images of a class"),
-        (["--classes", "48"], "classes is 48, but there are only 47 classes"),
+        (
+            ["--classes", "48", "--no-replacement"],
+            "classes is 48, but there are only 47 classes in the data to draw from without",
+        ),
+        (["--avg-window", "0"], "avg_window must be at least 1, but is 0"),
         (["--start", "nan"], "start must be a number, but is nan"),
     ],
 )

@@ -91,12 +91,21 @@ def test_a_genome_may_lack_a_part() -> None:
     assert tell(EVOLUTION, strategy, KEY, jnp.arange(6.0)).genome.coevolved == ()
 
 
-def test_rate_and_noise_decay_to_their_least() -> None:
-    evolution = Evolution(rate_decay=0.1, sigma_decay=0.1)
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        # 0.2, 0.02, 0.002, 0.0002: the release multiplies what is above its least value.
+        ((0.2, 0.5), (0.0002, 0.005)),
+        ((0.0005, 0.004), (0.0005, 0.004)),
+        ((0.001, 0.01), (0.001, 0.01)),
+    ],
+)
+def test_rate_and_noise_decay_until_they_are_below_their_least(first, last) -> None:
+    evolution = Evolution(rate=first[0], sigma=first[1], rate_decay=0.1, sigma_decay=0.1)
     strategy = begin(evolution, Genome((), ()))
-    for _ in range(4):
+    for _ in range(6):
         strategy = decay(evolution, strategy)
-    np.testing.assert_allclose([strategy.rate, strategy.sigma], [0.001, 0.01])
+    np.testing.assert_allclose([strategy.rate, strategy.sigma], last, rtol=1e-6)
 
 
 FITNESS = arrays.arrays(

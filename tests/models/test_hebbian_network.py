@@ -93,7 +93,7 @@ def drawn(name, seed=0):
         ("uni_big", 1.0),
         ("xa_uni", 0.3 * math.sqrt(6 / 500)),
         ("xa_uni_big", math.sqrt(6 / 500)),
-        ("ka_uni", math.sqrt(6 / INTO)),
+        ("ka_uni", math.sqrt(0.6 / INTO)),
         ("default", math.sqrt(1 / INTO)),
     ],
 )

@@ -1,5 +1,6 @@
 """Plastic and static policies: their genomes, their births and one step of their lives."""
 
+import dataclasses
 import functools
 
 import jax
@@ -58,7 +59,6 @@ def test_coevolved_weights_are_born_as_they_evolved() -> None:
     policy, genome, weights = made(initial="coevolve")
     assert shapes(genome.coevolved) == {"kernels": (), "weights": tuple(LAYERS)}
     assert shapes(genome.main) == tuple((5, *shape) for shape in LAYERS)
-    assert 0.05 < np.abs(weights[0]).max() <= 0.1
     for key in (KEY, OTHER):
         for born, evolved in zip(policy.born(genome, key), weights, strict=True):
             np.testing.assert_array_equal(born, evolved)
@@ -108,21 +108,45 @@ def test_the_first_coefficients_are_scaled() -> None:
         np.testing.assert_allclose(small, 0.1 * usual, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("kind", "distribution"), [("normal", ("norm", ())), ("uniform", ("uniform", (-1, 2)))]
+DRAWN = pytest.mark.parametrize(
+    ("distribution", "wanted"), [("normal", ("norm", ())), ("uniform", ("uniform", (-1, 2)))]
 )
-def test_what_the_first_coefficients_are_drawn_from(kind, distribution) -> None:
-    policy = make_policy(PolicyConfig(hidden=(40,), coefficients=kind), (40,), 40)
-    first, second = (np.asarray(layer) for layer in policy.init(KEY).main)
-    for layer in (first, second):
-        assert kstest(layer.ravel(), *distribution).pvalue > 1e-3
-    assert not np.array_equal(first, second)
+
+
+@DRAWN
+@pytest.mark.parametrize("rule", ["ABCD_lr", "static"])
+def test_what_evolves_begins_as_one_distribution_has_it(rule, distribution, wanted) -> None:
+    """Coefficients, and weights that evolve along or by themselves."""
+    config = PolicyConfig(hidden=(40,), rule=rule, initial="coevolve", distribution=distribution)
+    genome = make_policy(config, (40,), 40).init(KEY)
+    drawn = list(map(np.ravel, (*genome.main, *genome.coevolved.get("weights", ()))))
+    assert len(drawn) == (2 if rule == "static" else 4)
+    for values in drawn:
+        assert kstest(values, *wanted).pvalue > 1e-3
+        assert sum(np.array_equal(values, other) for other in drawn) == 1
+
+
+@DRAWN
+@pytest.mark.parametrize("rule", ["ABCD_lr", "static"])
+def test_convolutions_begin_as_coefficients_do(rule, distribution, wanted) -> None:
+    config = PolicyConfig(hidden=(4,), rule=rule, distribution=distribution)
+    kernels = make_policy(config, (84, 84, 3), OUTPUTS).init(KEY).coevolved["kernels"]
+    for kernel in kernels:
+        assert kstest(np.ravel(kernel), *wanted).pvalue > 1e-3
+
+
+def test_a_scale_is_the_coefficients_alone() -> None:
+    config = PolicyConfig(hidden=(4,), initial="coevolve", scale=0.1)
+    large = dataclasses.replace(config, scale=1.0)
+    small, usual = (make_policy(each, (84, 84, 3), OUTPUTS).init(KEY) for each in (config, large))
+    jax.tree.map(np.testing.assert_array_equal, small.coevolved, usual.coevolved)
+    np.testing.assert_allclose(small.main[0], 0.1 * usual.main[0], rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
 def seeing():
-    """A plastic policy of pictures, its genome and weights at birth."""
-    policy = make_policy(PolicyConfig(hidden=(4,)), (84, 84, 3), OUTPUTS)
+    """A plastic policy of pictures, its genome and weights at birth; alike pictures look alike."""
+    policy = make_policy(PolicyConfig(hidden=(4,), kernels="fan_in"), (84, 84, 3), OUTPUTS)
     genome = policy.init(KEY)
     return policy, genome, policy.born(genome, OTHER)
 
@@ -133,11 +157,14 @@ def test_a_pixel_policy_evolves_its_convolutions_along(seeing) -> None:
     assert shapes(genome.main) == tuple((5, *shape) for shape in layers)
     assert shapes(weights) == tuple(layers)
     assert shapes(genome.coevolved) == {"kernels": KERNELS}
-    for kernel in genome.coevolved["kernels"]:
-        bound = kernel[..., 0].size ** -0.5
-        assert kstest(np.ravel(kernel), "uniform", (-bound, 2 * bound)).pvalue > 1e-3
     static = make_policy(PolicyConfig(hidden=(4,), rule="static"), (84, 84, 3), OUTPUTS)
     assert shapes(jax.eval_shape(static.init, KEY)) == (tuple(layers), {"kernels": KERNELS})
+
+
+def test_convolutions_may_begin_small(seeing) -> None:
+    for kernel in seeing[1].coevolved["kernels"]:
+        bound = kernel[..., 0].size ** -0.5
+        assert kstest(np.ravel(kernel), "uniform", (-bound, 2 * bound)).pvalue > 1e-3
 
 
 def test_a_pixel_policy_learns_from_the_features_of_a_picture(seeing) -> None:
@@ -179,6 +206,8 @@ def test_observations_that_suit_no_policy_are_named(shape) -> None:
     [
         ({"rule": "oja"}, "There is no Hebbian rule 'oja'"),
         ({"initial": "one"}, "There are no initial weights 'one'"),
+        ({"distribution": "cauchy"}, "There is no distribution 'cauchy': choose from normal, uni"),
+        ({"kernels": "small"}, "There is no start of the convolutions 'small': choose from fan_in"),
         ({"hidden": (4, 0)}, r"hidden must be widths of at least 1, but is \(4, 0\)"),
     ],
 )

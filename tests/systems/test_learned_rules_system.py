@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,17 @@ from tsar_jax.systems.learned_rules import (
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-TINY = LearnedRuleConfig(steps=3, seeds=2, classes=2, learn=3, query=2, hidden=(4,), per_layer=True)
+TINY = LearnedRuleConfig(
+    steps=3,
+    seeds=2,
+    classes=2,
+    learn=3,
+    query=2,
+    hidden=(4,),
+    per_layer=True,
+    fixed_images=False,
+    replacement=False,
+)
 CLASSES, EACH, SIDE = 6, 8, 3
 
 
@@ -71,9 +82,64 @@ def test_an_episode_shows_different_images_of_a_few_classes(seed) -> None:
     assert {label for label, _ in asked} == {label for label, _ in shown}
 
 
-@jax.jit
-def draw(key):
-    return draw_lifetime(key, numbered_images(), classes=3, learn=4, query=2)
+@partial(jax.jit, static_argnames=("fixed_images", "replacement"))
+def draw(key, *, fixed_images=False, replacement=False):
+    return draw_lifetime(
+        key,
+        numbered_images(),
+        classes=3,
+        learn=4,
+        query=2,
+        fixed_images=fixed_images,
+        replacement=replacement,
+    )
+
+
+def test_fixed_images_are_the_first_of_each_class_in_another_order_each_time() -> None:
+    orders = []
+    for seed in range(8):
+        shown, asked = (identify(*part) for part in draw(jax.random.key(seed), fixed_images=True))
+        classes = {label for label, _ in shown}
+        assert sorted(shown) == [(label, place) for label in sorted(classes) for place in range(4)]
+        assert sorted(asked) == [(label, place) for label in sorted(classes) for place in (4, 5)]
+        orders.append([place for _, place in shown])
+    assert len(set(map(tuple, orders))) == len(orders)
+
+
+@pytest.mark.parametrize("fixed_images", [False, True])
+def test_a_class_drawn_twice_shows_the_same_images_twice(fixed_images) -> None:
+    repeats = 0
+    for seed in range(30):
+        lifetime = draw(jax.random.key(seed), fixed_images=fixed_images, replacement=True)
+        shown, asked = (identify(*part) for part in lifetime)
+        assert set(shown).isdisjoint(asked)
+        counts = np.bincount([label for label, _ in shown], minlength=CLASSES)
+        for label in np.flatnonzero(counts):
+            times = counts[label] // 4
+            for part, each in ((shown, 4), (asked, 2)):
+                own = [place for one, place in part if one == label]
+                assert sorted(own) == sorted([*set(own)] * times)
+                assert len(set(own)) == each
+        repeats += counts.max() > 4
+    # 1 - (5/6)(4/6) = 44 % of episodes of 3 of 6 classes repeat one.
+    assert 5 < repeats < 22
+
+
+def test_as_published_a_fifth_of_the_episodes_repeat_a_class() -> None:
+    images = jnp.zeros((47, 2, 1, 1), jnp.uint8)
+
+    @jax.jit
+    @jax.vmap
+    def classes_of(key):
+        lifetime = draw_lifetime(
+            key, images, classes=5, learn=1, query=1, fixed_images=True, replacement=True
+        )
+        return lifetime.moments[1]
+
+    drawn = np.asarray(classes_of(jax.random.split(jax.random.key(0), 20_000)))
+    repeating = np.mean([len(set(row)) < 5 for row in drawn.tolist()])
+    np.testing.assert_allclose(repeating, 0.197, atol=0.01)
+    assert set(drawn.ravel().tolist()) == set(range(47))
 
 
 def identify(images, labels):
@@ -210,13 +276,20 @@ def test_angles_are_exact_at_their_ends(degrees) -> None:
     ("changes", "sentence"),
     [
         ({"learn": 7}, r"learn \+ query is 9, but there are only 8 images of a class"),
-        ({"held_out": 5}, "classes is 2, but there are only 1 classes in the data to draw from"),
+        (
+            {"held_out": 5},
+            "classes is 2, but there are only 1 classes in the data to draw from without",
+        ),
         ({"held_out": 6}, "held_out is 6, but there are only 5"),
     ],
 )
 def test_data_that_cannot_serve_are_named(changes, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
         check_data(dataclasses.replace(TINY, **changes), numbered_images())
+
+
+def test_with_replacement_an_episode_may_have_more_classes_than_the_data() -> None:
+    check_data(dataclasses.replace(TINY, replacement=True, classes=9), numbered_images())
 
 
 @pytest.mark.parametrize(
@@ -227,6 +300,7 @@ def test_data_that_cannot_serve_are_named(changes, sentence) -> None:
         ({"hidden": (4, 0)}, r"hidden must be widths of at least 1, but is \(4, 0\)"),
         ({"beta": 0.0}, "beta must be positive, but is 0.0"),
         ({"seeds": 0}, "seeds must be at least 1, but is 0"),
+        ({"avg_window": 0}, "avg_window must be at least 1, but is 0"),
         ({"rate_shares": (1.0,)}, r"rate_shares are 1, but there are 3 terms \(pseudo_gradient, "),
         ({"rate_shares": (1.0, 0.0, 1.0)}, "rate_shares must be positive"),
     ],

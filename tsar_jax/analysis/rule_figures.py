@@ -68,16 +68,21 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> Curve:
     return Curve(mean, low, high)
 
 
-def smoothed(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
+def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     """The mean of the `window` episodes around each, fewer at both ends: [..., episodes]."""
     around = [(0, 0)] * (values.ndim - 1) + [(window // 2, window - window // 2 - 1)]
     padded = np.pad(values, around, constant_values=np.nan)
     return np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, window, -1), -1)
 
 
-def curve(run: Run, column: str) -> Curve:
-    """A column over episodes as it is drawn, [episodes]: smoothed, unless it is a coefficient."""
-    return bootstrap(run[column] if THETA.fullmatch(column) else smoothed(run[column]))
+def curve(run: Run, column: str, window: int = WINDOW) -> Curve:
+    """Return a column over episodes as it is drawn, [episodes], from seeds [seeds, episodes].
+
+    Args:
+        window: episodes in the moving average, at least 1; a coefficient is drawn as it is.
+    """
+    drawn_as_it_is = THETA.fullmatch(column)
+    return bootstrap(run[column] if drawn_as_it_is else smoothed(run[column], window))
 
 
 def layer_columns(run: Run, what: str) -> dict[int, str]:
@@ -152,13 +157,19 @@ def usual_range(curves: Mapping[int, Curve]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def draw_learning(loss: Axes, accuracy: Axes, runs: Sequence[Run], chance: float | None) -> None:
+def draw_learning(
+    loss: Axes, accuracy: Axes, runs: Sequence[Run], chance: float | None, window: int
+) -> None:
     """Meta-loss and accuracy in percent, on axes of their own; chance: an accuracy of 0..1."""
-    draw_curves(loss, {place: curve(run, "loss") for place, run in enumerate(runs)})
+    losses, accuracies = (
+        {place: curve(run, column, window) for place, run in enumerate(runs)}
+        for column in ("loss", "accuracy")
+    )
+    draw_curves(loss, losses)
     loss.set(ylabel="meta-loss")
-    highest = 1.5 * usual_range({p: curve(run, "loss") for p, run in enumerate(runs)})[1]
+    highest = 1.5 * usual_range(losses)[1]
     loss.set_ylim(0, min(highest, loss.get_ylim()[1]))
-    draw_curves(accuracy, {place: curve(run, "accuracy") for place, run in enumerate(runs)}, 100)
+    draw_curves(accuracy, accuracies, 100)
     accuracy.set(ylabel="accuracy (%)", ylim=(0, 100))
     if chance is not None:
         accuracy.axhline(100 * chance, color=GREY, linestyle=":", linewidth=1.4)
@@ -184,13 +195,14 @@ def draw_orthonormality(axes: Axes, curves: Mapping[int, Curve]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def caption(runs: Sequence[Run], window: str = f"; means of {WINDOW} episodes") -> str:
-    """What lines and bands are, and over how many episodes."""
+def caption(runs: Sequence[Run], window: int = 1) -> str:
+    """Return what lines and bands are, and over how many episodes each point is a mean."""
     counts = {len(next(iter(run.values()))) for run in runs}
+    over = f"; means of {window} episodes" if window > 1 else ""
     if counts == {1}:
-        return f"one seed{window}"
+        return f"one seed{over}"
     number = f"{counts.pop()} " if len(counts) == 1 else ""
-    return f"mean over {number}seeds in its 98 % bootstrap interval{window}"
+    return f"mean over {number}seeds in its 98 % bootstrap interval{over}"
 
 
 def grid(count: int) -> tuple[int, int]:
@@ -273,15 +285,17 @@ def scale_coefficients(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 @styled()
-def learning_figure(runs: Mapping[str, Run], path: Path, chance: float | None = None) -> list[Path]:
+def learning_figure(
+    runs: Mapping[str, Run], path: Path, chance: float | None = None, *, window: int = WINDOW
+) -> list[Path]:
     """Meta-loss and accuracy of each rule over episodes.
 
-    runs: by the rule's name. chance: the accuracy of a guess, 0..1. path: without suffix. Returns
-    the files.
+    runs: by the rule's name. chance: the accuracy of a guess, 0..1. path: without suffix. window:
+    episodes in the moving average. Returns the files.
     """
     figure, (loss, accuracy) = new_figure(1, 2, width=7, height=3.7)
     of_rules = list(runs.values())
-    draw_learning(loss, accuracy, of_rules, chance)
+    draw_learning(loss, accuracy, of_rules, chance, window)
     for axes in (loss, accuracy):
         axes.set_xlabel("episode")
     handles = entries(list(runs))
@@ -289,7 +303,7 @@ def learning_figure(runs: Mapping[str, Run], path: Path, chance: float | None = 
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="chance"))
     columns = 4 if max(map(len, runs)) <= 16 else 3
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
-    figure.suptitle(caption(of_rules), fontsize=9, color="0.35")
+    figure.suptitle(caption(of_rules, window), fontsize=9, color="0.35")
     return write(figure, path)
 
 
@@ -303,20 +317,22 @@ def coefficients_figure(run: Run, path: Path, title: str = "") -> list[Path]:
     size = (4.2, 3.1) if layers == 1 else (7.0, grid_height(layers))
     figure = Figure(figsize=size, layout="constrained")
     draw_coefficients(figure, run)
-    figure.suptitle(
-        "\n".join([*filter(None, [wrapped(title, 50)]), caption([run], "")]), fontsize=9
-    )
+    figure.suptitle("\n".join([*filter(None, [wrapped(title, 50)]), caption([run])]), fontsize=9)
     return write(figure, path)
 
 
 @styled()
 def alignment_figure(
-    runs: Mapping[str, Run], path: Path, what: Literal["angle", "orthonormality"]
+    runs: Mapping[str, Run],
+    path: Path,
+    what: Literal["angle", "orthonormality"],
+    *,
+    window: int = WINDOW,
 ) -> list[Path]:
     """Angles in degrees, or orthonormality errors, of each rule over episodes, layer by layer.
 
-    runs: by the rule's name, of networks of the same depth. path: without suffix. Returns the
-    files.
+    runs: by the rule's name, of networks of the same depth. path: without suffix. window: episodes
+    in the moving average. Returns the files.
     """
     of_rules = list(runs.values())
     layers = layer_columns(of_rules[0], what)
@@ -327,17 +343,20 @@ def alignment_figure(
         figure, len(layers), entries(list(runs)), names[what], share=what == "angle"
     )
     for axes, (layer, column) in zip(panels, layers.items(), strict=True):
-        draw(axes, {place: curve(run, column) for place, run in enumerate(of_rules)})
+        draw(axes, {place: curve(run, column, window) for place, run in enumerate(of_rules)})
         axes.set_title(f"layer {layer}" + (", the input" if layer == 0 else ""), fontsize=10)
-    figure.suptitle(caption(of_rules), fontsize=9, color="0.35")
+    figure.suptitle(caption(of_rules, window), fontsize=9, color="0.35")
     return write(figure, path)
 
 
 @styled()
-def episodes_figure(run: Run, path: Path, chance: float | None = None) -> list[Path]:
+def episodes_figure(
+    run: Run, path: Path, chance: float | None = None, *, window: int = WINDOW
+) -> list[Path]:
     """One run: meta-loss, accuracy, angles and orthonormality errors by layer, coefficients.
 
-    chance: the accuracy of a guess, 0..1. path: without suffix. Returns the files.
+    chance: the accuracy of a guess, 0..1. path: without suffix. window: episodes in the moving
+    average. Returns the files.
     """
     layers = len(coefficient_columns(run))
     below = 2.4 if layers == 1 else grid_height(layers)
@@ -345,16 +364,16 @@ def episodes_figure(run: Run, path: Path, chance: float | None = None) -> list[P
     parts: Any = figure.subfigures(2, 1, height_ratios=(4.8, below))
     above, coefficients = parts
     (loss, accuracy), (angle, orthonormality) = above.subplots(2, 2)
-    draw_learning(loss, accuracy, [run], chance)
+    draw_learning(loss, accuracy, [run], chance, window)
     angles, errors = (layer_columns(run, what) for what in ("angle", "orthonormality"))
-    draw_angles(angle, {layer: curve(run, column) for layer, column in angles.items()})
+    draw_angles(angle, {layer: curve(run, column, window) for layer, column in angles.items()})
     draw_orthonormality(
-        orthonormality, {layer: curve(run, column) for layer, column in errors.items()}
+        orthonormality, {layer: curve(run, column, window) for layer, column in errors.items()}
     )
     angle.set(xlabel="episode", ylabel="angle (degrees)")
     orthonormality.set(xlabel="episode", ylabel="orthonormality error")
     names = [f"layer {layer}" for layer in range(max(errors) + 1)]
     above.legend(handles=entries(names), loc="outside lower center", ncols=6)
     draw_coefficients(coefficients, run)
-    figure.suptitle(caption([run]), fontsize=9, color="0.35")
+    figure.suptitle(caption([run], window), fontsize=9, color="0.35")
     return write(figure, path)

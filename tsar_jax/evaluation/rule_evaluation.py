@@ -87,7 +87,15 @@ def _curve(
     pixels = images.shape[2] * images.shape[3]
     sizes = (pixels, *config.hidden, images.shape[0])
     weights, random = init_weights(weights_key, sizes), init_weights(feedback_key, sizes)
-    lifetime = draw_lifetime(lifetime_key, images, config.classes, config.learn, config.query)
+    lifetime = draw_lifetime(
+        lifetime_key,
+        images,
+        classes=config.classes,
+        learn=config.learn,
+        query=config.query,
+        fixed_images=False,
+        replacement=False,
+    )
 
     def score(weights: Layers) -> dict[str, jax.Array]:
         shown, labels = lifetime.query

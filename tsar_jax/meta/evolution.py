@@ -50,13 +50,13 @@ class Evolution:
     rate_decay: float = 0.995
     """Factor of the learning rate from one generation to the next."""
     least_rate: float = 0.001
-    """Learning rate below which it does not decay."""
+    """Learning rate at which, or below, it no longer decays."""
     sigma: float = 0.1
     """Standard deviation of the first generation's noise."""
     sigma_decay: float = 0.999
     """Factor of the noise from one generation to the next."""
     least_sigma: float = 0.01
-    """Standard deviation below which it does not decay."""
+    """Standard deviation at which, or below, it no longer decays."""
     penalty: float = 0.01
     """Of a member's fitness, times the mean square of its main part."""
 
@@ -118,10 +118,20 @@ def tell(evolution: Evolution, strategy: Strategy, key: jax.Array, fitness: jax.
 
 
 def decay(evolution: Evolution, strategy: Strategy) -> Strategy:
-    """The same genome with the next generation's rate and sigma."""
-    rate = jnp.maximum(strategy.rate * evolution.rate_decay, evolution.least_rate)
-    sigma = jnp.maximum(strategy.sigma * evolution.sigma_decay, evolution.least_sigma)
-    return Strategy(strategy.genome, rate, sigma)
+    """Return the same genome with the next generation's rate and sigma.
+
+    As in the release, what is above its least value is multiplied by its decay, and so ends one
+    step below; what begins below stays as it is.
+    """
+
+    def decayed(value: jax.Array, factor: float, least: float) -> jax.Array:
+        return jnp.where(value > least, value * factor, value)
+
+    return Strategy(
+        strategy.genome,
+        decayed(strategy.rate, evolution.rate_decay, evolution.least_rate),
+        decayed(strategy.sigma, evolution.sigma_decay, evolution.least_sigma),
+    )
 
 
 def penalised(evolution: Evolution, fitness: jax.Array, genome: Genome) -> jax.Array:

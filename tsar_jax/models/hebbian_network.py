@@ -103,11 +103,15 @@ def sparse(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return jnp.where(order < zeros, 0.0, 0.01 * jax.random.normal(value_key, shape))
 
 
+SLOPE = 3
+"""Of the leaky units that the release's Kaiming uniform weights are for: below 0 it is the slope,
+which makes the bound sqrt(.6 / fan in), where rectified units would have sqrt(6 / fan in)."""
+
 INITIALISERS: dict[str, Initialiser] = {
     "uni": uniform(lambda out, into: 0.1),
     "normal": lambda key, shape: 0.024 * jax.random.normal(key, shape),
     "xa_uni": uniform(lambda out, into: 0.3 * math.sqrt(6 / (into + out))),
-    "ka_uni": uniform(lambda out, into: math.sqrt(6 / into)),
+    "ka_uni": uniform(lambda out, into: math.sqrt(6 / ((1 + SLOPE**2) * into))),
     "sparse": sparse,
     "uni_big": uniform(lambda out, into: 1.0),
     "xa_uni_big": uniform(lambda out, into: math.sqrt(6 / (into + out))),

@@ -7,12 +7,13 @@ policy, the weights themselves.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.errors import UserError, check_rates, check_widths
+from tsar_jax.errors import UserError, check_known, check_rates, check_widths
 from tsar_jax.meta.evolution import Genome
 from tsar_jax.models.hebbian_network import (
     COEVOLVED,
@@ -20,6 +21,7 @@ from tsar_jax.models.hebbian_network import (
     HIDDEN,
     IMAGE_SIDE,
     KERNELS,
+    Initialiser,
     draw_layers,
     find_initialiser,
     forward,
@@ -36,6 +38,12 @@ from tsar_jax.plasticity.hebbian import (
 
 STATIC = "static"
 """In place of a Hebbian rule: weights that evolve and do not change in a lifetime."""
+
+DISTRIBUTIONS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
+    "normal": jax.random.normal,
+    "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1.0),
+}
+"""What evolves begins as (key, shape) -> array of one of these, by the release's names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +64,23 @@ class PolicyConfig:
     """Factor of the outputs for the environment alone: the bound of an action's range."""
     hidden: tuple[int, ...] = HIDDEN
     """Units of the hidden layers."""
-    coefficients: Literal["normal", "uniform"] = "normal"
-    """What the first generation's coefficients are drawn from: standard normal, or -1 to 1."""
+    distribution: Literal["normal", "uniform"] = "normal"
+    """Distribution of what evolves, before the first generation: standard normal, or uniform from
+    -1 to 1. Of the coefficients and, as published, of convolutions and co-evolved weights too."""
     scale: float = 1.0
-    """Factor of the first generation's coefficients."""
+    """Factor of the first generation's coefficients, and of nothing else."""
+    kernels: Literal["fan_in"] | None = None
+    """Start of the convolutions, where observations are images. None: from the distribution, as
+    published; fan_in: uniform within 1 / sqrt(fan in), which is .19 and .08, PyTorch's default."""
 
     def __post_init__(self) -> None:
         if self.rule != STATIC:
             find_rule(self.rule)
         if self.initial != COEVOLVED:
             find_initialiser(self.initial)
+        check_known("distribution", self.distribution, DISTRIBUTIONS)
+        if self.kernels is not None:
+            check_known("start of the convolutions", self.kernels, ("fan_in",))
         check_widths(self, "hidden")
         check_rates(self, "gain", "scale")
 
@@ -100,9 +115,9 @@ def make_policy(config: PolicyConfig, observation_shape: tuple[int, ...], output
         )
     sizes = (FEATURES if pixels else observation_shape[0], *config.hidden, outputs)
     seen = _see_pixels if pixels else _see_state
-    kernels = _draw_kernels if pixels else lambda key: ()
+    draw_kernels = partial(_draw_kernels, config) if pixels else lambda key: ()
     make = _static if config.rule == STATIC else _hebbian
-    return make(config, sizes, seen, kernels)
+    return make(config, sizes, seen, draw_kernels)
 
 
 See = Callable[[Genome, jax.Array], jax.Array]
@@ -115,15 +130,14 @@ def _hebbian(
     rule = find_rule(config.rule)
     expressed = without_rate(rule)
     coevolved = config.initial == COEVOLVED
-    draw = find_initialiser("uni" if coevolved else config.initial)
+    draw, draw_evolved = _find_draw(config), DISTRIBUTIONS[config.distribution]
 
     def init(key: jax.Array) -> Genome:
         rule_key, kernel_key, weights_key = jax.random.split(key, 3)
         shapes = [(len(rule.columns), *shape) for shape in layer_shapes(sizes)]
         keys = jax.random.split(rule_key, len(shapes))
         coefficients = tuple(
-            config.scale * _draw_coefficients(config.coefficients, k, shape)
-            for k, shape in zip(keys, shapes, strict=True)
+            config.scale * draw_evolved(k, shape) for k, shape in zip(keys, shapes, strict=True)
         )
         evolved = {"kernels": draw_kernels(kernel_key)}
         if coevolved:
@@ -151,7 +165,7 @@ def _hebbian(
 def _static(
     config: PolicyConfig, sizes: tuple[int, ...], see: See, draw_kernels: DrawKernels
 ) -> Policy:
-    draw = find_initialiser("uni" if config.initial == COEVOLVED else config.initial)
+    draw = _find_draw(config)
 
     def init(key: jax.Array) -> Genome:
         kernel_key, weights_key = jax.random.split(key)
@@ -168,15 +182,19 @@ def _static(
     return Policy(init, lambda genome: genome, born, live, plastic=False)
 
 
-def _draw_coefficients(kind: str, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    if kind == "normal":
-        return jax.random.normal(key, shape)
-    return jax.random.uniform(key, shape, minval=-1.0)
+def _find_draw(config: PolicyConfig) -> Initialiser:
+    """Return what draws dense weights: at every birth, or once where they evolve."""
+    if config.initial == COEVOLVED:
+        return DISTRIBUTIONS[config.distribution]
+    return find_initialiser(config.initial)
 
 
-def _draw_kernels(key: jax.Array) -> Layers:
-    """Uniform of PyTorch's bound, 1 / sqrt(fan in), as the release's convolutions begin."""
+def _draw_kernels(config: PolicyConfig, key: jax.Array) -> Layers:
+    """Return the convolutions [k, k, in, out] of the first generation."""
     keys = jax.random.split(key, len(KERNELS))
+    if config.kernels is None:
+        draw = DISTRIBUTIONS[config.distribution]
+        return tuple(draw(k, shape) for k, shape in zip(keys, KERNELS, strict=True))
     bounds = [1 / (height * width * into) ** 0.5 for height, width, into, _ in KERNELS]
     return tuple(
         jax.random.uniform(k, shape, minval=-bound, maxval=bound)

@@ -8,7 +8,7 @@ rule's coefficients by the loss on other images of those classes.
 import dataclasses
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,15 @@ class LearnedRuleConfig(LoopConfig):
     """Images of each class that are learned, one update each."""
     query: int = 10
     """Other images of each class, which the meta-loss scores."""
+    split: Literal["test", "train"] = "test"
+    """Split of EMNIST Balanced that episodes are drawn from, as published the test split. Where
+    Balanced is not prepared, the packaged part of ByMerge's test split serves for either."""
+    fixed_images: bool = True
+    """Always the first learn + query images of a class in the data set's order, as published;
+    otherwise random ones in every episode."""
+    replacement: bool = True
+    """Draw an episode's classes with replacement, as published: of episodes of 5 of 47 classes a
+    fifth repeats one, with the same images. Otherwise all classes of an episode differ."""
     held_out: int = 0
     """Last classes of the data that meta-training does not see, for plasticity_evaluate."""
     hidden: tuple[int, ...] = (170, 130, 100, 70)
@@ -87,10 +96,13 @@ class LearnedRuleConfig(LoopConfig):
     """Updates between stored weights when they are taken back."""
     modules: tuple[str, ...] = ()
     """Python modules to import first, which define terms of your own."""
+    avg_window: int = 10
+    """Episodes in the moving average of the figure's curves, at least 1; coefficients are drawn
+    as they are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "steps", "seeds", "classes", "learn", "query", "segment")
+        check_positive(self, "steps", "seeds", "classes", "learn", "query", "segment", "avg_window")
         check_rates(self, "meta_rate", "beta")
         for name in ("l1", "held_out", "clip"):
             if not 0 <= getattr(self, name) < float("inf"):
@@ -117,9 +129,16 @@ def check_data(config: LearnedRuleConfig, images: Any) -> None:
     classes, per_class = images.shape[:2]
     check_limits(
         ("held_out", config.held_out, classes - 1, "classes in the data, and one must remain"),
-        ("classes", config.classes, classes - config.held_out, "classes in the data to draw from"),
         ("learn + query", config.learn + config.query, per_class, "images of a class"),
     )
+    if not config.replacement:
+        seen = classes - config.held_out
+        check_limits(
+            (
+                *("classes", config.classes, seen),
+                "classes in the data to draw from without replacement",
+            )
+        )
 
 
 def make_optimiser(config: LearnedRuleConfig) -> optax.GradientTransformation:
@@ -149,15 +168,38 @@ class Lifetime(NamedTuple):
 
 
 def draw_lifetime(
-    key: jax.Array, images: jax.Array, classes: int, learn: int, query: int
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    classes: int,
+    learn: int,
+    query: int,
+    fixed_images: bool,
+    replacement: bool,
 ) -> Lifetime:
-    """An episode from images uint8 [classes, per_class, H, W]: a few classes, in mixed order."""
+    """Draw an episode: a few classes, learned image by image in mixed order.
+
+    A class that is drawn twice has the same images twice, so that none of them is both learned and
+    scored.
+
+    Args:
+        images: uint8 [classes, per_class, H, W].
+        classes, learn, query, fixed_images, replacement: see `LearnedRuleConfig`.
+    """
     population, per_class = images.shape[:2]
     class_key, image_key, order_key = jax.random.split(key, 3)
-    chosen = draw_without_replacement(class_key, population, classes)
-    rows = jax.vmap(lambda k: draw_without_replacement(k, per_class, learn + query))(
-        jax.random.split(image_key, classes)
-    )
+    each = learn + query
+    if replacement:
+        chosen = jax.random.randint(class_key, (classes,), 0, population)
+    else:
+        chosen = draw_without_replacement(class_key, population, classes)
+    if fixed_images:
+        rows = jnp.tile(jnp.arange(each), (classes, 1))
+    else:
+        keys = jax.random.split(image_key, classes)
+        rows = jax.vmap(lambda k: draw_without_replacement(k, per_class, each))(keys)
+        first_drawn = jnp.argmax(chosen[:, None] == chosen, axis=1)
+        rows = rows[first_drawn]
 
     def show(rows: jax.Array) -> Moments:
         """Rows [classes, n] of each class -> class after class."""
@@ -265,7 +307,15 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
     ) -> tuple[jax.Array, Metrics]:
         lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
         seen = images[: images.shape[0] - config.held_out]
-        lifetime = draw_lifetime(lifetime_key, seen, config.classes, config.learn, config.query)
+        lifetime = draw_lifetime(
+            lifetime_key,
+            seen,
+            classes=config.classes,
+            learn=config.learn,
+            query=config.query,
+            fixed_images=config.fixed_images,
+            replacement=config.replacement,
+        )
         return meta_objective(
             rule,
             coefficients,
