@@ -19,6 +19,7 @@ import jax
 from experiments._meta_trained import load_omniglot, load_state, read_run
 from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
+from tsar_jax.data.episodes import Pixels
 from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result, meta_test
 from tsar_jax.evaluation.results import Conditions, results_to_json, table
 from tsar_jax.models import Network, init_params
@@ -66,7 +67,13 @@ def load_trained(path: Path, step: int | None) -> tuple[AnmlConfig, Network, Any
 
 
 def run_conditions(
-    network: Network, params: Any, images: jax.Array, config: MetaTestConfig, baselines: bool
+    network: Network,
+    params: Any,
+    images: jax.Array,
+    config: MetaTestConfig,
+    *,
+    pixels: Pixels,
+    baselines: bool,
 ) -> dict[str, list[Result]]:
     """The run's network, and beside it, if asked for, the two baselines, each announced."""
     untrained = init_params(network, jax.random.fold_in(jax.random.key(config.seed), 1))
@@ -87,7 +94,7 @@ def run_conditions(
                 flush=True,
             )
 
-        results[name] = meta_test(network, theta, images, settings, report)
+        results[name] = meta_test(network, theta, images, settings, report, pixels=pixels)
     return results
 
 
@@ -121,10 +128,13 @@ def main() -> None:
     config, network, params, step = load_trained(path, arguments.step)
     check_writable(path)
     images = load_omniglot()["evaluation"]
-    conditions = run_conditions(network, params, images, arguments, arguments.baselines)
+    conditions = run_conditions(
+        network, params, images, arguments, pixels=config.pixels, baselines=arguments.baselines
+    )
     trained = "untrained" if arguments.scratch else f"after {step} meta-training steps"
     settings = {
         "model": config.model,
+        "pixels": config.pixels,
         "seed": config.seed,
         "step": step,
         "preset": preset,

@@ -14,7 +14,8 @@ from tsar_jax.data.episodes import (
     draw_episode,
     draw_stream,
     draw_without_replacement,
-    normalise_omniglot,
+    omniglot_scaling,
+    scale_omniglot,
 )
 
 CLASSES, PER_CLASS = 9, 6
@@ -170,10 +171,22 @@ def test_stream_classes_are_uniform():
         assert stats.chisquare(counts).pvalue > 1e-4
 
 
-def test_normalised_values():
-    images = np.array([[[0, 255], [128, 236]]], np.uint8)
-    result = np.asarray(normalise_omniglot(jnp.asarray(images)))
+VALUES = np.array([[[0, 255], [128, 236]]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "wanted"),
+    [
+        ("byte-normalised", (VALUES - 236.04736) / 5522.06336),
+        ("unit-normalised", (VALUES / 255 - 236.04736) / 5522.06336),
+        ("unit", VALUES / 255),
+    ],
+)
+def test_pixels_are_scaled_as_each_release_does(pixels, wanted):
+    result = np.asarray(scale_omniglot(jnp.asarray(VALUES), pixels))
     assert result.shape == (1, 2, 2, 1)
     assert result.dtype == np.float32
-    wanted = (images[..., None] - 236.04736) / 5522.06336
-    np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-7)
+    # Beside a mean of 236, pixels of 0..1 keep but five digits, in the release too.
+    np.testing.assert_allclose(result[..., 0], wanted, rtol=1e-6, atol=1e-8)
+    assert omniglot_scaling(pixels) is omniglot_scaling(pixels)
+    np.testing.assert_array_equal(omniglot_scaling(pixels)(jnp.asarray(VALUES)), result)

@@ -154,8 +154,8 @@ def test_signals_are_the_features_of_every_image_in_order():
     images = np.random.default_rng(0).integers(0, 256, (3, 2, 28, 28), np.uint8)
     together, apart = jax.jit(
         lambda p, x: (
-            frozen_signals(NETWORK, p, HEAD, x),
-            jnp.stack([frozen_signals(NETWORK, p, HEAD, x[1:2])[1]]),
+            frozen_signals(NETWORK, p, HEAD, x, pixels="unit"),
+            jnp.stack([frozen_signals(NETWORK, p, HEAD, x[1:2], pixels="unit")[1]]),
         )
     )(PARAMS, images)
     assert together.shape == (6, 18)

@@ -22,6 +22,7 @@ from tsar_jax.evaluation.protocol import (
 from tsar_jax.models import Ungated, init_params
 
 NETWORK = Ungated(channels=2, classes=6)
+PIXELS = "byte-normalised"
 TINY = MetaTestConfig(
     classes=(3, 2), runs=2, rates=(0.1, 0.01), draws=3, population=5, learn=3, plastic=("head",)
 )
@@ -41,7 +42,7 @@ def images():
 
 def test_meta_test_from_search_to_results(params, images):
     reported = []
-    results = meta_test(NETWORK, params, images, TINY, reported.append)
+    results = meta_test(NETWORK, params, images, TINY, reported.append, pixels=PIXELS)
     assert reported == results
     assert [row.classes for row in results] == [3, 2]
     for row in results:
@@ -53,8 +54,9 @@ def test_meta_test_from_search_to_results(params, images):
 
 
 def test_meta_test_refuses_names_that_no_parameter_has(params, images):
+    config = MetaTestConfig(classes=(2,), learn=3, plastic=("tail",))
     with pytest.raises(UserError, match="No parameter is called 'tail'"):
-        meta_test(NETWORK, params, images, MetaTestConfig(classes=(2,), learn=3, plastic=("tail",)))
+        meta_test(NETWORK, params, images, config, pixels=PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_meta_test_refuses_names_that_no_parameter_has(params, images):
 )
 def test_meta_test_refuses_what_the_data_cannot_serve(params, images, config, message):
     with pytest.raises(UserError, match=message):
-        meta_test(NETWORK, params, images, MetaTestConfig(**{"learn": 3, **config}))
+        meta_test(NETWORK, params, images, MetaTestConfig(**{"learn": 3, **config}), pixels=PIXELS)
 
 
 def test_classes_that_just_fit_are_accepted():

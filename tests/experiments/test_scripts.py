@@ -15,8 +15,9 @@ from experiments import (
 )
 from tsar_jax import cli
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import MetaTestConfig
+from tsar_jax.evaluation.protocol import MetaTestConfig, Result
 from tsar_jax.systems.anml import AnmlConfig
+from tsar_jax.training.run import Run, start
 
 TINY = AnmlConfig(
     channels=4,
@@ -158,3 +159,42 @@ def test_a_name_that_no_parameter_has_is_an_error_before_training(folder: Path) 
         quickstart.quickstart(
             folder / "d", AnmlConfig(**{**vars(TINY), "plastic": ("trunck",)}), TEST
         )
+
+
+def test_everything_tested_sees_pixels_as_its_run_says(monkeypatch, capsys, tmp_path) -> None:
+    seen = []
+
+    def recorded(network, params, images, config, report, *, pixels):
+        seen.append(pixels)
+        return [Result(classes, 1e-3, [0.5], [0.5], [[0.5] * classes]) for classes in (3,)]
+
+    config = AnmlConfig(**{**vars(TINY), "pixels": "unit"})
+    trained = config, anml_meta_test.make_network(config), {}, 2
+    for script in (anml_meta_test, quickstart):
+        monkeypatch.setattr(script, "load_trained", lambda *_: trained)
+        monkeypatch.setattr(script, "write_and_show", lambda *_: None)
+    monkeypatch.setattr(anml_meta_test, "meta_test", recorded)
+    monkeypatch.setattr(quickstart, "train", lambda *_: None)
+    run(monkeypatch, anml_meta_test, "--run", tmp_path, "--baselines")
+    quickstart.quickstart(tmp_path / "quick", config, TEST)
+    assert seen == ["unit"] * 6
+
+
+def test_runs_from_before_the_setting_saw_bytes(tmp_path) -> None:
+    start(Run(tmp_path / "old", TINY, anml_meta_train.EXPERIMENT), 2)
+    path = tmp_path / "old" / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["config"]["pixels"]
+    path.write_text(json.dumps(stored))
+    config = _meta_trained.read_run(path.parent, anml_meta_train.EXPERIMENT, AnmlConfig)
+    assert config.pixels == "byte-normalised"
+
+
+def test_runs_that_see_other_pixels_are_no_seeds_of_each_other() -> None:
+    others = [AnmlConfig(), AnmlConfig(pixels="unit"), AnmlConfig(model="oml")]
+    assert anml_compare.model_names(others[::2]) == ["anml", "oml"]
+    assert anml_compare.model_names(others) == [
+        "anml, byte-normalised",
+        "anml, unit",
+        "oml, byte-normalised",
+    ]

@@ -1,11 +1,15 @@
 """The ANML system: forgetting, one step, a short training, and settings that cannot be."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tsar_jax.data.episodes import Pixels, draw_episode, scale_omniglot
 from tsar_jax.errors import UserError
+from tsar_jax.evaluation import meta_test
 from tsar_jax.models import ANML, OML, Ungated, init_params
 from tsar_jax.systems import episodic
 from tsar_jax.systems.anml import PLASTIC, AnmlConfig, make_network, make_system
@@ -176,6 +180,29 @@ def test_step_lives_as_the_config_says(data, monkeypatch, model, order):
     assert all(jax.tree.leaves([plastic[name] for name in PLASTIC[model]]))
     assert episode.trajectory.shape == (4,)
     assert episode.images.shape == (36, 28, 28, 1)
+
+
+@pytest.mark.parametrize("pixels", get_args(Pixels))
+def test_training_and_its_evaluation_scale_pixels_as_the_config_says(data, monkeypatch, pixels):
+    seen = []
+
+    def recorded(images, pixels):
+        seen.append(pixels)
+        return scale_omniglot(images, pixels)
+
+    for module in (episodic, meta_test):
+        monkeypatch.setattr(module, "scale_omniglot", recorded)
+    config, key = replace(pixels=pixels), jax.random.key(0)
+    system = make_system(config)
+    shapes = jax.eval_shape(system.init, key)
+    jax.eval_shape(system.evaluate, shapes, shapes_of(data), key)
+    assert seen == [pixels] * 2  # of known classes and of unseen ones
+    episode = episodic.draw(config, jnp.asarray(data["background"]), key)
+    assert seen == [pixels] * 3
+    drawn = draw_episode(
+        key, jnp.asarray(data["background"])[:12], tasks=1, updates=4, remember=32
+    ).images
+    np.testing.assert_array_equal(episode.images, scale_omniglot(drawn, pixels))
 
 
 def test_what_learns_can_be_chosen_by_name(data, monkeypatch):

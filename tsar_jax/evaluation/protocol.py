@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsar_jax.data.episodes import Pixels
 from tsar_jax.errors import UserError, check_positive, check_rates
 from tsar_jax.evaluation.meta_test import (
     Protocol,
@@ -117,15 +118,18 @@ def meta_test(
     images: jax.Array,
     config: MetaTestConfig,
     report: Callable[[Result], None] = lambda result: None,
+    *,
+    pixels: Pixels,
 ) -> list[Result]:
     """Search and fresh runs for each number of classes. images uint8 [classes, per_class, H, W].
 
-    `report` is called with each result as it is known. Raises UserError for a name in `plastic`
-    that no parameter has, or more classes than there are.
+    pixels: the scale that the network was trained with. `report` is called with each result as
+    it is known. Raises UserError for a name in `plastic` that no parameter has, or more classes
+    than there are.
     """
     check_classes(config, images.shape[0], images.shape[1], params["head"]["bias"].size)
     mask(params, config.plastic)
-    signals = _signals(network, config.plastic, params, images)
+    signals = _signals(network, config.plastic, pixels, params, images)
     results = []
     for number, classes in enumerate(config.classes):
         protocol = Protocol(
@@ -159,9 +163,11 @@ def meta_test(
     return results
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _signals(network: Network, plastic: tuple[str, ...], params: Any, images: jax.Array) -> Any:
-    return frozen_signals(network, params, mask(params, plastic), images)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _signals(
+    network: Network, plastic: tuple[str, ...], pixels: Pixels, params: Any, images: jax.Array
+) -> Any:
+    return frozen_signals(network, params, mask(params, plastic), images, pixels=pixels)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
