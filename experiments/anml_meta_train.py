@@ -5,6 +5,7 @@ Examples:
   tsar-jax run anml_meta_train --model ungated           ANML without its gate, on a laptop
   tsar-jax run anml_meta_train --preset cpu-oml          OML on a laptop
   tsar-jax run anml_meta_train --pixels unit             pixels of 0..1, not normalised
+  tsar-jax run anml_meta_train --no-reset                classes are never forgotten
   tsar-jax run anml_meta_train --preset paper            as published; a GPU is advisable
   tsar-jax run anml_meta_train --resume runs/NAME        go on where it was stopped
 

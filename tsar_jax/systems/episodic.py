@@ -136,6 +136,9 @@ class EpisodicConfig(LoopConfig):
     """Length of a trajectory; an equal share of images of each of its classes."""
     repeat_first: bool = False
     """Learn the first image twice, one update more, as the TSAR release does."""
+    reset: bool = dataclasses.field(default=True, metadata=earlier(True))
+    """Forget a trajectory's classes before it: their output rows are drawn anew in the slow
+    weights (the releases' --no-reset leaves them)."""
     remember: int = 64
     """Random images of all training classes in the query set, beside the trajectory's."""
     episodes: int = 1
@@ -227,7 +230,9 @@ def meta_training(
         episodes = jax.vmap(lambda k: draw(config, data["background"], k))(
             jax.random.split(episode_key, config.episodes)
         )
-        theta = forget_classes(state.params, episodes.reset_classes.reshape(-1), forget_key)
+        theta = state.params
+        if config.reset:
+            theta = forget_classes(theta, episodes.reset_classes.reshape(-1), forget_key)
         plastic = mask(theta, config.plastic or plastic_names)
 
         def objective(theta: Params, episode: Episode, _: jax.Array) -> tuple[jax.Array, Metrics]:
