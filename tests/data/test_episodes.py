@@ -112,7 +112,7 @@ def test_draws_without_replacement_are_uniform_and_ordered_at_random():
 
 
 @functools.cache
-def streams(iid, epochs, classes=4):
+def streams(iid, epochs, classes=4, class_order="random"):
     return jax.jit(
         lambda seed: draw_stream(
             jax.random.key(seed),
@@ -120,6 +120,7 @@ def streams(iid, epochs, classes=4):
             classes=classes,
             learn=3,
             per_class=5,
+            class_order=class_order,
             iid=iid,
             epochs=epochs,
         )
@@ -161,6 +162,19 @@ def test_shuffled_stream_differs_from_epoch_to_epoch_and_is_shuffled():
 def test_shuffling_does_not_change_which_classes_are_drawn():
     plain, shuffled = streams(False, 1)(np.uint32(8)), streams(True, 1)(np.uint32(8))
     np.testing.assert_array_equal(plain.test_index, shuffled.test_index)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds)
+def test_classes_can_be_learned_in_the_order_of_the_data(seed):
+    drawn, sorted_ = (streams(False, 2, class_order=o)(np.uint32(seed)) for o in ("random", "data"))
+    chosen = np.sort(np.asarray(drawn.test_index)[::2, 0])
+    np.testing.assert_array_equal(np.asarray(sorted_.test_index)[:, 0], np.repeat(chosen, 2))
+    learned = np.tile(np.repeat(chosen, 3), 2)
+    np.testing.assert_array_equal(np.asarray(sorted_.learn_index)[:, 0], learned)
+    np.testing.assert_array_equal(sorted_.learn_labels, np.tile(np.repeat(np.arange(4), 3), 2))
+    shuffled = streams(True, 2, class_order="data")(np.uint32(seed))
+    assert (np.diff(np.asarray(shuffled.learn_labels)) < 0).sum() > 1
 
 
 def test_stream_classes_are_uniform():

@@ -18,6 +18,9 @@ from jax import lax
 OMNIGLOT_MEAN = 0.92206 * 256
 OMNIGLOT_STD = 0.08426 * 256 * 256
 
+ClassOrder = Literal["random", "data"]
+"""Order in which the classes of a stream are learned: random, or as the data set has them."""
+
 Pixels = Literal["byte-normalised", "unit-normalised", "unit"]
 """What a network sees of a pixel v in 0..255: (v - 236.05) / 5522.06 (the TSAR release);
 (v / 255 - 236.05) / 5522.06 (the ANML release); or v / 255."""
@@ -104,16 +107,19 @@ def draw_stream(
     classes: int,
     learn: int,
     per_class: int,
+    class_order: ClassOrder,
     iid: bool,
     epochs: int,
 ) -> Stream:
-    """One meta-test run over `classes` of the first `population` classes.
+    """One meta-test run over `classes` of the first `population` classes, in `class_order`.
 
     Images 0 .. learn-1 of a class are learned, class after class or, with `iid`, shuffled, in
     `epochs` passes; the others are held out.
     """
     class_key, order_key = jax.random.split(key)
     chosen = draw_without_replacement(class_key, population, classes)
+    if class_order == "data":
+        chosen = jnp.sort(chosen)
 
     def rows(first: int, last: int) -> tuple[jax.Array, jax.Array]:
         each = last - first

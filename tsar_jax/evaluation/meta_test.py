@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from tsar_jax.data.episodes import Pixels, draw_stream, scale_omniglot
+from tsar_jax.data.episodes import ClassOrder, Pixels, draw_stream, scale_omniglot
 from tsar_jax.models import (
     Network,
     Params,
@@ -42,14 +42,15 @@ class Protocol(NamedTuple):
     """How one meta-test run goes.
 
     classes: how many are drawn, among the first `population`. learn: images of a class that are
-    learned; the rest are held out. iid: learn them shuffled, not class after class. epochs:
-    passes over them. reset: begin with everything plastic re-initialised, not only the output
-    layer.
+    learned; the rest are held out. class_order: see `ClassOrder`. iid: learn images shuffled, not
+    class after class. epochs: passes over them. reset: begin with everything plastic
+    re-initialised, not only the output layer.
     """
 
     classes: int
     population: int = 650
     learn: int = 15
+    class_order: ClassOrder = "random"
     iid: bool = False
     epochs: int = 1
     reset: bool = False
@@ -140,6 +141,7 @@ def run_once(
         classes=protocol.classes,
         learn=protocol.learn,
         per_class=per_class,
+        class_order=protocol.class_order,
         iid=protocol.iid,
         epochs=protocol.epochs,
     )

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.data.episodes import Pixels
+from tsar_jax.data.episodes import ClassOrder, Pixels
 from tsar_jax.errors import UserError, check_positive, check_rates
 from tsar_jax.evaluation.meta_test import (
     Protocol,
@@ -19,6 +19,8 @@ from tsar_jax.evaluation.meta_test import (
 )
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
+
+Ties = Literal["largest", "smallest"]
 
 PUBLISHED_RATES = (
     *(1e-3, 6e-4, 4e-4, 3.5e-4, 3e-4, 2.5e-4, 2e-4),
@@ -37,11 +39,17 @@ class MetaTestConfig:
     rates: tuple[float, ...] = (1.6e-2, 8e-3, 4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4)
     """Learning rates of Adam to search."""
     draws: int = 2
-    """Draws of classes in the search: best rate per draw, the mode wins (ties: the larger)."""
+    """Draws of classes in the search: the best rate of each draw, and of those the mode."""
+    ties: Ties = "largest"
+    """Rate that the search takes where several are best in equally many draws: the largest of
+    them, or the smallest, as the release."""
     population: int = 650
     """Classes are drawn among the first this many evaluation classes."""
     learn: int = 15
     """Images of a class that are learned; the others test."""
+    class_order: ClassOrder = "random"
+    """Order in which the drawn classes are learned: random; or data, the data set's own, alphabet
+    by alphabet, as the release."""
     plastic: tuple[str, ...] = ("head",)
     """What learns, by name (all: everything)."""
     iid: bool = False
@@ -104,12 +112,19 @@ def check_classes(config: MetaTestConfig, available: int, per_class: int, output
         )
 
 
-def best_rate(accuracy: np.ndarray, rates: Sequence[float]) -> float:
-    """The rate most often best; accuracy [draws, rates]. Ties go to the larger rate."""
+def best_rate(accuracy: np.ndarray, rates: Sequence[float], ties: Ties) -> float:
+    """Return the rate that is best in the most draws.
+
+    Args:
+        accuracy: [draws, rates]; of rates equally good in a draw the largest is its best.
+        rates: learning rates, in the columns' order.
+        ties: which rate of those that are best in equally many draws.
+    """
     order = np.argsort(rates)[::-1]
     winners = np.asarray(rates)[order][accuracy[:, order].argmax(1)]
     values, counts = np.unique(winners, return_counts=True)
-    return float(values[counts == counts.max()].max())
+    modes = values[counts == counts.max()]
+    return float(modes.max() if ties == "largest" else modes.min())
 
 
 def meta_test(
@@ -136,6 +151,7 @@ def meta_test(
             classes=classes,
             population=min(config.population, images.shape[0]),
             learn=config.learn,
+            class_order=config.class_order,
             iid=config.iid,
             epochs=config.epochs,
             reset=config.reset,
@@ -156,6 +172,7 @@ def meta_test(
             rates=config.rates,
             draws=config.draws,
             runs=config.runs,
+            ties=config.ties,
         )
         accuracies = {name: values.tolist() for name, values in found.items()}
         results.append(Result(classes, rate, **accuracies))
@@ -205,11 +222,13 @@ def search_and_run(
     rates: Sequence[float],
     draws: int,
     runs: int,
+    ties: Ties = "largest",
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Search for the rate, then run at it with keys that the search has not seen.
 
     run: (keys [n], rates [n], count) -> {"test": [n], ...} of which the first `count` are made.
-    Returns the rate most often best on "test" in `draws` draws, and the results of `runs` runs.
+    Returns the rate most often best on "test" in `draws` draws (ties: see `best_rate`), and the
+    results of `runs` runs.
     """
     search_key, run_key = jax.random.split(key)
     room = max(len(rates) * draws, runs)
@@ -224,7 +243,7 @@ def search_and_run(
     if len(rates) > 1:
         keys = jnp.repeat(jax.random.split(search_key, draws), len(rates))
         accuracy = run_all(keys, tuple(rates) * draws)["test"]
-        rate = best_rate(accuracy.reshape(draws, -1), rates)
+        rate = best_rate(accuracy.reshape(draws, -1), rates, ties)
     return rate, run_all(jax.random.split(run_key, runs), [rate] * runs)
 
 
