@@ -69,7 +69,9 @@ def meta_test_update(config: AnmlConfig, updates: int, *, losses: bool = False) 
     plastic = mask(params, ("head",))
     classes, learn = updates // 15, 15
     images = load_omniglot()["evaluation"][:classes, :learn]
-    signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x))(params, images)
+    signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x, pixels=config.pixels))(
+        params, images
+    )
     labels = jnp.asarray(np.repeat(np.arange(classes, dtype=np.int32), learn))
 
     def function(params: Any, _: jax.Array, signals: Any, labels: jax.Array) -> tuple[Any, Any]:

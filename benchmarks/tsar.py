@@ -14,7 +14,7 @@ from benchmarks.meta_step import step_of
 from experiments._meta_trained import load_omniglot
 from experiments.tsar_meta_train import CPU
 from tsar_jax.analysis.regulation import collect, first_pass, fold_gates
-from tsar_jax.data.episodes import normalise_omniglot
+from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.evaluation.meta_test import frozen_signals, learn_stream
 from tsar_jax.models import init_params
 from tsar_jax.models.regulated import TSAR
@@ -91,7 +91,9 @@ def transfer_update(config: TsarConfig, updates: int) -> Work:
     network, params = _network(config)
     plastic = mask(params, TRANSFERRED["tsar"])
     images = load_omniglot()["evaluation"][:updates, :1]
-    signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x))(params, images)
+    signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x, pixels=config.pixels))(
+        params, images
+    )
     labels = jnp.asarray(np.arange(updates, dtype=np.int32) // 30)
 
     def function(params: Any, _: jax.Array, signals: Any, labels: jax.Array) -> tuple[Any, Any]:
@@ -108,6 +110,7 @@ def analysis_pass(config: TsarConfig, images: int) -> Work:
     shown = load_omniglot()["evaluation"].reshape(-1, 28, 28)[:images]
     labels = jnp.asarray(np.arange(images, dtype=np.int32) // 30)
     start = first_pass(images // 30 + 1, 9 * classifier_channels(config) ** 2)
+    normalise = omniglot_scaling(config.pixels)
 
     def fold(state: Any, gates: dict[str, jax.Array], label: jax.Array) -> Any:
         return collect(state, gates["block_2"].reshape(-1), label)
@@ -115,7 +118,7 @@ def analysis_pass(config: TsarConfig, images: int) -> Work:
     def function(
         state: Any, _: jax.Array, params: Any, shown: jax.Array, labels: jax.Array
     ) -> tuple[Any, Any]:
-        return fold_gates(network, params, shown, labels, normalise_omniglot, fold, state), None
+        return fold_gates(network, params, shown, labels, normalise, fold, state), None
 
     cost = _products(config, 2.0 * regulator_macs(config))
     return Work(function, start, (params, shown, labels), images, (cost,))

@@ -35,7 +35,7 @@ from tsar_jax.analysis.representation import (
 )
 from tsar_jax.analysis.style import save_figure
 from tsar_jax.data import load
-from tsar_jax.data.episodes import draw_without_replacement
+from tsar_jax.data.episodes import Pixels, draw_without_replacement
 from tsar_jax.errors import UserError, check_rates
 from tsar_jax.evaluation.meta_test import Protocol, run_many
 from tsar_jax.evaluation.published_results import LEGEND
@@ -123,7 +123,9 @@ def main() -> None:
 
     def analysis(state: State) -> Analysis:
         network = make_network(config)
-        return analyse(network, state.params, images, shown, protocol, settings, run_key)
+        return analyse(
+            network, config.pixels, state.params, images, shown, protocol, settings, run_key
+        )
 
     trained = analysis(state)
     untrained = analysis(jax.jit(system.init)(make_keys(config.seed).init))
@@ -163,6 +165,7 @@ def meta_test_protocol(settings: Settings, config: AnmlConfig, available: int) -
 
 def analyse(
     network: Network,
+    pixels: Pixels,
     params: Any,
     images: np.ndarray,
     shown: np.ndarray,
@@ -170,9 +173,12 @@ def analyse(
     settings: Settings,
     key: jax.Array,
 ) -> Analysis:
-    """Every number for one network. images: uint8 [classes, per_class, H, W]."""
-    active = jax.device_get(representation.activity(network, params, images))
-    features = representation.features(network, params, images)
+    """Return every number for one network.
+
+    images: uint8 [classes, per_class, H, W]; pixels: the scale it was trained with.
+    """
+    active = jax.device_get(representation.activity(network, pixels, params, images))
+    features = representation.features(network, pixels, params, images)
     names = [name for name in representation.SPACES if name in features]
     measures = {
         name: {
@@ -240,6 +246,7 @@ def make_report(
 
     return {
         "model": config.model,
+        "pixels": config.pixels,
         "step": step,
         "classes": settings.classes,
         "threshold": representation.THRESHOLD,

@@ -3,7 +3,8 @@
 Example, after anml_meta_test on each run:
   tsar-jax run anml_compare --runs runs/anml-0 runs/anml-1 runs/oml-0 --out results/anml
 
-Runs of the same model are its seeds. Writes OUT/meta_test.json, OUT/table.md and OUT/figures.
+Runs of the same model, and of the same scale of pixels, are its seeds. Writes OUT/meta_test.json,
+OUT/table.md and OUT/figures.
 """
 
 import dataclasses
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import tyro
 
+from experiments._meta_trained import read_run
 from experiments.anml_meta_test import RANDOM, SCRATCH, TRAINED, write_and_show
+from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import markdown, pool_seeds, published_series, read_results
+from tsar_jax.systems.anml import AnmlConfig
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import check_writable, write_atomically
 
@@ -39,11 +43,9 @@ def main() -> None:
     check_writable(arguments.out, "--out")
     found: dict[str, list[list[Result]]] = {}
     curves: dict[str, list[list[tuple[int, float]]]] = {}
-    models: list[str] = []
-    for path in arguments.runs:
-        conditions, settings = read_results(path / f"meta_test-{arguments.name}.json")
-        model = str(settings["model"])
-        models.append(model)
+    tests = [read_results(run / f"meta_test-{arguments.name}.json")[0] for run in arguments.runs]
+    models = model_names([read_run(path, EXPERIMENT, AnmlConfig) for path in arguments.runs])
+    for path, model, conditions in zip(arguments.runs, models, tests, strict=True):
         for condition, rows in conditions.items():
             label = model if condition == TRAINED else f"{model}, {condition}"
             found.setdefault(label, []).append(rows)
@@ -72,6 +74,13 @@ def main() -> None:
 
     figures = learning_figure(curves, arguments.out / "figures" / "meta_training")
     print(f"figure:  {figures[0]}")
+
+
+def model_names(configs: list[AnmlConfig]) -> list[str]:
+    """Return each run's model, and its scale of pixels where the runs differ in that."""
+    if len({config.pixels for config in configs}) == 1:
+        return [config.model for config in configs]
+    return [f"{config.model}, {config.pixels}" for config in configs]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Examples:
   tsar-jax run anml_meta_test --run runs/NAME --baselines        beside untrained networks
   tsar-jax run anml_meta_test --run runs/NAME --plastic all      everything learns
   tsar-jax run anml_meta_test --run runs/NAME --iid              the oracle
+  tsar-jax run anml_meta_test --run runs/NAME --class-order data alphabet after alphabet
   tsar-jax run anml_meta_test --run runs/NAME --preset paper     as published: 10 to 600 classes
 
 Prints a table and writes RUN/meta_test-NAME.json and RUN/figures/meta_test-NAME.png and .pdf.
@@ -20,6 +21,7 @@ import jax
 from experiments._meta_trained import load_omniglot, load_state, read_run
 from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
+from tsar_jax.data.episodes import Pixels
 from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result, meta_test
 from tsar_jax.evaluation.results import Conditions, results_to_json, table
 from tsar_jax.models import Network, init_params
@@ -53,6 +55,8 @@ PRESETS = {
             runs=50,
             rates=PUBLISHED_RATES,
             draws=10,
+            ties="smallest",
+            class_order="data",
         ),
         "10 to 600 classes, 10 draws x 14 rates, 50 runs; a GPU is advisable",
     ),
@@ -67,7 +71,13 @@ def load_trained(path: Path, step: int | None) -> tuple[AnmlConfig, Network, Any
 
 
 def run_conditions(
-    network: Network, params: Any, images: jax.Array, config: MetaTestConfig, baselines: bool
+    network: Network,
+    params: Any,
+    images: jax.Array,
+    config: MetaTestConfig,
+    *,
+    pixels: Pixels,
+    baselines: bool,
 ) -> dict[str, list[Result]]:
     """The run's network, and beside it, if asked for, the two baselines, each announced."""
     untrained = init_params(network, jax.random.fold_in(jax.random.key(config.seed), 1))
@@ -88,7 +98,7 @@ def run_conditions(
                 flush=True,
             )
 
-        results[name] = meta_test(network, theta, images, settings, report)
+        results[name] = meta_test(network, theta, images, settings, report, pixels=pixels)
     return results
 
 
@@ -131,10 +141,13 @@ def main() -> None:
     config, network, params, step = load_trained(path, arguments.step)
     check_writable(path)
     images = load_omniglot()["evaluation"]
-    conditions = run_conditions(network, params, images, arguments, arguments.baselines)
+    conditions = run_conditions(
+        network, params, images, arguments, pixels=config.pixels, baselines=arguments.baselines
+    )
     trained = "untrained" if arguments.scratch else f"after {step} meta-training steps"
     settings = {
         "model": config.model,
+        "pixels": config.pixels,
         "seed": config.seed,
         "step": step,
         "preset": preset,

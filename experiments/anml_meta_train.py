@@ -4,6 +4,8 @@ Examples:
   tsar-jax run anml_meta_train --preset smoke            seconds: does it run?
   tsar-jax run anml_meta_train --model ungated           ANML without its gate, on a laptop
   tsar-jax run anml_meta_train --preset cpu-oml          OML on a laptop
+  tsar-jax run anml_meta_train --pixels unit             pixels of 0..1, not normalised
+  tsar-jax run anml_meta_train --no-reset                classes are never forgotten
   tsar-jax run anml_meta_train --preset paper            as published; a GPU is advisable
   tsar-jax run anml_meta_train --resume runs/NAME        go on where it was stopped
 
@@ -53,6 +55,7 @@ PRESETS = {
     ),
     "paper": cli.Preset(
         AnmlConfig(
+            pixels="unit-normalised",
             steps=20_000,
             chunk=100,
             eval_every=2000,

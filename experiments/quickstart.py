@@ -42,8 +42,20 @@ def quickstart(folder: Path, train_config: AnmlConfig, test_config: MetaTestConf
         f"Learning {classes} unseen classes, one image at a time, class after class ...",
         flush=True,
     )
-    conditions = run_conditions(network, params, data["evaluation"], test_config, baselines=True)
-    settings = {"model": config.model, "step": step, "meta_test": config_to_json(test_config)}
+    conditions = run_conditions(
+        network,
+        params,
+        data["evaluation"],
+        test_config,
+        pixels=config.pixels,
+        baselines=True,
+    )
+    settings = {
+        "model": config.model,
+        "pixels": config.pixels,
+        "step": step,
+        "meta_test": config_to_json(test_config),
+    }
     write_and_show(
         folder,
         "meta_test-quickstart",

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 
 from experiments._meta_trained import load_state, read_run
 from experiments.tsar_meta_train import EXPERIMENT
-from experiments.tsar_transfer import Normalise, load_target
+from experiments.tsar_transfer import Normalise, load_target, normaliser
 from tsar_jax import cli
 from tsar_jax.analysis import regulation as analysis
 from tsar_jax.analysis import regulation_figures as figures
@@ -110,7 +110,7 @@ def main() -> None:
     settings = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run tsar_analyse")
     configs = [read_tsar(path, settings.layer) for path in settings.runs]
     check_writable(settings.out, "--out")
-    images, normalise = load_target(settings.target)
+    images, normalise = load_target(settings.target, configs[0].pixels)
     protocol = TransferConfig(
         classes=settings.classes,
         learn=settings.learn,
@@ -131,7 +131,7 @@ def main() -> None:
     names = run_names(settings.runs, configs)
     histograms = {names[0]: np.asarray(counted[settings.layer].regulation)}
     for name, path, config in list(zip(names, settings.runs, configs, strict=True))[1:]:
-        histograms[name] = other_histogram(path, config, settings, normalise, shown)
+        histograms[name] = other_histogram(path, config, settings, shown)
 
     report: dict[str, Any] = {
         "run": settings.runs[0].name,
@@ -189,7 +189,7 @@ def run_names(paths: tuple[Path, ...], configs: list[TsarConfig]) -> list[str]:
 
 
 def other_histogram(
-    path: Path, config: TsarConfig, settings: Arguments, normalise: Normalise, shown: Shown
+    path: Path, config: TsarConfig, settings: Arguments, shown: Shown
 ) -> np.ndarray:
     """The histogram [bins] of another run's regulation of the layer shown."""
     # The heads began elsewhere, but are read from the checkpoint: one program serves all biases.
@@ -197,6 +197,7 @@ def other_histogram(
     assert isinstance(network, TSAR)
     params, _ = load_params(path, config, settings.step)
     layers = (settings.layer,)
+    normalise = normaliser(settings.target, config.pixels)
     check_countable(params, layers, shown)
     counted = collect_layers(network, normalise, layers, settings.classes, params, shown)
     return np.asarray(counted[settings.layer].regulation)

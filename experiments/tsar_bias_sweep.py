@@ -117,7 +117,7 @@ def main() -> None:
         check_folder(run_folder(out, bias), config)
     data = load_omniglot()
     check_data(sweep.train, data)
-    images, normalise = load_target(sweep.target)
+    images, normalise = load_target(sweep.target, sweep.train.pixels)
     check_target(sweep.transfer, images.shape, sweep.train.outputs)
     outcomes = {}
     for bias, config in configs.items():

@@ -63,7 +63,7 @@ def main() -> None:
             "take a run of model tsar that regulates block_2."
         )
     check_writable(arguments.run)
-    domain, normalise = load_classes(arguments.target)
+    domain, normalise = load_classes(arguments.target, config.pixels)
     classes, per_class = domain.images.shape[:2]
     check_limits(
         ("show", arguments.show, classes, "classes in the data"),

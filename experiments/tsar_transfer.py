@@ -29,7 +29,7 @@ from experiments._meta_trained import load_state, read_run
 from experiments.tsar_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.data import load
-from tsar_jax.data.episodes import normalise_omniglot
+from tsar_jax.data.episodes import Pixels, omniglot_scaling
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
@@ -51,11 +51,11 @@ Normalise = Callable[[jax.Array], jax.Array]
 
 TRAINED, SCRATCH = "meta-trained", "from scratch"
 
-# Data set, the splits whose classes are learned, and how its images are normalised.
-TARGETS: dict[str, tuple[str, tuple[str, ...], Normalise]] = {
-    "mini_imagenet": ("mini_imagenet", ("train", "test", "val"), normalise_imagenet),
-    "cifar100": ("cifar100", ("train",), normalise_cifar100),
-    "omniglot": ("omniglot", ("evaluation",), normalise_omniglot),
+# Splits of a data set whose classes are learned.
+TARGETS: dict[str, tuple[str, ...]] = {
+    "mini_imagenet": ("train", "test", "val"),
+    "cifar100": ("train",),
+    "omniglot": ("evaluation",),
 }
 
 
@@ -113,19 +113,29 @@ PRESETS = {
 }
 
 
-def load_target(name: str) -> tuple[jax.Array, Normalise]:
-    """Images uint8 [classes, per_class, H, W (, 3)] of a domain, and their normalisation."""
-    classes, normalise = load_classes(name)
+def normaliser(target: str, pixels: Pixels) -> Normalise:
+    """Return how images of a domain are normalised.
+
+    pixels: the scale of Omniglot's that the network was meta-trained with.
+    """
+    if target == "omniglot":
+        return omniglot_scaling(pixels)
+    return {"mini_imagenet": normalise_imagenet, "cifar100": normalise_cifar100}[target]
+
+
+def load_target(name: str, pixels: Pixels) -> tuple[jax.Array, Normalise]:
+    """Images uint8 [classes, per_class, H, W (, 3)] of a domain, and their `normaliser`."""
+    classes, normalise = load_classes(name, pixels)
     return jnp.asarray(classes.images), normalise
 
 
-def load_classes(name: str) -> tuple[ImageSet, Normalise]:
-    """The classes of a domain with their names, on the host, and how images are normalised."""
-    data, splits, normalise = TARGETS[name]
-    loaded = load(data).splits
-    sets = [loaded[split] for split in splits]
+def load_classes(name: str, pixels: Pixels) -> tuple[ImageSet, Normalise]:
+    """The classes of a domain with their names, on the host, and their `normaliser`."""
+    loaded = load(name).splits
+    sets = [loaded[split] for split in TARGETS[name]]
     images = np.concatenate([s.images for s in sets])
-    return ImageSet(images, tuple(name for s in sets for name in s.names)), normalise
+    classes = ImageSet(images, tuple(name for s in sets for name in s.names))
+    return classes, normaliser(name, pixels)
 
 
 def main() -> None:
@@ -135,7 +145,7 @@ def main() -> None:
     config = read_run(path, EXPERIMENT, TsarConfig)
     plastic = names_of_plastic(arguments, config)
     check_writable(path)
-    images, normalise = load_target(arguments.target)
+    images, normalise = load_target(arguments.target, config.pixels)
     network = make_network(config)
     state, step = load_state(path, make_system(config), arguments.step)
     conditions: dict[str, Any] = {TRAINED: state.params}

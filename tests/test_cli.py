@@ -12,7 +12,13 @@ import pytest
 
 from tsar_jax import cli
 from tsar_jax.errors import UserError
-from tsar_jax.training.config import config_difference, config_from_json, config_to_json
+from tsar_jax.training.config import (
+    config_difference,
+    config_from_json,
+    config_to_json,
+    earlier,
+    with_later_fields,
+)
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.run import load_config, start
@@ -212,6 +218,35 @@ def test_integer_fields_refuse_booleans():
     stored["loop"]["steps"] = True
     with pytest.raises(UserError, match=r"'loop.steps' must be int, but is True"):
         config_from_json(Config, stored)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """A config that a later version gave two fields more."""
+
+    base: int = 1
+    pair: tuple[int, int] = dataclasses.field(default=(3, 4), metadata=earlier((1, 2)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    grown: Grown = Grown()
+    mode: str = dataclasses.field(default="new", metadata=earlier("old"))
+
+
+def test_fields_that_did_not_exist_yet_have_their_earlier_values():
+    assert (Nested().mode, Nested().grown.pair) == ("new", (3, 4))
+    stored = {"grown": {"base": 5}}
+    assert config_from_json(Nested, stored) == Nested(Grown(5, (1, 2)), "old")
+    assert with_later_fields(Nested, stored) == {
+        "grown": {"base": 5, "pair": [1, 2]},
+        "mode": "old",
+    }
+    assert stored == {"grown": {"base": 5}}
+    complete = config_to_json(Nested(Grown(5, (7, 8)), "mine"))
+    assert with_later_fields(Nested, complete) == complete
+    with pytest.raises(UserError, match=r"field 'grown\.base' is missing"):
+        config_from_json(Nested, {"grown": {}})
 
 
 def test_difference_names_what_changed():

@@ -13,6 +13,7 @@ import pytest
 from experiments import anml_analyse
 from tsar_jax import cli
 from tsar_jax.analysis import representation
+from tsar_jax.data.episodes import scale_omniglot
 from tsar_jax.evaluation.meta_test import frozen_signals
 from tsar_jax.models.networks import init_params
 from tsar_jax.plasticity.masks import mask
@@ -21,7 +22,7 @@ from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run, start
 from tsar_jax.training.system import System
 
-CONFIG = AnmlConfig(channels=4, gate_channels=4, outputs=20, microbatch=20, steps=2)
+CONFIG = AnmlConfig(pixels="unit", channels=4, gate_channels=4, outputs=20, microbatch=20, steps=2)
 SPACES = ["gate", "features before gate", "features"]
 
 
@@ -76,13 +77,22 @@ def analyse(monkeypatch, *flags):
 
 
 def test_from_a_run_to_its_numbers_and_figures(run, monkeypatch, capsys) -> None:
+    seen = set()
+
+    def recorded(images, pixels):
+        seen.add(pixels)
+        return scale_omniglot(images, pixels)
+
+    monkeypatch.setattr(representation, "scale_omniglot", recorded)
     flags = ("--run", run, "--classes", 6, "--images", 2, "--meta-test-runs", 2)
     assert analyse(monkeypatch, *flags) == 0
+    assert seen == {"unit"}
     text = capsys.readouterr().out
     assert "Features after gate" in text
     assert "classes above chance" in text
     report = json.loads((run / "analysis.json").read_text())
-    assert (report["model"], report["step"], report["classes"]) == ("anml", 2, 6)
+    assert (report["model"], report["pixels"]) == ("anml", "unit")
+    assert (report["step"], report["classes"]) == (2, 6)
     assert report["meta_test"] == {"classes": 6, "runs": 2, "rate": 1e-3}
     assert report["published"]["trained"]["features"]["sparsity"] == 0.059
     trained, untrained = report["trained"]["spaces"], report["untrained"]["spaces"]
@@ -138,8 +148,10 @@ def test_features_are_what_the_output_layer_reads(model) -> None:
 
     @jax.jit
     def both(params, images):
-        signals = frozen_signals(network, params, mask(params, ("head",)), images)
-        return signals, representation.features(network, params, images)["features"][0]
+        head = mask(params, ("head",))
+        signals = frozen_signals(network, params, head, images, pixels="unit")
+        features = representation.features(network, "unit", params, images)
+        return signals, features["features"][0]
 
     signals, features = both(params, images)
     assert np.abs(signals).max() > 0

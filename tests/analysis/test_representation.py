@@ -7,9 +7,11 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from tsar_jax.analysis import representation
-from tsar_jax.data.episodes import normalise_omniglot
+from tsar_jax.data.episodes import scale_omniglot
 from tsar_jax.models import OML
 from tsar_jax.models.networks import init_params
+
+PIXELS = "byte-normalised"
 
 
 def test_sparsity_and_dead_units_by_hand() -> None:
@@ -29,12 +31,13 @@ def oml() -> tuple:
     params = jax.tree.map(lambda leaf: random.normal(0, 0.3, leaf.shape).astype("f4"), shapes)
     images = random.integers(0, 256, (4, 3, 28, 28)).astype(np.uint8)
     at_once = jax.jit(lambda p, x: network.apply({"params": p}, x, method="spaces"))
-    return network, params, images, at_once(params, normalise_omniglot(images.reshape(-1, 28, 28)))
+    flat = scale_omniglot(images.reshape(-1, 28, 28), PIXELS)
+    return network, params, images, at_once(params, flat)
 
 
 def test_streaming_gives_what_all_images_at_once_give(oml) -> None:
     network, params, images, at_once = oml
-    streamed = representation.activity(network, params, images)
+    streamed = representation.activity(network, PIXELS, params, images)
     assert set(streamed) == set(at_once) == {"representation", "features"}
     for name, units in at_once.items():
         active = np.asarray(units) > representation.THRESHOLD
@@ -48,7 +51,7 @@ def test_streaming_gives_what_all_images_at_once_give(oml) -> None:
 
 def test_features_keep_classes_and_order(oml) -> None:
     network, params, images, at_once = oml
-    features = representation.features(network, params, images)
+    features = representation.features(network, PIXELS, params, images)
     assert features["representation"].shape == (4, 3, 27)
     assert features["features"].shape == (4, 3, 7)
     for name, units in at_once.items():

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tsar_jax.data.episodes import draw_stream
+from tsar_jax.evaluation import meta_test
 from tsar_jax.evaluation.meta_test import (
     Protocol,
     bytes_per_run,
@@ -14,6 +16,7 @@ from tsar_jax.evaluation.meta_test import (
     frozen_signals,
     learn_stream,
     run_many,
+    run_once,
 )
 from tsar_jax.models import OML, Ungated, init_params
 from tsar_jax.plasticity.masks import mask
@@ -111,6 +114,25 @@ def test_test_accuracy_is_the_mean_over_classes():
     assert len(set(found["test"])) > 1
 
 
+def test_a_run_draws_the_stream_that_its_protocol_says(monkeypatch):
+    seen = []
+
+    def recorded(key, **options):
+        seen.append(options)
+        return draw_stream(key, **options)
+
+    monkeypatch.setattr(meta_test, "draw_stream", recorded)
+    protocol = Protocol(classes=3, population=6, learn=2, class_order="data", iid=True, epochs=2)
+    signals = jax.ShapeDtypeStruct((40, 18), np.float32)
+
+    def run(params, signals, key, rate):
+        return run_once(NETWORK, params, HEAD, signals, protocol, 5, key, rate)
+
+    jax.eval_shape(run, PARAMS, signals, KEYS[0], RATES[0])
+    wanted = {"population": 6, "classes": 3, "learn": 2, "per_class": 5, "epochs": 2, "iid": True}
+    assert seen == [{**wanted, "class_order": "data"}]
+
+
 def test_classes_are_told_apart_where_their_signals_are():
     """Images of a class share one signal, or the held-out ones have that of another class."""
     eye = np.eye(18, dtype=np.float32)
@@ -154,8 +176,8 @@ def test_signals_are_the_features_of_every_image_in_order():
     images = np.random.default_rng(0).integers(0, 256, (3, 2, 28, 28), np.uint8)
     together, apart = jax.jit(
         lambda p, x: (
-            frozen_signals(NETWORK, p, HEAD, x),
-            jnp.stack([frozen_signals(NETWORK, p, HEAD, x[1:2])[1]]),
+            frozen_signals(NETWORK, p, HEAD, x, pixels="unit"),
+            jnp.stack([frozen_signals(NETWORK, p, HEAD, x[1:2], pixels="unit")[1]]),
         )
     )(PARAMS, images)
     assert together.shape == (6, 18)

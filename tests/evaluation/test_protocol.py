@@ -1,5 +1,6 @@
 """The meta-test protocol: the search, its settings, and the band of a mean."""
 
+import dataclasses
 from collections import Counter
 
 import jax
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tsar_jax.errors import UserError
+from tsar_jax.evaluation import protocol
+from tsar_jax.evaluation.meta_test import Protocol
 from tsar_jax.evaluation.protocol import (
     PUBLISHED_RATES,
     MetaTestConfig,
@@ -23,6 +26,7 @@ from tsar_jax.evaluation.protocol import (
 from tsar_jax.models import Ungated, init_params
 
 NETWORK = Ungated(channels=2, classes=6)
+PIXELS = "byte-normalised"
 TINY = MetaTestConfig(
     classes=(3, 2), runs=2, rates=(0.1, 0.01), draws=3, population=5, learn=3, plastic=("head",)
 )
@@ -42,7 +46,7 @@ def images():
 
 def test_meta_test_from_search_to_results(params, images):
     reported = []
-    results = meta_test(NETWORK, params, images, TINY, reported.append)
+    results = meta_test(NETWORK, params, images, TINY, reported.append, pixels=PIXELS)
     assert reported == results
     assert [row.classes for row in results] == [3, 2]
     for row in results:
@@ -53,9 +57,25 @@ def test_meta_test_from_search_to_results(params, images):
         assert all(0 <= value <= 1 for value in row.train + row.test)
 
 
+def test_meta_test_passes_on_how_runs_and_the_search_go(params, images, monkeypatch):
+    seen = []
+
+    def recorded(run, key, **options):
+        seen.append((run.args[2], options))
+        return 0.1, {name: np.zeros(2) for name in ("train", "test", "per_class")}
+
+    monkeypatch.setattr(protocol, "search_and_run", recorded)
+    options = {"iid": True, "epochs": 2, "reset": True, "class_order": "data"}
+    config = dataclasses.replace(TINY, classes=(3,), ties="smallest", **options)
+    meta_test(NETWORK, params, images, config, pixels=PIXELS)
+    wanted = Protocol(classes=3, population=5, learn=3, **options)
+    assert seen == [(wanted, {"rates": (0.1, 0.01), "draws": 3, "runs": 2, "ties": "smallest"})]
+
+
 def test_meta_test_refuses_names_that_no_parameter_has(params, images):
+    config = MetaTestConfig(classes=(2,), learn=3, plastic=("tail",))
     with pytest.raises(UserError, match="No parameter is called 'tail'"):
-        meta_test(NETWORK, params, images, MetaTestConfig(classes=(2,), learn=3, plastic=("tail",)))
+        meta_test(NETWORK, params, images, config, pixels=PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +89,7 @@ def test_meta_test_refuses_names_that_no_parameter_has(params, images):
 )
 def test_meta_test_refuses_what_the_data_cannot_serve(params, images, config, message):
     with pytest.raises(UserError, match=message):
-        meta_test(NETWORK, params, images, MetaTestConfig(**{"learn": 3, **config}))
+        meta_test(NETWORK, params, images, MetaTestConfig(**{"learn": 3, **config}), pixels=PIXELS)
 
 
 def test_classes_that_just_fit_are_accepted():
@@ -107,9 +127,10 @@ def test_published_grid_has_fourteen_falling_rates():
 @given(
     rates=st.lists(st.sampled_from([1e-4, 3e-4, 1e-3, 3e-3, 1e-2]), min_size=1, unique=True),
     draws=st.integers(1, 6),
+    ties=st.sampled_from(["largest", "smallest"]),
     data=st.data(),
 )
-def test_best_rate_is_the_mode_of_the_best_of_each_draw(rates, draws, data):
+def test_best_rate_is_the_mode_of_the_best_of_each_draw(rates, draws, ties, data):
     row = st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=len(rates), max_size=len(rates))
     accuracy = data.draw(st.lists(row, min_size=draws, max_size=draws))
     winners = [
@@ -117,8 +138,24 @@ def test_best_rate_is_the_mode_of_the_best_of_each_draw(rates, draws, data):
         for values in accuracy
     ]
     count = Counter(winners)
-    wanted = max(rate for rate in count if count[rate] == max(count.values()))
-    assert best_rate(np.array(accuracy), rates) == wanted
+    modes = [rate for rate in count if count[rate] == max(count.values())]
+    wanted = max(modes) if ties == "largest" else min(modes)
+    assert best_rate(np.array(accuracy), rates, ties) == wanted
+
+
+def test_the_search_breaks_ties_as_it_is_told():
+    """Of two draws one rate is best in each."""
+    accuracy = jnp.array([[0.1, 0.3, 0.2], [0.3, 0.2, 0.1]])
+
+    def run(keys, rates, count):
+        assert count == 6 or len(set(np.asarray(rates[:2]).tolist())) == 1
+        return {"test": accuracy.reshape(-1)}
+
+    def found(**ties):
+        options = {"rates": (1e-3, 1e-4, 1e-5), "draws": 2, "runs": 2, **ties}
+        return search_and_run(run, jax.random.key(0), **options)[0]
+
+    assert (found(ties="largest"), found(ties="smallest"), found()) == (1e-3, 1e-4, 1e-3)
 
 
 @settings(max_examples=50, deadline=None)

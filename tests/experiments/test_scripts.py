@@ -15,8 +15,9 @@ from experiments import (
 )
 from tsar_jax import cli
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import MetaTestConfig
+from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result
 from tsar_jax.systems.anml import AnmlConfig
+from tsar_jax.training.run import Run, start
 
 TINY = AnmlConfig(
     channels=4,
@@ -158,3 +159,70 @@ def test_a_name_that_no_parameter_has_is_an_error_before_training(folder: Path) 
         quickstart.quickstart(
             folder / "d", AnmlConfig(**{**vars(TINY), "plastic": ("trunck",)}), TEST
         )
+
+
+def test_everything_tested_sees_pixels_as_its_run_says(monkeypatch, capsys, tmp_path) -> None:
+    seen = []
+
+    def recorded(network, params, images, config, report, *, pixels):
+        seen.append(pixels)
+        return [Result(classes, 1e-3, [0.5], [0.5], [[0.5] * classes]) for classes in (3,)]
+
+    config = AnmlConfig(**{**vars(TINY), "pixels": "unit"})
+    trained = config, anml_meta_test.make_network(config), {}, 2
+    for script in (anml_meta_test, quickstart):
+        monkeypatch.setattr(script, "load_trained", lambda *_: trained)
+        monkeypatch.setattr(script, "write_and_show", lambda *_: None)
+    monkeypatch.setattr(anml_meta_test, "meta_test", recorded)
+    monkeypatch.setattr(quickstart, "train", lambda *_: None)
+    run(monkeypatch, anml_meta_test, "--run", tmp_path, "--baselines")
+    quickstart.quickstart(tmp_path / "quick", config, TEST)
+    assert seen == ["unit"] * 6
+
+
+def test_runs_from_before_these_settings_saw_bytes_and_forgot(tmp_path) -> None:
+    start(Run(tmp_path / "old", TINY, anml_meta_train.EXPERIMENT), 2)
+    path = tmp_path / "old" / "config.json"
+    stored = json.loads(path.read_text())
+    for name in ("pixels", "reset"):
+        del stored["config"][name]
+    path.write_text(json.dumps(stored))
+    config = _meta_trained.read_run(path.parent, anml_meta_train.EXPERIMENT, AnmlConfig)
+    assert (config.pixels, config.reset) == ("byte-normalised", True)
+
+
+def test_runs_that_see_other_pixels_are_no_seeds_of_each_other() -> None:
+    others = [AnmlConfig(), AnmlConfig(pixels="unit"), AnmlConfig(model="oml")]
+    assert anml_compare.model_names(others[::2]) == ["anml", "oml"]
+    assert anml_compare.model_names(others) == [
+        "anml, byte-normalised",
+        "anml, unit",
+        "oml, byte-normalised",
+    ]
+
+
+def test_paper_presets_are_the_release() -> None:
+    paper = anml_meta_train.PRESETS["paper"].config
+    assert (paper.channels, paper.gate_channels, paper.hidden_features) == (256, 112, 1024)
+    assert (paper.pixels, paper.outputs, paper.train_classes) == ("unit-normalised", 1000, 963)
+    assert (paper.order, paper.reset, paper.tasks, paper.episodes) == ("first", True, 1, 1)
+    assert (paper.inner_updates, paper.remember, paper.repeat_first) == (20, 64, False)
+    assert (paper.inner_rate, paper.meta_rate) == (0.1, 1e-3)
+    assert (paper.steps, paper.eval_every) == (20_000, 2000)
+    tested = anml_meta_test.PRESETS["paper"].config
+    assert tested.classes == (10, 50, 75, 100, 200, 300, 400, 500, 600)
+    assert (tested.rates, tested.draws, tested.ties) == (PUBLISHED_RATES, 10, "smallest")
+    assert (tested.runs, tested.population, tested.learn) == (50, 650, 15)
+    assert (tested.class_order, tested.plastic, tested.epochs) == ("data", ("head",), 1)
+    assert (tested.iid, tested.reset, tested.scratch) == (False, False, False)
+
+
+def test_release_options_have_flags(tmp_path) -> None:
+    config, _ = cli.parse(
+        AnmlConfig,
+        anml_meta_train.PRESETS,
+        experiment=anml_meta_train.EXPERIMENT,
+        description="",
+        argv=["--no-reset", "--pixels", "unit-normalised", "--run", str(tmp_path / "run")],
+    )
+    assert (config.reset, config.pixels) == (False, "unit-normalised")

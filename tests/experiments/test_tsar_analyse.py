@@ -13,7 +13,7 @@ import pytest
 from experiments import _meta_trained, tsar_analyse, tsar_meta_train
 from tsar_jax import cli
 from tsar_jax.analysis import regulation_passes
-from tsar_jax.data.episodes import normalise_omniglot
+from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.meta_test import learn_stream
 from tsar_jax.evaluation.transfer import TransferConfig, fresh_output
@@ -24,6 +24,7 @@ from tsar_jax.training.run import Run, start
 from tsar_jax.training.system import System
 
 TINY = TsarConfig(
+    pixels="unit",
     channels=2,
     regulator_channels=2,
     outputs=12,
@@ -69,11 +70,20 @@ def few():
     return {name: images[:12] for name, images in everything.items()}
 
 
+def target_of(few):
+    """What stands in for `load_target`."""
+
+    def load_target(name, pixels):
+        assert pixels == TINY.pixels
+        return few["evaluation"], omniglot_scaling(pixels)
+
+    return load_target
+
+
 @pytest.fixture(autouse=True)
 def few_classes(few, monkeypatch) -> None:
     """A dozen classes of the real data, as the target too."""
-    target = few["evaluation"], normalise_omniglot
-    monkeypatch.setattr(tsar_analyse, "load_target", lambda name: target)
+    monkeypatch.setattr(tsar_analyse, "load_target", target_of(few))
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +108,7 @@ def folder(few, tmp_path_factory) -> Path:
 def analysed(folder, few) -> Path:
     out = folder / "out"
     with pytest.MonkeyPatch.context() as patch:
-        target = few["evaluation"], normalise_omniglot
-        patch.setattr(tsar_analyse, "load_target", lambda name: target)
+        patch.setattr(tsar_analyse, "load_target", target_of(few))
         runs = (folder / "tsar", folder / "silent")
         flags = ("--target", "omniglot", "--classes", 4, "--learn", 3)
         call(patch, tsar_analyse, "--runs", *runs, "--out", out, *flags)
@@ -231,14 +240,14 @@ def test_the_output_layer_is_looked_at_once_everything_is_learned(few, folder, a
     def at_once(params):
         start = fresh_output(network, params, protocol.head_bias, fresh_key)
         plastic = mask(start, TRANSFERRED["tsar"])
-        images = normalise_omniglot(shown.images)
+        images = omniglot_scaling(TINY.pixels)(shown.images)
         signals = run_levels(network, start, images, 0, stored_levels(network, plastic))
         after, _ = learn_stream(network, start, plastic, signals, shown.labels, rate=1e-3)
         gates = run_levels(network, after, images, 0, 2)[1]["head"]["kernel"]
         right = run_levels(network, after, images).argmax(-1) == shown.labels
         return gates.reshape(4, 3, 2, 12).mean(1)[..., :4], after["head"]["kernel"], right.mean()
 
-    arguments = (network, normalise_omniglot, protocol, params, shown, fresh_key)
+    arguments = (network, omniglot_scaling(TINY.pixels), protocol, params, shown, fresh_key)
     means, weights, accuracy = regulation_passes.learn_and_look(*arguments)
     wanted_means, wanted_weights, wanted_accuracy = at_once(params)
     np.testing.assert_allclose(means, wanted_means, rtol=1e-3)

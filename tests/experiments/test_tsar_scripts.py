@@ -19,6 +19,8 @@ from experiments import (
     tsar_transfer,
 )
 from tsar_jax import cli
+from tsar_jax.data.episodes import omniglot_scaling
+from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result
@@ -27,6 +29,7 @@ from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig
 
 CLASSES, IMAGES = 12, 20
 TINY = TsarConfig(
+    pixels="unit",
     channels=2,
     regulator_channels=2,
     outputs=12,
@@ -52,14 +55,18 @@ def small():
     few = {name: images[:CLASSES] for name, images in _meta_trained.load_omniglot().items()}
     names = tuple(f"Alphabet/character{index:02}" for index in range(CLASSES))
     domain = ImageSet(np.asarray(few["evaluation"]), names)
-    normalise = tsar_transfer.TARGETS["omniglot"][2]
     arguments = tsar_transfer.Arguments(**vars(TRANSFER), target="omniglot")
     sweep = tsar_bias_sweep.Sweep((0.0, -8.0), TINY, TRANSFER, "omniglot")
+
+    def load_classes(name, pixels):
+        assert pixels == TINY.pixels
+        return domain, omniglot_scaling(pixels)
+
     with pytest.MonkeyPatch.context() as patch:
         for script in (tsar_meta_train, tsar_bias_sweep):
             patch.setattr(script, "load_omniglot", lambda: few)
         for script in (tsar_transfer, tsar_find_spikes):
-            patch.setattr(script, "load_classes", lambda name: (domain, normalise))
+            patch.setattr(script, "load_classes", load_classes)
         for script, config in (
             (tsar_meta_train, TINY),
             (tsar_transfer, arguments),
@@ -67,6 +74,12 @@ def small():
         ):
             patch.setattr(script, "PRESETS", {"cpu": cli.Preset(config, "tiny")})
         yield
+
+
+def test_images_are_normalised_as_the_domain_and_omniglot_as_the_run():
+    assert tsar_transfer.normaliser("omniglot", "unit") is omniglot_scaling("unit")
+    assert tsar_transfer.normaliser("cifar100", "unit") is normalise_cifar100
+    assert tsar_transfer.normaliser("mini_imagenet", "unit") is normalise_imagenet
 
 
 def run(script, *arguments: object) -> None:

@@ -1,15 +1,23 @@
 """The ANML system: forgetting, one step, a short training, and settings that cannot be."""
 
+import dataclasses
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tsar_jax.data.episodes import Pixels, draw_episode, scale_omniglot
 from tsar_jax.errors import UserError
+from tsar_jax.evaluation import meta_test
 from tsar_jax.models import ANML, OML, Ungated, init_params
+from tsar_jax.systems import anml as anml_system
 from tsar_jax.systems import episodic
+from tsar_jax.systems import tsar as tsar_system
 from tsar_jax.systems.anml import PLASTIC, AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic import check_data, forget_classes
+from tsar_jax.systems.tsar import TsarConfig
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
 
@@ -176,6 +184,57 @@ def test_step_lives_as_the_config_says(data, monkeypatch, model, order):
     assert all(jax.tree.leaves([plastic[name] for name in PLASTIC[model]]))
     assert episode.trajectory.shape == (4,)
     assert episode.images.shape == (36, 28, 28, 1)
+
+
+@pytest.mark.parametrize("pixels", get_args(Pixels))
+def test_training_and_its_evaluation_scale_pixels_as_the_config_says(data, monkeypatch, pixels):
+    seen = []
+
+    def recorded(images, pixels):
+        seen.append(pixels)
+        return scale_omniglot(images, pixels)
+
+    for module in (episodic, meta_test):
+        monkeypatch.setattr(module, "scale_omniglot", recorded)
+    config, key = replace(pixels=pixels), jax.random.key(0)
+    system = make_system(config)
+    shapes = jax.eval_shape(system.init, key)
+    jax.eval_shape(system.evaluate, shapes, shapes_of(data), key)
+    assert seen == [pixels] * 2  # of known classes and of unseen ones
+    episode = episodic.draw(config, jnp.asarray(data["background"]), key)
+    assert seen == [pixels] * 3
+    drawn = draw_episode(
+        key, jnp.asarray(data["background"])[:12], tasks=1, updates=4, remember=32
+    ).images
+    np.testing.assert_array_equal(episode.images, scale_omniglot(drawn, pixels))
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIG, TsarConfig(channels=2, regulator_channels=2)], ids=lambda c: c.model
+)
+def test_forgetting_can_be_left_out(data, monkeypatch, config):
+    """Without a gradient Adam moves nothing: what changes has been drawn anew."""
+    monkeypatch.setattr(
+        episodic, "meta_objective", lambda network, theta, *_, **__: (0 * norm(theta), {})
+    )
+
+    def changed(reset):
+        changes = {"tasks": 2, "inner_updates": 4, "outputs": 14, "train_classes": 12}
+        given = dataclasses.replace(config, **changes, reset=reset)
+        make = anml_system if isinstance(config, AnmlConfig) else tsar_system
+        system = make.make_system(given)
+        state = jax.jit(system.init)(jax.random.key(0))
+        new, _ = jax.jit(system.step)(state, data, jax.random.key(1))
+        return jax.tree.map(lambda a, b: np.asarray(a) != b, state.params, new.params)
+
+    forgotten, kept = changed(reset=True), changed(reset=False)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(kept))
+    assert forgotten["head"].pop("kernel").any(0).sum() == 2
+    assert not any(leaf.any() for leaf in jax.tree.leaves(forgotten))
+
+
+def norm(tree):
+    return sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree))
 
 
 def test_what_learns_can_be_chosen_by_name(data, monkeypatch):

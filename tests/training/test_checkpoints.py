@@ -1,5 +1,6 @@
 """Checkpoints: what is saved is what is read; damage, other configs and other models."""
 
+import dataclasses
 import json
 import shutil
 import warnings
@@ -14,6 +15,7 @@ from tsar_jax.errors import UserError
 from tsar_jax.training.checkpoints import (
     CheckpointWriter,
     DamagedCheckpoint,
+    check_config,
     check_space,
     from_host,
     load_checkpoint,
@@ -21,6 +23,7 @@ from tsar_jax.training.checkpoints import (
     state_bytes,
     to_host,
 )
+from tsar_jax.training.config import earlier
 from tsar_jax.training.run import checkpoint_steps, load_config
 
 CONFIG = ToyConfig(steps=20)
@@ -160,6 +163,17 @@ def test_model_changed_in_code_is_refused_on_resume(run, monkeypatch):
     monkeypatch.setattr(toy_training, "make_data", lambda *_: make_data(other.inputs))
     with pytest.raises(UserError, match=r"step 20 .* another model: 'weights/kernel'"):
         train_toy(run, CONFIG, resume=True)
+
+
+def test_checkpoint_from_before_a_field_existed_has_its_earlier_value():
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        rate: float = 0.1
+        scale: str = dataclasses.field(default="new", metadata=earlier("old"))
+
+    check_config({"config": {"rate": 0.1}}, Config(scale="old"), "checkpoint")
+    with pytest.raises(UserError, match="scale: 'old' -> 'new'"):
+        check_config({"config": {"rate": 0.1}}, Config(), "checkpoint")
 
 
 def test_config_edited_since_the_checkpoint_is_refused(run):

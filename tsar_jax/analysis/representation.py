@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.data.episodes import normalise_omniglot
+from tsar_jax.data.episodes import Pixels, scale_omniglot
 from tsar_jax.evaluation.published_results import Published, find_published
 from tsar_jax.models import Network
 
@@ -91,20 +91,29 @@ def dead_units(activations: jax.Array, threshold: float = THRESHOLD) -> jax.Arra
     return (images_that_activate(activations, threshold) == 0).mean()
 
 
-def spaces_of(network: Network, params: Params, images: jax.Array) -> dict[str, jax.Array]:
-    """The network's named spaces, [N, F] each. images uint8 [N, H, W]."""
-    images = normalise_omniglot(images)
+def spaces_of(
+    network: Network, pixels: Pixels, params: Params, images: jax.Array
+) -> dict[str, jax.Array]:
+    """Return the network's named spaces, [N, F] each.
+
+    images: uint8 [N, H, W]; pixels: the scale that the network was trained with.
+    """
+    images = scale_omniglot(images, pixels)
     named: Any = network.apply({"params": params}, images, method="spaces")
     return named
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def activity(
-    network: Network, params: Params, images: jax.Array, threshold: float = THRESHOLD
+    network: Network,
+    pixels: Pixels,
+    params: Params,
+    images: jax.Array,
+    threshold: float = THRESHOLD,
 ) -> dict[str, Activity]:
     """`sparsity` and `dead_units` of each space, one class of images in memory at a time.
 
-    images: uint8 [classes, per_class, H, W].
+    images: uint8 [classes, per_class, H, W]; pixels: see `spaces_of`.
     """
     chex.assert_rank(images, 4)
     count = images.shape[0] * images.shape[1]
@@ -112,7 +121,7 @@ def activity(
     def of_class(images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
         return {
             name: (images_that_activate(units, threshold), units.sum(0))
-            for name, units in spaces_of(network, params, images).items()
+            for name, units in spaces_of(network, pixels, params, images).items()
         }
 
     def add(totals: Any, images: jax.Array) -> tuple[Any, None]:
@@ -127,11 +136,16 @@ def activity(
     }
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def features(network: Network, params: Params, images: jax.Array) -> dict[str, jax.Array]:
-    """Each space for images uint8 [classes, per_class, H, W]: [classes, per_class, F]."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def features(
+    network: Network, pixels: Pixels, params: Params, images: jax.Array
+) -> dict[str, jax.Array]:
+    """Return each space for images uint8 [classes, per_class, H, W]: [classes, per_class, F].
+
+    pixels: see `spaces_of`.
+    """
     chex.assert_rank(images, 4)
-    return lax.map(lambda of_class: spaces_of(network, params, of_class), images)
+    return lax.map(lambda of_class: spaces_of(network, pixels, params, of_class), images)
 
 
 @functools.partial(jax.jit, static_argnames=("neighbours", "block"))

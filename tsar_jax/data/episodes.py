@@ -4,17 +4,26 @@ Pure functions of a key: nothing is shuffled or stored between them, so step n d
 episode whether or not the run was interrupted before it.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-# The releases normalise values 0..255 by statistics of a 256-fold scale (the deviation by its
-# square); what was published was trained so, and it is kept.
+# The releases normalise by statistics of a 256-fold scale (the deviation by its square), TSAR's
+# values 0..255 and ANML's, by oversight, values 0..1; what was published was trained so.
 OMNIGLOT_MEAN = 0.92206 * 256
 OMNIGLOT_STD = 0.08426 * 256 * 256
+
+ClassOrder = Literal["random", "data"]
+"""Order in which the classes of a stream are learned: random, or as the data set has them."""
+
+Pixels = Literal["byte-normalised", "unit-normalised", "unit"]
+"""What a network sees of a pixel v in 0..255: (v - 236.05) / 5522.06 (the TSAR release);
+(v / 255 - 236.05) / 5522.06 (the ANML release); or v / 255."""
 
 
 class Episode(NamedTuple):
@@ -45,9 +54,21 @@ class Stream(NamedTuple):
     test_labels: jax.Array
 
 
-def normalise_omniglot(images: jax.Array) -> jax.Array:
-    """uint8 [..., H, W] of 0..255 -> float32 [..., H, W, 1]: x = (v - 236.047) / 5522.06."""
-    return ((images.astype(jnp.float32) - OMNIGLOT_MEAN) / OMNIGLOT_STD)[..., None]
+def scale_omniglot(images: jax.Array, pixels: Pixels) -> jax.Array:
+    """Return images uint8 [..., H, W] as a network's input, float32 [..., H, W, 1].
+
+    pixels: what of the values 0..255 it sees, see `Pixels`.
+    """
+    values = images.astype(jnp.float32)[..., None]
+    if pixels != "byte-normalised":
+        values = values / 255
+    return values if pixels == "unit" else (values - OMNIGLOT_MEAN) / OMNIGLOT_STD
+
+
+@functools.cache
+def omniglot_scaling(pixels: Pixels) -> Callable[[jax.Array], jax.Array]:
+    """Return `scale_omniglot` of a scale, the same function each time (a static argument)."""
+    return functools.partial(scale_omniglot, pixels=pixels)
 
 
 def draw_without_replacement(key: jax.Array, population: int, count: int) -> jax.Array:
@@ -86,16 +107,19 @@ def draw_stream(
     classes: int,
     learn: int,
     per_class: int,
+    class_order: ClassOrder,
     iid: bool,
     epochs: int,
 ) -> Stream:
-    """One meta-test run over `classes` of the first `population` classes.
+    """One meta-test run over `classes` of the first `population` classes, in `class_order`.
 
     Images 0 .. learn-1 of a class are learned, class after class or, with `iid`, shuffled, in
     `epochs` passes; the others are held out.
     """
     class_key, order_key = jax.random.split(key)
     chosen = draw_without_replacement(class_key, population, classes)
+    if class_order == "data":
+        chosen = jnp.sort(chosen)
 
     def rows(first: int, last: int) -> tuple[jax.Array, jax.Array]:
         each = last - first

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from tsar_jax.data.episodes import draw_stream, normalise_omniglot
+from tsar_jax.data.episodes import ClassOrder, Pixels, draw_stream, scale_omniglot
 from tsar_jax.models import (
     Network,
     Params,
@@ -42,14 +42,15 @@ class Protocol(NamedTuple):
     """How one meta-test run goes.
 
     classes: how many are drawn, among the first `population`. learn: images of a class that are
-    learned; the rest are held out. iid: learn them shuffled, not class after class. epochs:
-    passes over them. reset: begin with everything plastic re-initialised, not only the output
-    layer.
+    learned; the rest are held out. class_order: see `ClassOrder`. iid: learn images shuffled, not
+    class after class. epochs: passes over them. reset: begin with everything plastic
+    re-initialised, not only the output layer.
     """
 
     classes: int
     population: int = 650
     learn: int = 15
+    class_order: ClassOrder = "random"
     iid: bool = False
     epochs: int = 1
     reset: bool = False
@@ -103,15 +104,17 @@ def learn_stream(
     return combine(learned.params, partition(params, plastic)[1]), losses
 
 
-def frozen_signals(network: Network, params: Params, plastic: Params, images: jax.Array) -> Signals:
-    """Signals of the levels that do not learn, for images uint8 [classes, per_class, H, W].
+def frozen_signals(
+    network: Network, params: Params, plastic: Params, images: jax.Array, *, pixels: Pixels
+) -> Signals:
+    """Return the signals of the levels that do not learn, for images [classes, per_class, H, W].
 
-    Rows are classes * per_class, in that order.
+    Rows are classes * per_class, in that order. images: uint8; pixels: their scale in training.
     """
     depth = stored_levels(network, plastic)
 
     def signals_of_class(images: jax.Array) -> Signals:
-        return run_levels(network, params, normalise_omniglot(images), 0, depth)
+        return run_levels(network, params, scale_omniglot(images, pixels), 0, depth)
 
     signals = lax.map(signals_of_class, images)
     return jax.tree.map(lambda s: s.reshape(-1, *s.shape[2:]), signals)
@@ -138,6 +141,7 @@ def run_once(
         classes=protocol.classes,
         learn=protocol.learn,
         per_class=per_class,
+        class_order=protocol.class_order,
         iid=protocol.iid,
         epochs=protocol.epochs,
     )

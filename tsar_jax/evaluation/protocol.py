@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsar_jax.data.episodes import ClassOrder, Pixels
 from tsar_jax.errors import UserError, check_positive, check_rates
 from tsar_jax.evaluation.meta_test import (
     Protocol,
@@ -18,6 +19,8 @@ from tsar_jax.evaluation.meta_test import (
 )
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
+
+Ties = Literal["largest", "smallest"]
 
 PUBLISHED_RATES = (
     *(1e-3, 6e-4, 4e-4, 3.5e-4, 3e-4, 2.5e-4, 2e-4),
@@ -36,11 +39,17 @@ class MetaTestConfig:
     rates: tuple[float, ...] = (1.6e-2, 8e-3, 4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4)
     """Learning rates of Adam to search."""
     draws: int = 2
-    """Draws of classes in the search: best rate per draw, the mode wins (ties: the larger)."""
+    """Draws of classes in the search: the best rate of each draw, and of those the mode."""
+    ties: Ties = "largest"
+    """Rate that the search takes where several are best in equally many draws: the largest of
+    them, or the smallest, as the release."""
     population: int = 650
     """Classes are drawn among the first this many evaluation classes."""
     learn: int = 15
     """Images of a class that are learned; the others test."""
+    class_order: ClassOrder = "random"
+    """Order in which the drawn classes are learned: random; or data, the data set's own, alphabet
+    by alphabet, as the release."""
     plastic: tuple[str, ...] = ("head",)
     """What learns, by name (all: everything)."""
     iid: bool = False
@@ -103,12 +112,19 @@ def check_classes(config: MetaTestConfig, available: int, per_class: int, output
         )
 
 
-def best_rate(accuracy: np.ndarray, rates: Sequence[float]) -> float:
-    """The rate most often best; accuracy [draws, rates]. Ties go to the larger rate."""
+def best_rate(accuracy: np.ndarray, rates: Sequence[float], ties: Ties) -> float:
+    """Return the rate that is best in the most draws.
+
+    Args:
+        accuracy: [draws, rates]; of rates equally good in a draw the largest is its best.
+        rates: learning rates, in the columns' order.
+        ties: which rate of those that are best in equally many draws.
+    """
     order = np.argsort(rates)[::-1]
     winners = np.asarray(rates)[order][accuracy[:, order].argmax(1)]
     values, counts = np.unique(winners, return_counts=True)
-    return float(values[counts == counts.max()].max())
+    modes = values[counts == counts.max()]
+    return float(modes.max() if ties == "largest" else modes.min())
 
 
 def meta_test(
@@ -117,21 +133,25 @@ def meta_test(
     images: jax.Array,
     config: MetaTestConfig,
     report: Callable[[Result], None] = lambda result: None,
+    *,
+    pixels: Pixels,
 ) -> list[Result]:
     """Search and fresh runs for each number of classes. images uint8 [classes, per_class, H, W].
 
-    `report` is called with each result as it is known. Raises UserError for a name in `plastic`
-    that no parameter has, or more classes than there are.
+    pixels: the scale that the network was trained with. `report` is called with each result as
+    it is known. Raises UserError for a name in `plastic` that no parameter has, or more classes
+    than there are.
     """
     check_classes(config, images.shape[0], images.shape[1], params["head"]["bias"].size)
     mask(params, config.plastic)
-    signals = _signals(network, config.plastic, params, images)
+    signals = _signals(network, config.plastic, pixels, params, images)
     results = []
     for number, classes in enumerate(config.classes):
         protocol = Protocol(
             classes=classes,
             population=min(config.population, images.shape[0]),
             learn=config.learn,
+            class_order=config.class_order,
             iid=config.iid,
             epochs=config.epochs,
             reset=config.reset,
@@ -152,6 +172,7 @@ def meta_test(
             rates=config.rates,
             draws=config.draws,
             runs=config.runs,
+            ties=config.ties,
         )
         accuracies = {name: values.tolist() for name, values in found.items()}
         results.append(Result(classes, rate, **accuracies))
@@ -159,9 +180,11 @@ def meta_test(
     return results
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _signals(network: Network, plastic: tuple[str, ...], params: Any, images: jax.Array) -> Any:
-    return frozen_signals(network, params, mask(params, plastic), images)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _signals(
+    network: Network, plastic: tuple[str, ...], pixels: Pixels, params: Any, images: jax.Array
+) -> Any:
+    return frozen_signals(network, params, mask(params, plastic), images, pixels=pixels)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
@@ -200,12 +223,14 @@ def search_and_run(
     draws: int,
     runs: int,
     fresh_draws: bool = False,
+    ties: Ties = "largest",
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Search for the rate, then run at it with keys that the search has not seen.
 
     run: (keys [n], rates [n], count) -> {"test": [n], ...} of which the first `count` are made.
     fresh_draws: each rate has keys of its own; otherwise all rates of a draw share its key.
-    Returns the rate most often best on "test" in `draws` draws, and the results of `runs` runs.
+    Returns the rate most often best on "test" in `draws` draws (ties: see `best_rate`), and the
+    results of `runs` runs.
     """
     search_key, run_key = jax.random.split(key)
     room = max(len(rates) * draws, runs)
@@ -221,7 +246,7 @@ def search_and_run(
         each = 1 if fresh_draws else len(rates)
         keys = jnp.repeat(jax.random.split(search_key, draws * len(rates) // each), each)
         accuracy = run_all(keys, tuple(rates) * draws)["test"]
-        rate = best_rate(accuracy.reshape(draws, -1), rates)
+        rate = best_rate(accuracy.reshape(draws, -1), rates, ties)
     return rate, run_all(jax.random.split(run_key, runs), [rate] * runs)
 
 

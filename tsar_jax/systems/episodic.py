@@ -13,7 +13,7 @@ import optax
 from flax import struct
 from jax import lax
 
-from tsar_jax.data.episodes import Episode, draw_episode, normalise_omniglot
+from tsar_jax.data.episodes import Episode, Pixels, draw_episode, scale_omniglot
 from tsar_jax.errors import UserError, check_limits, check_positive, check_rates
 from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
 from tsar_jax.meta.gradient import meta_gradient
@@ -22,6 +22,7 @@ from tsar_jax.models import Network, Params, Signals, frozen_levels, init_params
 from tsar_jax.plasticity.lifetime import live, sgd_update
 from tsar_jax.plasticity.losses import accuracy, cross_entropy, moment_loss
 from tsar_jax.plasticity.masks import combine, mask, partition
+from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import System
 
@@ -114,6 +115,11 @@ class State:
 class EpisodicConfig(LoopConfig):
     """Meta-training on Omniglot, whatever the network. Raises UserError for impossible values."""
 
+    pixels: Pixels = dataclasses.field(
+        default="byte-normalised", metadata=earlier("byte-normalised")
+    )
+    """Input for a pixel v in 0..255: byte-normalised, (v - 236.05) / 5522.06, as the TSAR release;
+    unit-normalised, (v / 255 - 236.05) / 5522.06, as the ANML release; or unit, v / 255."""
     outputs: int = 1000
     """Output units, at least one per class."""
     order: Literal["first", "second"] = "first"
@@ -130,6 +136,9 @@ class EpisodicConfig(LoopConfig):
     """Length of a trajectory; an equal share of images of each of its classes."""
     repeat_first: bool = False
     """Learn the first image twice, one update more, as the TSAR release does."""
+    reset: bool = dataclasses.field(default=True, metadata=earlier(True))
+    """Forget a trajectory's classes before it: their output rows are drawn anew in the slow
+    weights (the releases' --no-reset leaves them)."""
     remember: int = 64
     """Random images of all training classes in the query set, beside the trajectory's."""
     episodes: int = 1
@@ -221,7 +230,9 @@ def meta_training(
         episodes = jax.vmap(lambda k: draw(config, data["background"], k))(
             jax.random.split(episode_key, config.episodes)
         )
-        theta = forget_classes(state.params, episodes.reset_classes.reshape(-1), forget_key)
+        theta = state.params
+        if config.reset:
+            theta = forget_classes(theta, episodes.reset_classes.reshape(-1), forget_key)
         plastic = mask(theta, config.plastic or plastic_names)
 
         def objective(theta: Params, episode: Episode, _: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -258,7 +269,9 @@ def draw(config: EpisodicConfig, background: jax.Array, key: jax.Array) -> Episo
     trajectory = episode.trajectory
     if config.repeat_first:
         trajectory = jnp.concatenate([trajectory[:1], trajectory])
-    return episode._replace(images=normalise_omniglot(episode.images), trajectory=trajectory)
+    return episode._replace(
+        images=scale_omniglot(episode.images, config.pixels), trajectory=trajectory
+    )
 
 
 def evaluate_params(
@@ -276,14 +289,15 @@ def evaluate_params(
     background = data["background"][: config.train_classes]
     per_class = background.shape[1]
     sample = jax.random.randint(sample_key, (400,), 0, config.train_classes * per_class)
-    images = normalise_omniglot(background.reshape(-1, *background.shape[2:])[sample])
+    chosen = background.reshape(-1, *background.shape[2:])[sample]
+    images = scale_omniglot(chosen, config.pixels)
     logits = run_levels(network, params, images)
     plastic = mask(params, ("head",))
     unseen = data["evaluation"]
     rates = jnp.repeat(jnp.array(config.eval_rates), config.eval_runs)
     keys = jnp.tile(jax.random.split(run_key, config.eval_runs), len(config.eval_rates))
     protocol = Protocol(config.eval_classes, population=min(EVALUATION_POPULATION, unseen.shape[0]))
-    signals = frozen_signals(network, params, plastic, unseen)
+    signals = frozen_signals(network, params, plastic, unseen, pixels=config.pixels)
     result = run_many(
         network,
         params,

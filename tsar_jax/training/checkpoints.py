@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax.errors import UserError
-from tsar_jax.training.config import config_difference
+from tsar_jax.training.config import config_difference, config_to_json, with_later_fields
 from tsar_jax.training.run import checkpoint_steps
 from tsar_jax.training.system import State
 
@@ -271,9 +271,13 @@ def _move(path: Path, folder: Path) -> Path:
     return Path(shutil.move(path, folder / f"{path.name}-{count}"))
 
 
-def check_config(record: Record, config: Record, source: str) -> None:
-    """Raises UserError that shows the difference if a checkpoint was saved with another config."""
-    difference = config_difference(record["config"], config)
+def check_config(record: Record, config: Any, source: str) -> None:
+    """Raises UserError that shows the difference if a checkpoint was saved with another config.
+
+    config: the run's dataclass; what was saved before one of its fields existed is completed.
+    """
+    saved = with_later_fields(type(config), record["config"])
+    difference = config_difference(saved, config_to_json(config))
     if difference:
         raise UserError(
             f"The config differs from that of the {source} ({difference}): "

@@ -10,6 +10,17 @@ from tsar_jax.errors import UserError
 
 Config = TypeVar("Config")
 
+EARLIER = "earlier"
+
+
+def earlier(value: Any) -> dict[str, Any]:
+    """Return the metadata of a dataclass field that run folders of earlier versions lack.
+
+    Args:
+        value: how runs were made before the field existed; reading such a folder fills it in.
+    """
+    return {EARLIER: value}
+
 
 def config_to_json(config: Any) -> dict[str, Any]:
     """A dataclass of ints, floats, strings, bools, None, tuples and dataclasses, as JSON values."""
@@ -29,16 +40,35 @@ def _to_json(value: Any) -> Any:
 def config_from_json(cls: type[Config], stored: Any, where: str = "config.json") -> Config:
     """The inverse of `config_to_json`.
 
-    Raises UserError for a field that is unknown, missing or of the wrong type; `where` says in
-    its sentence what was read.
+    A missing field whose metadata `earlier` made has that value. Raises UserError for a field
+    that is unknown, missing or of the wrong type; `where` says in its sentence what was read.
     """
     return _dataclass_from_json(cls, stored, where, "")
+
+
+def with_later_fields(cls: type[Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored config with the earlier values of fields that did not exist yet.
+
+    Args:
+        cls: dataclass of the config; its fields that are dataclasses are completed as well.
+        stored: JSON values by field, as `config_to_json` gives them.
+    """
+    hints = typing.get_type_hints(cls)
+    complete = dict(stored)
+    for field in dataclasses.fields(cls):
+        if field.name not in complete and EARLIER in field.metadata:
+            complete[field.name] = _to_json(field.metadata[EARLIER])
+        value, hint = complete.get(field.name), hints[field.name]
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
+            complete[field.name] = with_later_fields(typing.cast(type[Any], hint), value)
+    return complete
 
 
 def _dataclass_from_json(cls: Any, stored: Any, where: str, prefix: str) -> Any:
     if not isinstance(stored, Mapping):
         name = prefix.rstrip(".") or "the config"
         raise UserError(f"{where}: {name} must be an object of fields, but is {stored!r}.")
+    stored = with_later_fields(cls, stored)
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     unknown = [name for name in stored if name not in names]

@@ -160,7 +160,7 @@ def _begin(programs: Programs, keys: Keys, run: Run) -> tuple[State, int]:
         return programs.init(keys.init), 0
     arrays, record = found
     source = f"checkpoint of step {record['step']} in {run.path}"
-    check_config(record, config_to_json(run.config), source)
+    check_config(record, run.config, source)
     like = jax.eval_shape(programs.init, keys.init)
     state = from_host(arrays, like, source)
     return jax.device_put(state, programs.places), record["step"]
