@@ -19,7 +19,13 @@ from tsar_jax.evaluation.meta_test import frozen_signals, learn_stream
 from tsar_jax.models import init_params
 from tsar_jax.models.regulated import TSAR
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig, make_network, make_system
+from tsar_jax.systems.tsar import (
+    TRANSFERRED,
+    TsarConfig,
+    classifier_channels,
+    make_network,
+    make_system,
+)
 
 PAPER = TsarConfig()
 NARROW = TsarConfig(channels=16, regulator_channels=24)
@@ -34,7 +40,7 @@ def regulator_macs(config: TsarConfig) -> int:
 
 def synapses(config: TsarConfig) -> int:
     """Weights of the classifier, all regulated: 340,816 at full width."""
-    width = config.channels
+    width = classifier_channels(config)
     return 9 * width * (3 + 2 * width) + width * config.outputs
 
 
@@ -51,7 +57,7 @@ def _streaming(amount: float) -> Cost:
 
 def _products(config: TsarConfig, amount: float) -> Cost:
     query = config.remember + config.inner_updates
-    shape = (query, 9 * config.regulator_channels, 9 * config.channels**2)
+    shape = (query, 9 * config.regulator_channels, 9 * classifier_channels(config) ** 2)
     return Cost(amount, "FLOP", functools.partial(matmul_rates, shapes=(shape,)))
 
 
@@ -103,7 +109,7 @@ def analysis_pass(config: TsarConfig, images: int) -> Work:
     network, params = _network(config)
     shown = load_omniglot()["evaluation"].reshape(-1, 28, 28)[:images]
     labels = jnp.asarray(np.arange(images, dtype=np.int32) // 30)
-    start = first_pass(images // 30 + 1, 9 * config.channels**2)
+    start = first_pass(images // 30 + 1, 9 * classifier_channels(config) ** 2)
     normalise = omniglot_scaling(config.pixels)
 
     def fold(state: Any, gates: dict[str, jax.Array], label: jax.Array) -> Any:

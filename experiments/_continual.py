@@ -8,7 +8,8 @@ import numpy as np
 
 from tsar_jax.data import load_labelled
 from tsar_jax.data.continual import Stream, make_stream, split_name
-from tsar_jax.data.continual.registry import StreamSettings
+from tsar_jax.data.continual.registry import GCIL_SETTINGS, StreamSettings
+from tsar_jax.data.continual.validation import hold_out
 from tsar_jax.data.types import LabelledDataset
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.continual import Outcome
@@ -16,7 +17,12 @@ from tsar_jax.models.classifier import Classifier
 from tsar_jax.models.mlp import make_mlp
 from tsar_jax.models.resnet import make_resnet18
 from tsar_jax.plasticity.methods import METHODS, make_method
-from tsar_jax.plasticity.methods.published import likest_stream, published
+from tsar_jax.plasticity.methods.published import (
+    alike_streams,
+    hyper_parameters,
+    nearest_row,
+    provenance,
+)
 from tsar_jax.systems.continual import (
     UNTESTED,
     ContinualConfig,
@@ -30,11 +36,15 @@ LARGE_SIDE = 32
 
 
 class Study(NamedTuple):
-    """config: with nothing left open. life: its pure functions. source: of the data."""
+    """config: with nothing left open. life: its pure functions. source: of the data.
+
+    values_of: a line about whose values it took where something was left open, "" if nothing was.
+    """
 
     config: ContinualConfig
     life: Life
     source: str
+    values_of: str
 
 
 def prepare(config: ContinualConfig) -> Study:
@@ -44,11 +54,16 @@ def prepare(config: ContinualConfig) -> Study:
     """
     make_method(config.method, config.settings)
     dataset = load_labelled(split_name(config.stream)[1])
-    config = with_published(config, dataset)
+    if config.validation:
+        dataset = hold_out(dataset)
+    config, values_of = with_published(config, dataset)
     method = make_method(config.method, config.settings)
-    settings = StreamSettings(
-        config.batch, config.epochs, config.tasks, config.phase_size, joint=method.joint
-    )
+    shared = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(StreamSettings)
+        if field.name != "joint"
+    }
+    settings = StreamSettings(**shared, joint=method.joint)
     stream = make_stream(config.stream, dataset, settings)
     check_buffer(config)
     if config.steps == 0:
@@ -60,19 +75,25 @@ def prepare(config: ContinualConfig) -> Study:
         )
     net = network(config, stream)
     bench = make_bench(net, stream, rate=config.lr, capacity=config.buffer, replay=config.replay)
-    return Study(config, Life(bench, method, stream), dataset.source)
+    return Study(config, Life(bench, method, stream), dataset.source, values_of)
 
 
-def with_published(config: ContinualConfig, dataset: LabelledDataset) -> ContinualConfig:
-    """A config whose zeros and missing hyper-parameters are the published best."""
+def with_published(
+    config: ContinualConfig, dataset: LabelledDataset
+) -> tuple[ContinualConfig, str]:
+    """Return a config whose zeros and missing hyper-parameters are the published best.
+
+    And a line about whose values these are; "" where nothing was left open.
+    """
     images = dataset.train.images
     large = images.shape[1] > LARGE_SIDE or len(dataset.train.names) > 100
-    like = likest_stream(config.stream, images.ndim == 4, large)
+    streams = alike_streams(config.stream, images.ndim == 4, large)
+    row = nearest_row(config.method, streams, config.buffer, config.published)
     fields = [field.name for field in dataclasses.fields(METHODS[config.method])]
-    best = published(config.method, like, config.buffer, fields)
+    best = hyper_parameters(row, config.method, fields)
     given = {setting.partition("=")[0] for setting in config.settings}
     added = [f"{name}={value:g}" for name, value in best.settings.items() if name not in given]
-    return dataclasses.replace(
+    filled = dataclasses.replace(
         config,
         lr=config.lr or best.lr,
         batch=config.batch or best.batch,
@@ -80,6 +101,11 @@ def with_published(config: ContinualConfig, dataset: LabelledDataset) -> Continu
         epochs=config.epochs or best.epochs,
         settings=(*config.settings, *added),
     )
+    if filled == config:
+        return config, ""
+    same = split_name(config.stream) == split_name(streams[0])
+    stream = streams[0] if same else config.stream
+    return filled, provenance(row, config.method, stream, config.buffer, config.published)
 
 
 def check_buffer(config: ContinualConfig) -> None:
@@ -121,5 +147,5 @@ def measured(study: Study, lifetimes: Lifetime) -> Outcome:
 
 def described(config: ContinualConfig) -> dict[str, Any]:
     """The settings that decide a result."""
-    names = ("lr", "batch", "replay", "epochs", "settings", "tasks", "phase_size", "steps")
-    return {name: getattr(config, name) for name in names}
+    names = ("lr", "batch", "replay", "epochs", "settings", "tasks", "steps", "validation")
+    return {name: getattr(config, name) for name in (*names, *GCIL_SETTINGS)}

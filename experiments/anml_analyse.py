@@ -26,12 +26,19 @@ from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.analysis import representation
 from tsar_jax.analysis.figures import gates_figure, space_title, spaces_figure
-from tsar_jax.analysis.representation import DEAD_UNITS, NEAREST_NEIGHBOUR, PUBLISHED, SPARSITY
+from tsar_jax.analysis.representation import (
+    DEAD_UNITS,
+    NEAREST_NEIGHBOUR,
+    SPARSITY,
+    published_marks,
+    published_measures,
+)
 from tsar_jax.analysis.style import save_figure
 from tsar_jax.data import load
 from tsar_jax.data.episodes import Pixels, draw_without_replacement
 from tsar_jax.errors import UserError, check_rates
 from tsar_jax.evaluation.meta_test import Protocol, run_many
+from tsar_jax.evaluation.published_results import LEGEND
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
@@ -128,8 +135,9 @@ def main() -> None:
     gates = gates_figure(images[shown, 0], names, trained.shown, trained.means)
     bars = spaces_figure(
         {"trained": trained.measures, "untrained": untrained.measures},
-        PUBLISHED[config.model],
+        published_measures(config.model),
         settings.classes,
+        published_marks(config.model),
     )
     written = [settings.run / "analysis.json"]
     written += save_figure(gates, settings.run / "figures" / "gates")
@@ -251,19 +259,21 @@ def make_report(
         "seed": settings.seed,
         "trained": numbers(trained),
         "untrained": numbers(untrained),
-        "published": PUBLISHED[config.model],
+        "published": published_measures(config.model),
     }
 
 
 def make_table(report: dict[str, Any]) -> Table:
     """The report for a terminal, in %."""
     test = report["meta_test"]
+    marks = published_marks(report["model"])
+    of_published = f" Sources of what is published: {marks}. {LEGEND}." if marks else ""
     table = Table(
         box=rich.box.SIMPLE,
         pad_edge=False,
         title=f"{report['model']}, step {report['step']}: % on {report['classes']} unseen classes",
         caption=f"Meta-test: {test['runs']} runs of {test['classes']} classes, "
-        f"the output layer learning at rate {test['rate']:g}.",
+        f"the output layer learning at rate {test['rate']:g}." + of_published,
     )
     table.add_column("space")
     table.add_column("measure")

@@ -12,6 +12,7 @@ Prints a table and writes RUN/meta_test-NAME.json and RUN/figures/meta_test-NAME
 """
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,24 @@ def default_name(config: MetaTestConfig) -> str:
 
 
 def write_and_show(
-    path: Path, name: str, conditions: Conditions, settings: dict[str, Any], title: str, band: str
+    path: Path,
+    name: str,
+    conditions: Conditions,
+    settings: dict[str, Any],
+    title: str,
+    band: str,
+    published: Collection[str] = (),
 ) -> None:
-    """Write JSON and figure below `path`; print the table and where they are."""
+    """Write JSON and figure below `path`; print the table and where they are.
+
+    published: models whose published accuracies the figure has too.
+    """
     from rich.console import Console
 
     from tsar_jax.analysis.meta_test_figure import meta_test_figure
 
     write_atomically(path / f"{name}.json", results_to_json(conditions, settings))
-    figures = meta_test_figure(conditions, path / "figures" / name, band)
+    figures = meta_test_figure(conditions, path / "figures" / name, band, published)
     Console(width=120).print(table(conditions, title))
     print(f"results: {path / name}.json")
     print(f"figure:  {figures[0]}")

@@ -6,19 +6,22 @@ Examples:
   tsar-jax run continual_table --out results/360 --stream mnist-360 --methods er derpp synergy
   tsar-jax run continual_table --out results/rot --only-tabulate
 
-Every method runs with its published best hyper-parameters. A run is a folder OUT/runs/NAME of
-continual_train; one that was stopped goes on, one that is finished is not repeated. Writes
-OUT/accuracy.md (mean and standard deviation over seeds), OUT/measures.md (transfer and forgetting),
-OUT/measures.csv (a row per seed and model) and OUT/figures.
+Every method runs with its published best hyper-parameters, as continual_train finds them. A run is
+a folder OUT/runs/NAME of continual_train; one that was stopped goes on, one that is finished is not
+repeated. Writes OUT/accuracy.md (mean and standard deviation over seeds), OUT/measures.md (transfer
+and forgetting), OUT/measures.csv (a row per seed and model), OUT/values.md (whose hyper-parameters
+each cell took) and OUT/figures. Of a gcil- stream, accuracy.md has two tables: the mean over the
+cumulative tests of all phases, which the releases report, and the last.
 """
 
 import dataclasses
 from pathlib import Path
 
 from experiments import continual_train
-from experiments._continual import prepare
+from experiments._continual import Study, prepare
 from tsar_jax import cli
 from tsar_jax.analysis.continual_figures import bars_figure, curves_figure
+from tsar_jax.data.continual.registry import GCIL_SETTINGS
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.evaluation.continual import (
     MEASURES,
@@ -28,8 +31,10 @@ from tsar_jax.evaluation.continual import (
     markdown_table,
     read_outcome,
     table_rows,
+    titled_table,
 )
 from tsar_jax.plasticity.methods import METHODS
+from tsar_jax.plasticity.methods.published import Release
 from tsar_jax.systems.continual import ContinualConfig
 from tsar_jax.training.run import Run, check_writable, load_config, write_atomically
 
@@ -61,6 +66,16 @@ class TableConfig:
     """Images of a draw from the buffer; 0: as published."""
     phase_size: int = 0
     """Images of a phase of GCIL; 0: as published."""
+    published: Release = "synergy"
+    """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
+    phase_classes: int | None = None
+    """Most classes of a phase of GCIL; None: as published."""
+    pretrain_classes: int | None = None
+    """Classes of which GCIL's first phase has all images; None: as published, no such phase."""
+    schedule_seed: int | None = None
+    """Seed of GCIL's phases; None: as published."""
+    validation: bool = False
+    """Whether a tenth of the training images is held out and tested on, instead of the test set."""
     width: int = 64
     """Filters of ResNet-18's first stage."""
     hidden: tuple[int, ...] = (100, 100)
@@ -91,7 +106,14 @@ def main() -> None:
         TableConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )
     check_writable(out, "--out")
-    outcomes = [outcome(config, out, method, buffer) for method, buffer in cells(config)]
+    outcomes, values = [], ""
+    for method, buffer in cells(config):
+        name = cell_name(method, buffer)
+        study = prepare(run_config(config, method, buffer))
+        values += f"- {name}: {study.values_of}\n"
+        outcomes.append(outcome(config, out / "runs" / name, study))
+    write_atomically(out / "values.md", values)
+    print(values)
     write(out, config.stream, outcomes)
 
 
@@ -104,35 +126,36 @@ def cells(config: TableConfig) -> list[tuple[str, int]]:
     ]
 
 
-def outcome(config: TableConfig, out: Path, method: str, buffer: int) -> Outcome:
-    """What a cell's run has measured, once it is run to its end."""
-    name = f"{method}-{buffer}" if METHODS[method].buffered else method
-    path = out / "runs" / name
-    wanted = run_config(config, method, buffer)
+def cell_name(method: str, buffer: int) -> str:
+    """Return the name of a cell and of its run's folder."""
+    return f"{method}-{buffer}" if METHODS[method].buffered else method
+
+
+def outcome(config: TableConfig, path: Path, wanted: Study) -> Outcome:
+    """What a cell's run in the folder `path` has measured, once it is run to its end."""
     if (path / "config.json").exists():
         stored = load_config(path, ContinualConfig)
-        check_same(stored, prepare(wanted).config, path)
+        check_same(stored, wanted.config, path)
         if not (path / RESULT).exists():
             study = prepare(stored)
             continual_train.learn(study, _run(path, study.config, resume=True))
     elif config.only_tabulate:
         raise UserError(f"There is no run {path}: leave out --only-tabulate.")
     else:
-        study = prepare(wanted)
-        continual_train.learn(study, _run(path, study.config, resume=False))
+        continual_train.learn(wanted, _run(path, wanted.config, resume=False))
     return read_outcome(path)
 
 
 def run_config(config: TableConfig, method: str, buffer: int) -> ContinualConfig:
     """The config of a cell's run, its hyper-parameters left to the published best."""
-    shared = ("stream", "seeds", "seed", "tasks", "epochs", "batch", "replay", "phase_size")
+    general = ("stream", "seeds", "seed", "tasks", "epochs", "batch", "replay", "validation")
     return dataclasses.replace(
         continual_train.DIGITS,
         method=method,
         buffer=buffer,
         width=config.width,
         hidden=config.hidden,
-        **{name: getattr(config, name) for name in shared},
+        **{name: getattr(config, name) for name in (*general, *GCIL_SETTINGS, "published")},
     )
 
 
@@ -158,14 +181,17 @@ def _run(path: Path, config: ContinualConfig, resume: bool) -> Run:
 
 def write(out: Path, stream: str, outcomes: list[Outcome]) -> None:
     """Tables and figures of all outcomes."""
-    accuracy = markdown_table(outcomes, "accuracy")
+    parts = {
+        name: titled_table(outcomes, name) for name in MEASURES if table_rows(outcomes, name)[1]
+    }
+    cumulative = any(outcome.cumulative for outcome in outcomes)
+    accuracy = (
+        "\n".join(parts[name] for name in ("accuracy", "last_accuracy") if name in parts)
+        if cumulative
+        else markdown_table(outcomes, "accuracy")
+    )
     write_atomically(out / "accuracy.md", accuracy)
-    parts = [
-        f"{title[0].upper()}{title[1:]} (%)\n\n{markdown_table(outcomes, name)}"
-        for name, title in MEASURES.items()
-        if table_rows(outcomes, name)[1]
-    ]
-    write_atomically(out / "measures.md", "\n".join(parts))
+    write_atomically(out / "measures.md", "\n".join(parts.values()))
     write_atomically(out / "measures.csv", csv_table(outcomes))
     print(accuracy)
     buffers = sorted({outcome.buffer for outcome in outcomes if outcome.buffer}) or [0]

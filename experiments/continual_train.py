@@ -6,11 +6,18 @@ Examples:
   tsar-jax run continual_train --method er --buffer 200 --seeds 5
   tsar-jax run continual_train --stream seq-cifar10 --width 16  ResNet-18 on images
   tsar-jax run continual_train --settings reg_weight=0.5 penalty_weight=2
+  tsar-jax run continual_train --method ewc_on --settings adjust_fisher=true
+  tsar-jax run continual_train --stream gcil-cifar100-noise --phase-classes 20 --schedule-seed 7
+  tsar-jax run continual_train --validation                     tested on held-out training images
   tsar-jax run continual_train --resume runs/NAME               go on where it was stopped
 
-What is not given is the published best for the method, the stream and the buffer; it is printed and
-kept in RUN/config.json. Writes RUN/accuracy.csv (of every model on every test after every task),
-RUN/result.json and RUN/figures/accuracy.png and .pdf.
+What is not given is the published best for the method, the stream and the buffer, of SYNERgy's
+release where that of CLS-ER has it too (--published clser: the other way round); where nothing is
+published, that of the stream, the buffer or the method which is nearest. A line says whose values
+they are; they are printed and kept in RUN/config.json. Writes RUN/accuracy.csv (of every model on
+every test after every task), RUN/result.json and RUN/figures/accuracy.png and .pdf.
+A gcil- stream draws classes alike, or by weights of the suffix -longtail or -noise (the releases'
+weight_dist); its average accuracy is, as there, the mean over the cumulative tests of all phases.
 Then: tsar-jax run continual_analyse --run RUN
 """
 
@@ -22,9 +29,9 @@ from tsar_jax.analysis.continual_figures import accuracy_figure
 from tsar_jax.devices import split_cpu
 from tsar_jax.evaluation.continual import (
     ACCURACY,
-    MEASURES,
     Outcome,
     mean_and_deviation,
+    measure_title,
     measures,
     write_outcome,
 )
@@ -73,12 +80,14 @@ def learn(study: Study, run: Run) -> Outcome:
     config = study.config
     if config.seeds > 1:
         split_cpu()
+    if study.values_of:
+        print(f"hyper-parameters not given: {study.values_of}")
     print(f"{config.method} on {config.stream}, buffer {config.buffer}: {chosen(config)}")
     trained = train(make_system(config, study.life), study.life.stream.data, config, run)
     outcome = measured(study, trained.state)
     write_outcome(run.path, outcome)
     for name, values in measures(outcome).items():
-        print(f"{MEASURES[name]}: {mean_and_deviation(values)} %")
+        print(f"{measure_title(name, outcome.cumulative)}: {mean_and_deviation(values)} %")
     print(f"accuracies: {run.path / ACCURACY}")
     figure, _ = accuracy_figure(outcome, run.figures / "accuracy")
     print(f"figure:     {figure}")

@@ -9,6 +9,7 @@ OUT/bodies.md, OUT/figures/bodies.png and OUT/figures/evolution.png, with PDFs.
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tsar_jax.analysis.hebbian_figures import bodies_figure, comparison_figure
 from tsar_jax.devices import split_cpu
 from tsar_jax.environments.registry import QUADRUPED
 from tsar_jax.errors import UserError, check_positive
+from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
 from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.training.metrics import Row, read_rows
 from tsar_jax.training.run import check_writable, write_atomically
@@ -85,7 +87,25 @@ def write(out: Path, fitness: Fitness) -> None:
     for rule, of_bodies in fitness.items():
         cells = [f"{s.mean():.0f} ± {s.std():.0f}" for s in of_bodies.values()]
         lines.append(f"| {rule} | {' | '.join(cells)} |")
+    published = {rule: published_cells(rule, bodies) for rule in fitness}
+    shown = {rule: cells for rule, cells in published.items() if any(cells)}
+    lines += [f"| published, {rule} | {' | '.join(cells)} |" for rule, cells in shown.items()]
+    if shown:
+        lines += ["", f"Published: of another simulator's quadruped. {LEGEND}."]
     write_atomically(out / "bodies.md", "\n".join(lines) + "\n")
+
+
+def published_cells(rule: str, bodies: Sequence[str]) -> list[str]:
+    """Return a rule's published fitness on each body with its source; empty where there is none."""
+    return [
+        joined_figures(rows) if rows else ""
+        for rows in (
+            find_published(
+                system="hebbian", stream=f"quadruped/{body}", method=rule, measure="fitness"
+            )
+            for body in bodies
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from tsar_jax.analysis.rule_figures import (
     learning_figure,
 )
 from tsar_jax.errors import UserError
+from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
 from tsar_jax.evaluation.rule_records import EPISODES, read_episodes
 from tsar_jax.plasticity.rules import POOL
 from tsar_jax.systems.learned_rules import LearnedRuleConfig, columns, record_shapes
@@ -247,7 +248,7 @@ def table_rows(rules: Mapping[str, Run]) -> list[list[str]]:
         [
             *("rule", "seeds", "episodes", "accuracy (%)", "meta-loss"),
             *(f"at {first}–{last}" for first, last in EARLY),
-            *("angle (°)", "coefficients"),
+            *("angle (°)", "published (%)", "coefficients"),
         ]
     ]
     for label, run in rules.items():
@@ -260,10 +261,20 @@ def table_rows(rules: Mapping[str, Run]) -> list[list[str]]:
                 interval(np.nanmean(run["loss"][:, -LAST:], 1), ".2f"),
                 *(early_accuracy(run["accuracy"], *window) for window in EARLY),
                 f"{np.mean(angles):.1f}" if angles else "–",
+                published_accuracy(label),
                 coefficients(run),
             ]
         )
     return rows
+
+
+def published_accuracy(label: str) -> str:
+    """Return a rule's published accuracy on EMNIST with its source, or a dash where there is none.
+
+    label: as of `labels`; the paper has none of a rule with settings of its own.
+    """
+    rows = find_published(system="learned_rules", stream="emnist", method=label, measure="accuracy")
+    return joined_figures(rows) if rows else "–"
 
 
 def hidden_angles(run: Run) -> list[str]:
@@ -340,7 +351,8 @@ def explanation(rules: Mapping[str, Run], notes: Sequence[str]) -> str:
         f"Accuracy, meta-loss and the hidden layers' mean angle: of the last {last} episodes, with "
         f"98 % bootstrap intervals over seeds. At {early}: accuracy (%) of those episodes. "
         "Coefficients: of the last episode, means over seeds; from the first layer to the last "
-        "where each has its own." + "".join(f" Otherwise than published: {note}." for note in notes)
+        f"where each has its own. Published: {LEGEND}."
+        + "".join(f" Otherwise than published: {note}." for note in notes)
     )
 
 

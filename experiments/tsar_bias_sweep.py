@@ -21,21 +21,16 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from experiments import tsar_meta_train
+from experiments import tsar_meta_train, tsar_transfer
 from experiments._meta_trained import load_omniglot, read_run
 from experiments.tsar_transfer import TRAINED, Normalise, load_target
 from tsar_jax import cli
 from tsar_jax.analysis.regulation import THRESHOLDS
 from tsar_jax.errors import UserError
+from tsar_jax.evaluation.image_regulation import open_share, regulates_third
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import percent, read_results, results_to_json
-from tsar_jax.evaluation.transfer import (
-    TransferConfig,
-    check_target,
-    open_share,
-    regulates_third,
-    transfer,
-)
+from tsar_jax.evaluation.transfer import TransferConfig, check_target, transfer
 from tsar_jax.systems.episodic import check_data
 from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig, make_network, make_system
 from tsar_jax.training.config import config_difference, config_to_json
@@ -77,7 +72,7 @@ PRESETS = {
         Sweep(
             biases=(0.0, -2.0, -4.0, -8.0),
             train=dataclasses.replace(tsar_meta_train.CPU, steps=1500, eval_every=500),
-            transfer=TransferConfig(rates=(3e-3, 1e-3, 3e-4), draws=1, runs=1),
+            transfer=tsar_transfer.CPU,
         ),
         "4 narrow TSARs, 1,500 steps each, each transferred to 100 classes",
     ),
@@ -87,7 +82,7 @@ PRESETS = {
             train=dataclasses.replace(
                 tsar_meta_train.PRESETS["smoke"].config, steps=10, eval_every=0
             ),
-            transfer=TransferConfig(classes=3, learn=2, rates=(1e-3, 1e-2), draws=1, runs=1),
+            transfer=tsar_transfer.SMOKE,
             target="omniglot",
         ),
         "2 tiny TSARs, 10 steps each, 3 classes of Omniglot",
@@ -96,7 +91,7 @@ PRESETS = {
         Sweep(
             biases=tuple(float(-bias) for bias in range(13)),
             train=tsar_meta_train.PRESETS["paper"].config,
-            transfer=TransferConfig(test=False, draws=10, runs=10),
+            transfer=TransferConfig(),
         ),
         "as published: 0 to -12, 590 M parameters and 25,000 steps each",
     ),
@@ -166,7 +161,7 @@ def transfer_file(folder: Path, sweep: Sweep) -> Path:
 
 def transfer_settings(sweep: Sweep) -> dict[str, Any]:
     """The transfer's settings, as tsar_transfer stores them."""
-    return {**config_to_json(sweep.transfer), "target": sweep.target}
+    return config_to_json(tsar_transfer.Arguments(**vars(sweep.transfer), target=sweep.target))
 
 
 def read_outcome(folder: Path, sweep: Sweep) -> Outcome | None:

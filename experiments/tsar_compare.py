@@ -4,9 +4,10 @@ Examples, after tsar_transfer on each run (with --baselines where "from scratch"
   tsar-jax run tsar_compare --runs runs/tsar-0 runs/tsar-1 runs/anml-0 --out results/tsar
   tsar-jax run tsar_compare --runs runs/tsar-* --out results/cifar100 --name cifar100-random
 
-Runs of the same model are its seeds. Writes OUT/transfer.json, OUT/table.md and
-OUT/figures/transfer.png and .pdf: how well each class is recognised right after it was learned,
-and at the end.
+Runs of the same model are its seeds; where something else learned than published (--plastic,
+--rln), they are a condition of their own, which says so. Runs transferred otherwise differently
+are refused. Writes OUT/transfer.json, OUT/table.md and OUT/figures/transfer.png and .pdf: how
+well each class is recognised right after it was learned, and at the end.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
+from experiments import tsar_transfer
 from experiments._meta_trained import read_run
 from experiments.tsar_meta_train import EXPERIMENT
 from experiments.tsar_transfer import SCRATCH, TRAINED
@@ -32,8 +34,16 @@ from tsar_jax.training.run import check_writable, write_atomically
 MODELS = {"tsar": "TSAR", "anml": "ANML", "unregulated": "unregulated"}
 """The models' names in tables and figures."""
 
-PROTOCOL = ("target", "condition", "mixed", "classes", "learn", "test")
-"""Settings of a transfer that must agree between runs."""
+LEARNS = ("plastic", "rln")
+"""Settings of a transfer that say what learns: named in a table where they are not as published."""
+
+FREE = (*LEARNS, "memory", "seed", "baselines", "step", "name")
+"""Settings of a transfer in which compared runs may differ; which step it was is compared."""
+
+PROTOCOL = tuple(
+    field.name for field in dataclasses.fields(tsar_transfer.Arguments) if field.name not in FREE
+)
+"""Settings of a transfer that must agree between runs: all others, options to come among them."""
 
 COLUMNS = ("right after the class", "at the end", "learned images, at the end", "chance")
 
@@ -53,11 +63,12 @@ class Arguments:
 class Transferred(NamedTuple):
     """One run's transfer: its results and accuracies right after [runs, classes] by condition.
 
-    protocol: the settings in PROTOCOL. training: the meta-training's, but for the seed.
+    label: the model's in tables, with what learns where that is not as published. protocol: the
+    settings in PROTOCOL. training: the meta-training's, but for the seed.
     """
 
     path: Path
-    model: str
+    label: str
     results: dict[str, Result]
     right_after: dict[str, np.ndarray]
     protocol: dict[str, Any]
@@ -94,13 +105,24 @@ def read_transfer(path: Path, name: str) -> Transferred:
             for condition, row in results.items()
         }
         protocol = {setting: settings["transfer"][setting] for setting in PROTOCOL}
+        learns = {setting: settings["transfer"][setting] for setting in LEARNS}
         step = settings["step"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file} does not hold results of tsar_transfer ({error!r}): run tsar_transfer again."
         ) from None
     training = {"step": step, **training_settings(config)}
-    return Transferred(path, config.model, results, right_after, protocol, training)
+    return Transferred(
+        path, model_label(config.model, **learns), results, right_after, protocol, training
+    )
+
+
+def model_label(model: str, *, plastic: list[str] | None, rln: int | None) -> str:
+    """Return a model's name in tables and figures, such as "ANML, learning trunk head"."""
+    name = MODELS[model]
+    if rln is not None:
+        return f"{name}, rln {rln}"
+    return name if plastic is None else f"{name}, learning {' '.join(plastic)}"
 
 
 def training_settings(config: TsarConfig) -> dict[str, Any]:
@@ -114,8 +136,8 @@ def training_settings(config: TsarConfig) -> dict[str, Any]:
 
 
 def check_comparable(runs: list[Transferred]) -> None:
-    """Raises UserError for a run named twice, unequal protocols, or unequal seeds of a model."""
-    first_of_model: dict[str, Transferred] = {}
+    """Raises UserError for a run named twice, unequal protocols, or unequal seeds of a label."""
+    first_of_label: dict[str, Transferred] = {}
     seen: set[Path] = set()
     for run in runs:
         if run.path.resolve() in seen:
@@ -127,11 +149,11 @@ def check_comparable(runs: list[Transferred]) -> None:
                 f"{runs[0].path} and {run.path} were transferred differently ({difference}): "
                 "repeat tsar_transfer with the same settings."
             )
-        seed = first_of_model.setdefault(run.model, run)
+        seed = first_of_label.setdefault(run.label, run)
         difference = config_difference(seed.training, run.training)
         if difference:
             raise UserError(
-                f"{seed.path} and {run.path} are not seeds of one {run.model} ({difference}): "
+                f"{seed.path} and {run.path} are not seeds of one {run.label} ({difference}): "
                 "leave one of them out."
             )
 
@@ -142,8 +164,7 @@ def pool(runs: list[Transferred]) -> dict[str, Pooled]:
     for condition in (TRAINED, SCRATCH):
         for run in runs:
             if condition in run.results:
-                name = MODELS[run.model]
-                label = name if condition == TRAINED else f"{name}, {condition}"
+                label = run.label if condition == TRAINED else f"{run.label}, {condition}"
                 seed = run.results[condition], run.right_after[condition]
                 found.setdefault(label, []).append(seed)
     pooled = {}

@@ -28,7 +28,7 @@ from experiments.tsar_transfer import load_classes
 from tsar_jax import cli
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError, check_limits, check_positive
-from tsar_jax.evaluation.transfer import mean_regulation, regulates_third
+from tsar_jax.evaluation.image_regulation import mean_regulation, regulates_third
 from tsar_jax.systems.tsar import TsarConfig, make_network, make_system
 from tsar_jax.training.run import check_writable, write_atomically
 

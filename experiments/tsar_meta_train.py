@@ -5,6 +5,7 @@ Examples:
   tsar-jax run tsar_meta_train                                a narrow TSAR on a laptop
   tsar-jax run tsar_meta_train --model unregulated            its classifier alone
   tsar-jax run tsar_meta_train --model anml                   features gated, not weights
+  tsar-jax run tsar_meta_train --preset paper --model anml    256 channels, gate begun at -8
   tsar-jax run tsar_meta_train --initial-bias 0               sculpting: all synapses open at first
   tsar-jax run tsar_meta_train --preset paper                 as published: 590 M parameters
   tsar-jax run tsar_meta_train --resume runs/NAME             go on where it was stopped

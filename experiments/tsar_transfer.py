@@ -3,9 +3,14 @@
 Examples:
   tsar-jax run tsar_transfer --run runs/NAME                          mini-ImageNet
   tsar-jax run tsar_transfer --run runs/NAME --target cifar100
-  tsar-jax run tsar_transfer --run runs/NAME --target omniglot --classes 600 --learn 10
+  tsar-jax run tsar_transfer --run runs/NAME --preset omniglot        600 classes, 15 + 5 images
   tsar-jax run tsar_transfer --run runs/NAME --condition spikes       images of high regulation
   tsar-jax run tsar_transfer --run runs/NAME --baselines              beside the same untrained
+  tsar-jax run tsar_transfer --run runs/NAME --no-test                retention of learned images
+  tsar-jax run tsar_transfer --run runs/NAME --iid                    the oracle: shuffled images
+  tsar-jax run tsar_transfer --run runs/NAME --reset                  all that learns begins anew
+  tsar-jax run tsar_transfer --run runs/NAME --plastic all            nothing frozen
+  tsar-jax run tsar_transfer --run runs/NAME --rln 10                 the first 10 layers frozen
 
 Prints a table and writes RUN/transfer-NAME.json and RUN/figures/transfer-NAME.png and .pdf: the
 accuracy on each class right after it was learned, and at the end.
@@ -27,11 +32,18 @@ from tsar_jax.data import load
 from tsar_jax.data.episodes import Pixels, omniglot_scaling
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
+from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import results_to_json, table
 from tsar_jax.evaluation.transfer import TransferConfig, transfer
 from tsar_jax.models import init_params
-from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig, make_network, make_system
+from tsar_jax.systems.tsar import (
+    TRANSFERRED,
+    TsarConfig,
+    make_network,
+    make_system,
+    plastic_after,
+)
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.run import check_writable, write_atomically
 
@@ -55,22 +67,48 @@ class Arguments(TransferConfig):
     """The new domain."""
     baselines: bool = False
     """Also transfer the same network untrained (from scratch)."""
+    plastic: tuple[str, ...] | None = None
+    """Parameters that learn, by name (all: nothing is frozen). None: as published, all but the
+    encoder of TSAR, all but the neuromodulatory network's trunk of ANML."""
+    rln: int | None = None
+    """The releases' way to name what learns: the first RLN layers stay frozen, a convolution, a
+    norm and a dense layer counting as one each (0: nothing is frozen). None: as published, 6."""
     step: int | None = None
     """Checkpoint to transfer (default: the newest)."""
     name: str = ""
-    """Of the files written; default: target and condition."""
+    """Of the files written; default: target and condition, and iid and reset where set."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plastic is not None and not self.plastic:
+            raise UserError("plastic names nothing: name what learns, or all.")
+        if self.plastic is not None and self.rln is not None:
+            raise UserError("plastic and rln both say what learns: leave one of them out.")
+
+
+CPU = TransferConfig(test=True, rates=(3e-3, 1e-3, 3e-4), draws=1, fresh_draws=False, runs=1)
+SMOKE = dataclasses.replace(CPU, classes=3, learn=2, rates=(1e-3, 1e-2))
 
 PRESETS = {
     "cpu": cli.Preset(
-        Arguments(rates=(3e-3, 1e-3, 3e-4), draws=1, runs=1),
-        "100 classes, 3 learning rates on one draw, then one run",
+        Arguments(**vars(CPU)),
+        "100 classes, 3 learning rates on one draw, then one run, scored on held-out images",
     ),
-    "smoke": cli.Preset(
-        Arguments(classes=3, learn=2, rates=(1e-3, 1e-2), draws=1, runs=1), "3 classes, 1 run"
+    "omniglot": cli.Preset(
+        Arguments(
+            **vars(dataclasses.replace(CPU, classes=600, learn=15, score=5)), target="omniglot"
+        ),
+        "as cpu: 600 classes of Omniglot, 15 images of each learned, the 5 others scored",
     ),
+    "smoke": cli.Preset(Arguments(**vars(SMOKE)), "3 classes, 1 run"),
     "paper": cli.Preset(
-        Arguments(test=False, draws=10, runs=10), "as published: 10 draws x 10 rates, 10 runs"
+        Arguments(),
+        "as published: 10 learning rates once, each on a fresh draw, then 49 runs, scored on the "
+        "learned images as by the documented command; --test for held-out ones",
+    ),
+    "paper-omniglot": cli.Preset(
+        Arguments(target="omniglot", classes=600, learn=15, score=5, test=True),
+        "the same search and runs with 600 classes of Omniglot, 15 + 5 images of each",
     ),
 }
 
@@ -105,6 +143,7 @@ def main() -> None:
         Arguments, PRESETS, experiment="tsar_transfer", description=__doc__ or ""
     )
     config = read_run(path, EXPERIMENT, TsarConfig)
+    plastic = names_of_plastic(arguments, config)
     check_writable(path)
     images, normalise = load_target(arguments.target, config.pixels)
     network = make_network(config)
@@ -121,19 +160,32 @@ def main() -> None:
     for name, params in conditions.items():
         print(
             f"{name}: searching {len(settings.rates)} learning rates in {settings.draws} draws, "
-            f"then {settings.runs} runs, of {settings.classes} x {settings.learn} images each ...",
+            f"then {settings.runs} runs, of {settings.classes} x {settings.learn} images each, "
+            f"scored on {'held-out' if settings.test else 'the learned'} images ...",
             flush=True,
         )
-        result, soon = transfer(
-            network, params, TRANSFERRED[config.model], images, normalise, settings
-        )
+        result, soon = transfer(network, params, plastic, images, normalise, settings)
         results[name], right_after[name] = [result], soon
         print(
             f"{name}: accuracy {np.mean(result.test):.3f} after all classes, {soon.mean():.3f} "
             f"right after each, at learning rate {result.rate:g}",
             flush=True,
         )
-    write_and_show(path, arguments, results, right_after, config.model, step, preset)
+    network_settings = {"model": config.model, "step": step, "plastic": plastic, "preset": preset}
+    write_and_show(path, arguments, results, right_after, network_settings)
+
+
+def names_of_plastic(arguments: Arguments, config: TsarConfig) -> tuple[str, ...]:
+    """Return the names of what learns, as plastic or rln say, or as published."""
+    if arguments.rln is not None:
+        return plastic_after(config, arguments.rln)
+    return TRANSFERRED[config.model] if arguments.plastic is None else arguments.plastic
+
+
+def file_name(arguments: Arguments) -> str:
+    """Return the name of the files, without suffix."""
+    options = [option for option in ("iid", "reset") if getattr(arguments, option)]
+    return arguments.name or "-".join([arguments.target, arguments.condition, *options])
 
 
 def write_and_show(
@@ -141,20 +193,19 @@ def write_and_show(
     arguments: Arguments,
     results: dict[str, list[Result]],
     right_after: dict[str, np.ndarray],
-    model: str,
-    step: int,
-    preset: str,
+    network: dict[str, Any],
 ) -> None:
-    """Write JSON, arrays and figure below `path`; print the table and where they are."""
+    """Write JSON, arrays and figure below `path`; print the table and where they are.
+
+    network: what was transferred, from which preset, and the names of what learned.
+    """
     from rich.console import Console
 
     from tsar_jax.analysis.transfer_figure import forgetting_figure
 
-    name = f"transfer-{arguments.name or f'{arguments.target}-{arguments.condition}'}"
+    name = f"transfer-{file_name(arguments)}"
     settings = {
-        "model": model,
-        "step": step,
-        "preset": preset,
+        **network,
         "transfer": config_to_json(arguments),
         "right_after": {condition: soon.tolist() for condition, soon in right_after.items()},
     }
@@ -164,7 +215,10 @@ def write_and_show(
         for condition, rows in results.items()
     }
     figures = forgetting_figure(curves, path / "figures" / name)
-    title = f"{model} after {step} meta-training steps, {arguments.target}: {arguments.runs} runs"
+    title = (
+        f"{network['model']} after {network['step']} meta-training steps, {arguments.target}: "
+        f"{arguments.runs} runs"
+    )
     Console(width=120).print(table(results, title))
     print(f"results: {path / name}.json")
     print(f"figure:  {figures[0]}")

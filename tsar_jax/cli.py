@@ -258,7 +258,7 @@ def _exit(message: str, code: int) -> None:
 
 
 def main() -> None:
-    """The console command: tsar-jax list, tsar-jax run NAME ..., tsar-jax status RUN."""
+    """The console command: tsar-jax list, run NAME ..., status RUN, published."""
     run_main(lambda: command(sys.argv[1:]))
 
 
@@ -276,13 +276,46 @@ def command(argv: Sequence[str]) -> None:
     runner.add_argument("arguments", nargs=argparse.REMAINDER, help="its settings")
     status_parser = commands.add_parser("status", help="show how far a run is")
     status_parser.add_argument("run", help="the run's folder", type=Path)
+    published = commands.add_parser(
+        "published", help="show published figures, or fill them into Markdown files"
+    )
+    published.add_argument("selectors", nargs="*", metavar="FIELD=VALUE", help=SELECTOR_HELP)
+    published.add_argument(
+        "--write", nargs="+", type=Path, metavar="FILE", help="fill the marked passages of FILE"
+    )
     arguments = parser.parse_args(argv)
-    if arguments.command == "list":
+    if arguments.command == "published":
+        show_published(arguments.selectors, arguments.write)
+    elif arguments.command == "list":
         print(list_text(experiments()))
     elif arguments.command == "run":
         run_experiment(arguments.name, arguments.arguments)
     else:
         print(status(arguments.run))
+
+
+SELECTOR_HELP = (
+    "which figures, as in stream=rot-mnist method=er,der; fields: system (anml, learned_rules, "
+    "hebbian, continual), stream, method, size, measure, source (primary, third_party, unverified)"
+)
+
+
+def show_published(selectors: Sequence[str], files: Sequence[Path] | None) -> None:
+    """Print the published figures that selectors choose, or fill them into Markdown files.
+
+    Args:
+      selectors: such as "method=er,der"; none of them: all figures.
+      files: whose marked passages are filled; None: print.
+    """
+    from tsar_jax.evaluation.published_text import published_table, rewrite_marked, select
+
+    if files is None:
+        print(published_table(select(selectors)), end="")
+    elif selectors:
+        raise UserError("--write fills what each passage selects: leave out the FIELD=VALUE.")
+    else:
+        changed = rewrite_marked(files)
+        print("\n".join(f"filled {path}" for path in changed) or "nothing to fill")
 
 
 def experiments() -> dict[str, str]:

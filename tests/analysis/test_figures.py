@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tsar_jax.analysis import meta_test_figure
 from tsar_jax.analysis.figures import (
     class_title,
     colour_groups,
@@ -16,8 +17,10 @@ from tsar_jax.analysis.figures import (
     unit_map,
     unit_orders,
 )
-from tsar_jax.analysis.representation import NEAREST_NEIGHBOUR, PUBLISHED, SPARSITY
+from tsar_jax.analysis.representation import NEAREST_NEIGHBOUR, SPARSITY, published_measures
 from tsar_jax.analysis.style import new_figure, save_figure
+from tsar_jax.evaluation.protocol import Result
+from tsar_jax.evaluation.published_results import LEGEND
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (2, 28, 28)).astype(np.uint8)
@@ -74,7 +77,7 @@ def test_bars_stand_for_what_was_measured_and_published() -> None:
         state: {name: {SPARSITY: share, NEAREST_NEIGHBOUR: share / 2} for name in ANML}
         for state, share in (("trained", 0.5), ("untrained", 0.25))
     }
-    figure = spaces_figure(measured, PUBLISHED["anml"], 100)
+    figure = spaces_figure(measured, published_measures("anml"), 100, "T")
     left, right = figure.axes
     assert sorted(bar.get_height() for bar in left.patches) == pytest.approx(
         [5.9, 25, 25, 25, 50, 50, 50, 52.8, 56.9]
@@ -82,9 +85,31 @@ def test_bars_stand_for_what_was_measured_and_published() -> None:
     assert len(right.patches) == 10
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "Trained, this run (100 unseen classes)" in labels
-    assert "Untrained, published (600 unseen classes)" in labels
-    nothing_published = spaces_figure(measured, PUBLISHED["ungated"], 100)
+    assert "Untrained, published (600 unseen classes; T)" in labels
+    nothing_published = spaces_figure(measured, published_measures("ungated"), 100, "")
     assert [len(axis.patches) for axis in nothing_published.axes] == [6, 6]
+
+
+def test_published_meta_tests_are_lines_at_the_measured_numbers_of_classes(monkeypatch) -> None:
+    figures = []
+    monkeypatch.setattr(meta_test_figure, "save_figure", lambda figure, _: figures.append(figure))
+    rows = [Result(n, 1e-3, [0.5], [0.25], []) for n in (10, 50, 600, 900)]
+    for published in (("anml", "ungated"), ()):
+        meta_test_figure.meta_test_figure({"anml": rows}, Path("a"), "1 run", published)
+    drawn, without = figures
+    test, train = (
+        {line.get_label(): line for line in axes.lines if "published" in line.get_label()}
+        for axes in drawn.axes
+    )
+    assert list(test) == [f"published: anml, replication {n} (P)" for n in (1, 2)]
+    assert list(test["published: anml, replication 1 (P)"].get_xdata()) == [10, 50, 600]
+    assert list(test["published: anml, replication 1 (P)"].get_ydata()) == [0.9, 0.89, 0.65]
+    ((label, line),) = train.items()
+    assert line.get_marker() == test[label].get_marker()
+    assert list(line.get_ydata()) == [0.94, 0.98, 0.93]
+    assert LEGEND in drawn.get_suptitle()
+    assert not [line for axes in without.axes for line in axes.lines if "pub" in line.get_label()]
+    assert LEGEND not in without.get_suptitle()
 
 
 def test_a_figure_is_written_whole_and_the_same_each_time(tmp_path: Path) -> None:

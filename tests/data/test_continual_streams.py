@@ -1,6 +1,7 @@
 """Streams: what they show, when, and that the same key and step always show the same."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tsar_jax.data.continual import make_stream, split_name
 from tsar_jax.data.continual.digits_360 import make_schedule
+from tsar_jax.data.continual.gcil import class_weights, draw_phases
 from tsar_jax.data.continual.pixels import (
     crop_and_flip,
     move_pixels,
@@ -20,6 +22,7 @@ from tsar_jax.data.continual.pixels import (
     rotation_map,
 )
 from tsar_jax.data.continual.registry import StreamSettings
+from tsar_jax.data.continual.validation import hold_out
 from tsar_jax.errors import UserError
 
 
@@ -144,6 +147,84 @@ def test_gcil_numbers_classes_as_they_appear_and_tests_on_those_seen() -> None:
     assert seen > 1
 
 
+OPTIONS = {
+    "noise": {"seed": 1993, "noise": True},
+    "noise_upper": {"seed": 7, "noise": True, "most": 12},
+    "pretrain": {"seed": 1993, "most": 30, "pretrain": 10},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_gcil_with_options_draws_what_the_release_draws(name) -> None:
+    """Recorded from the release's sampler: six phases over the labels of CIFAR-100's size."""
+    recorded = np.load(Path(__file__).parent / "gcil_options.npz")
+    labels = np.repeat(np.arange(100), 500)
+    np.random.RandomState(0).shuffle(labels)
+    weights = class_weights(100, longtail=name == "pretrain")
+    schedule = draw_phases(labels, weights, phases=6, **OPTIONS[name])
+    for number, phase in enumerate(schedule):
+        head = f"{name}__phase{number}__"
+        assert np.array_equal(phase.classes, recorded[head + "classes"])
+        assert np.array_equal(phase.sizes, recorded[head + "sizes"])
+        assert np.array_equal(phase.indices[:10], recorded[head + "first_indices"])
+    if name == "pretrain":
+        assert schedule[0].sizes.tolist() == [500] * 10
+
+
+def test_gcil_streams_take_their_options() -> None:
+    dataset = toy_dataset(train=600, test=40, classes=8, shape=(8, 8, 3))
+
+    def classes_of(name="gcil-toy", **options):
+        settings = StreamSettings(batch=4, tasks=5, phase_size=40, **options)
+        stream = make_stream(name, dataset, settings)
+        labels = stream.data["labels"]
+        rows = zip(stream.data["members"], stream.data["sizes"], strict=True)
+        return [sorted(labels[row[:size] % 600].tolist()) for row, size in rows]
+
+    plain = classes_of()
+    assert max(len(set(phase)) for phase in plain) > 3
+    few = classes_of(phase_classes=3)
+    assert 1 < max(len(set(phase)) for phase in few) <= 3
+    assert classes_of(schedule_seed=1993) == plain
+    assert classes_of(schedule_seed=0) != plain
+    assert classes_of("gcil-toy-noise") not in (plain, classes_of("gcil-toy-longtail"))
+    assert classes_of(pretrain_classes=2)[0] == [0] * 75 + [1] * 75
+
+
+def test_gcil_of_cifar100_is_normalised_as_cifar10() -> None:
+    dataset = toy_dataset(train=600, classes=8, shape=(8, 8, 3), name="cifar100")
+    images = jnp.asarray(dataset.test.images[:2])
+    gcil, own = (
+        make_stream(f"{kind}-cifar100", dataset, StreamSettings(batch=4, tasks=2, **options))
+        for kind, options in (("gcil", {"phase_size": 40}), ("seq", {}))
+    )
+    statistics = [
+        (gcil, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2615)),
+        (own, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    ]
+    for stream, mean, std in statistics:
+        wanted = (np.asarray(images) / 255 - mean) / std
+        np.testing.assert_allclose(stream.normalise(images), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_validation_tests_on_a_tenth_of_the_training_images() -> None:
+    dataset = toy_dataset(train=200, test=20)
+    cut = hold_out(dataset)
+    assert (len(cut.train.labels), len(cut.test.labels)) == (180, 20)
+    together = np.concatenate([cut.train.images, cut.test.images]).reshape(200, -1)
+    whole = dataset.train.images.reshape(200, -1)
+    assert np.array_equal(np.unique(together, axis=0), np.unique(whole, axis=0))
+    assert not np.array_equal(cut.test.images, dataset.train.images[:20])
+    for part in (cut.train, cut.test):
+        for image, label in zip(part.images[:5], part.labels[:5], strict=True):
+            row = np.flatnonzero((whole == image.reshape(-1)).all(1))
+            assert dataset.train.labels[row].tolist() == [label]
+    assert np.array_equal(hold_out(dataset).test.images, cut.test.images)
+    assert "tested on 20 of its training images" in cut.source
+    with pytest.raises(UserError, match="has none to be tested on: leave out --validation"):
+        hold_out(toy_dataset(train=20))
+
+
 @settings(deadline=None, max_examples=20)
 @given(sizes=st.lists(st.integers(36, 90), min_size=9, max_size=9), batch=st.integers(1, 16))
 def test_a_schedule_of_turning_digits(sizes, batch) -> None:
@@ -207,6 +288,7 @@ def test_joint_training_sees_as_many_turned_digits_in_mixed_order() -> None:
         ("rot-emnist", ("rot", "emnist_digits")),
         ("seq-tinyimg", ("seq", "tiny_imagenet")),
         ("gcil-mini-imagenet-longtail", ("gcil-longtail", "mini_imagenet")),
+        ("gcil-cifar100-noise", ("gcil-noise", "cifar100")),
     ],
 )
 def test_names(name, parts) -> None:
@@ -227,6 +309,12 @@ def test_what_cannot_be_is_refused() -> None:
         make_stream("mnist-360", grey, StreamSettings(batch=8, tasks=3))
     with pytest.raises(UserError, match="wants 36 training images"):
         make_stream("mnist-360", toy_dataset(classes=9), StreamSettings(batch=8))
+    with pytest.raises(UserError, match="rot-toy has no schedule_seed: only gcil- streams do"):
+        make_stream("rot-toy", grey, StreamSettings(batch=8, schedule_seed=0))
+    with pytest.raises(UserError, match="there are only 4 classes of toy"):
+        make_stream("gcil-toy", colour, StreamSettings(batch=8, pretrain_classes=5))
+    with pytest.raises(UserError, match="phase_size is 3, but a phase can have 4 classes"):
+        make_stream("gcil-toy", colour, StreamSettings(batch=8, phase_size=3))
     with pytest.raises(UserError, match="all 60 are used up"):
         make_stream("gcil-toy", colour, StreamSettings(batch=8, phase_size=30))
     train = dataclasses.replace(grey.train, names=(*grey.train.names, "none"))

@@ -13,8 +13,11 @@ from tsar_jax.evaluation.continual import (
     csv_table,
     forgetting,
     forward_transfer,
+    last_accuracy,
+    main_measure,
     markdown_table,
     mean_and_deviation,
+    measure_title,
     measures,
     read_outcome,
     write_outcome,
@@ -47,14 +50,33 @@ def outcome(method="er", buffer=200, matrix=MATRIX, **changes):
 
 def test_measures_are_those_of_their_definitions() -> None:
     assert average_accuracy(MATRIX) == pytest.approx(0.6)
-    assert average_accuracy(MATRIX, cumulative=True) == pytest.approx(0.7)
+    assert last_accuracy(MATRIX) == pytest.approx(0.7)
     assert backward_transfer(MATRIX) == pytest.approx(((0.5 - 0.9) + (0.6 - 0.8)) / 2)
     assert forward_transfer(MATRIX, UNTRAINED) == pytest.approx((0.1 + 0.2) / 2)
     assert forgetting(MATRIX) == pytest.approx(((0.95 - 0.5) + (0.8 - 0.6)) / 2)
     found = measures(outcome())
     assert found["accuracy"].tolist() == pytest.approx([0.6, 0.61])
     assert found["task_accuracy"].tolist() == pytest.approx([0.6, 0.61])
-    assert set(measures(outcome(cumulative=True))) == {"accuracy"}
+
+
+def test_cumulative_tests_have_their_mean_and_the_last() -> None:
+    found = measures(outcome(cumulative=True))
+    assert found["accuracy"].tolist() == pytest.approx([0.6, 0.61])
+    assert found["last_accuracy"].tolist() == pytest.approx([0.7, 0.71])
+    assert set(found) == {"accuracy", "last_accuracy"}
+    title = "average accuracy over the cumulative tests of all phases"
+    assert measure_title("accuracy", cumulative=True) == title
+    assert measure_title("accuracy", cumulative=False) == "average accuracy"
+
+
+def test_a_result_with_the_last_cumulative_test_alone_is_still_read(tmp_path) -> None:
+    old = outcome(cumulative=True, matrix=np.where(np.eye(3, dtype=bool), MATRIX, np.nan))
+    write_outcome(tmp_path, old)
+    read = read_outcome(tmp_path)
+    assert measures(read)["last_accuracy"].tolist() == pytest.approx([0.7, 0.71])
+    assert "accuracy" not in measures(read)
+    assert main_measure([read]) == "last_accuracy"
+    assert main_measure([outcome(cumulative=True)]) == "accuracy"
 
 
 def test_the_trade_off_is_a_harmonic_mean() -> None:
@@ -124,3 +146,19 @@ def test_tables_have_methods_and_buffers() -> None:
     assert len(rows) == 1 + 3 * 2 * 2
     assert rows[1].startswith("seq-toy,sgd,,3,working,0.600000")
     assert mean_and_deviation(np.array([0.5])) == "50.00"
+
+
+def test_tables_have_what_is_published_of_the_stream() -> None:
+    cells = [("sgd", 0), ("joint", 0), ("er", 200), ("er", 300), ("er", 1000)]
+    outcomes = [outcome(*cell, stream="gcil-cifar100-longtail") for cell in cells]
+    lines = markdown_table(outcomes, "accuracy").splitlines()
+    assert lines[0] == "| method | buffer 200 | buffer 300 | buffer 1000 | published |"
+    assert lines[1] == "|---|---|---|---|---|"
+    assert [line.split(" | ")[-1] for line in lines[2:5]] == [
+        *(" |", "56.94 ± 1.56 (T) |", "19.27 / – / 34.13 (T) |")
+    ]
+    assert lines[-1].startswith("Published: full-size networks and streams, same buffers. P: prim")
+    assert "published" not in markdown_table(outcomes, "forgetting")
+    tiny = outcome("clser", 500, stream="seq-tiny_imagenet")
+    assert "| 31.03 (P) |" in markdown_table([tiny], "accuracy")
+    assert "| 60.41 (P) |" in markdown_table([tiny], "task_accuracy")

@@ -171,5 +171,25 @@ def test_band_is_half_of_students_interval(values):
         assert band == pytest.approx((high - low) / 2)
 
 
+@pytest.mark.parametrize(("fresh", "distinct"), [(False, 2), (True, 6)])
+def test_rates_of_a_search_share_draws_or_have_draws_of_their_own(fresh, distinct):
+    called = []
+
+    def run(keys, rates, count):
+        called.append((jax.random.key_data(keys)[:count], np.asarray(rates)[:count]))
+        return {"test": jnp.asarray(rates)}
+
+    rate, found = search_and_run(
+        run, jax.random.key(0), rates=(1e-3, 1e-1, 1e-2), draws=2, runs=4, fresh_draws=fresh
+    )
+    (searched, rates), (ran, at) = called
+    np.testing.assert_allclose(rates, [1e-3, 1e-1, 1e-2] * 2)
+    assert len(np.unique(searched, axis=0)) == distinct
+    assert rate == 1e-1
+    np.testing.assert_allclose(at, [1e-1] * 4)
+    assert len(found["test"]) == 4
+    assert len(np.unique(np.concatenate([searched, ran]), axis=0)) == distinct + 4
+
+
 def test_one_value_has_no_band():
     assert mean_and_band([0.25]) == (0.25, 0.0)

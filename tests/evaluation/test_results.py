@@ -13,6 +13,7 @@ from tsar_jax.evaluation.results import (
     markdown,
     percent,
     pool_seeds,
+    published_series,
     read_results,
     results_to_json,
     table,
@@ -128,6 +129,23 @@ def test_markdown():
         "| meta-trained | .610 ± .025 | .250 |\n"
         "| random features | .500 | .125 |\n"
     )
+
+
+def test_markdown_has_the_published_rows_of_its_numbers_of_classes():
+    conditions = {"anml": [row(10, test=(0.6,)), row(75, test=(0.25,))]}
+    series = published_series(["anml", "ungated"], "accuracy")
+    assert list(series) == [
+        *("anml, replication 1 (P)", "anml, replication 2 (P)"),
+        "anml, Beaulieu et al. 2020 (U)",
+    ]
+    lines = markdown(conditions, series).splitlines()
+    assert lines[2:5] == [
+        "| anml | .600 | .250 |",
+        "| published: anml, replication 1 (P) | .90 | .86 |",
+        "| published: anml, replication 2 (P) | .88 | – |",
+    ]
+    assert lines[-1].startswith("Published: full-size networks. P: primary source")
+    assert markdown({"a": [row(11)]}, series) == markdown({"a": [row(11)]})
 
 
 def test_table_shows_every_condition():

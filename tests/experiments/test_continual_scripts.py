@@ -8,7 +8,10 @@ import pytest
 from commands import command, failure
 
 from experiments import continual_analyse, continual_table, continual_train
+from experiments._continual import prepare
 from tsar_jax.evaluation.continual import measures, read_outcome
+from tsar_jax.systems.continual import ContinualConfig
+from tsar_jax.training.run import load_config
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -31,6 +34,12 @@ def test_a_table_has_its_runs_its_tables_and_its_figures(table) -> None:
     assert "Backward transfer" in (table / "measures.md").read_text()
     for name in ("curves.png", "accuracy.pdf"):
         assert (table / "figures" / name).stat().st_size > 5_000
+    assert (table / "values.md").read_text() == (
+        "- sgd: values of sgd on rot-mnist in the release of SYNERgy: nothing is published for sgd "
+        "on rot-emnist\n"
+        "- er-64: values of er on rot-mnist, buffer 200 in the release of SYNERgy: nothing is "
+        "published for er on rot-emnist, buffer 64\n"
+    )
     outcome = read_outcome(table / "runs" / "er-64")
     assert 0.5 < measures(outcome)["accuracy"].mean() <= 1
 
@@ -55,7 +64,9 @@ def test_a_finished_table_is_not_run_again(table, monkeypatch, capsys) -> None:
     assert "leave out --only-tabulate" in said
 
 
-def test_a_run_resumed_within_a_task_ends_at_the_same_bits(table, tmp_path, monkeypatch) -> None:
+def test_a_run_resumed_within_a_task_ends_at_the_same_bits(
+    table, tmp_path, monkeypatch, capsys
+) -> None:
     whole = table / "runs" / "er-64"
     half = tmp_path / "half"
     arguments = [
@@ -63,6 +74,8 @@ def test_a_run_resumed_within_a_task_ends_at_the_same_bits(table, tmp_path, monk
         *("--checkpoint-every", 30, "--chunk", 30, "--keep", 20),
     ]
     command(continual_train, *arguments, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert "hyper-parameters not given: values of er on rot-mnist, buffer 200 in the" in said
     first = (half / "result.json").read_text()
     assert (
         json.loads(first)["accuracy"] == json.loads((whole / "result.json").read_text())["accuracy"]
@@ -96,10 +109,39 @@ def test_runs_are_analysed(table, tmp_path, monkeypatch, capsys) -> None:
         assert (tmp_path / "figures" / f"{name}.png").exists()
 
 
+def test_gcil_on_held_out_images_has_two_accuracies(tmp_path, monkeypatch, capsys) -> None:
+    command(
+        continual_table,
+        *("--preset", "smoke", "--out", tmp_path, "--stream", "gcil-emnist-noise"),
+        *("--methods", "sgd", "--seeds", 1, "--tasks", 3, "--phase-size", 64),
+        *("--phase-classes", 4, "--pretrain-classes", 2, "--schedule-seed", 1, "--validation"),
+        monkeypatch=monkeypatch,
+    )
+    told = capsys.readouterr().out
+    assert "average accuracy over the cumulative tests of all phases: " in told
+    study = prepare(load_config(tmp_path / "runs" / "sgd", ContinualConfig))
+    assert "of its training images, not on its test images" in study.source
+    data = study.life.stream.data
+    assert len(data["test_labels"]) == len(data["labels"]) // 9
+    outcome = read_outcome(tmp_path / "runs" / "sgd")
+    assert outcome.settings["validation"] is True
+    assert outcome.settings["pretrain_classes"] == 2
+    average, last = (measures(outcome)[name][0] for name in ("accuracy", "last_accuracy"))
+    lines = (tmp_path / "accuracy.md").read_text().splitlines()
+    assert lines[0] == "Average accuracy over the cumulative tests of all phases (%)"
+    assert lines[4] == f"| sgd | {100 * average:.2f} |"
+    assert lines[6] == "Accuracy on all classes seen (%)"
+    assert lines[10] == f"| sgd | {100 * last:.2f} |"
+    head, row = (tmp_path / "measures.csv").read_text().splitlines()
+    column = head.split(",").index("last_accuracy")
+    assert row.split(",")[column] == f"{last:.6f}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--method", "magic"), "There is no method 'magic': choose from sgd"),
+        (("--published", "mammoth"), "invalid choice 'mammoth'"),
         (("--settings", "magic=1"), "sets no hyper-parameter of synergy"),
         (("--settings", "reg_weight=much"), "'much' is no float"),
         (("--settings", "ema_alpha=2"), "ema_alpha must be from 0 to 1, but is 2.0"),
@@ -110,6 +152,9 @@ def test_runs_are_analysed(table, tmp_path, monkeypatch, capsys) -> None:
         (("--stream", "emnist-360", "--tasks", "0", "--method", "si"), "Method si cannot learn"),
         (("--steps", "100000"), "has only 200"),
         (("--buffer", "0"), "buffer must be at least 1"),
+        (("--phase-classes", "0"), "phase_classes must be at least 1"),
+        (("--schedule-seed", "-1"), "schedule_seed must be in [0, 2**32)"),
+        (("--pretrain-classes", "3"), "rot-emnist has no pretrain_classes"),
     ],
 )
 def test_bad_input_is_named_before_any_work(arguments, said, tmp_path, monkeypatch, capsys) -> None:

@@ -197,6 +197,19 @@ def test_a_quadruped_is_lesioned_and_filmed(walking, monkeypatch) -> None:
     assert seconds == pytest.approx(LIMIT * 0.05)
 
 
+def test_the_table_of_bodies_has_what_is_published(tmp_path) -> None:
+    scores = {body: np.array([1.0, 3.0]) for body in ("standard", "right_front", "left_back")}
+    hebbian_morphologies.write(tmp_path, {"ABCD_lr": scores, "AD": scores})
+    assert (tmp_path / "bodies.md").read_text().splitlines()[2:6] == [
+        "| ABCD_lr | 2 ± 1 | 2 ± 1 | 2 ± 1 |",
+        "| AD | 2 ± 1 | 2 ± 1 | 2 ± 1 |",
+        "| published, ABCD_lr | 1051 ± 113 (T) | 1019 ± 116 (U) |  |",
+        "",
+    ]
+    hebbian_morphologies.write(tmp_path, {"AD": scores})
+    assert (tmp_path / "bodies.md").read_text().count("\n") == 3
+
+
 @pytest.mark.slow
 def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(MujocoQuadrupeds, "limit", LIMIT)
@@ -216,7 +229,7 @@ def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch
     table = (out / "bodies.md").read_text().splitlines()
     assert table[0] == "| rule | standard | right_front | left_front |"
     assert table[2].startswith("| ABCD_lr | ")
-    assert len(table) == 4
+    assert len(table) == 4 + 4
     assert_figures(out, "bodies", "evolution")
 
 

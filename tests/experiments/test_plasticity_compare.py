@@ -104,10 +104,12 @@ def test_the_table_holds_what_each_rule_reached(folder: Path, out: Path) -> None
     assert fa[4] == f"{mean:.2f} ({low:.2f}–{high:.2f})"
     assert fa[5:7] == [f"{100 * run['accuracy'][:, 9:20].mean():.1f}", "–"]
     assert fa[7] == f"{run['layer_1_angle'].mean():.1f}"
-    assert fa[8] == f"pseudo_gradient {run['theta_pseudo_gradient'][:, -1].mean():.3g}"
+    assert (head[8], fa[8], f_bio[8]) == ("published (%)", "about 25 (P)", "–")
+    assert fa[9] == f"pseudo_gradient {run['theta_pseudo_gradient'][:, -1].mean():.3g}"
     last = {name: values[:, -1].mean() for name, values in pooled(folder, "f_bio").items()}
-    assert f_bio[8].endswith(f"oja {last['layer_1_theta_oja']:.3g} {last['layer_2_theta_oja']:.3g}")
+    assert f_bio[9].endswith(f"oja {last['layer_1_theta_oja']:.3g} {last['layer_2_theta_oja']:.3g}")
     assert "last 22 episodes" in lines[-1]
+    assert "Published: P: primary source" in lines[-1]
 
 
 def test_the_curves_are_those_of_the_figures(folder: Path, out: Path) -> None:

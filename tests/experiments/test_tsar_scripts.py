@@ -22,8 +22,10 @@ from tsar_jax import cli
 from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.transfer import TransferConfig
-from tsar_jax.systems.tsar import TsarConfig
+from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig
 
 CLASSES, IMAGES = 12, 20
 TINY = TsarConfig(
@@ -40,7 +42,7 @@ TINY = TsarConfig(
     eval_runs=1,
     eval_rates=(1e-2,),
 )
-TRANSFER = TransferConfig(classes=3, learn=2, rates=(1e-2,), draws=1, runs=2)
+TRANSFER = TransferConfig(classes=3, learn=2, test=True, rates=(1e-2,), draws=1, runs=2)
 NAME = "omniglot-random"
 
 
@@ -130,6 +132,76 @@ def test_transfer_writes_accuracies_of_both_conditions(folder: Path) -> None:
     assert (folder / "tsar" / "figures" / f"transfer-{NAME}.png").stat().st_size > 10_000
 
 
+def test_transfer_writes_its_options_and_learns_what_they_say(folder: Path, monkeypatch) -> None:
+    def note(network, params, plastic, images, normalise, settings):
+        noted.append((plastic, settings))
+        result = Result(3, 1e-2, [0.5, 0.5], [0.5, 0.5], [[0.5] * 3] * 2)
+        return result, np.full((2, 3), 0.5)
+
+    noted: list = []
+    monkeypatch.setattr(tsar_transfer, "transfer", note)
+    for options in (
+        ["--iid", "--reset", "--plastic", "all"],
+        ["--rln", "10", "--no-test", "--fresh-draws", "--name", "classifier"],
+        ["--learn", "12", "--score", "8", "--name", "published"],
+    ):
+        run(tsar_transfer, "--run", folder / "fresh", *options)
+    stored = [
+        json.loads((folder / "fresh" / f"transfer-{name}.json").read_text())["settings"]
+        for name in (f"{NAME}-iid-reset", "classifier", "published")
+    ]
+    classifier = [name for name in noted[1][0] if name.split("/")[0] in ("trunk", "head")]
+    assert [plastic for plastic, _ in noted] == [("all",), tuple(classifier), TRANSFERRED["tsar"]]
+    assert len(classifier) == 14
+    assert [settings["plastic"] for settings in stored] == [list(plastic) for plastic, _ in noted]
+    wanted = (
+        {"iid": True, "reset": True, "plastic": ["all"], "rln": None, "test": True},
+        {"iid": False, "reset": False, "plastic": None, "rln": 10, "test": False},
+        {"learn": 12, "score": 8, "plastic": None, "rln": None, "test": True},
+    )
+    for (_, settings), file, options in zip(noted, stored, wanted, strict=True):
+        assert options.items() <= file["transfer"].items()
+        given = {name: value for name, value in options.items() if name in vars(settings)}
+        assert given.items() <= vars(settings).items()
+    assert noted[1][1].fresh_draws
+
+
+def test_compare_refuses_any_other_setting_of_the_transfer(folder: Path) -> None:
+    run_ = tsar_compare.read_transfer(folder / "tsar", NAME)
+    wanted = {"iid", "reset", "score", "test", "head_bias", "rates", "runs", "fresh_draws"}
+    assert wanted <= set(run_.protocol)
+    assert run_.protocol.keys() >= vars(TRANSFER).keys() - {"memory", "seed"}
+    for name in run_.protocol:
+        other = run_._replace(path=folder / "seed", protocol={**run_.protocol, name: "another"})
+        with pytest.raises(UserError, match=f"transferred differently.*{name}: .*'another'"):
+            tsar_compare.check_comparable([run_, other])
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({"plastic": ["trunk", "head"]}, "TSAR, learning trunk head"),
+        ({"rln": 10}, "TSAR, rln 10"),
+        ({}, "TSAR"),
+    ],
+)
+def test_compare_names_what_learned_where_it_is_not_as_published(
+    folder: Path, tmp_path: Path, options, label
+) -> None:
+    shutil.copytree(folder / "tsar", tmp_path / "run")
+    path = tmp_path / "run" / f"transfer-{NAME}.json"
+    stored = json.loads(path.read_text())
+    stored["settings"]["transfer"].update(options)
+    path.write_text(json.dumps(stored))
+    runs = [tsar_compare.read_transfer(where, NAME) for where in (folder / "tsar", path.parent)]
+    tsar_compare.check_comparable(runs)
+    pooled = tsar_compare.pool(runs)
+    assert list(pooled) == list(
+        dict.fromkeys(["TSAR", label, "TSAR, from scratch", f"{label}, from scratch"])
+    )
+    assert len(pooled["TSAR"].right_after) == (1 if options else 2)
+
+
 def test_compare_pools_the_seeds_of_each_model(folder: Path, capsys) -> None:
     runs = [folder / name for name in ("tsar", "seed", "unregulated")]
     run(tsar_compare, "--runs", *runs, "--out", folder / "out", "--name", NAME)
@@ -137,6 +209,7 @@ def test_compare_pools_the_seeds_of_each_model(folder: Path, capsys) -> None:
     one = json.loads((folder / "tsar" / f"transfer-{NAME}.json").read_text())
     labels = ["TSAR", "unregulated", "TSAR, from scratch", "unregulated, from scratch"]
     assert list(stored["conditions"]) == labels
+    assert stored["settings"]["transfer"]["test"] is True
     [pooled], [alone] = stored["conditions"]["TSAR"], one["conditions"]["meta-trained"]
     assert pooled["test"] == pytest.approx([np.mean(alone["test"])] * 2)
     np.testing.assert_allclose(pooled["per_class"], [np.mean(alone["per_class"], 0)] * 2)
@@ -220,6 +293,12 @@ SWEEP = ["--out", "{}/none"]
         (tsar_transfer, ["--run", "{}/anml"], ["{}/anml", "'anml_meta_train'"]),
         (tsar_transfer, ["--run", "{}/tsar", "--classes", "13"], ["classes is 13", "only 12"]),
         (tsar_transfer, ["--run", "{}/tsar", "--learn", "11"], ["learn is 11", "only 10"]),
+        (tsar_transfer, ["--run", "{}/tsar", "--score", "5", "--no-test"], ["score is 5", "test"]),
+        (tsar_transfer, ["--run", "{}/tsar", "--plastic", "gain"], ["'gain'", "choose from all"]),
+        (tsar_transfer, ["--run", "{}/tsar", "--plastic"], ["plastic", "all"]),
+        (tsar_transfer, ["--run", "{}/tsar", "--rln", "17"], ["rln", "0 to 16", "17"]),
+        (tsar_transfer, ["--run", "{}/tsar", "--rln", "6", "--plastic", "all"], ["rln", "out"]),
+        (tsar_transfer, ["--run", "{}/unregulated", "--rln", "6"], ["unregulated", "plastic"]),
         (tsar_compare, [*COMPARE, "{}/nowhere"], ["{}/nowhere"]),
         (tsar_compare, [*COMPARE, "{}/anml"], ["{}/anml", "'anml_meta_train'"]),
         (tsar_compare, [*COMPARE, "{}/fresh"], ["{}/fresh/transfer-", "run tsar_transfer"]),

@@ -28,6 +28,8 @@ PREFIX = {
     "stable": "after_stable_model_",
     "plastic": "after_plastic_model_",
 }
+UNCHANGED = {"mean": 0, "std": 1}
+"""What images are normalised by in a file that does not say."""
 
 
 def network_of(golden: dict, image_shape: tuple[int, ...]):
@@ -52,7 +54,11 @@ def released(golden: dict, model: Variables) -> dict[str, np.ndarray]:
 
 
 def bench_of(golden: dict, image: jax.Array) -> Bench:
-    """One in which every draw is the whole buffer and images are taken as they are."""
+    """One in which every draw is the whole buffer.
+
+    Images are stored as they are; the network takes them normalised where the file says by what.
+    """
+    mean, std = (golden.get(name, value) for name, value in UNCHANGED.items())
     capacity, classes = int(golden["buffer_size"]), golden["eval_logits"].shape[-1]
     return Bench(
         network_of(golden, image.shape),
@@ -63,9 +69,8 @@ def bench_of(golden: dict, image: jax.Array) -> Bench:
         classes=classes,
         task_classes=np.ones((1, classes), bool),
         image=jax.ShapeDtypeStruct(image.shape, image.dtype),
-        view=lambda images, key: images,
-        normalise=lambda images: images,
-        scale=lambda images: images,
+        view=lambda images, key: (images - mean) / std,
+        normalise=lambda images: (images - mean) / std,
     )
 
 

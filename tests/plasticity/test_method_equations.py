@@ -12,8 +12,15 @@ from jax.flatten_util import ravel_pytree
 from tsar_jax.errors import UserError
 from tsar_jax.models.classifier import Variables
 from tsar_jax.models.mlp import make_mlp
-from tsar_jax.plasticity.buffer import put
-from tsar_jax.plasticity.methods import METHODS, Batch, Bench, TaskData, task_end
+from tsar_jax.plasticity.buffer import draw, put
+from tsar_jax.plasticity.methods import (
+    METHODS,
+    Batch,
+    Bench,
+    TaskData,
+    make_method,
+    task_end,
+)
 from tsar_jax.plasticity.methods.agem import AGEM
 from tsar_jax.plasticity.methods.base import cross_entropy, replay
 from tsar_jax.plasticity.methods.er import ER
@@ -23,11 +30,12 @@ from tsar_jax.plasticity.methods.gem import GEM
 from tsar_jax.plasticity.methods.gss import GSS, largest_cosine, select
 from tsar_jax.plasticity.methods.hal import HAL
 from tsar_jax.plasticity.methods.icarl import ICaRL
+from tsar_jax.plasticity.methods.kder import KDER
 from tsar_jax.plasticity.methods.lwf import LwF
 from tsar_jax.plasticity.methods.mer import MER
 from tsar_jax.plasticity.methods.pnn import PNN
-from tsar_jax.plasticity.methods.published import TABLE, published
 from tsar_jax.plasticity.methods.si import SI
+from tsar_jax.plasticity.methods.synergy import SYNERgy
 
 SHAPE, CLASSES, TASKS, CAPACITY, RATE = (2, 2, 1), 4, 2, 10, 0.1
 KEY = jax.random.key(3)
@@ -52,7 +60,6 @@ def bench() -> Bench:
         image=jax.ShapeDtypeStruct(SHAPE, jnp.uint8),
         view=scaled,
         normalise=scaled,
-        scale=scaled,
     )
 
 
@@ -112,6 +119,40 @@ def shifted(params, by: float):
     return jax.tree.map(lambda leaf: leaf + by, params)
 
 
+def test_synergy_estimates_importance_on_images_as_seen_in_training(bench) -> None:
+    """Of all slots, black where never filled; S's statistics move by what these passes see."""
+    plain = bench.net
+
+    def moved(stats, images):
+        return {"mean": 0.5 * stats["mean"] + 0.5 * images.mean()}
+
+    tracked = plain._replace(
+        init=lambda key: Variables(plain.init(key).params, {"mean": jnp.zeros(())}),
+        train=lambda net, images, present: (plain.logits(net, images), moved(net.stats, images)),
+        fisher=lambda net, images, labels: (
+            plain.fisher(net, images, labels)[0],
+            moved(net.stats, images),
+        ),
+    )
+    bench = dataclasses.replace(
+        bench,
+        net=tracked,
+        view=lambda images, key: (scaled(images) - 0.3) / 0.25,
+        normalise=lambda images: jnp.full(images.shape, jnp.nan),
+    )
+    method = SYNERgy(ema_update_freq=0.0, fisher_update_freq=1.0)
+    learner = taken(method, bench, begun(method, bench), batch_of(0))
+    kept = learner.buffer.items
+    assert int(learner.buffer.seen) == 5 < CAPACITY
+    semantic = learner.memory.semantic
+    shown = bench.view(kept["images"], KEY)
+    assert_close(shown[5:], jnp.full(shown[5:].shape, -1.2))
+    assert_close(learner.memory.fisher, plain.fisher(semantic, shown, kept["labels"])[0])
+    # Nothing was there to be replayed: the draw was of black images, halving the mean once more.
+    replayed = 0.5 * bench.view(jnp.zeros((1, *SHAPE), jnp.uint8), KEY).mean()
+    assert_close(semantic.stats["mean"], 0.5 * replayed + 0.5 * shown.mean())
+
+
 def test_ewc_holds_what_the_fisher_information_says(bench, monkeypatch) -> None:
     monkeypatch.setattr(task_end, "CHUNK", 4)
     method = EWCOn(e_lambda=3.0, gamma=0.5)
@@ -137,6 +178,31 @@ def test_ewc_holds_what_the_fisher_information_says(bench, monkeypatch) -> None:
     _, plain, _ = direction(METHODS["sgd"](), bench, moved, batch)
     expected = jax.tree.map(lambda g, f: g + 2 * 3.0 * f * 0.1, plain, fisher)
     assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("adjust", [False, True])
+def test_ewc_can_give_every_filter_its_mean_importance(bench, adjust) -> None:
+    kernel = jnp.arange(2 * 2 * 3 * 4, dtype=jnp.float32).reshape(2, 2, 3, 4)
+    importance = {"kernel": kernel, "bias": jnp.arange(4.0)}
+    net = bench.net._replace(fisher=lambda variables, images, labels: (importance, {}))
+    method = EWCOn(gamma=0.5, adjust_fisher=adjust)
+    bench = dataclasses.replace(bench, net=net)
+    learner = begun(method, bench)
+    nothing = jax.tree.map(jnp.zeros_like, importance)
+    learner = learner._replace(memory=learner.memory._replace(fisher=nothing))
+    data = task_of(0, count=6, padding=0)
+    for task in (0, 1):
+        learner = method.at_task_end(bench, learner, data, jnp.int32(task), KEY)
+    means = jnp.broadcast_to(kernel.mean((0, 1, 2)), kernel.shape)
+    expected = {"kernel": means if adjust else kernel, "bias": importance["bias"]}
+    assert_close(learner.memory.fisher, jax.tree.map(lambda leaf: 1.5 * leaf, expected))
+
+
+def test_a_setting_that_is_true_or_false() -> None:
+    assert make_method("ewc_on", ("adjust_fisher=true",)).adjust_fisher is True
+    assert make_method("ewc_on", ("adjust_fisher=False",)).adjust_fisher is False
+    with pytest.raises(UserError, match="write true or false, not 'maybe'"):
+        make_method("ewc_on", ("adjust_fisher=maybe",))
 
 
 def test_si_integrates_what_the_loss_lost(bench) -> None:
@@ -322,6 +388,53 @@ def test_gss_scores_an_image_by_its_gradient(bench) -> None:
     np.testing.assert_allclose(each, own if expected < 1 else np.zeros(6), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("batch_num", "rounds"), [(1, [(0, 4)]), (3, [(0, 4), (4, 6), (0, 4)])])
+def test_gss_learns_a_batch_with_one_draw_after_another(bench, batch_num, rounds) -> None:
+    """Six items, four to a draw: the second round has the two that are left; the third, four."""
+    method = GSS(batch_num=batch_num)
+    learner = begun(method, bench)
+    held = images_of(0, 6)
+    items = {"images": held.stored, "labels": held.labels, "score": jnp.ones(6)}
+    learner = learner._replace(buffer=put(learner.buffer, jnp.arange(6), items, jnp.int32(6)))
+    batch = batch_of(1)
+    found = taken(method, bench, learner, batch)
+    assert found.step == 1
+
+    order = np.asarray(draw(learner.buffer, jax.random.split(KEY, 3)[0], CAPACITY).slots)
+    assert sorted(order[:6]) == list(range(6))
+    params = learner.net.params
+    for first, after in rounds:
+        images = jnp.concatenate([batch.images[:-1], scaled(held.stored[order[first:after]])])
+        labels = jnp.concatenate([batch.labels[:-1], held.labels[order[first:after]]])
+        slope = gradient_of(bench, params, images, labels)
+        params = jax.tree.map(lambda p, g: p - RATE * g, params, slope)
+    assert_close(found.net.params, params)
+
+
+def test_kder_holds_the_net_to_what_it_was_a_step_ago(bench) -> None:
+    method = KDER(reg_weight=0.7)
+    before = begun(method, bench)
+    learner = taken(method, bench, before, batch_of(0))
+    assert_close(learner.memory.params, before.net.params)
+    items = {name: value[:5] for name, value in learner.buffer.items.items()}
+    bench = dataclasses.replace(bench, replay=5)
+    batch = batch_of(1)
+    images = jnp.concatenate([batch.images[:-1], scaled(items["images"])])
+    labels = jnp.concatenate([batch.labels[:-1], items["labels"]])
+    target = bench.net.logits(before.net, scaled(items["images"]))
+
+    def expected(params):
+        said = bench.net.logits(Variables(params, {}), scaled(items["images"]))
+        return 0.7 * jnp.square(said - target).mean() + loss_of(bench, params, images, labels)
+
+    value, slope = jax.jit(jax.value_and_grad(expected))(learner.net.params)
+    loss, gradient, _ = direction(method, bench, learner, batch)
+    np.testing.assert_allclose(loss, value, rtol=1e-5)
+    assert_close(gradient, slope)
+    again = taken(method, bench, learner, batch)
+    assert_close(again.memory.params, learner.net.params)
+
+
 def test_hal_holds_its_anchors(bench) -> None:
     method = HAL(hal_lambda=0.6, beta=0.5, gamma=0.1, steps_on_anchors=3)
     learner = taken(method, bench, begun(method, bench), batch_of(0))
@@ -495,13 +608,3 @@ def test_a_progressive_net_is_a_perceptron(bench) -> None:
 
     with pytest.raises(UserError, match="multilayer perceptrons only"):
         PNN().begin(dataclasses.replace(bench, net=bench.net._replace(init=init)), KEY)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_published_values_suit_the_method(name) -> None:
-    fields = {field.name: field.type for field in dataclasses.fields(METHODS[name])}
-    for like in ("seq-mnist", *TABLE["synergy"]):
-        for buffer in (200, 5120):
-            best = published(name, like, buffer, list(fields))
-            assert min(best.lr, best.batch, best.replay, best.epochs) > 0
-            METHODS[name](**{key: fields[key](value) for key, value in best.settings.items()})

@@ -41,9 +41,9 @@ def images(count, seed):
 DATASET = LabelledDataset("toy", images(160, 0), images(40, 1), "made up")
 
 
-def life_of(method, stream="seq-toy", tasks=2, epochs=4):
+def life_of(method, stream="seq-toy", tasks=2, epochs=4, **options):
     method = make_method(method)
-    settings = StreamSettings(batch=8, epochs=epochs, tasks=tasks, joint=method.joint)
+    settings = StreamSettings(batch=8, epochs=epochs, tasks=tasks, joint=method.joint, **options)
     stream = make_stream(stream, DATASET, settings)
     net = make_mlp(stream.image, stream.classes, (16,))
     bench = make_bench(net, stream, rate=0.1, capacity=32, replay=8)
@@ -119,6 +119,29 @@ def test_tests_of_later_tasks_wait() -> None:
     _, lifetimes, _, _ = lived(life_of("sgd", stream="rot-toy", tasks=4, epochs=1), seeds=1)
     tested = np.asarray(lifetimes.accuracy)[0, :, :, 0, CLASS_IL] != UNTESTED
     assert tested.tolist() == [[j <= i + 1 for j in range(4)] for i in range(4)]
+
+
+@pytest.mark.parametrize("method", ["er", "joint"])
+def test_cumulative_tests_are_those_of_all_phases_so_far(method) -> None:
+    """Every phase's model on the test images of each set of classes, one by one."""
+    life = life_of(method, stream="gcil-toy", tasks=3, epochs=2, phase_size=30, schedule_seed=1)
+    system, lifetimes, _, data = lived(life, seeds=1)
+    accuracy = np.asarray(lifetimes.accuracy)[0, :, :, 0]
+    joint = method == "joint"
+    tested = [[True] * 3] if joint else [[j <= i for j in range(3)] for i in range(3)]
+    assert (accuracy[..., CLASS_IL] != UNTESTED).tolist() == tested
+
+    learner = jax.tree.map(lambda a: a[0], lifetimes.learner)
+    images, labels = life.stream.data["test_images"], life.stream.data["test_labels"]
+    logits = np.asarray(life.bench.net.logits(learner.net, jnp.asarray(images / np.float32(255))))
+    counts = life.stream.task_classes.sum(1)
+    assert counts[0] < counts[-1]
+    for phase, seen in enumerate(life.stream.task_classes):
+        for kind, said in ((CLASS_IL, logits), (TASK_IL, np.where(seen, logits, -np.inf))):
+            right = (said.argmax(-1) == labels)[seen[labels]].mean()
+            assert accuracy[-1, phase, kind] == pytest.approx(right)
+    scores = system.evaluate(lifetimes, data, jax.random.key(0))
+    assert float(scores["accuracy"]) == pytest.approx(accuracy[-1, :, CLASS_IL].mean())
 
 
 def test_no_step_copies_the_buffer() -> None:

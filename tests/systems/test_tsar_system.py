@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from tsar_jax.errors import UserError
-from tsar_jax.models import ANML, TSAR, Ungated
+from tsar_jax.models import ANML, TSAR, Ungated, init_params
+from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems import episodic
-from tsar_jax.systems.tsar import TsarConfig, make_network, make_system
+from tsar_jax.systems.tsar import (
+    INNER,
+    TRANSFERRED,
+    TsarConfig,
+    make_network,
+    make_system,
+    plastic_after,
+)
 
 CONFIG = TsarConfig(
     channels=3,
@@ -36,6 +44,74 @@ def test_treatments_are_networks_of_their_own():
     kinds = {"tsar": TSAR, "anml": ANML, "unregulated": Ungated}
     for model, kind in kinds.items():
         assert isinstance(make_network(dataclasses.replace(CONFIG, model=model)), kind)
+
+
+def test_classifiers_have_their_published_channels_unless_told():
+    published = {"tsar": 112, "anml": 256, "unregulated": 112}
+    for model, channels in published.items():
+        assert make_network(TsarConfig(model=model)).channels == channels
+        assert make_network(TsarConfig(model=model, channels=5)).channels == 5
+    with pytest.raises(UserError, match="channels must be at least 1"):
+        TsarConfig(channels=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "bias"),
+    [({}, -8), ({"initial_bias": -3.0}, -3), ({"gate_bias": 0.0}, 0)],
+)
+def test_gate_of_anml_begins_with_the_bias_of_every_head(change, bias):
+    network = make_network(dataclasses.replace(CONFIG, model="anml", **change))
+    assert network.gate_bias == bias
+
+
+@pytest.mark.usefixtures("quickly_compiled")
+def test_gate_bias_is_that_of_every_gate():
+    network = make_network(dataclasses.replace(CONFIG, model="anml"))
+    params = jax.jit(lambda key: init_params(network, key))(jax.random.key(0))
+    gate = params["neuromodulator"]["gate"]["bias"]
+    np.testing.assert_array_equal(gate, np.full(27, -8, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("model", "rln", "names"),
+    [
+        ("tsar", 6, TRANSFERRED["tsar"]),
+        ("tsar", 10, INNER),
+        ("tsar", 0, ("all",)),
+        ("tsar", 9, ("regulator/head", *INNER)),
+        ("tsar", 16, ("head",)),
+        ("anml", 6, TRANSFERRED["anml"]),
+        ("anml", 7, INNER),
+        ("anml", 13, ("head",)),
+    ],
+)
+def test_layers_that_a_release_freezes(model, rln, names):
+    config = dataclasses.replace(CONFIG, model=model)
+    params = jax.eval_shape(lambda key: init_params(make_network(config), key), jax.random.key(0))
+    assert mask(params, plastic_after(config, rln)) == mask(params, names)
+
+
+def test_transfer_of_anml_teaches_the_gate_but_not_the_trunk_before_it():
+    learns = plastic_after(dataclasses.replace(CONFIG, model="anml"), 6)
+    assert {name for name in learns if name.startswith("neuromodulator")} == {
+        "neuromodulator/gate/kernel",
+        "neuromodulator/gate/bias",
+    }
+
+
+def test_layers_count_as_in_the_release_where_some_are_not_regulated():
+    config = dataclasses.replace(CONFIG, regulated=("block_2",))
+    assert "regulator/block_2/kernel" in plastic_after(config, 6)
+    assert not [name for name in plastic_after(config, 9) if name.startswith("regulator")]
+
+
+@pytest.mark.parametrize(
+    ("model", "rln", "word"),
+    [("tsar", 17, "17 layers"), ("tsar", -1, "17 layers"), ("unregulated", 6, "plastic")],
+)
+def test_layers_that_no_release_has_are_refused(model, rln, word):
+    with pytest.raises(UserError, match=word):
+        plastic_after(dataclasses.replace(CONFIG, model=model), rln)
 
 
 def test_layers_are_checked_with_the_config():

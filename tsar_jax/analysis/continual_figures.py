@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tsar_jax.analysis.style import PALETTE, new_figure, save_figure, styled
-from tsar_jax.evaluation.continual import Outcome, measures
+from tsar_jax.evaluation.continual import Outcome, main_measure, measure_title, measures
 
 MODEL_TITLES = {
     "working": "working model",
@@ -68,6 +68,8 @@ def _write_numbers(axis: object, matrix: np.ndarray) -> None:
 def curves_figure(outcomes: Mapping[str, Sequence[Outcome]], path: Path, title: str) -> list[Path]:
     """Mean accuracy over the tasks learned so far, after every task, a line per method.
 
+    In a cumulative stream: accuracy on all classes seen so far.
+
     outcomes: by title of a panel, such as "buffer 200", the methods' results. A band is one
     standard deviation over seeds; a dashed line, what all tasks at once give.
     """
@@ -88,18 +90,23 @@ def curves_figure(outcomes: Mapping[str, Sequence[Outcome]], path: Path, title: 
         axis.set_xlabel("tasks learned")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(True)
-    axes[0, 0].set_ylabel("accuracy on them (%)")
+    cumulative = any(outcome.cumulative for results in outcomes.values() for outcome in results)
+    what = "all classes seen" if cumulative else "them"
+    axes[0, 0].set_ylabel(f"accuracy on {what} (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     figure.suptitle(title)
     return save_figure(figure, path)
 
 
 def curve_of(outcome: Outcome) -> np.ndarray:
-    """Mean accuracy after every task over the tests learned so far: [seeds, tasks]."""
+    """Return the accuracy after every task on what was learned so far: [seeds, tasks].
+
+    The mean over those tests; of cumulative tests the last.
+    """
     matrix = outcome.matrix()
     tasks = matrix.shape[1]
     if tasks == 1:  # all tasks at once
-        return matrix.mean(-1)
+        return matrix[..., -1] if outcome.cumulative else matrix.mean(-1)
     if outcome.cumulative:
         return np.diagonal(matrix, axis1=1, axis2=2)
     return np.stack([matrix[:, task, : task + 1].mean(-1) for task in range(tasks)], 1)
@@ -107,10 +114,14 @@ def curve_of(outcome: Outcome) -> np.ndarray:
 
 @styled()
 def bars_figure(outcomes: Sequence[Outcome], path: Path, title: str) -> list[Path]:
-    """Average accuracy at the end, a group of bars per buffer size, a bar per method."""
+    """Average accuracy at the end, a group of bars per buffer size, a bar per method.
+
+    Where results of a cumulative stream lack the average: the accuracy on all classes seen.
+    """
+    measure = main_measure(outcomes)
     buffers = sorted({outcome.buffer for outcome in outcomes if outcome.buffer}) or [0]
     methods = list(dict.fromkeys(outcome.method for outcome in outcomes))
-    found = {(o.method, o.buffer): 100 * measures(o)["accuracy"] for o in outcomes}
+    found = {(o.method, o.buffer): 100 * measures(o)[measure] for o in outcomes}
     figure, axis = new_figure(width=2.5 + 1.6 * len(buffers), height=3.4)
     width = 0.8 / len(methods)
     for index, method in enumerate(methods):
@@ -132,7 +143,8 @@ def bars_figure(outcomes: Sequence[Outcome], path: Path, title: str) -> list[Pat
             error_kw={"linewidth": 1},
         )
     axis.set_xticks(range(len(buffers)), [f"buffer {b}" if b else "" for b in buffers])
-    axis.set_ylabel("average accuracy (%)")
+    long_title = measure_title(measure, any(outcome.cumulative for outcome in outcomes))
+    axis.set_ylabel(f"{long_title} (%)".replace(" over ", "\nover "))
     axis.grid(True, axis="y")
     axis.set_title(title)
     figure.legend(loc="outside right center")

@@ -18,6 +18,7 @@ from tsar_jax.analysis.representation import (
     SPARSITY,
     THRESHOLD,
 )
+from tsar_jax.evaluation.published_results import LEGEND
 
 Spaces = Mapping[str, np.ndarray]
 Measures = Mapping[str, Mapping[str, float]]
@@ -157,12 +158,16 @@ SERIES = {
 
 @style.styled()
 def spaces_figure(
-    measured: Mapping[str, Measures], published: Mapping[str, Measures], classes: int
+    measured: Mapping[str, Measures],
+    published: Mapping[str, Measures],
+    classes: int,
+    marks: str,
 ) -> Figure:
     """Sparsity and nearest-neighbour accuracy of each space, beside the published values.
 
     measured, published: "trained" or "untrained" -> space -> measure -> share; what was not
-    published is left out. classes: over how many the accuracy is.
+    published is left out. classes: over how many the accuracy is. marks: the kinds of source of
+    what was published, as `published_marks` gives them.
     """
     figure, panels = style.new_figure(1, 2, width=9, height=4.0)
     sources = {"this run": measured, "published": published}
@@ -186,7 +191,11 @@ def spaces_figure(
     for axis in panels:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     where = {"this run": classes, "published": PUBLISHED_CLASSES}
-    labels = [f"{label} ({where[label.split(', ')[1]]} unseen classes)" for label in handles]
+    marked = {"this run": "", "published": f"; {marks}"}
+    kinds = {label: label.split(", ")[1] for label in handles}
+    labels = [f"{label} ({where[k]} unseen classes{marked[k]})" for label, k in kinds.items()]
+    if "published" in kinds.values():
+        figure.suptitle(LEGEND, fontsize=9, color="0.35")
     figure.legend([*handles.values()], labels, loc="outside lower center", ncols=2)
     return figure
 

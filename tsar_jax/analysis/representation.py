@@ -1,14 +1,6 @@
 """What a classifier's units respond to: sparsity, dead units, nearest neighbours.
 
-The measures of Beaulieu et al. (2020), arXiv 2002.09571, on 600 unseen classes of Omniglot:
-
-| ANML's space         | units above 0.01 | 5-nearest-neighbour accuracy |
-|----------------------|------------------|------------------------------|
-| gate                 | 56.9 %           | 70.9 % (random weights 24.3) |
-| features before gate | 52.8 %           | 57.0 %                       |
-| features (after it)  | 5.9 %            | 81.1 %                       |
-
-No unit of ANML is dead. OML's representation has 3.9 % of its units above 0.01.
+The measures of Beaulieu et al. (2020), arXiv 2002.09571, on 600 unseen classes of Omniglot.
 """
 
 import functools
@@ -20,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tsar_jax.data.episodes import Pixels, scale_omniglot
+from tsar_jax.evaluation.published_results import Published, find_published
 from tsar_jax.models import Network
 
 Params = Any
@@ -36,19 +29,35 @@ NEAREST_NEIGHBOUR = "nearest_neighbour_accuracy"
 
 PUBLISHED_CLASSES = 600  # unseen ones, of Omniglot
 
-# model -> trained or untrained -> space -> measure -> value, as published.
-PUBLISHED: dict[str, dict[str, dict[str, dict[str, float]]]] = {
-    "anml": {
-        "trained": {
-            "gate": {SPARSITY: 0.569, DEAD_UNITS: 0.0, NEAREST_NEIGHBOUR: 0.709},
-            "features before gate": {SPARSITY: 0.528, DEAD_UNITS: 0.0, NEAREST_NEIGHBOUR: 0.570},
-            "features": {SPARSITY: 0.059, DEAD_UNITS: 0.0, NEAREST_NEIGHBOUR: 0.811},
-        },
-        "untrained": {"gate": {NEAREST_NEIGHBOUR: 0.243}},
-    },
-    "oml": {"trained": {"representation": {SPARSITY: 0.039}}, "untrained": {}},
-    "ungated": {"trained": {}, "untrained": {}},
-}
+
+def published_measures(model: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the published measures of a model's spaces.
+
+    Args:
+      model: as `AnmlConfig.model` names it.
+
+    Returns:
+      "trained" or "untrained" -> space -> measure -> share, in [0, 1].
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {"trained": {}, "untrained": {}}
+    for row in _of_spaces(model):
+        state = "trained" if row.method == model else "untrained"
+        space, _, measure = row.measure.replace("_before_", " before ").partition("/")
+        if row.value is not None:
+            found[state].setdefault(space, {})[measure] = float(row.value / 100)
+    return found
+
+
+def published_marks(model: str) -> str:
+    """Return the kinds of source of `published_measures`, such as "T", empty if there is none."""
+    return ", ".join(sorted({row.mark for row in _of_spaces(model)}))
+
+
+def _of_spaces(model: str) -> list[Published]:
+    rows = find_published(
+        system="anml", method=(model, f"{model}_untrained"), size=PUBLISHED_CLASSES
+    )
+    return [row for row in rows if "/" in row.measure]
 
 
 class Activity(NamedTuple):

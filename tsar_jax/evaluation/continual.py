@@ -1,6 +1,9 @@
 """What a continual learner has reached: its matrix of accuracies, and the measures made of it.
 
 Lopez-Paz and Ranzato (2017), arXiv 1706.08840: a[i, j] is the accuracy on test j after task i.
+In a cumulative stream (GCIL) test j is of all classes seen until task j's end. Its average accuracy
+is the mean over the tests of all phases, which the releases of CLS-ER and SYNERgy report; the
+accuracy on the last of them, on all classes seen, stands beside it.
 """
 
 import csv
@@ -13,13 +16,22 @@ from typing import Any
 
 import numpy as np
 
+from tsar_jax.data.continual.registry import split_name
 from tsar_jax.errors import UserError
+from tsar_jax.evaluation.published_results import (
+    LEGEND,
+    Published,
+    best_sourced,
+    find_published,
+    joined_figures,
+)
 from tsar_jax.training.run import write_atomically
 
 ACCURACY, RESULT = "accuracy.csv", "result.json"
 FORMAT = 1
 MEASURES = {
     "accuracy": "average accuracy",
+    "last_accuracy": "accuracy on all classes seen",
     "task_accuracy": "average accuracy, task-incremental",
     "backward_transfer": "backward transfer",
     "forward_transfer": "forward transfer",
@@ -58,9 +70,17 @@ class Outcome:
         return self.accuracy[..., self.models.index(model or self.reported), incremental]
 
 
-def average_accuracy(matrix: np.ndarray, cumulative: bool = False) -> np.ndarray:
-    """Mean over tests after the last task; of cumulative tests the last. [.., tasks, tests]."""
-    return matrix[..., -1, -1] if cumulative else matrix[..., -1, :].mean(-1)
+def average_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Return the mean over all tests after the last task. matrix [.., tasks, tests] -> [..]."""
+    return matrix[..., -1, :].mean(-1)
+
+
+def last_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Return the accuracy on the last test after the last task.
+
+    matrix [.., tasks, tests] -> [..].
+    """
+    return matrix[..., -1, -1]
 
 
 def backward_transfer(matrix: np.ndarray) -> np.ndarray:
@@ -87,9 +107,16 @@ def forgetting(matrix: np.ndarray) -> np.ndarray:
 
 
 def measures(outcome: Outcome, model: str | None = None) -> dict[str, np.ndarray]:
-    """What can be said of a model, by default the reported one, by name: each [seeds]."""
+    """Return what can be said of a model, by default the reported one, by name: each [seeds].
+
+    The average is missing where a result was written when only the last test of a cumulative stream
+    was measured.
+    """
     matrix = outcome.matrix(model)
-    found = {"accuracy": average_accuracy(matrix, outcome.cumulative)}
+    average = average_accuracy(matrix)
+    found = {} if outcome.cumulative and np.isnan(average).any() else {"accuracy": average}
+    if outcome.cumulative:
+        found["last_accuracy"] = last_accuracy(matrix)
     tasks, tests = matrix.shape[-2:]
     if outcome.kind == "class" and not outcome.cumulative:
         found["task_accuracy"] = average_accuracy(outcome.matrix(model, 1))
@@ -98,6 +125,17 @@ def measures(outcome: Outcome, model: str | None = None) -> dict[str, np.ndarray
         found["forward_transfer"] = forward_transfer(matrix, outcome.untrained)
         found["forgetting"] = forgetting(matrix)
     return found
+
+
+def measure_title(name: str, cumulative: bool) -> str:
+    """Return a measure's title, which for an average over cumulative tests says so."""
+    over = " over the cumulative tests of all phases"
+    return MEASURES[name] + (over if cumulative and name == "accuracy" else "")
+
+
+def main_measure(outcomes: Sequence[Outcome]) -> str:
+    """Return the name of the accuracy that all outcomes have: the average, or else the last."""
+    return "accuracy" if all("accuracy" in measures(o) for o in outcomes) else "last_accuracy"
 
 
 def mean_and_deviation(values: np.ndarray, percent: bool = True) -> str:
@@ -169,15 +207,57 @@ def table_rows(
 
 
 def markdown_table(outcomes: Sequence[Outcome], measure: str) -> str:
-    """Methods x buffers in Markdown; a method without a buffer has the same in every column."""
+    """Methods x buffers in Markdown; a method without a buffer has the same in every column.
+
+    A last column holds what is published of the stream at these buffers, where anything is, and a
+    line below says of what kind its sources are.
+    """
     buffers, found = table_rows(outcomes, measure)
     columns = buffers or [0]
-    head = " | ".join(f"buffer {buffer}" if buffer else "accuracy" for buffer in columns)
-    lines = [f"| method | {head} |", "|---|" + "---|" * len(columns)]
-    for method, row in found.items():
-        cells = " | ".join(row.get(buffer, row.get(0, "")) for buffer in columns)
-        lines.append(f"| {method} | {cells} |")
+    head = [f"buffer {buffer}" if buffer else "accuracy" for buffer in columns]
+    rows = {
+        method: [row.get(buffer, row.get(0, "")) for buffer in columns]
+        for method, row in found.items()
+    }
+    published = published_column(outcomes[0].stream, measure, list(rows), columns)
+    if published:
+        head.append("published")
+        rows = {method: [*cells, published.get(method, "")] for method, cells in rows.items()}
+    lines = [f"| method | {' | '.join(head)} |", "|---|" + "---|" * len(head)]
+    lines += [f"| {method} | {' | '.join(cells)} |" for method, cells in rows.items()]
+    if published:
+        lines += ["", f"Published: full-size networks and streams, same buffers. {LEGEND}."]
     return "\n".join(lines) + "\n"
+
+
+def published_column(
+    stream: str, measure: str, methods: Sequence[str], buffers: Sequence[int]
+) -> dict[str, str]:
+    """Return what is published of methods on a stream, by method: "85.01 / 88.91 / – (T)".
+
+    Args:
+      stream: its name, as of `make_stream`.
+      measure: one of `MEASURES`.
+      methods: those to look for; the others are left out.
+      buffers: their sizes, one figure for each; a method without a buffer has one figure.
+    """
+    kind = split_name(stream)
+    found: dict[str, dict[int | None, Published]] = {}
+    for row in best_sourced(
+        find_published(system="continual", measure=measure, method=list(methods))
+    ):
+        if split_name(row.stream) == kind and (row.size is None or row.size in buffers):
+            found.setdefault(row.method, {})[row.size] = row
+    return {
+        method: joined_figures([rows.get(size) for size in ([None] if None in rows else buffers)])
+        for method, rows in found.items()
+    }
+
+
+def titled_table(outcomes: Sequence[Outcome], measure: str) -> str:
+    """Return a measure's table in Markdown below its title."""
+    title = measure_title(measure, any(outcome.cumulative for outcome in outcomes))
+    return f"{title.capitalize()} (%)\n\n{markdown_table(outcomes, measure)}"
 
 
 def csv_table(outcomes: Sequence[Outcome]) -> str:

@@ -223,10 +223,12 @@ def search_and_run(
     draws: int,
     runs: int,
     ties: Ties = "largest",
+    fresh_draws: bool = False,
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Search for the rate, then run at it with keys that the search has not seen.
 
     run: (keys [n], rates [n], count) -> {"test": [n], ...} of which the first `count` are made.
+    fresh_draws: each rate has keys of its own; otherwise all rates of a draw share its key.
     Returns the rate most often best on "test" in `draws` draws (ties: see `best_rate`), and the
     results of `runs` runs.
     """
@@ -241,7 +243,8 @@ def search_and_run(
 
     rate = rates[0]
     if len(rates) > 1:
-        keys = jnp.repeat(jax.random.split(search_key, draws), len(rates))
+        each = 1 if fresh_draws else len(rates)
+        keys = jnp.repeat(jax.random.split(search_key, draws * len(rates) // each), each)
         accuracy = run_all(keys, tuple(rates) * draws)["test"]
         rate = best_rate(accuracy.reshape(draws, -1), rates, ties)
     return rate, run_all(jax.random.split(run_key, runs), [rate] * runs)

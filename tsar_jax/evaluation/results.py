@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result, mean_and_band
+from tsar_jax.evaluation.published_results import LEGEND, Published, find_published
 
 Conditions = Mapping[str, Sequence[Result]]
 """Results by condition, such as "meta-trained" or "random features"."""
@@ -106,8 +107,32 @@ def percent(values: Sequence[float]) -> str:
     return f"{text} ± {band:.3f}".replace("± 0", "± ") if band else text
 
 
-def markdown(conditions: Conditions) -> str:
-    """The table's test accuracies in Markdown."""
+Series = Mapping[str, Mapping[int, Published]]
+"""Published accuracies by label, such as "anml, replication 1 (P)", and number of classes."""
+
+
+def published_series(models: Collection[str], measure: str) -> dict[str, dict[int, Published]]:
+    """Return what is published of models' meta-tests, a series for each model and reference.
+
+    Args:
+      models: as `AnmlConfig.model` names them.
+      measure: accuracy, of held-out images, or train_accuracy.
+    """
+    found: dict[str, dict[int, Published]] = {}
+    for row in find_published(system="anml", measure=measure, method=tuple(models)):
+        if row.size is not None:
+            label = f"{row.method}, {row.reference.partition(' (')[0]} ({row.mark})"
+            found.setdefault(label, {})[row.size] = row
+    return found
+
+
+def markdown(conditions: Conditions, published: Series | None = None) -> str:
+    """Return the table's test accuracies in Markdown.
+
+    Args:
+      conditions: what was measured.
+      published: further rows of figures at the same numbers of classes; None: none.
+    """
     counts = class_counts(conditions)
     lines = [
         "| condition | " + " | ".join(f"{count} classes" for count in counts) + " |",
@@ -115,4 +140,12 @@ def markdown(conditions: Conditions) -> str:
     ]
     for name, rows in conditions.items():
         lines.append(f"| {name} | " + " | ".join(percent(row.test) for row in rows) + " |")
+    shown = {
+        label: [row[count].figure if count in row else "–" for count in counts]
+        for label, row in (published or {}).items()
+        if not row.keys().isdisjoint(counts)
+    }
+    lines += [f"| published: {label} | {' | '.join(cells)} |" for label, cells in shown.items()]
+    if shown:
+        lines += ["", f"Published: full-size networks. {LEGEND}."]
     return "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ each, everything learning but the encoder.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
@@ -17,11 +17,13 @@ from jax import lax
 
 from tsar_jax.data.episodes import draw_without_replacement
 from tsar_jax.errors import UserError, check_limits, check_positive, check_rates
+from tsar_jax.evaluation.image_regulation import Normalise, mean_regulation, regulates_third
 from tsar_jax.evaluation.meta_test import (
     Learned,
     as_many_as_fit,
     automatic_memory,
     bytes_per_run,
+    fresh_start,
     learner,
 )
 from tsar_jax.evaluation.protocol import Result, search_and_run
@@ -29,14 +31,10 @@ from tsar_jax.models import TSAR, Network, init_params, run_levels, stored_level
 from tsar_jax.plasticity.masks import combine, mask, partition
 
 Params = Any
-Normalise = Callable[[jax.Array], jax.Array]
 Condition = Literal["random", "spikes", "nonspikes", "mixed"]
 
 RATES = tuple(round(1e-3 - 1e-4 * step, 4) for step in range(10))
 """The published grid: 1e-3, 9e-4 ... 1e-4."""
-
-THIRD = "block_2"
-"""The third convolution, whose mean regulation ranks images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +45,18 @@ class TransferConfig:
     """Classes of the new domain, in random order."""
     learn: int = 30
     """Images of a class that are learned, one at a time."""
-    test: bool = True
-    """Learn images of the upper half of each class, score as many of the lower half; otherwise
-    learn any and score the same ones."""
+    test: bool = False
+    """Score held-out images: those of the lower half of each class, those of the upper half being
+    learned (the release's --test). Otherwise learn any images and score the same ones, which
+    measures retention, as the release's documented command does."""
+    score: int | None = None
+    """Images of each class to score, with test; where the lower half is too small for them, or the
+    upper half for learn, the border moves. None: as many as are learned."""
+    iid: bool = False
+    """Learn the images of all classes shuffled, not class after class: the oracle. Right after a
+    class is then right after its last image."""
+    reset: bool = False
+    """Begin with everything that learns re-initialised, not only the output layer."""
     condition: Condition = "random"
     """Which images are learned: random ones, or those to which the third convolution responds
     with the highest mean regulation (spikes), the lowest (nonspikes), or some of both (mixed)."""
@@ -59,9 +66,12 @@ class TransferConfig:
     """Bias that the fresh output head of the regulator begins with."""
     rates: tuple[float, ...] = RATES
     """Learning rates of Adam to search."""
-    draws: int = 3
-    """Draws of classes and images in the search: best rate per draw, the mode wins."""
-    runs: int = 5
+    draws: int = 1
+    """Times that the search tries every rate: best rate each time, the mode wins."""
+    fresh_draws: bool = True
+    """Give every rate of the search a draw of classes and images of its own, as published;
+    otherwise the rates share one, and differ by themselves alone."""
+    runs: int = 49
     """Fresh draws at the chosen learning rate."""
     memory: int = 0
     """Bytes for simultaneous runs; 0: what suits the device."""
@@ -70,6 +80,13 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "classes", "learn", "draws", "runs")
+        if self.score is not None:
+            check_positive(self, "score")
+            if not self.test:
+                raise UserError(
+                    f"score is {self.score} held-out images, but without test the learned images "
+                    "are scored: set test, or leave score out."
+                )
         if self.condition == "mixed" and not 0 <= self.mixed <= self.learn:
             raise UserError(
                 f"mixed must be between 0 and learn ({self.learn}): {self.mixed} is not."
@@ -87,7 +104,9 @@ class Selection(NamedTuple):
 def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -> None:
     """Raises UserError where images [classes, per_class, ...] cannot serve the config."""
     classes, per_class = shape[:2]
-    pool = per_class // 2 if config.test else per_class
+    pool = per_class
+    if config.test:
+        pool = per_class // 2 if config.score is None else per_class - config.score
     check_limits(
         ("classes", config.classes, classes, "classes in the data"),
         ("classes", config.classes, outputs, "outputs of the network"),
@@ -95,79 +114,15 @@ def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -
     )
 
 
-def regulates_third(network: Network) -> TypeGuard[TSAR]:
-    """Whether the third convolution of a network is regulated."""
-    return isinstance(network, TSAR) and THIRD in network.regulated
+def held_out(config: TransferConfig, per_class: int) -> tuple[int, int]:
+    """Return how many images of a class are never learned, the first ones, and how many scored.
 
-
-def mean_regulation(
-    network: TSAR,
-    params: Params,
-    images: jax.Array,
-    normalise: Normalise,
-    layer: str = THIRD,
-    memory: int = 0,
-) -> jax.Array:
-    """Mean gate of a layer's kernel for images uint8 [classes, per_class, ...]: float [.., ..].
-
-    memory: see `summarise_gates`.
+    (0, learn) where the learned images are scored.
     """
-    return summarise_gates(network, params, images, normalise, jnp.mean, layer, memory)
-
-
-def open_share(
-    network: TSAR,
-    params: Params,
-    images: jax.Array,
-    normalise: Normalise,
-    threshold: float,
-    layer: str = THIRD,
-    memory: int = 0,
-) -> jax.Array:
-    """Share of a layer's gates above a threshold, image by image; all else as `mean_regulation`."""
-
-    def share(gates: jax.Array) -> jax.Array:
-        return (gates > threshold).mean()
-
-    return summarise_gates(network, params, images, normalise, share, layer, memory)
-
-
-def summarise_gates(
-    network: TSAR,
-    params: Params,
-    images: jax.Array,
-    normalise: Normalise,
-    summary: Callable[[jax.Array], jax.Array],
-    layer: str,
-    memory: int = 0,
-) -> jax.Array:
-    """summary(gates [*kernel]) -> scalar for images uint8 [classes, per_class, ...]: [.., ..].
-
-    As many images at a time as fit into `memory` bytes (0: what suits the device, or as much as
-    the layer's regulating weights take, which are read once for each batch).
-    """
-    flat = images.reshape(-1, *images.shape[2:])
-    room = memory or max(automatic_memory(), params["regulator"][layer]["kernel"].nbytes)
-    together = min(len(flat), max(1, room // bytes_per_image(params, flat.shape, layer)))
-    batches = -(-len(flat) // together)
-    rows = jnp.minimum(jnp.arange(batches * together), len(flat) - 1)
-
-    def summarise(batch: jax.Array) -> jax.Array:
-        _, gates = run_levels(network, params, normalise(flat[batch]), 0, 2)
-        return jax.vmap(summary)(gates[layer]["kernel"])
-
-    found = lax.map(summarise, rows.reshape(batches, together))
-    return found.reshape(-1)[: len(flat)].reshape(images.shape[:2])
-
-
-def bytes_per_image(params: Params, shape: tuple[int, ...], layer: str = THIRD) -> int:
-    """Memory that regulating a layer takes for one of images [N, H, W, ...].
-
-    Its gates, and the largest activation of the encoder: each as it is made and as it is used.
-    """
-    pixels = shape[1] * shape[2]
-    activation = pixels * params["encoder"]["block_0"]["bias"].nbytes
-    return 2 * (params["regulator"][layer]["bias"].nbytes + activation)
+    if not config.test:
+        return 0, config.learn
+    scored = config.learn if config.score is None else config.score
+    return min(max(per_class // 2, scored), per_class - config.learn), scored
 
 
 def select(
@@ -179,16 +134,16 @@ def select(
     learned comes in random order.
     """
     classes, per_class = shape
-    lower = per_class // 2 if config.test else 0
+    lower, scored = held_out(config, per_class)
     pool = per_class - lower
     learn_key, score_key, order_key = jax.random.split(key, 3)
 
-    def draw(key: jax.Array, population: int) -> jax.Array:
+    def draw(key: jax.Array, population: int, count: int) -> jax.Array:
         keys = jax.random.split(key, classes)
-        return jax.vmap(lambda k: draw_without_replacement(k, population, config.learn))(keys)
+        return jax.vmap(lambda k: draw_without_replacement(k, population, count))(keys)
 
     if config.condition == "random":
-        learn = lower + draw(learn_key, pool)
+        learn = lower + draw(learn_key, pool, config.learn)
     else:
         assert regulation is not None
         chex.assert_shape(regulation, shape)
@@ -197,7 +152,7 @@ def select(
         lowest = config.learn - highest
         learn = jnp.concatenate([ranked[:, :highest], ranked[:, pool - lowest :]], 1)
         learn = jax.random.permutation(order_key, learn, axis=1, independent=True)
-    return Selection(learn, draw(score_key, lower) if config.test else learn)
+    return Selection(learn, draw(score_key, lower, scored) if config.test else learn)
 
 
 def fresh_output(network: Network, params: Params, bias: float, key: jax.Array) -> Params:
@@ -209,6 +164,50 @@ def fresh_output(network: Network, params: Params, bias: float, key: jax.Array) 
         return {**params, "head": fresh["head"]}
     regulator = {**params["regulator"], "head": fresh["regulator"]["head"]}
     return {**params, "head": fresh["head"], "regulator": regulator}
+
+
+def starting_params(
+    network: Network, params: Params, plastic: Params, config: TransferConfig, key: jax.Array
+) -> Params:
+    """Return what a transfer begins with: the output, or with reset all that learns, drawn anew."""
+    if config.reset:
+        params = fresh_start(network, params, plastic, key, everything=True)
+    return fresh_output(network, params, config.head_bias, key)
+
+
+def learn_shuffled(
+    first: Learned,
+    learn: Callable[[Learned, jax.Array], Learned],
+    score: Callable[[Learned, jax.Array], jax.Array],
+    stream: jax.Array,
+    per_class: int,
+) -> tuple[Learned, jax.Array]:
+    """Learn images of all classes in any order, and score each class after its last image.
+
+    Args:
+        first: what was learned before.
+        learn: (learned, image) -> learned.
+        score: (learned, class) -> accuracy.
+        stream: images in the order of learning, int [classes * per_class]; image n belongs to
+            class n // per_class.
+        per_class: images of a class.
+
+    Returns:
+        What was learned, and the accuracies [classes].
+    """
+    last = jnp.argsort(stream).reshape(-1, per_class).max(1)
+    by_last = jnp.argsort(last)
+
+    def complete(
+        carry: tuple[Learned, jax.Array], position: jax.Array
+    ) -> tuple[tuple[Learned, jax.Array], jax.Array]:
+        learned, done = carry
+        end = last[position] + 1
+        learned = lax.fori_loop(done, end, lambda n, before: learn(before, stream[n]), learned)
+        return (learned, end), score(learned, position)
+
+    (learned, _), found = lax.scan(complete, (first, jnp.int32(0)), by_last)
+    return learned, jnp.zeros_like(found).at[by_last].set(found)
 
 
 def transfer_once(
@@ -226,12 +225,13 @@ def transfer_once(
 
     Returns "train" and "test", accuracy at the end on the images learned and scored, and by
     class in the order of learning [classes]: "right_after", accuracy on the scored images as
-    soon as the class has been learned, and "per_class", the same at the end.
+    soon as the class has been learned (its last image, with iid), and "per_class", the same at
+    the end.
     """
-    class_key, image_key, fresh_key = jax.random.split(key, 3)
+    class_key, image_key, fresh_key, stream_key = jax.random.split(key, 4)
     order = draw_without_replacement(class_key, images.shape[0], config.classes)
     chosen = select(image_key, images.shape[:2], config, regulation)
-    start = fresh_output(network, params, config.head_bias, fresh_key)
+    start = starting_params(network, params, plastic, config, fresh_key)
     first, learn = learner(network, start, plastic, rate)
     frozen = partition(start, plastic)[1]
     depth = stored_levels(network, plastic)
@@ -248,11 +248,23 @@ def transfer_once(
     def learn_class(learned: Learned, position: jax.Array) -> tuple[Learned, jax.Array]:
         labels = jnp.full(config.learn, position)
         learned, _ = lax.scan(learn, learned, (signals_of(chosen.learn, position), labels))
-        return learned, accuracy(learned, chosen.score, position)
+        return learned, score(learned, position)
+
+    def learn_image(learned: Learned, index: jax.Array) -> Learned:
+        position, number = jnp.divmod(index, config.learn)
+        one = signals_of(chosen.learn[:, number, None], position)
+        return learn(learned, (jax.tree.map(lambda s: s[0], one), position))[0]
+
+    def score(learned: Learned, position: jax.Array) -> jax.Array:
+        return accuracy(learned, chosen.score, position)
 
     positions = jnp.arange(config.classes)
-    learned, right_after = lax.scan(learn_class, first, positions)
-    at_end = lax.map(lambda position: accuracy(learned, chosen.score, position), positions)
+    if config.iid:
+        stream = jax.random.permutation(stream_key, config.classes * config.learn)
+        learned, right_after = learn_shuffled(first, learn_image, score, stream, config.learn)
+    else:
+        learned, right_after = lax.scan(learn_class, first, positions)
+    at_end = lax.map(lambda position: score(learned, position), positions)
     train = lax.map(lambda position: accuracy(learned, chosen.learn, position), positions)
     return {
         "train": train.mean(),
@@ -316,6 +328,7 @@ def transfer(
         rates=config.rates,
         draws=config.draws,
         runs=config.runs,
+        fresh_draws=config.fresh_draws,
     )
     right_after = found.pop("right_after")
     accuracies = {name: values.tolist() for name, values in found.items()}

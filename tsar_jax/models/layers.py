@@ -377,10 +377,11 @@ class Trunk(nn.Module):
         return x.reshape(x.shape[0], -1)
 
 
-def dense(features: int) -> nn.Dense:
-    """A dense layer, He normal weights and zero bias."""
+def dense(features: int, initial_bias: float = 0.0) -> nn.Dense:
+    """Return a dense layer that begins with He normal weights and one bias for all outputs."""
     return nn.Dense(
         features,
         kernel_init=he_normal,
+        bias_init=nn.initializers.constant(initial_bias),
         dot_general=lambda x, kernel, dimensions, precision: product(x, kernel),
     )

@@ -61,15 +61,19 @@ class Ungated(Network):
 
 
 class Neuromodulator(nn.Module):
-    """The neuromodulatory network: images [N, 28, 28, C] -> gate [N, gated] between 0 and 1."""
+    """The neuromodulatory network: images [N, 28, 28, C] -> gate [N, gated] between 0 and 1.
+
+    gate_bias: what the gate's biases begin with; sigmoid(-8) = 0.0003 closes it at first.
+    """
 
     channels: int
     gated: int
     microbatch: int
+    gate_bias: float = 0.0
 
     def setup(self) -> None:
         self.trunk = Trunk(self.channels, self.microbatch)
-        self.gate = dense(self.gated)
+        self.gate = dense(self.gated, self.gate_bias)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         return nn.sigmoid(self.gate(self.trunk(images)))
@@ -81,10 +85,13 @@ class ANML(Network):
     channels: int = 256
     gate_channels: int = 112
     classes: int = 1000
+    gate_bias: float = 0.0
     levels: ClassVar[tuple[str, ...]] = ("neuromodulator", "trunk", "head")
 
     def setup(self) -> None:
-        self.neuromodulator = Neuromodulator(self.gate_channels, 9 * self.channels, self.microbatch)
+        self.neuromodulator = Neuromodulator(
+            self.gate_channels, 9 * self.channels, self.microbatch, self.gate_bias
+        )
         self.trunk = Trunk(self.channels, self.microbatch)
         self.head = dense(self.classes)
 

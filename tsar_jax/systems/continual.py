@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tsar_jax.data.continual.normalise import scale
 from tsar_jax.data.continual.types import Course, Stream, Test
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_positive
@@ -27,6 +26,7 @@ from tsar_jax.plasticity.methods import (
     TaskData,
     check_supported,
 )
+from tsar_jax.plasticity.methods.published import Release
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import SeedsSystem
 
@@ -42,7 +42,8 @@ class ContinualConfig(LoopConfig):
     """sgd, joint, er, der, derpp, clser, synergy ...: as --help lists them."""
     stream: str = "rot-mnist"
     """rot-mnist, perm-mnist, seq-mnist, mnist-360, seq-cifar10, seq-tinyimg, gcil-cifar100,
-    gcil-cifar100-longtail; or rot-, perm-, seq-, gcil- and any prepared data set."""
+    gcil-cifar100-longtail, gcil-cifar100-noise; or rot-, perm-, seq-, gcil- and any prepared data
+    set."""
     buffer: int = 500
     """Slots of the episodic memory."""
     seeds: int = 1
@@ -59,10 +60,22 @@ class ContinualConfig(LoopConfig):
     """Passes over every task."""
     settings: tuple[str, ...] = ()
     """Hyper-parameters of the method, as name=value; the others are the published best."""
+    published: Release = "synergy"
+    """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
     tasks: int = 0
     """Tasks of the stream; 0: as published."""
     phase_size: int = 0
-    """Images of a phase of GCIL; 0: as published."""
+    """Images of a phase of GCIL (the releases' epoch_size); 0: as published."""
+    phase_classes: int | None = None
+    """Most classes of a phase of GCIL, from 1 on (the releases' phase_class_upper); None: as
+    published, 50."""
+    pretrain_classes: int | None = None
+    """Classes of which GCIL's first phase has all images, from 1 on (the releases' pretrain and
+    pretrain_class_nb); None: as published, no such phase."""
+    schedule_seed: int | None = None
+    """Seed of GCIL's phases, in [0, 2**32) (the releases' gil_seed); None: as published, 1993."""
+    validation: bool = False
+    """Whether a tenth of the training images is held out and tested on, instead of the test set."""
     width: int = 64
     """Filters of ResNet-18's first stage, for colour images."""
     hidden: tuple[int, ...] = (100, 100)
@@ -74,6 +87,11 @@ class ContinualConfig(LoopConfig):
         for name in ("lr", "batch", "replay", "epochs", "tasks", "phase_size"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
+        for name in ("phase_classes", "pretrain_classes"):
+            if getattr(self, name) is not None:
+                check_positive(self, name)
+        if self.schedule_seed is not None and not 0 <= self.schedule_seed < 2**32:
+            raise UserError(f"schedule_seed must be in [0, 2**32), but is {self.schedule_seed}.")
 
 
 class Lifetime(NamedTuple):
@@ -116,7 +134,6 @@ def make_bench(
         image=jax.ShapeDtypeStruct(stream.image, jnp.uint8),
         view=stream.view,
         normalise=stream.normalise,
-        scale=scale,
     )
 
 
@@ -185,40 +202,58 @@ class Life:
     def due(self, task: jax.Array) -> jax.Array:
         """Which tests are of interest after a task: bool [tests].
 
-        Those of the tasks learned, and the next one's for forward transfer.
+        Those of the tasks learned; and the next one's for forward transfer, unless it is of all
+        classes seen by then.
         """
         number = jnp.arange(len(self.stream.task_classes))
         if self.method.joint:
             return number >= 0
-        return number == task if self.stream.cumulative else number <= task + 1
+        return number <= task + (0 if self.stream.cumulative else 1)
 
     def test(self, learner: Learner, data: Any, course: Course, due: jax.Array) -> jax.Array:
-        """Accuracy of every model on the tests that are due: [tests, models, 2].
+        """Return the accuracy of every model on the tests that are due: [tests, models, 2].
 
         Class-incremental, by all outputs; task-incremental, by those of the test's classes.
         """
-        models = self.method.models(learner)
-
-        def measure(number: jax.Array) -> jax.Array:
-            usable = jnp.asarray(self.stream.task_classes)[number]
-
-            def count(shown: Test) -> tuple[jax.Array, jax.Array]:
-                right = []
-                for model in models.values():
-                    logits = self.method.classify(self.bench, learner, model, shown.images, number)
-                    for seen in (logits, jnp.where(usable, logits, -jnp.inf)):
-                        right.append((shown.present * (seen.argmax(-1) == shown.labels)).sum())
-                return jnp.stack(right), shown.present.sum()
-
-            right, present = self.over_test(count, data, course, number)
-            return (right.sum(0) / present.sum()).reshape(len(models), 2)
+        classes = jnp.asarray(self.stream.task_classes)
+        nothing = jnp.full((len(self.method.models(learner)), 2), UNTESTED, jnp.float32)
+        if self.stream.cumulative:
+            # The last test that is due has all images of those before it.
+            last = due.size - 1 - jnp.argmax(due[::-1])
+            accuracy = self.accuracies(learner, data, course, last, classes)
+            return jnp.where(due[:, None, None], accuracy, nothing)
 
         def each(number_and_due: tuple[jax.Array, jax.Array]) -> jax.Array:
             number, due = number_and_due
-            nothing = jnp.full((len(models), 2), UNTESTED, jnp.float32)
-            return lax.cond(due, measure, lambda _: nothing, number)
+            return lax.cond(
+                due,
+                lambda: self.accuracies(learner, data, course, number, classes[number][None])[0],
+                lambda: nothing,
+            )
 
         return lax.map(each, (jnp.arange(due.size), due))
+
+    def accuracies(
+        self, learner: Learner, data: Any, course: Course, number: jax.Array, classes: jax.Array
+    ) -> jax.Array:
+        """Return the accuracy of every model on parts of a test: [parts, models, 2].
+
+        classes bool [parts, classes]: those of a part's images, and its task-incremental outputs.
+        """
+        models = self.method.models(learner)
+
+        def count(shown: Test) -> tuple[jax.Array, jax.Array]:
+            here = shown.present * classes[:, shown.labels]
+            right = []
+            for model in models.values():
+                logits = self.method.classify(self.bench, learner, model, shown.images, number)
+                usable = jnp.where(classes[:, None], logits, -jnp.inf)
+                for seen in (logits, usable):
+                    right.append((here * (seen.argmax(-1) == shown.labels)).sum(-1))
+            return jnp.stack(right, -1), here.sum(-1)
+
+        right, present = self.over_test(count, data, course, number)
+        return (right.sum(0) / present.sum(0)[:, None]).reshape(-1, len(models), 2)
 
     def over_test(
         self, function: Callable[[Test], Any], data: Any, course: Course, number: jax.Array
@@ -233,9 +268,9 @@ class Life:
         return lax.map(of_chunk, jnp.arange(-(-self.stream.test_size // size)))
 
     def average(self, lifetime: Lifetime) -> jax.Array:
-        """Mean accuracy of the reported model over the tests so far, after the last task: [2].
+        """Return the mean accuracy of the reported model over the tests so far: [2].
 
-        0 before the first task ends.
+        After the last task that ended; 0 before the first one ends.
         """
         ended = (lifetime.accuracy != UNTESTED).any((1, 2, 3)).sum()
         row = lifetime.accuracy[ended - 1, :, self.models.index(self.method.reported)]

@@ -7,11 +7,16 @@ bursting", arXiv 2108.12056.
 import dataclasses
 from typing import Literal
 
-from tsar_jax.errors import check_positive
-from tsar_jax.models import ANML, TSAR, Network, Ungated
+import jax
+
+from tsar_jax.errors import UserError, check_positive
+from tsar_jax.interop import release_names
+from tsar_jax.models import ANML, TSAR, Network, Ungated, init_params
 from tsar_jax.models.layers import ALL_POOLED
 from tsar_jax.models.regulated import REGULATED
+from tsar_jax.plasticity.masks import leaf_names
 from tsar_jax.systems.episodic import EpisodicConfig, meta_training
+from tsar_jax.training.config import earlier
 from tsar_jax.training.system import System
 
 INNER = ("trunk", "head")
@@ -19,10 +24,14 @@ INNER = ("trunk", "head")
 
 TRANSFERRED = {
     "tsar": ("regulator", "trunk", "head"),
-    "anml": ("trunk", "head"),
+    "anml": ("neuromodulator/gate", "trunk", "head"),
     "unregulated": ("trunk", "head"),
 }
-"""What learns in a new domain, by treatment: for TSAR everything but the encoder."""
+"""Parameters that learn in a new domain as published (rln 6), by model: all but the first trunk,
+which is TSAR's encoder and, of the treatment anml, the neuromodulatory network's."""
+
+CHANNELS = {"tsar": 112, "anml": 256, "unregulated": 112}
+"""Published channels of the classifier, by model; unregulated is TSAR's classifier."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +40,16 @@ class TsarConfig(EpisodicConfig):
 
     model: Literal["tsar", "anml", "unregulated"] = "tsar"
     """tsar; anml, which gates features; or unregulated, TSAR's classifier alone."""
-    channels: int = 112
-    """Channels of the classifier's convolutions."""
+    channels: int | None = None
+    """Channels of the classifier's convolutions. None: as published, 256 for model anml and 112
+    for the others."""
     regulator_channels: int = 192
     """Channels of TSAR's encoder, and of the neuromodulatory network of treatment anml."""
     initial_bias: float = -8.0
     """Bias that the regulator's heads begin with: -8 silences nearly every synapse ("growing
     sensors"), 0 and more opens them ("sculpting")."""
+    gate_bias: float | None = dataclasses.field(default=None, metadata=earlier(0.0))
+    """Bias that the gate of model anml begins with. None: initial_bias, as published."""
     regulated: tuple[str, ...] = REGULATED
     """Which of the classifier's kernels are regulated, by layer."""
     bfloat16: bool = False
@@ -46,25 +58,61 @@ class TsarConfig(EpisodicConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "channels", "regulator_channels")
+        check_positive(self, "regulator_channels")
+        if self.channels is not None:
+            check_positive(self, "channels")
         if self.model == "tsar":
             make_network(self)
 
 
+def classifier_channels(config: TsarConfig) -> int:
+    """Return the channels of the classifier's convolutions, published ones unless config says."""
+    return CHANNELS[config.model] if config.channels is None else config.channels
+
+
 def make_network(config: TsarConfig) -> Network:
     """The network that a config describes. Raises UserError for layers that do not exist."""
+    channels = classifier_channels(config)
     if config.model == "tsar":
         return TSAR(
             config.microbatch,
-            config.channels,
+            channels,
             config.regulator_channels,
             config.outputs,
             config.initial_bias,
             config.regulated,
         )
     if config.model == "anml":
-        return ANML(config.microbatch, config.channels, config.regulator_channels, config.outputs)
-    return Ungated(config.microbatch, config.channels, config.outputs, ALL_POOLED)
+        bias = config.initial_bias if config.gate_bias is None else config.gate_bias
+        return ANML(config.microbatch, channels, config.regulator_channels, config.outputs, bias)
+    return Ungated(config.microbatch, channels, config.outputs, ALL_POOLED)
+
+
+def plastic_after(config: TsarConfig, rln: int) -> tuple[str, ...]:
+    """Return the names of what learns where the first `rln` layers do not, as the releases count.
+
+    A convolution, a norm and a dense layer count as one layer each, in the release's order: of
+    TSAR the encoder has six, the regulator's heads four, the classifier seven; of ANML the
+    neuromodulatory network's trunk has six, the gate one, the classifier seven.
+
+    Raises:
+        UserError: the model is in no release, or has no such number of layers.
+    """
+    if config.model == "unregulated":
+        raise UserError(
+            "rln counts the layers of a release, and model unregulated is in none: name what "
+            "learns in plastic."
+        )
+    names = release_names(config.model)
+    layers = len(names) // 2  # weights and biases, or gains and offsets
+    if not 0 <= rln < layers:
+        raise UserError(
+            f"rln must leave one of the {layers} layers of model {config.model} to learn: choose "
+            f"from 0 to {layers - 1}, not {rln}."
+        )
+    shapes = jax.eval_shape(lambda key: init_params(make_network(config), key), jax.random.key(0))
+    present = leaf_names(shapes)
+    return tuple(name for name in names[2 * rln :] if name in present)
 
 
 def make_system(config: TsarConfig) -> System:

@@ -12,6 +12,7 @@ from jax import lax
 from tsar_jax.data.continual.normalise import make_normalise
 from tsar_jax.data.continual.pixels import crop_and_flip, move_pixels
 from tsar_jax.data.continual.types import Course, Kind, RawBatch, Stream, Test
+from tsar_jax.data.normalise import Statistics
 from tsar_jax.data.types import LabelledDataset
 from tsar_jax.errors import UserError
 
@@ -25,8 +26,9 @@ class Plan:
 
     members: of each task, indices of its training images; tests: of each test, of its test images.
     task_classes bool [tests, classes]. epochs over every task, in batches of `batch`; drop_last:
-    leave out what does not fill one. joint: all tasks as one. make_maps: (key, tasks, side) -> maps
-    of pixels, for streams whose images change. Other fields are those of `Stream`.
+    leave out what does not fill one. statistics: that colour is normalised by. joint: all tasks as
+    one. make_maps: (key, tasks, side) -> maps of pixels, for streams whose images change. Other
+    fields are those of `Stream`.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Plan:
     epochs: int
     batch: int
     drop_last: bool
+    statistics: Statistics
     joint: bool = False
     cumulative: bool = False
     make_maps: MakeMaps | None = None
@@ -80,7 +83,7 @@ def epoch_stream(plan: Plan, dataset: LabelledDataset) -> Stream:
         ),
     }
     side, channels = images.shape[1], images.shape[3]
-    normalise = make_normalise(dataset.name, channels)
+    normalise = make_normalise(plan.statistics, channels)
     parts = _Parts(plan, count, side)
 
     def view(images: jax.Array, key: jax.Array) -> jax.Array:

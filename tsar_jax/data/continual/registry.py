@@ -12,47 +12,62 @@ from tsar_jax.data.continual.gcil import (
     MOST_CLASSES,
     PHASE_SIZE,
     PHASES,
+    SEED,
     class_order,
     class_weights,
     draw_phases,
 )
+from tsar_jax.data.continual.normalise import statistics_of
 from tsar_jax.data.continual.pixels import permutation_map, rotation_map
 from tsar_jax.data.continual.types import Stream
 from tsar_jax.data.types import LabelledDataset, LabelledImages
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_limits
 
 ALIASES = {"tinyimg": "tiny_imagenet", "miniimg": "mini_imagenet", "emnist": "emnist_digits"}
 DOMAIN_TASKS = 20
 LARGEST_ANGLE = 180
 # Tasks of a class-incremental stream over so many classes; over others, as many as divide them.
 CLASS_TASKS = {10: 5, 100: 10, 200: 10}
+GCIL_WEIGHTS = ("longtail", "noise")
+GCIL_SETTINGS = ("phase_size", "phase_classes", "pretrain_classes", "schedule_seed")
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamSettings:
-    """What can be asked of a stream; 0: as published. joint: all tasks as one."""
+    """What can be asked of a stream; 0, None: as published. joint: all tasks as one.
+
+    Of GCIL only: phase_size, images of a phase; phase_classes, most classes of a phase;
+    pretrain_classes, classes whose images are all learned in the first phase; schedule_seed.
+    """
 
     batch: int
     epochs: int = 1
     tasks: int = 0
     phase_size: int = 0
     joint: bool = False
+    phase_classes: int | None = None
+    pretrain_classes: int | None = None
+    schedule_seed: int | None = None
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Kind and data set of a stream's name: "rot", "perm", "seq", "gcil", "gcil-longtail", "360".
+    """Kind and data set of a stream's name.
+
+    Kinds: "rot", "perm", "seq", "gcil", "gcil-longtail", "gcil-noise", "360".
 
     Raises UserError for a name that is none.
     """
     kind, _, dataset = name.partition("-")
     if dataset == "360":
         kind, dataset = "360", kind
-    if kind == "gcil" and dataset.endswith("-longtail"):
-        kind, dataset = "gcil-longtail", dataset.removesuffix("-longtail")
-    if kind not in ("rot", "perm", "seq", "gcil", "gcil-longtail", "360") or not dataset:
+    for weights in GCIL_WEIGHTS:
+        if kind == "gcil" and dataset.endswith(f"-{weights}"):
+            kind, dataset = f"gcil-{weights}", dataset.removesuffix(f"-{weights}")
+    if kind.partition("-")[0] not in ("rot", "perm", "seq", "gcil", "360") or not dataset:
         raise UserError(
             f"There is no stream {name!r}: write rot-, perm-, seq- or gcil- and a data set, as in "
-            "rot-mnist, seq-cifar10, gcil-cifar100 or gcil-cifar100-longtail; or mnist-360."
+            "rot-mnist, seq-cifar10, gcil-cifar100, gcil-cifar100-longtail or gcil-cifar100-noise; "
+            "or mnist-360."
         )
     return kind, ALIASES.get(dataset, dataset.replace("-", "_"))
 
@@ -61,6 +76,8 @@ def make_stream(name: str, dataset: LabelledDataset, settings: StreamSettings) -
     """The stream `name` over its data set. Raises UserError for what cannot be."""
     kind, _ = split_name(name)
     check_classes(dataset)
+    if not kind.startswith("gcil"):
+        _check_no_gcil(name, settings)
     if kind in ("rot", "perm", "360") and dataset.train.images.ndim != 3:
         raise UserError(f"{name} wants grey images, but {dataset.name} is in colour: use seq-.")
     if kind == "360":
@@ -71,7 +88,7 @@ def make_stream(name: str, dataset: LabelledDataset, settings: StreamSettings) -
     elif kind == "seq":
         plan = _class_plan(name, dataset, settings)
     else:
-        plan, dataset = _gcil_plan(name, kind == "gcil-longtail", dataset, settings)
+        plan, dataset = _gcil_plan(name, kind, dataset, settings)
     return epoch_stream(plan, dataset)
 
 
@@ -83,6 +100,15 @@ def check_classes(dataset: LabelledDataset) -> None:
             empty = images.names[int(np.argmin(counts))]
             raise UserError(
                 f"Class {empty!r} of {dataset.name} has no {split} image: prepare the data anew."
+            )
+
+
+def _check_no_gcil(name: str, settings: StreamSettings) -> None:
+    for field in dataclasses.fields(settings):
+        if field.name in GCIL_SETTINGS and getattr(settings, field.name) != field.default:
+            raise UserError(
+                f"{name} has no {field.name}: only gcil- streams do; leave out "
+                f"--{field.name.replace('_', '-')}."
             )
 
 
@@ -121,6 +147,7 @@ def _domain_plan(name: str, kind: str, dataset: LabelledDataset, settings: Strea
         epochs=settings.epochs,
         batch=settings.batch,
         drop_last=False,
+        statistics=statistics_of(kind, dataset.name),
         joint=settings.joint,
         make_maps=angles if kind == "rot" else permutations,
     )
@@ -146,21 +173,41 @@ def _class_plan(name: str, dataset: LabelledDataset, settings: StreamSettings) -
         epochs=settings.epochs,
         batch=settings.batch,
         drop_last=dataset.train.images.ndim == 4,
+        statistics=statistics_of("seq", dataset.name),
         joint=settings.joint,
     )
 
 
+def _check_gcil(settings: StreamSettings, dataset: LabelledDataset, size: int, most: int) -> None:
+    classes = len(dataset.train.names)
+    check_limits(
+        ("phase_classes", most, classes, f"classes of {dataset.name}"),
+        ("pretrain_classes", settings.pretrain_classes or 0, classes, f"classes of {dataset.name}"),
+    )
+    if size < most:
+        raise UserError(
+            f"phase_size is {size}, but a phase can have {most} classes: raise --phase-size or "
+            "lower --phase-classes."
+        )
+
+
 def _gcil_plan(
-    name: str, longtail: bool, dataset: LabelledDataset, settings: StreamSettings
+    name: str, kind: str, dataset: LabelledDataset, settings: StreamSettings
 ) -> tuple[Plan, LabelledDataset]:
     """Phases of classes that come back; labels are numbered as they first appear."""
     classes = len(dataset.train.names)
+    size = settings.phase_size or PHASE_SIZE
+    most = settings.phase_classes or min(MOST_CLASSES, classes)
+    _check_gcil(settings, dataset, size, most)
     schedule = draw_phases(
         dataset.train.labels,
-        class_weights(classes, longtail),
+        class_weights(classes, kind == "gcil-longtail"),
         phases=settings.tasks or PHASES,
-        size=settings.phase_size or PHASE_SIZE,
-        most=min(MOST_CLASSES, classes),
+        size=size,
+        most=most,
+        seed=SEED if settings.schedule_seed is None else settings.schedule_seed,
+        noise=kind == "gcil-noise",
+        pretrain=settings.pretrain_classes,
     )
     order = class_order(schedule)
     new_label = np.full(classes, len(order), np.int32)
@@ -180,6 +227,7 @@ def _gcil_plan(
             epochs=settings.epochs,
             batch=settings.batch,
             drop_last=dataset.train.images.ndim == 4,
+            statistics=statistics_of(kind, dataset.name),
             joint=settings.joint,
             cumulative=True,
         ),

@@ -21,6 +21,7 @@ from tsar_jax.plasticity.methods.gem import GEM
 from tsar_jax.plasticity.methods.gss import GSS
 from tsar_jax.plasticity.methods.hal import HAL
 from tsar_jax.plasticity.methods.icarl import ICaRL
+from tsar_jax.plasticity.methods.kder import KDER
 from tsar_jax.plasticity.methods.lwf import LwF
 from tsar_jax.plasticity.methods.mer import MER
 from tsar_jax.plasticity.methods.pnn import PNN
@@ -57,6 +58,7 @@ METHODS: dict[str, type[Method]] = {
     "gss": GSS,
     "hal": HAL,
     "icarl": ICaRL,
+    "kder": KDER,
     "mer": MER,
     "pnn": PNN,
 }
@@ -78,7 +80,7 @@ def make_method(name: str, settings: Sequence[str] = ()) -> Method:
                 f"{setting!r} sets no hyper-parameter of {name}: write name=value, the name being "
                 f"{' or '.join(known) or '(it has none)'}."
             )
-        values[key] = _number(known[key], setting, text)
+        values[key] = _value(known[key], setting, text)
     return METHODS[name](**values)
 
 
@@ -100,7 +102,11 @@ def check_supported(method: Method, name: str, stream: Stream) -> None:
     )
 
 
-def _number(kind: Any, setting: str, text: str) -> int | float:
+def _value(kind: Any, setting: str, text: str) -> bool | int | float:
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{setting!r}: write true or false, not {text!r}.")
+        return text.lower() == "true"
     try:
         return kind(text)
     except ValueError:

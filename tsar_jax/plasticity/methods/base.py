@@ -28,8 +28,8 @@ class Bench:
     net: the network. rate: learning rate of SGD. capacity: slots of the buffer. replay: items of a
     draw. tasks, classes: of the stream. task_classes: bool [tasks, classes], which belong to a
     task. image: shape and dtype of an image as it is stored. view: (stored images, key) -> images
-    as the network takes them in training, augmented and normalised. normalise: stored images -> as
-    it takes them in tests. scale: stored images -> floats and no more.
+    as the network takes them in training, augmented and normalised; replay and estimates of
+    importance take this way too. normalise: stored images -> as it takes them in tests.
     """
 
     net: Classifier
@@ -42,7 +42,6 @@ class Bench:
     image: jax.ShapeDtypeStruct
     view: Callable[[jax.Array, jax.Array], jax.Array]
     normalise: Callable[[jax.Array], jax.Array]
-    scale: Callable[[jax.Array], jax.Array]
 
 
 class Batch(NamedTuple):

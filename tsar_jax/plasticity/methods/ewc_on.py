@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from tsar_jax.errors import check_weights
 from tsar_jax.models.classifier import Tree, Variables
-from tsar_jax.plasticity.fisher import weighted_distance
+from tsar_jax.plasticity.fisher import filter_means, weighted_distance
 from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, Passed, TaskData
 from tsar_jax.plasticity.methods.task_end import sum_chunks
 
@@ -25,6 +25,7 @@ class EWCOn(Method):
     """L = CE(W(batch)) + e_lambda * sum F (theta - theta*)^2.
 
     At a task's end F = gamma * F + the mean over its images of p(y|x) (d log p(y|x) / d theta)^2.
+    With `adjust_fisher` every convolution filter then has its mean, as in the SYNERgy release.
     """
 
     boundaries: ClassVar[bool] = True
@@ -33,6 +34,8 @@ class EWCOn(Method):
     """Weight of the penalty."""
     gamma: float = 1.0
     """What F keeps of itself at a task's end."""
+    adjust_fisher: bool = False
+    """Whether every convolution filter has its mean importance."""
 
     def __post_init__(self) -> None:
         check_weights(self, "e_lambda", "gamma")
@@ -61,4 +64,6 @@ class EWCOn(Method):
             learner.memory.fisher,
             total,
         )
+        if self.adjust_fisher:
+            fisher = filter_means(fisher)
         return learner._replace(memory=Memory(fisher, learner.net.params))

@@ -1,6 +1,7 @@
 """GSS-Greedy: gradient-based sample selection (Aljundi et al. 2019, algorithm 2)."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,17 @@ from jax.flatten_util import ravel_pytree
 
 from tsar_jax.errors import check_positive
 from tsar_jax.models.classifier import Variables
-from tsar_jax.plasticity.buffer import draw, put
-from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Passed, cross_entropy
+from tsar_jax.plasticity.buffer import Draw, draw, put
+from tsar_jax.plasticity.methods.base import (
+    Batch,
+    Bench,
+    Images,
+    Learner,
+    Passed,
+    cross_entropy,
+    descended,
+    seen,
+)
 from tsar_jax.plasticity.methods.er import ER
 
 SCORE = "score"
@@ -19,6 +29,13 @@ FIRST_SCORE = 0.1
 """Of what comes while the buffer is empty, as in Mammoth."""
 TOGETHER = 16
 """Images whose gradients are held at a time."""
+
+
+class Rounds(NamedTuple):
+    """order int32 [capacity]: slots in the order of a step's draws. first: place of the next."""
+
+    order: jax.Array
+    first: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +46,52 @@ class GSS(ER):
     plus 1. Once the buffer is full, an image enters it only where the score of its whole batch is
     below 1: it meets an item drawn in proportion to the scores, and takes its place with the
     probability score_of_item / (score_of_item + its own).
+
+    A batch is learned in `batch_num` steps of SGD, each with other items of the buffer until all of
+    them have been replayed.
     """
 
     gss_minibatch_size: int = 10
-    """Items of the buffer whose gradients are compared with."""
+    """Items of the buffer whose gradients, each by itself, are compared with."""
+    batch_num: int = 1
+    """Steps of SGD on every batch of the stream, each with a draw from the buffer."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "gss_minibatch_size")
+        check_positive(self, "gss_minibatch_size", "batch_num")
+
+    def begin_memory(self, bench: Bench, net: Variables) -> Rounds:
+        return Rounds(jnp.arange(bench.capacity, dtype=jnp.int32), jnp.zeros((), jnp.int32))
 
     def slot(self, bench: Bench) -> dict[str, jax.ShapeDtypeStruct]:
         return {**super().slot(bench), SCORE: jax.ShapeDtypeStruct((), jnp.float32)}
+
+    def step(
+        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
+    ) -> tuple[Learner, jax.Array]:
+        order_key, again_key, last_key = jax.random.split(key, 3)
+        order = draw(learner.buffer, order_key, bench.capacity).slots
+
+        def again(number: jax.Array, state: tuple[Variables, Rounds]) -> tuple[Variables, Rounds]:
+            net, rounds = state
+            here = learner._replace(net=net, memory=rounds)
+            round_key = jax.random.fold_in(again_key, number)
+            _, gradient, passed = self.gradient(bench, here, batch, round_key)
+            params = descended(net.params, gradient, bench.rate)
+            return Variables(params, passed.stats), passed.memory
+
+        begin = learner.net, Rounds(order, jnp.zeros((), jnp.int32))
+        net, rounds = lax.fori_loop(1, self.batch_num, again, begin)
+        return super().step(bench, learner._replace(net=net, memory=rounds), batch, last_key)
+
+    def drawn(self, bench: Bench, learner: Learner, key: jax.Array) -> tuple[Images, Rounds]:
+        buffer, (order, first) = learner.buffer, learner.memory
+        count = min(bench.replay, bench.capacity)
+        places = first + jnp.arange(count)
+        slots = order[places]
+        items = {name: values[slots] for name, values in buffer.items.items()}
+        present = (places < buffer.filled).astype(jnp.float32)
+        after = jnp.where(first + count < buffer.filled, first + count, 0)
+        return seen(bench, Draw(items, present, slots), key), Rounds(order, after)
 
     def store(
         self, bench: Bench, learner: Learner, batch: Batch, passed: Passed, key: jax.Array

@@ -1,21 +1,81 @@
-"""Published best hyper-parameters, per method, stream and buffer size.
+"""Published hyper-parameters: the tables of two releases, and whose row a run takes.
 
-Those of the releases of SYNERgy, CLS-ER and Mammoth, whose buffers of 5,120 stand for those of
-1,000 where it has none. Where a stream or a buffer has none of its own it takes those of the
-nearest one: the stream that is most alike, the buffer whose size is nearest.
+`published_hyperparameters.json` holds the tables of SYNERgy's and of CLS-ER's release whole: of
+each release, stream, method, with GCIL the distribution of the classes, and buffer (slots; -1 for a
+method without one) the values, of which
+
+- lr: learning rate of SGD, per step,
+- batch_size: new images of a step,
+- minibatch_size: images of a draw from the buffer,
+- n_epochs: passes over every task,
+
+and all others are hyper-parameters of the method, by the names of its fields. `NOT_APPLIED` lists
+the published values that change nothing, `NOT_IN_TABLE` what the releases' code fixes instead.
+
+A run takes the first of these rows that exists: its method's on its stream; its method's on the
+streams most alike, nearest first; then those of a method that stands in for it, `joint` taking
+SGD's as in the releases. Of the buffers of such a row the nearest in size counts; where there is
+none of 1,000 slots, that of 5,120 stands for it. Where both releases have that row, the preferred
+one's.
+`provenance` says in a line whose row it is.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-BUFFERS = (200, 500, 1000)
+TABLE = Path(__file__).with_name("published_hyperparameters.json")
 
-# Values of a buffer of 200, of 500, of 1,000; or one for all.
-Values = Any
+Release = Literal["synergy", "clser"]
+RELEASES: dict[Release, str] = {"synergy": "SYNERgy", "clser": "CLS-ER"}
+
+NOT_APPLIED = {
+    # The step of the releases does not use it, but weighs the distance by 1.
+    "fdr": ("alpha",),
+    # Rows of GCIL's longtail distribution; they are DER++'s, and ER has no such terms.
+    "er": ("alpha", "beta"),
+    # One row for seq-tinyimg has it; the method takes the logits as they are.
+    "der": ("softmax_temp",),
+    # The loss is a logistic one, without a temperature.
+    "icarl": ("softmax_temp",),
+}
+"""Published values that change nothing in the releases, by method."""
+
+NOT_IN_TABLE: dict[str, dict[str, float]] = {"mer": {"item_num": 0}}
+"""What the releases' code does without naming it: MER's SGD takes a whole batch at a step."""
+
+STANDS_IN = {"joint": "sgd"}
+"""Whose learning rate, batches and epochs a method takes that no release has; by default ER's."""
+
+ALIKE = {
+    "rot-mnist": ("perm-mnist", "seq-mnist"),
+    "perm-mnist": ("rot-mnist", "seq-mnist"),
+    "seq-mnist": ("rot-mnist", "perm-mnist"),
+    "mnist-360": ("rot-mnist", "perm-mnist", "seq-mnist"),
+    "seq-cifar10": ("seq-tinyimg",),
+    "seq-tinyimg": ("seq-cifar10",),
+    "gcil-cifar100": ("seq-cifar10",),
+    "gcil-cifar100-longtail": ("gcil-cifar100", "seq-cifar10"),
+}
+"""The other streams of the tables that are like each of them, most alike first."""
+
+LARGE_BUFFER, THOUSAND = 5120, 1000
 
 
-class Best(NamedTuple):
-    """lr, batch, replay and epochs of a run, and the method's own hyper-parameters."""
+class Row(NamedTuple):
+    """A row of a release's table. buffer: slots; None for a method without one."""
+
+    release: Release
+    stream: str
+    method: str
+    buffer: int | None
+    values: Mapping[str, Any]
+
+
+class HyperParameters(NamedTuple):
+    """A row by our names. settings: the method's own."""
 
     lr: float
     batch: int
@@ -24,210 +84,127 @@ class Best(NamedTuple):
     settings: dict[str, float]
 
 
-def _synergy(batch: int, lr: float, epochs: int, *rest: Values) -> dict[str, Values]:
-    names = ("reg_weight", "ema_alpha", "ema_update_freq", "penalty_weight", "fisher_alpha")
-    named = dict(zip((*names, "fisher_update_freq"), rest, strict=True))
-    return {"lr": lr, "batch": batch, "replay": batch, "epochs": epochs, **named}
+@functools.cache
+def published_rows() -> tuple[Row, ...]:
+    """Return all rows of both releases."""
+    return tuple(_rows_of(json.loads(TABLE.read_text(encoding="utf-8"))))
 
 
-def _clser(
-    lr: float, batch: Values, replay: Values, epochs: Values, *rest: Values
-) -> dict[str, Values]:
-    names = ("reg_weight", "stable_model_alpha", "stable_model_update_freq")
-    named = dict(
-        zip((*names, "plastic_model_alpha", "plastic_model_update_freq"), rest, strict=True)
-    )
-    return {"lr": lr, "batch": batch, "replay": replay, "epochs": epochs, **named}
+def _rows_of(tables: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield the rows of tables as the file nests them."""
+    for release in RELEASES:
+        for stream, methods in tables[f"{release}_release"].items():
+            for method, found in methods.items():
+                parts = {"": found}
+                if stream == "gcil-cifar100":
+                    parts = {"": found["unif"], "-longtail": found["longtail"]}
+                for suffix, buffers in parts.items():
+                    for size, values in buffers.items():
+                        buffer = None if int(size) == -1 else int(size)
+                        yield Row(release, stream + suffix, method, buffer, values)
 
 
-def _row(lr: Values, batch: Values, replay: Values, epochs: int, **rest: Values) -> dict:
-    return {"lr": lr, "batch": batch, "replay": replay, "epochs": epochs, **rest}
+def alike_streams(stream: str, colour: bool, large: bool) -> tuple[str, ...]:
+    """Return the streams of the tables that a stream is or resembles, most alike first.
 
-
-TABLE: dict[str, dict[str, Mapping[str, Values]]] = {
-    "synergy": {
-        "rot-mnist": _synergy(128, 0.2, 1, 1.0, 0.99, 1.0, 1.0, 0.99, (0.4, 0.8, 0.4)),
-        "mnist-360": _synergy(16, 0.2, 1, (1.0, 1.0, 0.8), 0.99, 1.0, 1.0, 0.99, (0.9, 0.8, 0.8)),
-        "seq-cifar10": _synergy(
-            32, 0.05, 50, 0.2, 0.999, (0.2, 0.4, 0.9), 5.0, 0.999, (0.01, 0.007, 0.001)
-        ),
-        "seq-tinyimg": _synergy(32, 0.05, 50, 0.1, 0.999, 0.05, 0.1, 0.999, (5e-4, 4e-4, 4e-4)),
-        "gcil": _synergy(32, 0.05, 50, 0.2, 0.999, (0.3, 0.3, 0.4), 1.0, 0.999, 0.005),
-        "gcil-longtail": _synergy(32, 0.05, 50, 0.2, 0.999, (0.2, 0.2, 0.4), 1.0, 0.999, 0.005),
-    },
-    "clser": {
-        "rot-mnist": _clser(0.2, 128, 128, 1, 0.75, 0.999, 1.0, 0.99, 1.0),
-        "mnist-360": _clser(
-            0.2,
-            16,
-            (16, 32, 128),
-            1,
-            (0.75, 1.25, 0.75),
-            (0.999, 0.99, 0.99),
-            (1.0, 0.9, 0.9),
-            0.99,
-            1.0,
-        ),
-        "seq-cifar10": _clser(0.1, 32, 32, 50, 0.15, 0.999, (0.1, 0.1, 0.8), 0.999, (0.3, 0.9, 1)),
-        "seq-tinyimg": _clser(0.1, 32, 32, 50, 0.1, 0.999, (0.04, 0.05, 0.07), 0.999, 0.08),
-        "gcil": _clser(0.1, 32, 32, (200, 100, 100), 0.15, 0.999, 0.6, 0.999, (0.7, 0.9, 0.8)),
-        "gcil-longtail": _clser(0.1, 32, 32, 100, 0.1, 0.999, 0.6, 0.999, (0.7, 0.7, 0.8)),
-    },
-    "derpp": {
-        "rot-mnist": _row(
-            (0.1, 0.2, 0.2), 128, 128, 1, alpha=(1.0, 0.5, 0.5), beta=(0.5, 1.0, 0.5)
-        ),
-        "mnist-360": _row(0.2, 16, (16, 16, 128), 1, alpha=(0.5, 0.5, 0.2), beta=1.0),
-        "seq-cifar10": _row(0.03, 32, 32, 50, alpha=(0.1, 0.2, 0.1), beta=(0.5, 0.5, 1.0)),
-        "seq-tinyimg": _row(0.03, 32, 32, 100, alpha=(0.1, 0.2, 0.1), beta=(1.0, 0.5, 0.5)),
-        "gcil": _row(0.1, 32, 32, 100, alpha=(0.2, 0.2, 0.3), beta=(0.5, 0.6, 0.6)),
-        "gcil-longtail": _row(0.1, 32, 32, 100, alpha=(0.2, 0.2, 0.3), beta=(0.6, 0.8, 0.9)),
-    },
-    "er": {
-        "rot-mnist": _row(0.2, 128, 128, 1),
-        "mnist-360": _row(0.2, (1, 1, 4), 16, 1),
-        "seq-cifar10": _row(0.1, 32, 32, 50),
-        "seq-tinyimg": _row((0.1, 0.03, 0.1), 32, 32, 100),
-        "gcil": _row(0.1, 32, 32, 100),
-        "gcil-longtail": _row(0.1, 32, 32, 100),
-    },
-    "sgd": {
-        "rot-mnist": _row(0.2, 128, 1, 1),
-        "mnist-360": _row(0.1, 4, 1, 1),
-        "seq-cifar10": _row(0.1, 32, 1, 50),
-        "seq-tinyimg": _row(0.03, 32, 1, 100),
-        "gcil": _row(0.1, 32, 1, 100),
-        "gcil-longtail": _row(0.1, 32, 1, 100),
-    },
-    "ewc_on": {
-        "rot-mnist": _row(0.1, 128, 1, 1, e_lambda=0.7, gamma=1.0),
-        "seq-mnist": _row(0.03, 10, 1, 1, e_lambda=90.0, gamma=1.0),
-        "seq-cifar10": _row(0.03, 32, 1, 50, e_lambda=10.0, gamma=1.0),
-        "seq-tinyimg": _row(0.03, 32, 1, 100, e_lambda=25.0, gamma=1.0),
-    },
-    "si": {
-        "rot-mnist": _row(0.1, 128, 1, 1, c=1.0, xi=1.0),
-        "seq-mnist": _row(0.1, 10, 1, 1, c=1.0, xi=0.9),
-        "seq-cifar10": _row(0.03, 32, 1, 50, c=0.5, xi=1.0),
-        "seq-tinyimg": _row(0.03, 32, 1, 100, c=0.5, xi=1.0),
-    },
-    "lwf": {
-        "seq-mnist": _row(0.03, 10, 1, 1, alpha=1.0, softmax_temp=2.0, wd_reg=0.0005),
-        "seq-cifar10": _row(0.01, 32, 1, 50, alpha=3.0, softmax_temp=2.0, wd_reg=0.0005),
-        "seq-tinyimg": _row(0.01, 32, 1, 100, alpha=1.0, softmax_temp=2.0, wd_reg=0.0005),
-    },
-    "agem": {
-        "rot-mnist": _row((0.1, 0.3, 0.3), 128, 128, 1),
-        "seq-mnist": _row(0.1, 10, 128, 1),
-        "seq-cifar10": _row(0.03, 32, 32, 50),
-        "seq-tinyimg": _row(0.01, 32, 32, 100),
-    },
-    "agem_r": {
-        "rot-mnist": _row((0.1, 0.3, 0.3), 128, 128, 1),
-        "seq-mnist": _row(0.1, 10, 128, 1),
-        "mnist-360": _row(0.1, (16, 16, 4), 128, 1),
-        "seq-cifar10": _row(0.03, 32, 32, 50),
-        "seq-tinyimg": _row(0.01, 32, 32, 100),
-    },
-    "gem": {
-        "rot-mnist": _row(0.01, 128, 1, 1, gamma=0.5),
-        "seq-mnist": _row((0.01, 0.03, 0.1), 10, 1, 1, gamma=(1.0, 0.5, 1.0)),
-        "seq-cifar10": _row(0.03, 32, 1, 50, gamma=0.5),
-    },
-    # Mammoth lists an alpha that its step does not use.
-    "fdr": {
-        "rot-mnist": _row(0.2, 128, 128, 1),
-        "seq-mnist": _row((0.03, 0.1, 0.1), 128, 128, 1),
-        "seq-cifar10": _row(0.03, 32, 32, 50),
-        "seq-tinyimg": _row(0.03, 32, 32, 100),
-    },
-    "gss": {
-        "rot-mnist": _row(0.2, 128, (10, 128, 128), 1, gss_minibatch_size=128),
-        "seq-mnist": _row(0.1, 128, (10, 10, 128), 1, gss_minibatch_size=10),
-        "seq-cifar10": _row(0.03, 32, 32, 50, gss_minibatch_size=32),
-    },
-    "hal": {
-        "rot-mnist": _row(
-            0.1, 128, 128, 1, hal_lambda=(0.2, 0.1, 0.1), beta=(0.5, 0.5, 0.3), gamma=0.1
-        ),
-        "seq-mnist": _row(0.1, 128, 128, 1, hal_lambda=0.1, beta=(0.7, 0.2, 0.7), gamma=0.5),
-        "seq-cifar10": _row(
-            0.03, 32, 32, 50, hal_lambda=(0.2, 0.1, 0.1), beta=(0.5, 0.3, 0.3), gamma=0.1
-        ),
-    },
-    "icarl": {
-        "seq-mnist": _row(0.1, 10, 10, 1, wd_reg=0.0),
-        "seq-cifar10": _row((0.1, 0.1, 0.03), 32, 32, 50, wd_reg=0.00001),
-        "seq-tinyimg": _row(0.03, 32, 32, 100, wd_reg=0.00001),
-    },
-    "mer": {
-        "seq-mnist": _row(
-            (0.1, 0.1, 0.03), 1, 128, 1, beta=1.0, gamma=1.0, batch_num=1, item_num=0
-        ),
-        "mnist-360": _row((0.2, 0.1, 0.2), 1, 128, 1, beta=1.0, gamma=1.0, batch_num=3, item_num=0),
-    },
-    "pnn": {
-        "seq-mnist": _row(0.1, 10, 1, 1),
-        "seq-cifar10": _row(0.03, 32, 1, 50),
-        "seq-tinyimg": _row(0.03, 32, 1, 100),
-    },
-}
-
-# Whose values a method without published ones takes, for its learning rate and batches.
-LIKE = {"joint": "sgd", "der": "derpp"}
-
-# Which streams are most like one for which a method has no values of its own.
-ALIKE = {
-    "rot-mnist": ("seq-mnist",),
-    "seq-mnist": ("rot-mnist",),
-    "mnist-360": ("rot-mnist", "seq-mnist"),
-    "seq-tinyimg": ("seq-cifar10",),
-    "gcil": ("seq-cifar10",),
-    "gcil-longtail": ("gcil", "seq-cifar10"),
-}
-
-
-def likest_stream(stream: str, colour: bool, large: bool) -> str:
-    """The stream of the tables that `stream` is most like.
-
-    colour: its images are. large: they are larger than 32x32, or there are more than 100 classes.
+    Args:
+        stream: name, as of `make_stream`.
+        colour: whether its images are.
+        large: whether they are larger than 32x32, or there are more than 100 classes.
     """
+    first = _likest_stream(stream, colour, large)
+    return first, *ALIKE[first]
+
+
+def _likest_stream(stream: str, colour: bool, large: bool) -> str:
+    """Return the stream of the tables that a stream is or resembles most."""
     if stream.startswith("gcil"):
-        return "gcil-longtail" if stream.endswith("-longtail") else "gcil"
-    if not colour:
-        if stream.startswith("seq"):
-            return "seq-mnist"
-        return "mnist-360" if stream.endswith("-360") else "rot-mnist"
-    return "seq-tinyimg" if large else "seq-cifar10"
+        return "gcil-cifar100-longtail" if stream.endswith("-longtail") else "gcil-cifar100"
+    if colour:
+        return "seq-tinyimg" if large else "seq-cifar10"
+    if stream.endswith("-360"):
+        return "mnist-360"
+    return f"{stream.partition('-')[0]}-mnist"
 
 
-def _nearest(method: str, like: str) -> Mapping[str, Values]:
-    """The row of the stream most like one, of the method or of one that stands for it."""
-    rows = (
-        TABLE.get(source, {}).get(stream)
-        for source in (method, LIKE.get(method, "er"))
-        for stream in (like, *ALIKE.get(like, ()))
-    )
-    return next(row for row in rows if row is not None)
+def nearest_row(method: str, streams: Sequence[str], buffer: int, prefer: Release) -> Row:
+    """Return the row whose values a run takes, as this file's docstring says.
 
-
-def published(method: str, like: str, buffer: int, fields: Sequence[str]) -> Best:
-    """The best values for a method on a stream of the tables.
-
-    fields: the method's hyper-parameters; those without a published value are left to its own
-    defaults.
+    Args:
+        method: name.
+        streams: of the tables, most alike first (`alike_streams`).
+        buffer: slots.
+        prefer: release whose row is taken where both have it.
     """
-    values = _nearest(method, like)
-    nearest = min(range(len(BUFFERS)), key=lambda index: abs(BUFFERS[index] - buffer))
-    chosen = {
-        name: value[nearest] if isinstance(value, tuple) else value
-        for name, value in values.items()
-    }
-    settings = {name: float(chosen[name]) for name in fields if name in chosen}
-    return Best(
-        float(chosen["lr"]),
-        int(chosen["batch"]),
-        int(chosen["replay"]),
-        int(chosen["epochs"]),
-        settings,
+    for name in (method, STANDS_IN.get(method, "er")):
+        for stream in streams:
+            rows = [row for row in published_rows() if (row.method, row.stream) == (name, stream)]
+            if rows:
+                sizes = {row.buffer for row in rows}
+                return min(
+                    rows,
+                    key=lambda row: (_distance(row.buffer, buffer, sizes), row.release != prefer),
+                )
+    raise AssertionError(f"no row for {method} on {streams}, nor for what stands in for it")
+
+
+def _distance(size: int | None, buffer: int, sizes: set[int | None]) -> int:
+    """Return how many slots a row's buffer is away; sizes: of all rows that can be taken."""
+    if size is None:
+        return 0
+    if size == LARGE_BUFFER and THOUSAND not in sizes:
+        return min(abs(size - buffer), abs(THOUSAND - buffer))
+    return abs(size - buffer)
+
+
+def hyper_parameters(row: Row, method: str, fields: Sequence[str]) -> HyperParameters:
+    """Return a row's values by our names.
+
+    Images of a draw: 1 where the method draws none, and those of a batch for iCaRL's 0, whose
+    release puts the buffer among the task's images instead of drawing. A row without a batch is
+    MER's, whose batches are of one image; one without epochs is of a stream that passes once.
+
+    Args:
+        row: whose values.
+        method: name of the method that takes them. Only of a row of its own it takes what is
+            called like one of its hyper-parameters.
+        fields: names of its hyper-parameters.
+    """
+    values = row.values
+    batch = int(values.get("batch_size", 1))
+    settings = dict(NOT_IN_TABLE.get(method, {}))
+    if row.method == method:
+        unused = NOT_APPLIED.get(method, ())
+        settings |= {name: values[name] for name in fields if name in values and name not in unused}
+    return HyperParameters(
+        lr=float(values["lr"]),
+        batch=batch,
+        replay=int(values.get("minibatch_size", 1)) or batch,
+        epochs=int(values.get("n_epochs", 1)),
+        settings=settings,
     )
+
+
+def provenance(row: Row, method: str, stream: str, buffer: int, prefer: Release) -> str:
+    """Return a line about whose values a run takes: those published of it, or which instead.
+
+    Args:
+        row: whose values are taken.
+        method: name of the run's method.
+        stream: name of the run's stream, as the tables call it where they have it.
+        buffer: slots.
+        prefer: the release that was asked for.
+    """
+    line = f"values of {_described(row.method, row.stream, row.buffer)}"
+    line += f" in the release of {RELEASES[row.release]}"
+    if (row.method, row.stream, row.buffer or buffer) != (method, stream, buffer):
+        size = None if row.buffer is None else buffer
+        return f"{line}: nothing is published for {_described(method, stream, size)}"
+    if row.release != prefer:
+        return f"{line}: {RELEASES[prefer]}'s has none"
+    return line
+
+
+def _described(method: str, stream: str, buffer: int | None) -> str:
+    """Return a cell's name."""
+    return f"{method} on {stream}" + ("" if buffer is None else f", buffer {buffer}")

@@ -37,10 +37,10 @@ class Memory(NamedTuple):
 class SYNERgy(Method):
     """L = reg_weight MSE(W(b), S(b)) + CE(W(batch and b)) + penalty_weight sum F_adj (W - S)^2.
 
-    S follows W as a moving average. F is estimated under S over all slots of the buffer, slots
-    never filled counting as black images of class 0, as in the release, and averaged too. In F_adj
-    every convolution filter has its mean. S's batch-norm statistics are those of its own passes,
-    F's included.
+    S follows W as a moving average. F is estimated under S over all slots of the buffer, seen as in
+    training (augmented, normalised), and averaged too; slots never filled count as black images of
+    class 0, as in the release. In F_adj every convolution filter has its mean. S's batch-norm
+    statistics are those of its own passes, F's included.
     """
 
     buffered: ClassVar[bool] = True
@@ -83,7 +83,7 @@ class SYNERgy(Method):
     def after_step(
         self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array
     ) -> Learner:
-        average_key, fisher_key = jax.random.split(key)
+        average_key, fisher_key, view_key = jax.random.split(key, 3)
         memory = learner.memory
         alpha = effective_alpha(learner.step, self.ema_alpha)
         kept = jnp.where(sometimes(average_key, self.ema_update_freq), alpha, 1.0)
@@ -92,16 +92,18 @@ class SYNERgy(Method):
         due = sometimes(fisher_key, self.fisher_update_freq)
         fisher, stats = lax.cond(
             due,
-            lambda: self.consolidated(bench, learner, memory),
+            lambda: self.consolidated(bench, learner, memory, view_key),
             lambda: (memory.fisher, memory.semantic.stats),
         )
         semantic = memory.semantic._replace(stats=stats)
         return learner._replace(memory=Memory(semantic, fisher, memory.estimated | due))
 
-    def consolidated(self, bench: Bench, learner: Learner, memory: Memory) -> tuple[Any, Any]:
+    def consolidated(
+        self, bench: Bench, learner: Learner, memory: Memory, key: jax.Array
+    ) -> tuple[Any, Any]:
         """F averaged with what the buffer says now, and the statistics of S after that."""
         items = learner.buffer.items
-        images = bench.scale(items["images"])
+        images = bench.view(items["images"], key)
         fisher, stats = bench.net.fisher(memory.semantic, images, items["labels"])
         alpha = effective_alpha(learner.step, self.fisher_alpha)
         kept = jnp.where(memory.estimated, alpha, 0.0)

@@ -1,0 +1,125 @@
+"""Published figures as text: tables, and the marked passages of Markdown files.
+
+A passage between two comments is filled from the file of published figures:
+
+    <!-- published: stream=rot-mnist method=er measure=accuracy -->85.01 ± 1.90 (T)<!-- end -->
+
+After the colon stand fields of `Published` and, after an equals sign, the values to choose from,
+separated by commas. A passage that begins on a line of its own is filled with a table of all that
+matches; one within a line, with the best-sourced figures, joined by slashes.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.published_results import (
+    KEYS,
+    Published,
+    best_sourced,
+    find_published,
+    joined_figures,
+)
+
+SELECTORS = (*KEYS, "source")
+MARKED = re.compile(r"(<!-- published: ?(.*?) ?-->)(.*?)<!-- end -->", re.DOTALL)
+COLUMNS = ("stream", "method", "size", "measure", "figure", "unit", "source", "reference")
+
+
+def select(selectors: Sequence[str]) -> list[Published]:
+    """Return the published figures that selectors such as "method=er,der" choose.
+
+    Raises:
+      UserError: a selector is malformed or names no field, or nothing matches.
+    """
+    wanted: dict[str, list[str | int]] = {}
+    for selector in selectors:
+        name, _, values = selector.partition("=")
+        if name not in SELECTORS or not values:
+            raise UserError(
+                f"{selector!r} selects no published figures: write FIELD=VALUE,VALUE with one of "
+                f"the fields {', '.join(SELECTORS)}."
+            )
+        choices = values.split(",")
+        wanted[name] = [int(c) if name == "size" and c.isdecimal() else c for c in choices]
+    rows = find_published(**wanted)
+    if not rows:
+        raise UserError(
+            f"Nothing published matches {' '.join(selectors)}: tsar-jax published shows what there "
+            "is."
+        )
+    return rows
+
+
+def published_table(rows: Sequence[Published]) -> str:
+    """Return published figures as a table in Markdown, a row for each, and its legend."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for row in rows:
+        cells = ["" if getattr(row, name) is None else getattr(row, name) for name in COLUMNS]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def fill_marked(text: str, where: str) -> str:
+    """Return a Markdown text with its marked passages filled anew.
+
+    Args:
+      text: of the file.
+      where: the file's name, for what is said of a wrong passage.
+
+    Raises:
+      UserError: a passage has no end, or selects nothing.
+    """
+
+    def filled(match: re.Match[str]) -> str:
+        opening, selectors, body = match.groups()
+        if "<!-- published:" in body:
+            raise UserError(f"{where}: {opening} has no end: close it with <!-- end -->.")
+        try:
+            rows = select(selectors.split())
+        except UserError as error:
+            raise UserError(f"{where}: {opening}: {error}") from error
+        whole_line = match.start() == 0 or text[match.start() - 1] == "\n"
+        if whole_line != body.startswith("\n"):
+            raise UserError(
+                f"{where}: {opening} stands partly on a line of its own: begin a table's passage "
+                "on its own line, and another after a word of its line."
+            )
+        if whole_line:
+            return f"{opening}\n{published_table(rows)}<!-- end -->"
+        return f"{opening}{joined_figures(best_sourced(rows))}<!-- end -->"
+
+    if text.count("<!-- published:") != text.count("<!-- end -->"):
+        raise UserError(
+            f"{where} has {text.count('<!-- published:')} passages of published figures but "
+            f"{text.count('<!-- end -->')} ends: close each with <!-- end -->."
+        )
+    return MARKED.sub(filled, text)
+
+
+def rewrite_marked(paths: Sequence[Path]) -> list[Path]:
+    """Fill the marked passages of files, all of them or, where one is wrong, none.
+
+    Returns:
+      The files that changed.
+
+    Raises:
+      UserError: a file cannot be read or written, or has a wrong passage.
+    """
+    from tsar_jax.training.run import write_atomically
+
+    changed = {}
+    path = Path()
+    try:
+        for path in paths:
+            with path.open(encoding="utf-8", newline="") as file:
+                text = file.read()
+            filled = fill_marked(text, str(path))
+            if filled != text:
+                changed[path] = filled
+        for path, filled in changed.items():
+            write_atomically(path, filled)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be filled ({error}): name a Markdown file.") from error
+    return list(changed)

@@ -1,0 +1,47 @@
+"""ER with knowledge distillation, of CLS-ER's release: the teacher is the net of a step ago."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from tsar_jax.errors import check_weights
+from tsar_jax.models.classifier import Tree, Variables
+from tsar_jax.plasticity.methods.base import (
+    Batch,
+    Bench,
+    Learner,
+    Method,
+    Passed,
+    consistent_fit,
+    replay,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class KDER(Method):
+    """L = reg_weight * MSE(W(b), V(b)) + CE(W(batch and b)).
+
+    V is W before its last step, with the batch-norm statistics that W has after its passes; it
+    normalises by those of b, as W does. Its own passes leave nothing behind. The release publishes
+    no best values for it; `reg_weight` has the release's default.
+    """
+
+    buffered: ClassVar[bool] = True
+    reg_weight: float = 0.1
+    """Weight of the consistency loss."""
+
+    def __post_init__(self) -> None:
+        check_weights(self, "reg_weight")
+
+    def begin_memory(self, bench: Bench, net: Variables) -> Variables:
+        return net
+
+    def loss(
+        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Passed]:
+        drawn = replay(bench, learner.buffer, key)
+        target, _ = bench.net.train(learner.memory, drawn.images, drawn.present)
+        net = Variables(params, learner.net.stats)
+        loss, logits, stats = consistent_fit(bench, net, batch, drawn, target, self.reg_weight)
+        return loss, Passed(logits, stats, Variables(learner.net.params, stats))
