@@ -44,19 +44,15 @@ def main() -> None:
     found: dict[str, list[list[Result]]] = {}
     curves: dict[str, list[list[tuple[int, float]]]] = {}
     tests = [read_results(run / f"meta_test-{arguments.name}.json")[0] for run in arguments.runs]
-    models = model_names([read_run(path, EXPERIMENT, AnmlConfig) for path in arguments.runs])
-    for path, model, conditions in zip(arguments.runs, models, tests, strict=True):
+    configs = [read_run(path, EXPERIMENT, AnmlConfig) for path in arguments.runs]
+    models = [config.model for config in configs]
+    names = run_names(configs)
+    for path, name, conditions in zip(arguments.runs, names, tests, strict=True):
         for condition, rows in conditions.items():
-            label = model if condition == TRAINED else f"{model}, {condition}"
+            label = name if condition == TRAINED else f"{name}, {condition}"
             found.setdefault(label, []).append(rows)
-        curves.setdefault(model, []).append(
-            [
-                (int(row["step"]), float(row["meta_test_test"]))
-                for row in read_rows(path)
-                if row["split"] == "eval"
-            ]
-        )
-    seeds = max(models.count(model) for model in models)
+        curves.setdefault(name, []).append(meta_training_curve(path))
+    seeds = max(names.count(name) for name in names)
     order = sorted(found, key=lambda label: (RANDOM in label) + 2 * (SCRATCH in label))
     pooled = {label: pool_seeds(found[label]) for label in order}
     write_and_show(
@@ -76,7 +72,16 @@ def main() -> None:
     print(f"figure:  {figures[0]}")
 
 
-def model_names(configs: list[AnmlConfig]) -> list[str]:
+def meta_training_curve(path: Path) -> list[tuple[int, float]]:
+    """Return a run's steps at which it was evaluated, and its meta-test's accuracy there."""
+    return [
+        (int(row["step"]), float(row["meta_test_test"]))
+        for row in read_rows(path)
+        if row["split"] == "eval"
+    ]
+
+
+def run_names(configs: list[AnmlConfig]) -> list[str]:
     """Return each run's model, and its scale of pixels where the runs differ in that."""
     if len({config.pixels for config in configs}) == 1:
         return [config.model for config in configs]

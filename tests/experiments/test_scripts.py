@@ -193,8 +193,8 @@ def test_runs_from_before_these_settings_saw_bytes_and_forgot(tmp_path) -> None:
 
 def test_runs_that_see_other_pixels_are_no_seeds_of_each_other() -> None:
     others = [AnmlConfig(), AnmlConfig(pixels="unit"), AnmlConfig(model="oml")]
-    assert anml_compare.model_names(others[::2]) == ["anml", "oml"]
-    assert anml_compare.model_names(others) == [
+    assert anml_compare.run_names(others[::2]) == ["anml", "oml"]
+    assert anml_compare.run_names(others) == [
         "anml, byte-normalised",
         "anml, unit",
         "oml, byte-normalised",

@@ -222,8 +222,8 @@ def search_and_run(
     rates: Sequence[float],
     draws: int,
     runs: int,
-    fresh_draws: bool = False,
     ties: Ties = "largest",
+    fresh_draws: bool = False,
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Search for the rate, then run at it with keys that the search has not seen.
 

@@ -16,6 +16,7 @@ from tsar_jax.models.layers import ALL_POOLED
 from tsar_jax.models.regulated import REGULATED
 from tsar_jax.plasticity.masks import leaf_names
 from tsar_jax.systems.episodic import EpisodicConfig, meta_training
+from tsar_jax.training.config import earlier
 from tsar_jax.training.system import System
 
 INNER = ("trunk", "head")
@@ -47,7 +48,7 @@ class TsarConfig(EpisodicConfig):
     initial_bias: float = -8.0
     """Bias that the regulator's heads begin with: -8 silences nearly every synapse ("growing
     sensors"), 0 and more opens them ("sculpting")."""
-    gate_bias: float | None = None
+    gate_bias: float | None = dataclasses.field(default=None, metadata=earlier(0.0))
     """Bias that the gate of model anml begins with. None: initial_bias, as published."""
     regulated: tuple[str, ...] = REGULATED
     """Which of the classifier's kernels are regulated, by layer."""
