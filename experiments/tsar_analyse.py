@@ -276,7 +276,9 @@ def accuracies(runs: list[Analysed]) -> tuple[list[float], str]:
         rows = [
             row["accuracy"]
             for row in read_rows(run.source.path)
-            if row["split"] == "train" and 0.9 * run.step < row["step"] <= run.step
+            if row["split"] == "train"
+            and "accuracy" in row
+            and 0.9 * run.step < row["step"] <= run.step
         ]
         scores.append(float(np.mean(rows)) if rows else float("-inf"))
     return scores, "query accuracy over the last tenth of its meta-training"

@@ -102,7 +102,7 @@ def test_bars_of_co_activity_are_shares_of_pairs() -> None:
     values = figure.axes[0].patches[0].get_data().values
     assert (values[0], values[-1]) == (pytest.approx(0.75), pytest.approx(0.25))
     assert np.isnan(values[1:-1]).all()
-    assert "r > 0.10: 4 M pairs,\nmean 0.250" in words(figure)
+    assert "r > 0.10: 4 M pairs, mean 0.250" in words(figure)
 
 
 def test_time_runs_from_the_horizontal_to_the_vertical_axis() -> None:

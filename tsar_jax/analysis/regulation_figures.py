@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
+from tsar_jax.analysis.co_activity import OFTEN
 from tsar_jax.analysis.regulation import AFTER, BEFORE, bin_centres, log_log_slope
 from tsar_jax.analysis.style import BLACK, BLUE, GREY, PALETTE, VERMILION, new_figure, styled
 from tsar_jax.evaluation.protocol import mean_and_band
@@ -195,14 +196,20 @@ def co_activity_figure(
     is no pair, the axes say so.
     """
     figure, row = new_figure(
-        1, len(counts), width=3.5 * len(counts), height=3.9, sharey=True, squeeze=False
+        1, len(counts), width=3.6 * len(counts), height=4.4, sharey=True, squeeze=False
     )
     for axes, (layers, rows) in zip(row[0], counts.items(), strict=True):
         draw_information(axes, rows, thresholds)
         axes.set_title(" with ".join(LAYERS[layer] for layer in layers))
-        axes.set_xlabel("normalised pointwise\nmutual information")
+        axes.set_xlabel(
+            "normalised pointwise mutual information\n(0: by chance or less, 1: always together)"
+        )
     row[0][0].set_ylabel("share of pairs")
-    figure.suptitle(f"Co-activity of all pairs of synapses that fire often\n{whose}", fontsize=11)
+    figure.suptitle(
+        f"Co-activity of all pairs of synapses that fire on more than {OFTEN:.0%} of the images\n"
+        f"{whose}",
+        fontsize=11,
+    )
     return figure
 
 
@@ -218,12 +225,12 @@ def draw_information(axes: Axes, rows: np.ndarray, thresholds: Sequence[float]) 
             continue
         shares = counts.reshape(DRAWN, -1).sum(1) / counts.sum()
         label = (
-            f"{name}{short_count(counts.sum())} pairs,\nmean {counts @ centres / counts.sum():.3f}"
+            f"{name}{short_count(counts.sum())} pairs, mean {counts @ centres / counts.sum():.3f}"
         )
         axes.stairs(np.where(shares > 0, shares, np.nan), edges, color=colour, label=label)
     axes.set(yscale="log", xlim=(0, 1))
     axes.grid()
-    axes.legend(loc="upper right", fontsize=8)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3))
 
 
 def short_count(number: float) -> str:

@@ -49,15 +49,15 @@ def make_record(
         report: called with a line of progress, where a count takes long.
     """
     record: Record = {
-        "images": np.int64(found.lag.seen),
+        "images": np.array(found.lag.seen, np.int64),
         "ranks": np.asarray(
             jax.jit(analysis.rank_rank)(class_means(found.layers[plan.lagged])), np.int64
         ),
         "lag": np.asarray(found.lag.counts, np.int64),
-        "lag_synapses": np.int64(chosen.sum()),
+        "lag_synapses": np.array(chosen.sum(), np.int64),
     }
     for layer, counted in found.layers.items():
-        record[f"synapses_{layer}"] = np.int64(counted.fired.shape[1])
+        record[f"synapses_{layer}"] = np.array(counted.fired.shape[1], np.int64)
         record[f"regulation_{layer}"] = np.asarray(counted.regulation, np.int64)
         record[f"regulation_sum_{layer}"] = np.asarray(counted.class_sums, np.float64).sum()
         record[f"fired_{layer}"] = np.asarray(counted.fired, np.int64).sum(1)
