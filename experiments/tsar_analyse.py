@@ -19,8 +19,9 @@ time lag is counted are known only at its end. With --mode frozen the images are
 network as it was meta-trained, and its output layer is looked at once it has learned them all.
 
 Runs of the same initial bias (seeds) are pooled; of several, the best is also shown on its own:
-that of the highest accuracy at the end of its transfer-TARGET-random.json where all have one,
-else of the highest query accuracy over the last tenth of its meta-training.
+that of the highest accuracy at the end of its transfer to TARGET (by tsar_transfer, or
+tsar_bias_sweep) where all have one, else of the highest query accuracy over the last tenth of
+its meta-training.
 
 Writes OUT/analysis.json; OUT/arrays/RUN.npz, the raw counts, and initial_bias_BIAS.npz, pooled;
 OUT/figures/regulation.png and .pdf (a line per initial bias), regulation_best; and of each
@@ -81,8 +82,8 @@ class Arguments:
     layer: Literal["block_0", "block_1", "block_2", "head"] = "block_2"
     """Layer whose regulation is shown: block_2 is the third convolution, C3."""
     rate: float | None = None
-    """Learning rate of Adam. None: that which tsar_transfer found (the run's
-    transfer-TARGET-random.json); 1e-3 for a run that has none."""
+    """Learning rate of Adam. None: the one that the run's transfer to the target found (by
+    tsar_transfer or tsar_bias_sweep, random images); 1e-3 for a run that has none."""
     head_bias: float = -1.7
     """Bias that the fresh output head of the regulator begins with."""
     step: int | None = None
@@ -195,13 +196,14 @@ def check_poolable(first: Source, other: Source) -> None:
 
 
 def read_transfer(path: Path, target: str) -> Result | None:
-    """What tsar_transfer found of the meta-trained network on random images; None without it."""
-    file = path / f"transfer-{target}-random.json"
-    if not file.exists():
-        return None
-    conditions, _ = read_results(file, "tsar_transfer")
-    rows = conditions.get(TRAINED)
-    return rows[0] if rows else None
+    """What a transfer of the meta-trained network found on random images; None without one."""
+    for script, kind in (("tsar_transfer", "transfer"), ("tsar_bias_sweep", "transfer-sweep")):
+        file = path / f"{kind}-{target}-random.json"
+        if file.exists():
+            conditions, _ = read_results(file, script)
+            rows = conditions.get(TRAINED)
+            return rows[0] if rows else None
+    return None
 
 
 def load_params(path: Path, config: TsarConfig, step: int | None) -> tuple[Any, int]:

@@ -93,11 +93,11 @@ def folder(few, tmp_path_factory) -> Path:
     return folder
 
 
-def write_transfer(path: Path, rate: float, accuracy: float) -> None:
-    """What tsar_transfer leaves in a run."""
+def write_transfer(path: Path, rate: float, accuracy: float, kind: str = "transfer") -> None:
+    """What tsar_transfer leaves in a run, or tsar_bias_sweep (kind transfer-sweep)."""
     result = Result(3, rate, [0.5], [accuracy], [[accuracy] * 3])
     text = results_to_json({"meta-trained": [result]}, {})
-    (path / "transfer-omniglot-random.json").write_text(text)
+    (path / f"{kind}-omniglot-random.json").write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def analysed(folder, few) -> Path:
     """Two runs of one initial bias, transferred, and one of another, while they learn."""
     out = folder / "out"
     write_transfer(copy_run(folder / "tsar", "seed1", seed=1), 0.02, 0.6)
-    write_transfer(copy_run(folder / "tsar", "seed2", seed=2), 0.003, 0.7)
+    write_transfer(copy_run(folder / "tsar", "seed2", seed=2), 0.003, 0.7, "transfer-sweep")
     with pytest.MonkeyPatch.context() as patch:
         target = few["evaluation"], normalise_omniglot
         patch.setattr(tsar_analyse, "load_target", lambda name: target)
