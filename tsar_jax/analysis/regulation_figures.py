@@ -196,7 +196,7 @@ def co_activity_figure(
     is no pair, the axes say so.
     """
     figure, row = new_figure(
-        1, len(counts), width=3.6 * len(counts), height=4.4, sharey=True, squeeze=False
+        1, len(counts), width=3.6 * len(counts), height=4.9, sharey=True, squeeze=False
     )
     for axes, (layers, rows) in zip(row[0], counts.items(), strict=True):
         draw_information(axes, rows, thresholds)
@@ -230,7 +230,7 @@ def draw_information(axes: Axes, rows: np.ndarray, thresholds: Sequence[float]) 
         axes.stairs(np.where(shares > 0, shares, np.nan), edges, color=colour, label=label)
     axes.set(yscale="log", xlim=(0, 1))
     axes.grid()
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
 
 
 def short_count(number: float) -> str:
