@@ -1,24 +1,35 @@
-"""Analyse how a meta-trained TSAR regulates its synapses while it sees a new domain.
+"""Analyse how a meta-trained TSAR regulates its synapses while it learns a new domain.
 
 Examples:
   tsar-jax run tsar_analyse --runs runs/NAME --out results/NAME       3,000 of mini-ImageNet
   tsar-jax run tsar_analyse --runs runs/NAME --out results/NAME --classes 5 --learn 4
                                                                       20 images: does it run?
+  tsar-jax run tsar_analyse --runs runs/NAME --out results/NAME --mode frozen
+                                                    the network as it was meta-trained
   tsar-jax run tsar_analyse --runs runs/NAME --out results/NAME --target cifar100 --layer block_1
-  tsar-jax run tsar_analyse --runs runs/bias-8 runs/bias-4 runs/bias0 --out results/biases
-                                                                      a line per initial bias
+  tsar-jax run tsar_analyse --runs runs/seed0 runs/seed1 runs/bias0 --out results/biases
+                                    runs of one initial bias are pooled; a line per initial bias
 
-Shows the images of a transfer, class after class, to the meta-trained network and counts its
-regulation: how it is distributed, avalanches, the ranks of synapses over classes, which synapses
-are active together, and how regulation lasts from image to image. Then the network learns the
-images, everything but its encoder, and its output layer's regulation is compared before, during
-and after each class. Several runs share the figure of the distribution; the others are of the
-first. Writes OUT/analysis.json and OUT/figures/NAME.png and .pdf.
+Learns the images of a transfer, class after class, everything but the encoder, as tsar_transfer
+does (output layer and its regulator's head begin anew), and counts the regulation of each image
+before its own update: how it is distributed, avalanches, the ranks of synapses over classes,
+which synapses are active together, how regulation lasts from image to image, and the output
+layer's before, during and after each class. The stream is learned twice, for the synapses whose
+time lag is counted are known only at its end. With --mode frozen the images are shown to the
+network as it was meta-trained, and its output layer is looked at once it has learned them all.
+
+Runs of the same initial bias (seeds) are pooled; of several, the best is also shown on its own:
+that of the highest accuracy at the end of its transfer to TARGET (by tsar_transfer, or
+tsar_bias_sweep) where all have one, else of the highest query accuracy over the last tenth of
+its meta-training.
+
+Writes OUT/analysis.json; OUT/arrays/RUN.npz, the raw counts, and initial_bias_BIAS.npz, pooled;
+OUT/figures/regulation.png and .pdf (a line per initial bias), regulation_best; and of each
+initial bias OUT/figures/initial_bias_BIAS/NAME and best/NAME.
 """
 
 import dataclasses
 import json
-import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,32 +41,25 @@ from matplotlib.figure import Figure
 
 from experiments._meta_trained import load_state, read_run
 from experiments.tsar_meta_train import EXPERIMENT
-from experiments.tsar_transfer import Normalise, load_target, normaliser
+from experiments.tsar_transfer import TRAINED, load_target, normaliser
 from tsar_jax import cli
 from tsar_jax.analysis import regulation as analysis
 from tsar_jax.analysis import regulation_figures as figures
-from tsar_jax.analysis.regulation_passes import (
-    CO_ACTIVE,
-    FIRING,
-    Shown,
-    check_countable,
-    class_means,
-    collect_layers,
-    count_co_activity,
-    count_lag,
-    draw_images,
-    learn_and_look,
-)
+from tsar_jax.analysis import regulation_passes as passes
+from tsar_jax.analysis import regulation_record as records
+from tsar_jax.analysis.regulation_report import record_figures, record_lines
 from tsar_jax.analysis.style import save_figure
 from tsar_jax.errors import UserError, check_positive, check_rates
-from tsar_jax.evaluation.protocol import mean_and_band
-from tsar_jax.evaluation.transfer import TransferConfig, check_target
+from tsar_jax.evaluation.protocol import Result
+from tsar_jax.evaluation.results import read_results
+from tsar_jax.evaluation.transfer import TransferConfig, check_target, fresh_output
 from tsar_jax.models import TSAR
 from tsar_jax.systems.tsar import TsarConfig, make_network, make_system
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.training.metrics import read_rows
+from tsar_jax.training.run import check_writable, write_arrays_atomically, write_atomically
 
-OFTEN = 0.01
-MOST = 500
+RATE = 1e-3
+"""Learning rate of a run that has no transfer: the largest of the published grid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,25 +67,29 @@ class Arguments:
     """What to analyse, and on which images."""
 
     runs: tuple[Path, ...]
-    """Folders of meta-trained runs of model tsar; the first is analysed in full."""
+    """Folders of meta-trained runs of model tsar; those of one initial bias are pooled."""
     out: Path
     """Folder to write to."""
+    mode: Literal["learning", "frozen"] = "learning"
+    """Whose regulation is collected: of the network while it learns the images (learning, as
+    released), or of the network as it was meta-trained (frozen)."""
     target: Literal["mini_imagenet", "cifar100", "omniglot"] = "mini_imagenet"
     """The new domain."""
     classes: int = 100
-    """Its classes, in random order."""
+    """Number of its classes, in random order, at least 3."""
     learn: int = 30
     """Images of a class, one after another."""
     layer: Literal["block_0", "block_1", "block_2", "head"] = "block_2"
-    """Whose regulation is shown: block_2 is the third convolution, C3."""
-    rate: float = 1e-3
-    """Learning rate of Adam before the output layer is looked at."""
+    """Layer whose regulation is shown: block_2 is the third convolution, C3."""
+    rate: float | None = None
+    """Learning rate of Adam. None: the one that the run's transfer to the target found (by
+    tsar_transfer or tsar_bias_sweep, random images); 1e-3 for a run that has none."""
     head_bias: float = -1.7
     """Bias that the fresh output head of the regulator begins with."""
     step: int | None = None
     """Checkpoint to analyse (default: the newest)."""
     seed: int = 0
-    """Of the classes and images drawn, and of the fresh output layer: 0 to 2**32 - 1."""
+    """Seed of the classes and images drawn, and of the fresh output layer, in [0, 2**32)."""
 
     def __post_init__(self) -> None:
         """Raises UserError for impossible values."""
@@ -93,69 +101,72 @@ class Arguments:
                 f"classes must be at least 3, for one to have a class before and after it, "
                 f"but is {self.classes}."
             )
-        check_rates(self, "rate")
+        if self.rate is not None:
+            check_rates(self, "rate")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be from 0 to 2**32 - 1, but is {self.seed}.")
 
 
-class Finding(NamedTuple):
-    """One analysis: what analysis.json holds of it, its figure, and its line on the screen."""
+class Source(NamedTuple):
+    """A run to analyse: its transfer's result, if it has one, and the learning rate."""
 
-    numbers: dict[str, Any]
-    figure: Figure
-    line: str
+    path: Path
+    name: str
+    config: TsarConfig
+    transferred: Result | None
+    rate: float
+
+
+class Analysed(NamedTuple):
+    """A run's raw arrays, and the checkpoint's step they are of."""
+
+    source: Source
+    step: int
+    record: records.Record
+
+
+class Group(NamedTuple):
+    """The runs of one initial bias: their arrays pooled, the best of them, and best by what."""
+
+    runs: list[Analysed]
+    pooled: records.Record
+    best: Analysed
+    best_by: str
 
 
 def main() -> None:
     settings = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run tsar_analyse")
-    configs = [read_tsar(path, settings.layer) for path in settings.runs]
+    sources = read_sources(settings)
     check_writable(settings.out, "--out")
-    images, normalise = load_target(settings.target, configs[0].pixels)
+    images, _ = load_target(settings.target, sources[0].config.pixels)
     protocol = TransferConfig(
-        classes=settings.classes,
-        learn=settings.learn,
-        test=False,
-        head_bias=settings.head_bias,
-        rates=(settings.rate,),
+        classes=settings.classes, learn=settings.learn, test=False, head_bias=settings.head_bias
     )
-    check_target(protocol, images.shape, configs[0].outputs)
+    check_target(protocol, images.shape, min(source.config.outputs for source in sources))
     draw_key, fresh_key = jax.random.split(jax.random.key(settings.seed))
-    shown = draw_images(images, protocol, draw_key)
+    shown = passes.draw_images(images, protocol, draw_key)
+    analysed = [analyse(source, settings, shown, fresh_key) for source in sources]
+    groups = pool_by_bias(analysed)
+    write_and_show(settings, groups)
 
-    network = make_network(configs[0])
-    assert isinstance(network, TSAR)
-    params, step = load_params(settings.runs[0], configs[0], settings.step)
-    layers = tuple(network.regulated)
-    check_countable(params, layers, shown)
-    counted = collect_layers(network, normalise, layers, settings.classes, params, shown)
-    names = run_names(settings.runs, configs)
-    histograms = {names[0]: np.asarray(counted[settings.layer].regulation)}
-    for name, path, config in list(zip(names, settings.runs, configs, strict=True))[1:]:
-        histograms[name] = other_histogram(path, config, settings, shown)
 
-    report: dict[str, Any] = {
-        "run": settings.runs[0].name,
-        "step": step,
-        "settings": settings_to_json(settings),
-        "thresholds": analysis.THRESHOLDS,
-        "layers": {layer: layer_numbers(found) for layer, found in counted.items()},
-    }
-    first = counted[settings.layer]
-    findings = {
-        "regulation": regulation(histograms, settings.layer),
-        "avalanches": avalanches(first, settings.layer),
-        "ranks": class_ranks(first, settings.layer),
-        "time_lag": time_lag(network, normalise, params, shown, first, settings.layer),
-    }
-    if set(CO_ACTIVE) <= set(layers):
-        findings["co_activity"] = co_activity(network, normalise, params, shown, counted)
-    else:
-        print("co activity: left out, for the run does not regulate both C2 and C3")
-    if "head" in layers:
-        findings["output"] = output_layer(network, normalise, protocol, params, shown, fresh_key)
-    else:
-        print("output: left out, for the run does not regulate the output layer")
-    write_and_show(settings.out, report, findings)
+def read_sources(settings: Arguments) -> list[Source]:
+    """The runs to analyse. Raises UserError for one named twice, or that cannot be pooled."""
+    paths = settings.runs
+    short = len({path.name for path in paths}) == len(paths)
+    sources: list[Source] = []
+    for number, path in enumerate(paths):
+        if path.resolve() in {source.path.resolve() for source in sources}:
+            raise UserError(f"--runs names {path} twice: name each run once.")
+        config = read_tsar(path, settings.layer)
+        transferred = read_transfer(path, settings.target)
+        rate = settings.rate or (transferred.rate if transferred else RATE)
+        name = path.name if short else f"{path.name}_{number}"
+        sources.append(Source(path, name, config, transferred, rate))
+    first: dict[float, Source] = {}
+    for source in sources:
+        check_poolable(first.setdefault(source.config.initial_bias, source), source)
+    return sources
 
 
 def read_tsar(path: Path, layer: str) -> TsarConfig:
@@ -173,172 +184,169 @@ def read_tsar(path: Path, layer: str) -> TsarConfig:
     return config
 
 
+def check_poolable(first: Source, other: Source) -> None:
+    """Raises UserError for two runs of one initial bias whose networks differ."""
+    for field in ("channels", "regulator_channels", "outputs", "regulated"):
+        values = getattr(first.config, field), getattr(other.config, field)
+        if values[0] != values[1]:
+            raise UserError(
+                f"{first.path} and {other.path} have one initial bias, but cannot be pooled: "
+                f"{field} is {values[0]} and {values[1]}; analyse them one by one."
+            )
+
+
+def read_transfer(path: Path, target: str) -> Result | None:
+    """What a transfer of the meta-trained network found on random images; None without one."""
+    for script, kind in (("tsar_transfer", "transfer"), ("tsar_bias_sweep", "transfer-sweep")):
+        file = path / f"{kind}-{target}-random.json"
+        if file.exists():
+            conditions, _ = read_results(file, script)
+            rows = conditions.get(TRAINED)
+            return rows[0] if rows else None
+    return None
+
+
 def load_params(path: Path, config: TsarConfig, step: int | None) -> tuple[Any, int]:
     """A run's parameters and their step, without the optimiser's state."""
     state, found = load_state(path, make_system(config), step)
     return state.params, found
 
 
-def run_names(paths: tuple[Path, ...], configs: list[TsarConfig]) -> list[str]:
-    """Runs as the legend names them: by initial bias and folder."""
-    short = len({path.name for path in paths}) == len(paths)
-    return [
-        f"initial bias {config.initial_bias:g} ({path.name if short else path})"
-        for path, config in zip(paths, configs, strict=True)
-    ]
-
-
-def other_histogram(
-    path: Path, config: TsarConfig, settings: Arguments, shown: Shown
-) -> np.ndarray:
-    """The histogram [bins] of another run's regulation of the layer shown."""
+def analyse(
+    source: Source,
+    settings: Arguments,
+    shown: passes.Shown,
+    fresh_key: jax.Array,
+) -> Analysed:
+    """Collect one run's regulation, and say what is being done."""
     # The heads began elsewhere, but are read from the checkpoint: one program serves all biases.
-    network = make_network(dataclasses.replace(config, initial_bias=0.0))
+    network = make_network(dataclasses.replace(source.config, initial_bias=0.0))
     assert isinstance(network, TSAR)
-    params, _ = load_params(path, config, settings.step)
-    layers = (settings.layer,)
-    normalise = normaliser(settings.target, config.pixels)
-    check_countable(params, layers, shown)
-    counted = collect_layers(network, normalise, layers, settings.classes, params, shown)
-    return np.asarray(counted[settings.layer].regulation)
-
-
-def layer_numbers(found: analysis.FirstPass) -> dict[str, Any]:
-    """A layer's mean regulation, how often its synapses fire, and the slopes."""
-    images = int(found.class_counts.sum())
-    slope, _ = analysis.log_log_slope(
-        np.asarray(found.regulation), analysis.bin_centres(analysis.BINS)
+    params, step = load_params(source.path, source.config, settings.step)
+    layers = tuple(network.regulated)
+    passes.check_countable(params, layers, shown)
+    normalise = normaliser(settings.target, source.config.pixels)
+    plan = passes.Plan(network, normalise, layers, settings.layer, settings.classes)
+    fresh = jax.jit(fresh_output, static_argnums=(0, 2))(
+        network, params, settings.head_bias, fresh_key
     )
-    return {
-        "synapses": found.fired.size,
-        "mean_regulation": float(class_means(found).mean()),
-        "share_firing": float(found.fired.mean()) / images,
-        "regulation_slope": slope,
-        "avalanche_slopes": avalanche_slopes(found),
-    }
-
-
-def avalanche_slopes(found: analysis.FirstPass) -> list[float]:
-    """Of the log-log histogram of each threshold."""
-    centres = analysis.bin_centres(analysis.AVALANCHE_BINS)
-    return [analysis.log_log_slope(row, centres)[0] for row in np.asarray(found.avalanches)]
-
-
-def histogram_correlation(counts: np.ndarray) -> float:
-    """Correlation of rows with columns, in bins; counts [bins, bins]. NaN where one is constant."""
-    share = counts / counts.sum()
-    places = np.arange(len(counts)) / len(counts)
-    rows, columns = (places - places @ share.sum(axis) for axis in (1, 0))
-    spread = np.sqrt((rows**2 @ share.sum(1)) * (columns**2 @ share.sum(0)))
-    return float(rows @ share @ columns / spread) if spread > 0 else float("nan")
-
-
-def regulation(histograms: dict[str, np.ndarray], layer: str) -> Finding:
-    """How regulation is distributed, by run."""
-    centres = analysis.bin_centres(analysis.BINS)
-    slopes = {name: analysis.log_log_slope(row, centres)[0] for name, row in histograms.items()}
-    line = ", ".join(f"slope {slope:.2f} at {name}" for name, slope in slopes.items())
-    return Finding({"slopes": slopes}, figures.regulation_figure(histograms, layer), line)
-
-
-def avalanches(found: analysis.FirstPass, layer: str) -> Finding:
-    """How many synapses are above a threshold at once."""
-    slopes = dict(zip(map(str, analysis.THRESHOLDS), avalanche_slopes(found), strict=True))
-    figure = figures.avalanche_figure(np.asarray(found.avalanches), analysis.THRESHOLDS, layer)
-    line = ", ".join(f"slope {slope:.2f} for r > {name}" for name, slope in slopes.items())
-    return Finding({"slopes": slopes}, figure, line)
-
-
-def class_ranks(found: analysis.FirstPass, layer: str) -> Finding:
-    """Whether the synapses most open in one class are so in the others."""
-    counts = np.asarray(jax.jit(analysis.rank_rank)(class_means(found)))
-    correlation = histogram_correlation(counts)
-    figure = figures.rank_figure(counts, found.fired.size, correlation, layer)
-    line = f"correlation {correlation:.2f} of log ranks in a class and over the others"
-    return Finding({"correlation": correlation}, figure, line)
-
-
-def time_lag(
-    network: TSAR,
-    normalise: Normalise,
-    params: Any,
-    shown: Shown,
-    found: analysis.FirstPass,
-    layer: str,
-) -> Finding:
-    """How regulation lasts from one image to the next, in synapses neither silent nor open."""
-    chosen = analysis.middling(np.asarray(class_means(found).mean(0)))
-    counts = np.asarray(count_lag(network, normalise, layer, params, shown, jnp.asarray(chosen)))
-    correlation, synapses = histogram_correlation(counts), int(chosen.sum())
-    line = f"correlation {correlation:.2f} of neighbouring images, {synapses} synapses"
-    return Finding(
-        {"correlation": correlation, "synapses": synapses},
-        figures.lag_figure(counts, synapses, correlation, layer),
-        line,
-    )
-
-
-def co_activity(
-    network: TSAR,
-    normalise: Normalise,
-    params: Any,
-    shown: Shown,
-    counted: dict[str, analysis.FirstPass],
-) -> Finding:
-    """Which synapses of the second and third convolution fire for the same images."""
-    images = shown.labels.size
-    fired = {layer: np.asarray(counted[layer].fired) for layer in CO_ACTIVE}
-    often = [int((fired[layer] > OFTEN * images).sum()) for layer in CO_ACTIVE]
-    one, two = (analysis.most_active(fired[layer], images, OFTEN, MOST) for layer in CO_ACTIVE)
-    information = np.zeros((one.size, two.size))
-    if information.size:
-        joint = np.asarray(count_co_activity(network, normalise, params, shown, one, two))
-        information = analysis.normalised_mutual_information(
-            joint, fired[CO_ACTIVE[0]][one], fired[CO_ACTIVE[1]][two], images
+    subject = passes.Subject(fresh, jnp.float32(source.rate))
+    images = f"{shown.labels.size:,} images at learning rate {source.rate:g}"
+    if settings.mode == "learning":
+        say(source, f"learns {images}, twice")
+        found, output, chosen = passes.collect_twice(passes.collect_learning, plan, subject, shown)
+    else:
+        say(source, f"sees {shown.labels.size:,} images, twice")
+        meta_trained = subject._replace(params=params)
+        found, output, chosen = passes.collect_twice(
+            passes.collect_frozen, plan, meta_trained, shown
         )
-    mean = float(information.mean()) if information.size else float("nan")
-    needed = f"r > {FIRING} on more than {OFTEN:.0%} of {images:,} images"
-    numbers = {
-        "layers": CO_ACTIVE,
-        "threshold": FIRING,
-        "fire_often": often,
-        "shown": [one.size, two.size],
-        "mean_information": mean,
+        if "head" in layers:
+            say(source, f"learns {images}, for its output layer")
+            output = passes.learn_and_look(plan, subject, shown)
+    say(source, "counts pairs of synapses")
+    record = records.make_record(plan, found, chosen, output, lambda line: say(source, line))
+    return Analysed(source, step, record)
+
+
+def say(source: Source, what: str) -> None:
+    """Print a line of progress on a run."""
+    print(f"{source.name}: {what} ...", flush=True)
+
+
+def pool_by_bias(analysed: list[Analysed]) -> dict[float, Group]:
+    """Runs by initial bias, the highest first."""
+    by_bias: dict[float, list[Analysed]] = {}
+    for run in sorted(analysed, key=lambda run: -run.source.config.initial_bias):
+        by_bias.setdefault(run.source.config.initial_bias, []).append(run)
+    groups = {}
+    for bias, runs in by_bias.items():
+        scores, best_by = accuracies(runs)
+        best = runs[int(np.argmax(scores))]
+        groups[bias] = Group(runs, records.pool([run.record for run in runs]), best, best_by)
+    return groups
+
+
+def accuracies(runs: list[Analysed]) -> tuple[list[float], str]:
+    """By what the best of several runs is told, and what it is: see this file's beginning."""
+    transfers = [run.source.transferred for run in runs]
+    found = [float(np.mean(result.test)) for result in transfers if result is not None]
+    if len(found) == len(runs):
+        return found, "accuracy at the end of its transfer"
+    scores = []
+    for run in runs:
+        rows = [
+            row["accuracy"]
+            for row in read_rows(run.source.path)
+            if row["split"] == "train"
+            and "accuracy" in row
+            and 0.9 * run.step < row["step"] <= run.step
+        ]
+        scores.append(float(np.mean(rows)) if rows else float("-inf"))
+    return scores, "query accuracy over the last tenth of its meta-training"
+
+
+def draw(settings: Arguments, groups: dict[float, Group]) -> dict[str, Figure]:
+    """All figures by their path below OUT/figures."""
+    when = {"learning": "while it learns", "frozen": "as meta-trained"}[settings.mode]
+    layer, several = settings.layer, any(len(group.runs) > 1 for group in groups.values())
+
+    def histograms(best: bool) -> dict[str, np.ndarray]:
+        rows = {}
+        for bias, group in groups.items():
+            record = group.best.record if best else group.pooled
+            name = group.best.source.name if best or len(group.runs) == 1 else count_runs(group)
+            rows[f"initial bias {bias:g} ({name})"] = record[f"regulation_{layer}"]
+        return rows
+
+    made = {"regulation": figures.regulation_figure(histograms(False), layer, when)}
+    if several:
+        title = f"{when}, the best run of each initial bias"
+        made["regulation_best"] = figures.regulation_figure(histograms(True), layer, title)
+    for bias, group in groups.items():
+        folder = f"initial_bias_{bias:g}"
+        best = f"{when}, initial bias {bias:g}, {group.best.source.name}"
+        pooled = f"{when}, initial bias {bias:g}, {count_runs(group)}"
+        alone = len(group.runs) == 1
+        shown = [(folder, group.pooled, best if alone else pooled)]
+        if not alone:
+            shown.append((f"{folder}/best", group.best.record, f"{best}, the best"))
+        for place, record, whose in shown:
+            for name, figure in record_figures(record, whose, layer).items():
+                made[f"{place}/{name}"] = figure
+    return made
+
+
+def count_runs(group: Group) -> str:
+    """How many runs a group pools."""
+    return "1 run" if len(group.runs) == 1 else f"{len(group.runs)} runs pooled"
+
+
+def report(settings: Arguments, groups: dict[float, Group]) -> dict[str, Any]:
+    """What analysis.json holds: settings, numbers by run, and pooled by initial bias."""
+    return {
+        "settings": settings_to_json(settings),
+        "thresholds": analysis.THRESHOLDS,
+        "runs": {
+            run.source.name: {
+                "step": run.step,
+                "initial_bias": run.source.config.initial_bias,
+                "rate": run.source.rate,
+                **records.summarise(run.record),
+            }
+            for group in groups.values()
+            for run in group.runs
+        },
+        "initial_biases": {
+            f"{bias:g}": {
+                "runs": [run.source.name for run in group.runs],
+                "best": group.best.source.name,
+                "best_by": group.best_by if len(group.runs) > 1 else None,
+                **records.summarise(group.pooled),
+            }
+            for bias, group in groups.items()
+        },
     }
-    return Finding(
-        numbers,
-        figures.co_activity_figure(information, CO_ACTIVE, (often[0], often[1]), needed),
-        f"{often[0]} synapses of C2 and {often[1]} of C3 fire often, "
-        f"mean information {mean:.2f} of those shown",
-    )
-
-
-def output_layer(
-    network: TSAR,
-    normalise: Normalise,
-    protocol: TransferConfig,
-    params: Any,
-    shown: Shown,
-    key: jax.Array,
-) -> Finding:
-    """How a class's own output weights are regulated for it, and for its neighbours in time."""
-    means, weights, accuracy = learn_and_look(network, normalise, protocol, params, shown, key)
-    with warnings.catch_warnings():
-        # A unit of a narrow network may have no positive or no negative weight: mean of nothing.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        changes = analysis.output_changes(np.asarray(means), np.asarray(weights))
-    bands = {}
-    for name, values in changes.items():
-        finite = values[np.isfinite(values)].tolist()
-        mean, band = mean_and_band(finite) if finite else (float("nan"), float("nan"))
-        bands[name] = {"mean": mean, "band": band, "classes": len(finite)}
-    line = ", ".join(f"{100 * value['mean']:+.1f} % ({name})" for name, value in bands.items())
-    numbers = {"learned_accuracy": float(accuracy), "changes": bands}
-    return Finding(
-        numbers,
-        figures.output_figure(changes, protocol.classes),
-        f"{line}; accuracy {float(accuracy):.3f} on what it learned",
-    )
 
 
 def settings_to_json(settings: Arguments) -> dict[str, Any]:
@@ -357,15 +365,26 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def write_and_show(out: Path, report: dict[str, Any], findings: dict[str, Finding]) -> None:
-    """Write numbers and figures; print a line per analysis and where they are."""
-    report = {**report, **{name: finding.numbers for name, finding in findings.items()}}
-    path = out / "analysis.json"
-    write_atomically(path, json.dumps(without_nan(report), indent=2, allow_nan=False) + "\n")
-    for name, finding in findings.items():
-        save_figure(finding.figure, out / "figures" / name)
-        print(f"{name.replace('_', ' ')}: {finding.line}")
+def write_and_show(settings: Arguments, groups: dict[float, Group]) -> None:
+    """Write numbers, arrays and figures; print a line per analysis and where they are."""
+    made, out = report(settings, groups), settings.out
+    path, arrays = out / "analysis.json", out / "arrays"
+    arrays.mkdir(exist_ok=True)
+    for bias, group in groups.items():
+        for run in group.runs:
+            write_arrays_atomically(arrays / f"{run.source.name}.npz", run.record)
+        if len(group.runs) > 1:
+            write_arrays_atomically(arrays / f"initial_bias_{bias:g}.npz", group.pooled)
+        print(f"initial bias {bias:g}, {count_runs(group)}:")
+        if len(group.runs) > 1:
+            print(f"  best: {group.best.source.name}, by {group.best_by}")
+        for line in record_lines(made["initial_biases"][f"{bias:g}"], settings.layer):
+            print(f"  {line}")
+    for name, figure in draw(settings, groups).items():
+        save_figure(figure, out / "figures" / name)
+    write_atomically(path, json.dumps(without_nan(made), indent=2, allow_nan=False) + "\n")
     print(f"results: {path}")
+    print(f"arrays:  {arrays}")
     print(f"figures: {out / 'figures'}")
 
 

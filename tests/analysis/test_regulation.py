@@ -47,7 +47,8 @@ def test_class_sums_and_firing(first):
             first.class_sums[label], GATES[label == LABELS].sum(0), rtol=1e-5
         )
     np.testing.assert_array_equal(first.class_counts, 10)
-    np.testing.assert_array_equal(first.fired, (GATES > 0.25).sum(0))
+    for threshold, fired in zip((0.1, 0.25, 0.5), first.fired, strict=True):
+        np.testing.assert_array_equal(fired, (threshold < GATES).sum(0))
 
 
 def test_slope_of_a_power_law():
@@ -80,31 +81,6 @@ def test_rank_rank_is_brute_force():
     assert np.abs(found - wanted).sum() <= 4  # logarithms round differently at a bin's edge
 
 
-def test_most_active_synapses():
-    fired = np.array([0, 5, 9, 1, 9, 3])
-    np.testing.assert_array_equal(r.most_active(fired, 100, 0.01, 10), [1, 2, 4, 5])
-    np.testing.assert_array_equal(r.most_active(fired, 100, 0.01, 2), [2, 4])
-
-
-def test_mutual_information_is_brute_force():
-    one, two = GATES[:, :7], GATES[:, 20:]
-    two = two.copy()
-    two[:, 0] = one[:, 0]  # always together
-    joint = jnp.zeros((7, 10))
-    for first, second in zip(one, two, strict=True):
-        joint = r.count_together(joint, first, second, 0.25)
-    a, b = one > 0.25, two > 0.25
-    found = r.normalised_mutual_information(np.asarray(joint), a.sum(0), b.sum(0), 40)
-    for i in range(7):
-        for j in range(10):
-            p = (a[:, i] & b[:, j]).mean()
-            wanted = 0.0
-            if p > 0:
-                wanted = max(0.0, np.log(p / (a[:, i].mean() * b[:, j].mean())) / -np.log(p))
-            assert found[i, j] == pytest.approx(wanted, abs=1e-5)
-    assert found[0, 0] == pytest.approx(1)
-
-
 def test_time_lag_counts_pairs_of_neighbouring_images():
     chosen = np.arange(30) % 3 == 0
     state = r.lag_start(30)
@@ -121,18 +97,40 @@ def test_middling_synapses_lie_between_percentiles():
     assert np.flatnonzero(r.middling(np.arange(101.0))).tolist() == list(range(75, 100))
 
 
-def test_output_changes_compare_a_class_with_its_neighbours():
-    means = np.ones((4, 5, 4))
-    weights = np.ones((5, 4))
-    weights[3:] = -1
-    means[1, :3, 1] = 3.0  # class 1's positive weights, while it is shown
-    means[2, 3:, 1] = 0.5  # its negative ones, during the next class
-    changes = r.output_changes(means, weights)
-    assert changes["before, positive"][0] == pytest.approx(2)
-    assert changes["after, positive"][0] == pytest.approx(2)
-    assert changes["before, negative"][0] == pytest.approx(0)
-    assert changes["after, negative"][0] == pytest.approx(1)
-    np.testing.assert_allclose([values[1] for values in changes.values()], 0)
+def test_regulation_by_sign_is_a_plain_loop():
+    rng = np.random.default_rng(2)
+    means, weights = rng.uniform(size=(4, 12, 4)), rng.normal(size=(12, 4))
+    weights[:, 3] = np.abs(weights[:, 3])  # no negative weight
+    found = r.by_sign(means, weights)
+    for shown in range(4):
+        for unit in range(4):
+            positive = [means[shown, f, unit] for f in range(12) if weights[f, unit] > 0]
+            negative = [means[shown, f, unit] for f in range(12) if weights[f, unit] < 0]
+            assert found.positive[shown, unit] == pytest.approx(np.mean(positive))
+            if unit < 3:
+                assert found.negative[shown, unit] == pytest.approx(np.mean(negative))
+    assert np.isnan(found.negative[:, 3]).all()
+
+
+def test_output_windows_are_the_five_classes_before_and_the_ten_after():
+    classes = 20
+    regulation = np.random.default_rng(3).uniform(0.1, 1, (classes, classes))
+    changes = r.output_changes(r.OutputRegulation(regulation, regulation + 1))
+    profile = r.output_profile(regulation)
+    assert profile.shape == (classes - 2, 16)
+    for row, unit in enumerate(range(1, classes - 1)):
+        before = np.mean([regulation[t, unit] for t in range(classes) if unit - 5 <= t < unit])
+        after = np.mean([regulation[t, unit] for t in range(classes) if unit < t <= unit + 10])
+        during = regulation[unit, unit]
+        assert changes["before, positive"][row] == pytest.approx(during / before - 1)
+        assert changes["after, positive"][row] == pytest.approx(during / after - 1)
+        assert changes["after, negative"][row] == pytest.approx((during + 1) / (after + 1) - 1)
+        for offset in range(-5, 11):
+            if 0 <= unit + offset < classes:
+                wanted = regulation[unit + offset, unit] / before - 1
+                assert profile[row, offset + 5] == pytest.approx(wanted)
+            else:
+                assert np.isnan(profile[row, offset + 5])
 
 
 def test_fold_sees_every_image_in_order_under_its_own_gates():

@@ -5,21 +5,17 @@ import shutil
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import _meta_trained, tsar_analyse, tsar_meta_train
 from tsar_jax import cli
-from tsar_jax.analysis import regulation_passes
+from tsar_jax.analysis.regulation_record import pool
 from tsar_jax.data.episodes import omniglot_scaling
-from tsar_jax.errors import UserError
-from tsar_jax.evaluation.meta_test import learn_stream
-from tsar_jax.evaluation.transfer import TransferConfig, fresh_output
-from tsar_jax.models import run_levels, stored_levels
-from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig, make_network, make_system
+from tsar_jax.evaluation.protocol import Result
+from tsar_jax.evaluation.results import results_to_json
+from tsar_jax.systems.tsar import TsarConfig, make_system
 from tsar_jax.training.run import Run, start
 from tsar_jax.training.system import System
 
@@ -38,7 +34,7 @@ TINY = TsarConfig(
     eval_runs=1,
     eval_rates=(1e-2,),
 )
-FIGURES = ["avalanches", "co_activity", "output", "ranks", "regulation", "time_lag"]
+FIGURES = ["avalanches", "co_activity", "output", "ranks", "time_lag"]
 
 
 def idle_system(config: TsarConfig) -> System:
@@ -98,65 +94,128 @@ def folder(few, tmp_path_factory) -> Path:
         call(patch, tsar_meta_train, "--run", folder / "partly", "--regulated", "block_2")
     copy_run(folder / "tsar", "silent", initial_bias=-8.0)
     copy_run(folder / "tsar", "anml", model="anml")
+    copy_run(folder / "tsar", "wide", channels=3)
+    odd = copy_run(folder / "tsar", "odd")
+    (odd / "transfer-mini_imagenet-random.json").write_text("{")
     copy_run(folder / "tsar", "two", regulated=["block_0", "head"])
     start(Run(folder / "toy", TINY, "toy"), 2)
     (folder / "file").write_text("")
     return folder
 
 
+def write_transfer(path: Path, rate: float, accuracy: float, kind: str = "transfer") -> None:
+    """What tsar_transfer leaves in a run, or tsar_bias_sweep (kind transfer-sweep)."""
+    result = Result(3, rate, [0.5], [accuracy], [[accuracy] * 3])
+    text = results_to_json({"meta-trained": [result]}, {})
+    (path / f"{kind}-omniglot-random.json").write_text(text)
+
+
 @pytest.fixture(scope="module")
 def analysed(folder, few) -> Path:
+    """Two runs of one initial bias, transferred, and one of another, while they learn."""
     out = folder / "out"
+    write_transfer(copy_run(folder / "tsar", "seed1", seed=1), 0.02, 0.6)
+    write_transfer(copy_run(folder / "tsar", "seed2", seed=2), 0.003, 0.7, "transfer-sweep")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tsar_analyse, "load_target", target_of(few))
-        runs = (folder / "tsar", folder / "silent")
+        runs = (folder / name for name in ("silent", "seed1", "seed2"))
         flags = ("--target", "omniglot", "--classes", 4, "--learn", 3)
         call(patch, tsar_analyse, "--runs", *runs, "--out", out, *flags)
     return out
 
 
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
 @pytest.mark.slow
 def test_every_figure_is_written(analysed) -> None:
-    written = sorted(path.name for path in (analysed / "figures").iterdir())
-    assert written == [f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png")]
-    assert all(path.stat().st_size > 5_000 for path in (analysed / "figures").iterdir())
+    written = {
+        str(path.relative_to(analysed / "figures"))
+        for path in (analysed / "figures").rglob("*")
+        if path.is_file()
+    }
+    places = "initial_bias_0", "initial_bias_0/best", "initial_bias_-8"
+    names = [f"{place}/{name}" for place in places for name in FIGURES]
+    names += ["regulation", "regulation_best"]
+    assert written == {f"{name}.{suffix}" for name in names for suffix in ("pdf", "png")}
+
+
+@pytest.mark.slow
+def test_arrays_of_runs_are_pooled_by_initial_bias(analysed) -> None:
+    written = sorted(path.name for path in (analysed / "arrays").iterdir())
+    assert written == ["initial_bias_0.npz", "seed1.npz", "seed2.npz", "silent.npz"]
+    pooled, *runs = (arrays(analysed / "arrays" / written[place]) for place in (0, 1, 2))
+    assert (runs[0]["regulation_block_2"] != runs[1]["regulation_block_2"]).any()  # other rates
+    for name, values in pool(runs).items():
+        np.testing.assert_array_equal(pooled[name], values)
 
 
 @pytest.mark.slow
 def test_numbers_are_written(analysed) -> None:
     report = json.loads((analysed / "analysis.json").read_text())
-    assert (report["run"], report["step"]) == ("tsar", 2)
-    assert report["settings"]["runs"] == ["tsar", "silent"]
-    assert report["settings"]["classes"] == 4
+    assert report["settings"]["runs"] == ["silent", "seed1", "seed2"]
+    assert (report["settings"]["mode"], report["settings"]["classes"]) == ("learning", 4)
     assert report["thresholds"] == [0.1, 0.25, 0.5]
-    sizes = {name: numbers["synapses"] for name, numbers in report["layers"].items()}
+    rates = {name: run["rate"] for name, run in report["runs"].items()}
+    assert rates == {"seed1": 0.02, "seed2": 0.003, "silent": 0.001}
+    assert {run["step"] for run in report["runs"].values()} == {2}
+    assert list(report["initial_biases"]) == ["0", "-8"]
+    pooled = report["initial_biases"]["0"]
+    assert (pooled["runs"], pooled["best"]) == (["seed1", "seed2"], "seed2")
+    assert pooled["best_by"] == "accuracy at the end of its transfer"
+    assert pooled["images"] == 24
+    sizes = {name: numbers["synapses"] for name, numbers in pooled["layers"].items()}
     assert sizes == {"block_0": 54, "block_1": 36, "block_2": 36, "head": 24}
-    for numbers in report["layers"].values():
-        assert 0.3 < numbers["mean_regulation"] < 0.7  # the heads' biases began at 0
-    assert list(report["regulation"]["slopes"]) == [
-        "initial bias 0 (tsar)",
-        "initial bias -8 (silent)",
-    ]
-    assert list(report["avalanches"]["slopes"]) == ["0.1", "0.25", "0.5"]
-    assert 0 < report["ranks"]["correlation"] <= 1
-    assert -1 <= report["time_lag"]["correlation"] <= 1
-    assert report["co_activity"]["shown"] == report["co_activity"]["fire_often"]
-    assert 0 <= report["output"]["learned_accuracy"] <= 1
-    assert sorted(report["output"]["changes"]) == [
+    assert 0 < pooled["ranks"]["correlation"] <= 1
+    assert list(pooled["co_activity"]) == ["block_1", "block_2", "block_1_block_2"]
+    assert sorted(pooled["output"]["changes"]) == [
         *("after, negative", "after, positive", "before, negative", "before, positive"),
     ]
+
+
+def test_without_transfers_the_best_is_told_by_meta_training(monkeypatch) -> None:
+    """Only the training of the last tenth of steps counts."""
+    runs = [tsar_analyse.Source(Path(n), n, TINY, None, 1e-3) for n in ("seed1", "seed2")]
+    one = [tsar_analyse.Analysed(source, 2, {}) for source in runs]
+    rows = {
+        "seed1": [{"step": 2, "split": "train", "accuracy": 0.4}],
+        "seed2": [
+            {"step": 1, "split": "train", "accuracy": 0.9},
+            {"step": 2, "split": "train", "accuracy": 0.3},
+            {"step": 2, "split": "train", "loss": 0.1},
+            {"step": 2, "split": "eval", "accuracy": 0.9},
+        ],
+    }
+    monkeypatch.setattr(tsar_analyse, "read_rows", lambda path: rows[path.name])
+    scores, best_by = tsar_analyse.accuracies(one)
+    assert scores == [0.4, 0.3]
+    assert "meta-training" in best_by
+
+
+@pytest.mark.slow
+def test_frozen_is_the_network_as_it_was_meta_trained(folder, monkeypatch, capsys) -> None:
+    """Its output layer is looked at all the same, and the rate matters to that alone."""
+    flags = ("--target", "omniglot", "--classes", 4, "--learn", 3, "--mode", "frozen")
+    for name, rate in (("slow", 0.001), ("fast", 0.1)):
+        where = "--runs", folder / "tsar", "--out", folder / name
+        call(monkeypatch, tsar_analyse, *where, *flags, "--rate", rate)
+    assert "output:" in capsys.readouterr().out
+    slow, fast = (arrays(folder / name / "arrays" / "tsar.npz") for name in ("slow", "fast"))
+    differ = {name for name in slow if (slow[name] != fast[name]).any()}
+    assert {"output_positive", "output_negative"} <= differ
+    assert differ <= {"output_positive", "output_negative", "learned_accuracy"}
 
 
 @pytest.mark.slow
 def test_what_is_not_regulated_is_left_out(folder, monkeypatch, capsys) -> None:
     flags = ("--out", folder / "parts", "--classes", 3, "--learn", 1)
     call(monkeypatch, tsar_analyse, "--runs", folder / "partly", *flags)
-    text = capsys.readouterr().out
-    assert "co activity: left out" in text
-    assert "output: left out" in text
-    report = json.loads((folder / "parts" / "analysis.json").read_text())
-    assert list(report["layers"]) == ["block_2"]
-    assert not {"co_activity", "output"} & set(report)
+    assert "output: left out" in capsys.readouterr().out
+    numbers = json.loads((folder / "parts" / "analysis.json").read_text())["runs"]["partly"]
+    assert list(numbers["layers"]) == list(numbers["co_activity"]) == ["block_2"]
+    assert "output" not in numbers
 
 
 @pytest.mark.parametrize(
@@ -168,6 +227,9 @@ def test_what_is_not_regulated_is_left_out(folder, monkeypatch, capsys) -> None:
         (["--runs", "{}/tsar", "{}/anml", "--out", "{}/o"], ["{}/anml", "anml", "model tsar"]),
         (["--runs", "{}/two", "--out", "{}/o"], ["{}/two", "layer block_2", "block_0, head"]),
         (["--runs", "{}/tsar", "--out", "{}/file/o"], ["{}/file/o"]),
+        (["--runs", "{}/tsar", "{}/tsar", "--out", "{}/o"], ["{}/tsar twice"]),
+        (["--runs", "{}/tsar", "{}/wide", "--out", "{}/o"], ["{}/wide", "channels is 2 and 3"]),
+        (["--runs", "{}/odd", "--out", "{}/o"], ["transfer-mini_imagenet-random.json"]),
         (["--runs", "--out", "{}/o"], ["--runs names no run"]),
         (["--runs", "{}/tsar", "--out", "{}/o", "--classes", "13"], ["classes", "13", "12"]),
         (["--runs", "{}/tsar", "--out", "{}/o", "--classes", "2"], ["classes", "at least 3"]),
@@ -193,63 +255,3 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert message.startswith("error: ")
     for word in words:
         assert word.format(folder) in message
-
-
-def test_more_gates_than_can_be_counted_are_refused() -> None:
-    params = {"regulator": {"block_2": {"bias": np.zeros(2**20)}}}
-    labels = jax.ShapeDtypeStruct((2048,), np.int32)
-    with pytest.raises(UserError, match=r"2048 images.*at most 2047"):
-        regulation_passes.check_countable(
-            params, ("block_2",), regulation_passes.Shown(labels, labels)
-        )
-
-
-def test_images_come_class_after_class_each_once() -> None:
-    """Each image is its own number here."""
-    images = jnp.arange(5 * 6, dtype=jnp.int32).reshape(5, 6, 1, 1)
-    protocol = TransferConfig(classes=4, learn=3, test=False)
-    shown = regulation_passes.draw_images(images, protocol, jax.random.key(0))
-    np.testing.assert_array_equal(shown.labels, np.repeat(np.arange(4), 3))
-    numbers = np.asarray(shown.images).reshape(4, 3)
-    classes = numbers // 6
-    assert (classes == classes[:, :1]).all()
-    assert len(set(classes[:, 0].tolist())) == 4
-    assert len(set(numbers.ravel().tolist())) == 12
-
-
-def test_correlation_of_a_histogram_is_that_of_its_samples() -> None:
-    rows, columns = np.random.default_rng(0).multivariate_normal([5, 5], [[1, 0.6], [0.6, 1]], 99).T
-    rows, columns = rows.astype(int), columns.astype(int)
-    counts = np.zeros((12, 12), int)
-    np.add.at(counts, (rows, columns), 1)
-    found = tsar_analyse.histogram_correlation(counts)
-    assert found == pytest.approx(np.corrcoef(rows, columns)[0, 1])
-    assert np.isnan(tsar_analyse.histogram_correlation(np.diag([3, 0, 0])))
-
-
-@pytest.mark.slow
-def test_the_output_layer_is_looked_at_once_everything_is_learned(few, folder, analysed) -> None:
-    """Against a transfer of all images at once, and the gates that it ends with."""
-    protocol = TransferConfig(classes=4, learn=3, test=False, rates=(1e-3,))
-    params, _ = tsar_analyse.load_params(folder / "tsar", TINY, None)
-    draw_key, fresh_key = jax.random.split(jax.random.key(0))
-    shown = regulation_passes.draw_images(few["evaluation"], protocol, draw_key)
-    network = make_network(TINY)
-
-    @jax.jit
-    def at_once(params):
-        start = fresh_output(network, params, protocol.head_bias, fresh_key)
-        plastic = mask(start, TRANSFERRED["tsar"])
-        images = omniglot_scaling(TINY.pixels)(shown.images)
-        signals = run_levels(network, start, images, 0, stored_levels(network, plastic))
-        after, _ = learn_stream(network, start, plastic, signals, shown.labels, rate=1e-3)
-        gates = run_levels(network, after, images, 0, 2)[1]["head"]["kernel"]
-        right = run_levels(network, after, images).argmax(-1) == shown.labels
-        return gates.reshape(4, 3, 2, 12).mean(1)[..., :4], after["head"]["kernel"], right.mean()
-
-    arguments = (network, omniglot_scaling(TINY.pixels), protocol, params, shown, fresh_key)
-    means, weights, accuracy = regulation_passes.learn_and_look(*arguments)
-    wanted_means, wanted_weights, wanted_accuracy = at_once(params)
-    np.testing.assert_allclose(means, wanted_means, rtol=1e-3)
-    np.testing.assert_allclose(weights, wanted_weights[:, :4], rtol=1e-3, atol=1e-5)
-    assert float(accuracy) == pytest.approx(float(wanted_accuracy))

@@ -6,7 +6,7 @@ a fold over the stream of images, `state, gates -> state`, on the device.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import chex
 import jax
@@ -20,6 +20,7 @@ from tsar_jax.models.layers import largest_divisor
 Params = Any
 Gates = dict[str, jax.Array]
 Fold = Callable[[Any, Gates, jax.Array], Any]
+Moments = TypeVar("Moments")
 
 TOGETHER = 16
 BINS = 1000
@@ -27,6 +28,8 @@ AVALANCHE_BINS = 2000
 THRESHOLDS = (0.10, 0.25, 0.50)
 RANK_BINS = 100
 LAG_BINS = 250
+BEFORE, AFTER = 5, 10
+"""How many classes before and after a class its output weights' regulation is compared with."""
 
 
 def fold_gates(
@@ -42,7 +45,6 @@ def fold_gates(
 
     Gates are computed for a few images at a time, so that the regulator is read once for them.
     """
-    size = largest_divisor(labels.size, TOGETHER)
 
     def look(state: Any, moment: tuple[Gates, jax.Array]) -> tuple[Any, None]:
         return fold(state, *moment), None
@@ -53,9 +55,13 @@ def fold_gates(
         kernels = {name: gate["kernel"] for name, gate in gates.items()}
         return lax.scan(look, state, (kernels, their_labels))
 
-    moments = (images, labels)
-    batches = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), moments)
-    return lax.scan(step, state, batches)[0]
+    return lax.scan(step, state, in_batches((images, labels)))[0]
+
+
+def in_batches(moments: Moments) -> Moments:
+    """Split the leading axis [T] of every array into [batches, up to TOGETHER]."""
+    size = largest_divisor(jax.tree.leaves(moments)[0].shape[0], TOGETHER)
+    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), moments)
 
 
 def histogram(values: jax.Array, bins: int, weights: jax.Array | None = None) -> jax.Array:
@@ -70,8 +76,8 @@ class FirstPass(NamedTuple):
 
     regulation [BINS]: histogram of all gates. avalanches [thresholds, AVALANCHE_BINS]: histogram
     of how many synapses, as a share of all, are above a threshold in an image. class_sums
-    [classes, S], class_counts [classes]. fired [S]: images in which a synapse is above the
-    middle threshold.
+    [classes, S], class_counts [classes]. fired [thresholds, S]: images in which a synapse is
+    above a threshold.
     """
 
     regulation: jax.Array
@@ -88,22 +94,27 @@ def first_pass(classes: int, synapses: int) -> FirstPass:
         jnp.zeros((len(THRESHOLDS), AVALANCHE_BINS), jnp.int32),
         jnp.zeros((classes, synapses)),
         jnp.zeros(classes, jnp.int32),
-        jnp.zeros(synapses, jnp.int32),
+        jnp.zeros((len(THRESHOLDS), synapses), jnp.int32),
     )
 
 
 def collect(state: FirstPass, gates: jax.Array, label: jax.Array) -> FirstPass:
     """Add one image's gates [S]."""
-    chex.assert_shape(gates, state.fired.shape)
-    above = gates > jnp.array(THRESHOLDS)[:, None]
+    chex.assert_shape(gates, state.fired.shape[1:])
+    above = firing(gates)
     shares = above.mean(1)
     return FirstPass(
         state.regulation + histogram(gates, BINS),
         state.avalanches + jax.vmap(lambda s: histogram(s[None], AVALANCHE_BINS))(shares),
         state.class_sums.at[label].add(gates),
         state.class_counts.at[label].add(1),
-        state.fired + above[1],
+        state.fired + above,
     )
+
+
+def firing(gates: jax.Array) -> jax.Array:
+    """Return which gates [S] are above each threshold: bool [thresholds, S]."""
+    return gates > jnp.array(THRESHOLDS)[:, None]
 
 
 def log_log_slope(counts: np.ndarray, centres: np.ndarray) -> tuple[float, float]:
@@ -151,36 +162,6 @@ def rank_rank(class_means: jax.Array) -> jax.Array:
     return lax.scan(add, empty, class_means)[0]
 
 
-def most_active(fired: np.ndarray, images: int, share: float, limit: int) -> np.ndarray:
-    """Synapses that fire on more than a share of the images: at most `limit`, the most active."""
-    often = np.flatnonzero(fired > share * images)
-    return np.sort(often[np.argsort(-fired[often], kind="stable")][:limit])
-
-
-def count_together(
-    counts: jax.Array, first: jax.Array, second: jax.Array, threshold: float
-) -> jax.Array:
-    """Add one image to joint counts [A, B] of two groups' gates [A] and [B] above a threshold."""
-    one, two = ((gates > threshold).astype(jnp.float32) for gates in (first, second))
-    return counts + one[:, None] * two[None]
-
-
-def normalised_mutual_information(
-    joint: np.ndarray, first: np.ndarray, second: np.ndarray, images: int
-) -> np.ndarray:
-    """Normalised pointwise mutual information of firing together, clipped at 0: [A, B].
-
-    log(p(x, y) / (p(x) p(y))) / -log p(x, y) (Bouma 2009), 1 where two always fire together.
-    joint [A, B], first [A], second [B]: numbers of images out of `images`.
-    """
-    p = joint / images
-    expected = np.outer(first / images, second / images)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.log(p / expected) / -np.log(p)
-    value = np.where(p >= 1, 1.0, value)
-    return np.clip(np.where(joint > 0, value, 0.0), 0.0, 1.0)
-
-
 class Lag(NamedTuple):
     """Histogram [LAG_BINS, LAG_BINS] of gates at image t - 1 (rows) and t, and the last gates."""
 
@@ -213,23 +194,83 @@ def middling(means: np.ndarray, low: float = 75, high: float = 99) -> np.ndarray
     return (means >= lower) & (means <= upper)
 
 
-def output_changes(class_means: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """How the regulation of a class's own output weights changes while that class is shown.
+class OutputRegulation(NamedTuple):
+    """Mean regulation of each output unit's weights while each class is shown.
 
-    class_means [classes, F, classes]: mean gates of the output layer, [shown, feature, unit],
-    classes in the order of learning; weights [F, classes]. For every class but the first and the
-    last, the relative change during / before - 1 and during / after - 1 of the mean gate of the
-    unit's positive and negative weights: {"before, positive": [classes - 2], ...}.
+    positive, negative: [classes shown, units], over the unit's positive and negative weights;
+    classes in the order of learning, unit i being that of class i. NaN where a unit has none.
     """
-    changes: dict[str, list[float]] = {}
-    for unit in range(1, class_means.shape[0] - 1):
-        for sign, chosen in (
-            ("positive", weights[:, unit] > 0),
-            ("negative", weights[:, unit] < 0),
-        ):
-            before, during, after = (
-                class_means[shown, chosen, unit].mean() for shown in (unit - 1, unit, unit + 1)
-            )
-            changes.setdefault(f"before, {sign}", []).append(during / before - 1)
-            changes.setdefault(f"after, {sign}", []).append(during / after - 1)
-    return {name: np.array(values) for name, values in changes.items()}
+
+    positive: np.ndarray
+    negative: np.ndarray
+
+
+def by_sign(class_means: np.ndarray, weights: np.ndarray) -> OutputRegulation:
+    """Return the mean regulation of each unit's positive and negative weights.
+
+    Args:
+        class_means: mean gates of the output layer [classes, F, classes]: shown, feature, unit.
+        weights: [F, classes].
+    """
+
+    def mean_over(chosen: np.ndarray) -> np.ndarray:
+        total = np.einsum("sfu,fu->su", class_means, chosen, dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            return total / chosen.sum(0)
+
+    return OutputRegulation(mean_over(weights > 0), mean_over(weights < 0))
+
+
+def output_windows(regulation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean regulation of each class's own unit before, during and after it.
+
+    Args:
+        regulation: [classes shown, units], as `OutputRegulation` holds it.
+
+    Returns:
+        Three arrays [classes - 2], of every class but the first and the last: the mean over the
+        BEFORE classes before it, itself, and the mean over the AFTER classes after it. Windows
+        are shorter at the ends of the stream.
+    """
+    units = range(1, len(regulation) - 1)
+    before = [regulation[max(unit - BEFORE, 0) : unit, unit].mean() for unit in units]
+    during = [regulation[unit, unit] for unit in units]
+    after = [regulation[unit + 1 : unit + 1 + AFTER, unit].mean() for unit in units]
+    return np.array(before), np.array(during), np.array(after)
+
+
+def output_changes(regulation: OutputRegulation) -> dict[str, np.ndarray]:
+    """Return how the regulation of a class's own output weights changes while it is shown.
+
+    Returns:
+        Relative changes during / before - 1 and during / after - 1 of `output_windows`:
+        {"before, positive": [classes - 2], ...}.
+    """
+    changes = {}
+    for sign, values in regulation._asdict().items():
+        before, during, after = output_windows(values)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            changes[f"before, {sign}"] = during / before - 1
+            changes[f"after, {sign}"] = during / after - 1
+    return changes
+
+
+def output_profile(regulation: np.ndarray) -> np.ndarray:
+    """Return each unit's regulation around its class, relative to the BEFORE classes before it.
+
+    Args:
+        regulation: [classes shown, units], as `OutputRegulation` holds it.
+
+    Returns:
+        Relative changes [classes - 2, BEFORE + 1 + AFTER] of every class but the first and the
+        last; column BEFORE is the class itself. NaN beyond the ends of the stream.
+    """
+    classes = len(regulation)
+    before, _, _ = output_windows(regulation)
+    profile = np.full((max(classes - 2, 0), BEFORE + 1 + AFTER), np.nan)
+    for row, unit in enumerate(range(1, classes - 1)):
+        first, last = max(unit - BEFORE, 0), min(unit + AFTER, classes - 1)
+        shown = slice(first - unit + BEFORE, last - unit + BEFORE + 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            profile[row, shown] = regulation[first : last + 1, unit] / before[row] - 1
+    return profile

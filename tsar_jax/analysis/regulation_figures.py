@@ -15,8 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
-from tsar_jax.analysis.regulation import bin_centres, log_log_slope
+from tsar_jax.analysis.co_activity import OFTEN
+from tsar_jax.analysis.regulation import AFTER, BEFORE, bin_centres, log_log_slope
 from tsar_jax.analysis.style import BLACK, BLUE, GREY, PALETTE, VERMILION, new_figure, styled
+from tsar_jax.evaluation.protocol import mean_and_band
 
 LAYERS = {
     "block_0": "C1",
@@ -27,6 +29,8 @@ LAYERS = {
 """The layers' names in the paper."""
 
 MARKERS = "os^Dv<>P"
+SIGNS = {"positive": BLUE, "negative": VERMILION}
+DRAWN = 100
 
 
 def draw_power_law(
@@ -79,21 +83,23 @@ def power_law_figure(
 
 
 @styled()
-def regulation_figure(histograms: Mapping[str, np.ndarray], layer: str) -> Figure:
-    """Log-log histogram of a layer's regulation: counts [bins] of 0..1, by run."""
+def regulation_figure(histograms: Mapping[str, np.ndarray], layer: str, whose: str) -> Figure:
+    """Log-log histogram of a layer's regulation: counts [bins] of 0..1, by initial bias."""
     rows = {label: counts / counts.sum() for label, counts in histograms.items()}
     bins = next(iter(rows.values())).size
     return power_law_figure(
         bin_centres(bins),
         rows,
-        f"Regulation of {LAYERS[layer]}",
+        f"Regulation of {LAYERS[layer]}\n{whose}",
         f"regulation r ({bins:,} bins)",
         "share of synapses, all images",
     )
 
 
 @styled()
-def avalanche_figure(counts: np.ndarray, thresholds: Sequence[float], layer: str) -> Figure:
+def avalanche_figure(
+    counts: np.ndarray, thresholds: Sequence[float], layer: str, whose: str
+) -> Figure:
     """Log-log histograms of how many synapses are above a threshold at once.
 
     counts [thresholds, bins]: images in which that share, 0..1, of the synapses is.
@@ -103,7 +109,7 @@ def avalanche_figure(counts: np.ndarray, thresholds: Sequence[float], layer: str
     return power_law_figure(
         bin_centres(bins),
         rows,
-        f"Avalanches in {LAYERS[layer]}",
+        f"Avalanches in {LAYERS[layer]}\n{whose}",
         f"share of synapses above the threshold in an image ({bins:,} bins)",
         "number of images",
     )
@@ -132,7 +138,9 @@ def correlation_text(correlation: float) -> str:
 
 
 @styled()
-def rank_figure(counts: np.ndarray, synapses: int, correlation: float, layer: str) -> Figure:
+def rank_figure(
+    counts: np.ndarray, synapses: int, correlation: float, layer: str, whose: str
+) -> Figure:
     """Ranks of a layer's synapses in one class against those over the other classes.
 
     counts [bins, bins]: own class (rows), others; bins divide 0 .. log10 synapses.
@@ -142,7 +150,7 @@ def rank_figure(counts: np.ndarray, synapses: int, correlation: float, layer: st
     draw_counts(figure, axes, counts, end, "number of synapses, summed over classes")
     axes.set(
         title=f"Ranks of {synapses:,} synapses of {LAYERS[layer]}:\n"
-        f"{correlation_text(correlation)}",
+        f"{correlation_text(correlation)}\n{whose}",
         xlabel="log10 rank over the other classes (0: most open)",
         ylabel="log10 rank in one class (0: most open)",
     )
@@ -152,7 +160,9 @@ def rank_figure(counts: np.ndarray, synapses: int, correlation: float, layer: st
 
 
 @styled()
-def lag_figure(counts: np.ndarray, synapses: int, correlation: float, layer: str) -> Figure:
+def lag_figure(
+    counts: np.ndarray, synapses: int, correlation: float, layer: str, whose: str
+) -> Figure:
     """Regulation at one image against the image before.
 
     counts [bins, bins]: image t - 1 (rows) and t, bins of 0..1. synapses: how many were counted,
@@ -165,7 +175,7 @@ def lag_figure(counts: np.ndarray, synapses: int, correlation: float, layer: str
     end = (np.argwhere(counts > 0).max(initial=0) + 2) / len(counts)
     axes.set(
         title=f"Time lag of {synapses:,} synapses of {LAYERS[layer]}, percentiles 75 to 99:\n"
-        f"{correlation_text(correlation)}",
+        f"{correlation_text(correlation)}\n{whose}",
         xlabel="regulation r at image t - 1",
         ylabel="regulation r at image t",
         xlim=(0, min(end, 1)),
@@ -176,68 +186,110 @@ def lag_figure(counts: np.ndarray, synapses: int, correlation: float, layer: str
     return figure
 
 
-def similar_together(rows: np.ndarray) -> np.ndarray:
-    """An order [n] of rows [n, k] in which those alike are neighbours: leaves of a cluster tree."""
-    from scipy.cluster.hierarchy import leaves_list, linkage
-
-    if len(rows) < 3:
-        return np.arange(len(rows))
-    return leaves_list(linkage(rows, "average", optimal_ordering=True))
-
-
 @styled()
 def co_activity_figure(
-    information: np.ndarray, layers: tuple[str, str], often: tuple[int, int], needed: str
+    counts: Mapping[tuple[str, ...], np.ndarray], thresholds: Sequence[float], whose: str
 ) -> Figure:
-    """Normalised pointwise mutual information [A, B] of two layers' synapses.
+    """Histograms of the normalised pointwise mutual information of pairs of synapses.
 
-    Synapses are ordered so that those alike are neighbours. often: how many synapses of each
-    layer fire often, of which A and B are shown; needed: what that means. A or B may be 0, and
-    the figure then says so.
+    counts: by layer, or two layers, [thresholds, bins] of 0..1. Drawn in DRAWN bins; where there
+    is no pair, the axes say so.
     """
-    figure, axes = new_figure(width=5.4, height=4.6)
-    first, second = (LAYERS[layer] for layer in layers)
-    rows, columns = information.shape
-    axes.set_title(
-        f"Co-activity of {first} and {second}:\n{rows:,} of {often[0]:,} and {columns:,} of "
-        f"{often[1]:,} synapses that fire often"
+    figure, row = new_figure(
+        1, len(counts), width=3.6 * len(counts), height=4.9, sharey=True, squeeze=False
     )
-    if not information.size:
-        lacking = [name for name, n in ((first, rows), (second, columns)) if n == 0]
-        axes.text(
-            0.5,
-            0.5,
-            f"No synapse of {' or '.join(lacking)} fires often enough:\n{needed}.",
-            ha="center",
-            va="center",
-            transform=axes.transAxes,
+    for axes, (layers, rows) in zip(row[0], counts.items(), strict=True):
+        draw_information(axes, rows, thresholds)
+        axes.set_title(" with ".join(LAYERS[layer] for layer in layers))
+        axes.set_xlabel(
+            "normalised pointwise mutual information\n(0: by chance or less, 1: always together)"
         )
-        axes.set(xticks=[], yticks=[])
-        return figure
-    ordered = information[similar_together(information)][:, similar_together(information.T)]
-    image = axes.imshow(
-        ordered, vmin=0, vmax=1, aspect="auto", interpolation="none", rasterized=True
+    row[0][0].set_ylabel("share of pairs")
+    figure.suptitle(
+        f"Co-activity of all pairs of synapses that fire on more than {OFTEN:.0%} of the images\n"
+        f"{whose}",
+        fontsize=11,
     )
-    figure.colorbar(image, ax=axes, label="normalised pointwise mutual information")
-    axes.set(
-        xlabel=f"synapse of {second}, those alike together",
-        ylabel=f"synapse of {first}, those alike together",
-    )
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     return figure
 
 
+def draw_information(axes: Axes, rows: np.ndarray, thresholds: Sequence[float]) -> None:
+    """Histograms [thresholds, bins] of 0..1 as shares, on a logarithmic axis."""
+    centres = bin_centres(rows.shape[1])
+    edges = np.linspace(0, 1, DRAWN + 1)
+    for place, (counts, threshold) in enumerate(zip(rows, thresholds, strict=True)):
+        name = f"r > {threshold:.2f}: "
+        colour = PALETTE[place]
+        if not counts.sum():
+            axes.plot([], [], color=colour, label=name + "no pairs")
+            continue
+        shares = counts.reshape(DRAWN, -1).sum(1) / counts.sum()
+        label = (
+            f"{name}{short_count(counts.sum())} pairs, mean {counts @ centres / counts.sum():.3f}"
+        )
+        axes.stairs(np.where(shares > 0, shares, np.nan), edges, color=colour, label=label)
+    axes.set(yscale="log", xlim=(0, 1))
+    axes.grid()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
+
+
+def short_count(number: float) -> str:
+    """Return a count with its unit, such as 1.3 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"
+
+
 @styled()
-def output_figure(changes: Mapping[str, np.ndarray], classes: int) -> Figure:
-    """How the output layer's regulation changes with the class shown, as boxes.
+def output_figure(
+    changes: Mapping[str, np.ndarray], profiles: Mapping[str, np.ndarray], whose: str
+) -> Figure:
+    """How the output layer's regulation changes around the class shown.
 
     changes: as `output_changes` gives them, relative changes [classes - 2] by "before" or
-    "after" and sign of the weights. What is not finite is left out.
+    "after" and sign of the weights: boxes. profiles: as `output_profile` gives them, [classes - 2,
+    BEFORE + 1 + AFTER] by sign: lines. What is not finite is left out.
     """
-    figure, axes = new_figure(width=5.6, height=4.0)
+    figure, (left, right) = new_figure(1, 2, width=9.4, height=4.2)
+    for sign, colour in SIGNS.items():
+        draw_profile(left, profiles[sign], colour)
+    entries = draw_changes(right, changes)
+    for axes in (left, right):
+        axes.axhline(0, color=GREY, linewidth=1, zorder=0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.grid(axis="y")
+    left.axvline(0, color=GREY, linewidth=1, linestyle=":", zorder=0)
+    left.set(
+        title=f"Class by class, against the {BEFORE} before",
+        xlabel="classes after the unit's own (0: its own is shown)",
+        ylabel="relative change of mean regulation",
+    )
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set(title="While its class is shown", ylabel="relative change of mean regulation")
+    figure.suptitle(f"Regulation of a class's own output weights\n{whose}", fontsize=11)
+    figure.legend(handles=entries, loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_profile(axes: Axes, profile: np.ndarray, colour: str) -> None:
+    """Mean and 95 % band of relative changes [classes, BEFORE + 1 + AFTER] around a class."""
+    finite = np.where(np.isfinite(profile), profile, np.nan)
+    columns = [column[~np.isnan(column)].tolist() for column in finite.T]
+    places = np.array([place for place, column in enumerate(columns) if column])
+    if not places.size:
+        return
+    means, bands = np.array([mean_and_band(columns[place]) for place in places]).T
+    axes.plot(places - BEFORE, means, color=colour, marker="o", markersize=4)
+    axes.fill_between(
+        places - BEFORE, means - bands, means + bands, color=colour, alpha=0.25, linewidth=0
+    )
+
+
+def draw_changes(axes: Axes, changes: Mapping[str, np.ndarray]) -> list[Any]:
+    """Boxes of relative changes by window and sign of the weights; the legend's entries."""
     entries = []
-    for side, (sign, colour) in enumerate((("positive", BLUE), ("negative", VERMILION))):
+    for side, (sign, colour) in enumerate(SIGNS.items()):
         for place, when in enumerate(("before", "after")):
             values = changes[f"{when}, {sign}"]
             drawn = axes.boxplot(
@@ -256,15 +308,7 @@ def output_figure(changes: Mapping[str, np.ndarray], classes: int) -> Figure:
         entries += drawn["boxes"]
     entries += drawn["means"]
     drawn["means"][0].set_label("mean")
-    axes.axhline(0, color=GREY, linewidth=1, zorder=0)
-    axes.set_xticks([0, 1], ["against the class before", "against the class after"])
+    windows = f"against the {BEFORE}\nclasses before", f"against the {AFTER}\nclasses after"
+    axes.set_xticks([0, 1], windows)
     axes.set_xlim(-0.5, 1.5)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.set_title(
-        "Regulation of the output weights of the class shown,\n"
-        f"{classes - 2:,} of {classes:,} classes"
-    )
-    axes.set_ylabel("relative change of mean regulation")
-    axes.grid(axis="y")
-    figure.legend(handles=entries, loc="outside lower center", ncols=3)
-    return figure
+    return entries

@@ -1,7 +1,10 @@
 """Passes over the images of a transfer that collect what the analyses of a TSAR show.
 
-Each is one compiled program: a scan over the images, whatever their number, that holds counts and
-sums alone.
+Regulation is watched while the network learns the images, as the release does, or of a network
+that stays as it is. Each is one compiled program: a scan over the images, whatever their number,
+that holds counts, sums and bits alone. What depends on the whole stream (the synapses whose time
+lag counts) comes from a first run of that program, and is counted in a second run of the same
+program, which learns the same weights bit for bit.
 """
 
 import functools
@@ -10,13 +13,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from tsar_jax.analysis import regulation as analysis
 from tsar_jax.data.episodes import draw_without_replacement
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.meta_test import learner
-from tsar_jax.evaluation.transfer import TransferConfig, fresh_output, select
+from tsar_jax.evaluation.transfer import TransferConfig, select
 from tsar_jax.models import TSAR, run_levels, stored_levels
 from tsar_jax.plasticity.masks import combine, mask, partition
 from tsar_jax.systems.tsar import TRANSFERRED
@@ -26,9 +30,6 @@ Normalise = Callable[[jax.Array], jax.Array]
 CO_ACTIVE = ("block_1", "block_2")
 """Layers whose synapses are compared: the second and third convolution."""
 
-FIRING = analysis.THRESHOLDS[1]
-"""A synapse fires where its regulation is higher."""
-
 COUNTABLE = 2**31 - 1
 
 
@@ -37,6 +38,56 @@ class Shown(NamedTuple):
 
     images: jax.Array
     labels: jax.Array
+
+
+class Subject(NamedTuple):
+    """A network's parameters before the first image, and Adam's learning rate in the transfer."""
+
+    params: Any
+    rate: jax.Array
+
+
+class Plan(NamedTuple):
+    """What is watched.
+
+    network: the TSAR. normalise: its images. layers: those collected. lagged: the layer whose
+    time lag is counted. classes: of the transfer.
+    """
+
+    network: TSAR
+    normalise: Normalise
+    layers: tuple[str, ...]
+    lagged: str
+    classes: int
+
+    @property
+    def co_active(self) -> tuple[str, ...]:
+        """The layers whose firing is kept for their co-activity."""
+        return tuple(layer for layer in CO_ACTIVE if layer in self.layers)
+
+
+class Collected(NamedTuple):
+    """What one pass collects.
+
+    layers: by layer. lag: of chosen synapses of the lagged layer. bits: of each co-active layer,
+    which of its S synapses fire in each image, uint8 [T, thresholds, ceil(S / 8)].
+    """
+
+    layers: dict[str, analysis.FirstPass]
+    lag: analysis.Lag
+    bits: dict[str, jax.Array]
+
+
+class OutputLayer(NamedTuple):
+    """The output layer over a transfer.
+
+    means [classes shown, F, classes]: mean gates. weights [F, classes], and accuracy on the
+    images learned: at the end.
+    """
+
+    means: jax.Array
+    weights: jax.Array
+    accuracy: jax.Array
 
 
 def draw_images(images: jax.Array, protocol: TransferConfig, key: jax.Array) -> Shown:
@@ -59,28 +110,120 @@ def check_countable(params: Any, layers: tuple[str, ...], shown: Shown) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def collect_layers(
+def learn_and_fold(
     network: TSAR,
     normalise: Normalise,
-    layers: tuple[str, ...],
-    classes: int,
-    params: Any,
+    subject: Subject,
     shown: Shown,
-) -> dict[str, analysis.FirstPass]:
-    """The first pass over the images, by layer."""
+    fold: analysis.Fold,
+    state: Any,
+) -> tuple[Any, Any]:
+    """Learn the images one after another, as a transfer does, and fold their gates.
 
-    def fold(state: Any, gates: analysis.Gates, label: jax.Array) -> Any:
-        return {
-            layer: analysis.collect(state[layer], gates[layer].reshape(-1), label)
-            for layer in layers
+    fold(state, gates, label) sees an image's gates {layer: [*kernel]} in the forward pass that
+    the image's own update follows.
+
+    Returns:
+        The parameters after the last update, and the state.
+    """
+    start, rate = subject
+    plastic = mask(start, TRANSFERRED["tsar"])
+    frozen = partition(start, plastic)[1]
+    depth = stored_levels(network, plastic)
+    first, learn = learner(network, start, plastic, rate)
+
+    def see(carry: Any, moment: tuple[Any, jax.Array]) -> tuple[Any, None]:
+        learned, state = carry
+        signal = jax.tree.map(lambda s: s[None], moment[0])
+        _, gates = run_levels(network, combine(learned.params, frozen), signal, depth, 2)
+        state = fold(state, {name: gate["kernel"][0] for name, gate in gates.items()}, moment[1])
+        return (learn(learned, moment)[0], state), None
+
+    def see_batch(carry: Any, moments: Shown) -> tuple[Any, None]:
+        signals = run_levels(network, start, normalise(moments.images), 0, depth)
+        return lax.scan(see, carry, (signals, moments.labels))
+
+    (learned, state), _ = lax.scan(see_batch, (first, state), analysis.in_batches(shown))
+    return combine(learned.params, frozen), state
+
+
+def _collector(
+    plan: Plan, params: Any, images: int, chosen: jax.Array
+) -> tuple[analysis.Fold, Collected]:
+    """A fold that collects all that Collected holds, and the state it begins with."""
+    sizes = {layer: params["regulator"][layer]["bias"].size for layer in plan.layers}
+
+    def fold(state: Collected, gates: analysis.Gates, label: jax.Array) -> Collected:
+        flat = {layer: gates[layer].reshape(-1) for layer in plan.layers}
+        bits = {
+            layer: kept.at[state.lag.seen].set(jnp.packbits(analysis.firing(flat[layer]), axis=-1))
+            for layer, kept in state.bits.items()
         }
+        layers = {
+            layer: analysis.collect(state.layers[layer], flat[layer], label)
+            for layer in plan.layers
+        }
+        return Collected(layers, analysis.add_lag(state.lag, flat[plan.lagged], chosen), bits)
 
-    start = {
-        layer: analysis.first_pass(classes, params["regulator"][layer]["bias"].size)
-        for layer in layers
-    }
-    return analysis.fold_gates(network, params, *shown, normalise, fold, start)
+    start = Collected(
+        {layer: analysis.first_pass(plan.classes, sizes[layer]) for layer in plan.layers},
+        analysis.lag_start(sizes[plan.lagged]),
+        {
+            layer: jnp.zeros((images, len(analysis.THRESHOLDS), -(-sizes[layer] // 8)), jnp.uint8)
+            for layer in plan.co_active
+        },
+    )
+    return fold, start
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def collect_frozen(
+    plan: Plan, subject: Subject, shown: Shown, chosen: jax.Array
+) -> tuple[Collected, None]:
+    """Collect the regulation of the network as it is; chosen [S]: whose time lag counts."""
+    fold, start = _collector(plan, subject.params, shown.labels.size, chosen)
+    network, params = plan.network, subject.params
+    return analysis.fold_gates(network, params, *shown, plan.normalise, fold, start), None
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def collect_learning(
+    plan: Plan, subject: Subject, shown: Shown, chosen: jax.Array
+) -> tuple[Collected, OutputLayer | None]:
+    """Collect regulation while the network learns; also its output layer, where regulated."""
+    fold, start = _collector(plan, subject.params, shown.labels.size, chosen)
+    after, found = learn_and_fold(plan.network, plan.normalise, subject, shown, fold, start)
+    if "head" not in plan.layers:
+        return found, None
+    means = class_means(found.layers["head"]).reshape(plan.classes, *after["head"]["kernel"].shape)
+    return found, _output_layer(plan, after, shown, means[..., : plan.classes])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def learn_and_look(plan: Plan, subject: Subject, shown: Shown) -> OutputLayer:
+    """Learn the images, then show them again and look at the output layer as it has become."""
+
+    def fold(sums: jax.Array, gates: analysis.Gates, label: jax.Array) -> jax.Array:
+        return sums.at[label].add(gates["head"][:, : plan.classes])
+
+    def unseen(state: Any, gates: analysis.Gates, label: jax.Array) -> Any:
+        return state
+
+    network, normalise = plan.network, plan.normalise
+    after, _ = learn_and_fold(network, normalise, subject, shown, unseen, ())
+    features = after["head"]["kernel"].shape[0]
+    sums = jnp.zeros((plan.classes, features, plan.classes))
+    sums = analysis.fold_gates(network, after, *shown, normalise, fold, sums)
+    return _output_layer(plan, after, shown, sums * plan.classes / shown.labels.size)
+
+
+def _output_layer(plan: Plan, after: Any, shown: Shown, means: jax.Array) -> OutputLayer:
+    def correct(moment: Shown) -> jax.Array:
+        logits = run_levels(plan.network, after, plan.normalise(moment.images[None]))
+        return logits[0].argmax() == moment.labels
+
+    weights = after["head"]["kernel"][:, : plan.classes]
+    return OutputLayer(means, weights, lax.map(correct, shown).mean())
 
 
 def class_means(found: analysis.FirstPass) -> jax.Array:
@@ -88,71 +231,21 @@ def class_means(found: analysis.FirstPass) -> jax.Array:
     return found.class_sums / found.class_counts[:, None]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def count_lag(
-    network: TSAR, normalise: Normalise, layer: str, params: Any, shown: Shown, chosen: jax.Array
-) -> jax.Array:
-    """A second pass: regulation of chosen synapses [S] at image t - 1 and t, [bins, bins]."""
-
-    def fold(state: analysis.Lag, gates: analysis.Gates, label: jax.Array) -> analysis.Lag:
-        return analysis.add_lag(state, gates[layer].reshape(-1), chosen)
-
-    start = analysis.lag_start(chosen.size)
-    return analysis.fold_gates(network, params, *shown, normalise, fold, start).counts
+Collect = Callable[[Plan, Subject, Shown, jax.Array], tuple[Collected, OutputLayer | None]]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def count_co_activity(
-    network: TSAR,
-    normalise: Normalise,
-    params: Any,
-    shown: Shown,
-    first: jax.Array,
-    second: jax.Array,
-) -> jax.Array:
-    """A second pass: images in which two synapses fire, [A, B]. first [A], second [B]: indices."""
+def collect_twice(
+    collect: Collect, plan: Plan, subject: Subject, shown: Shown
+) -> tuple[Collected, OutputLayer | None, np.ndarray]:
+    """Run `collect_frozen` or `collect_learning` without a time lag, then with it.
 
-    def fold(counts: jax.Array, gates: analysis.Gates, label: jax.Array) -> jax.Array:
-        one, two = (gates[layer].reshape(-1) for layer in CO_ACTIVE)
-        return analysis.count_together(counts, one[first], two[second], FIRING)
-
-    start = jnp.zeros((first.size, second.size))
-    return analysis.fold_gates(network, params, *shown, normalise, fold, start)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def learn_and_look(
-    network: TSAR,
-    normalise: Normalise,
-    protocol: TransferConfig,
-    params: Any,
-    shown: Shown,
-    key: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Transfer, then look at the output layer once more.
-
-    Returns its mean gates [classes shown, F, classes], its weights [F, classes], and the accuracy
-    on the images learned.
+    Returns:
+        What the second run collected, and which synapses [S] of the lagged layer its time lag
+        counts: those of middling mean regulation in the first run.
     """
-    start = fresh_output(network, params, protocol.head_bias, key)
-    plastic = mask(start, TRANSFERRED["tsar"])
-    depth = stored_levels(network, plastic)
-    first, learn = learner(network, start, plastic, protocol.rates[0])
-
-    def learn_image(learned: Any, moment: Shown) -> tuple[Any, jax.Array]:
-        signals = run_levels(network, start, normalise(moment.images[None]), 0, depth)
-        return learn(learned, (jax.tree.map(lambda s: s[0], signals), moment.labels))
-
-    def correct(moment: Shown) -> jax.Array:
-        logits = run_levels(network, after, normalise(moment.images[None]))
-        return logits[0].argmax() == moment.labels
-
-    def fold(sums: jax.Array, gates: analysis.Gates, label: jax.Array) -> jax.Array:
-        return sums.at[label].add(gates["head"][:, : protocol.classes])
-
-    learned, _ = lax.scan(learn_image, first, shown)
-    after = combine(learned.params, partition(start, plastic)[1])
-    weights = after["head"]["kernel"][:, : protocol.classes]
-    sums = jnp.zeros((protocol.classes, *weights.shape))
-    sums = analysis.fold_gates(network, after, *shown, normalise, fold, sums)
-    return sums / protocol.learn, weights, lax.map(correct, shown).mean()
+    synapses = subject.params["regulator"][plan.lagged]["bias"].size
+    first, _ = collect(plan, subject, shown, jnp.zeros(synapses, bool))
+    chosen = analysis.middling(np.asarray(class_means(first.layers[plan.lagged]).mean(0)))
+    del first  # 140 MB at full width
+    found, output = collect(plan, subject, shown, jnp.asarray(chosen))
+    return found, output, chosen
