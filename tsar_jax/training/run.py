@@ -8,12 +8,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tsar_jax.errors import UserError
 from tsar_jax.training.config import config_from_json, config_to_json
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +68,10 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def write_arrays_atomically(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replaces the file `path` with a compressed npz of `arrays`, or leaves the old one."""
+def write_arrays_atomically(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
+    """Replace the file `path` with a compressed npz of `arrays`, or leave the old one."""
+    import numpy as np  # here, for the command line imports this module and must start quickly
+
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
