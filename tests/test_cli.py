@@ -17,6 +17,7 @@ from tsar_jax.training.config import (
     config_from_json,
     config_to_json,
     earlier,
+    formerly,
     with_later_fields,
 )
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
@@ -247,6 +248,20 @@ def test_fields_that_did_not_exist_yet_have_their_earlier_values():
     assert with_later_fields(Nested, complete) == complete
     with pytest.raises(UserError, match=r"field 'grown\.base' is missing"):
         config_from_json(Nested, {"grown": {}})
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """A config of which a later version calls a field otherwise."""
+
+    distribution: str = dataclasses.field(default="normal", metadata=formerly("coefficients"))
+
+
+def test_a_field_is_read_by_its_former_name_too():
+    assert config_from_json(Renamed, {"coefficients": "uniform"}) == Renamed("uniform")
+    assert config_from_json(Renamed, {"distribution": "uniform"}) == Renamed("uniform")
+    with pytest.raises(UserError, match="'distribution' is missing"):
+        config_from_json(Renamed, {})
 
 
 def test_difference_names_what_changed():

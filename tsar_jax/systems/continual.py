@@ -27,6 +27,7 @@ from tsar_jax.plasticity.methods import (
     check_supported,
 )
 from tsar_jax.plasticity.methods.published import Release
+from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import SeedsSystem
 
@@ -60,21 +61,21 @@ class ContinualConfig(LoopConfig):
     """Passes over every task."""
     settings: tuple[str, ...] = ()
     """Hyper-parameters of the method, as name=value; the others are the published best."""
-    published: Release = "synergy"
+    published: Release = dataclasses.field(default="synergy", metadata=earlier("synergy"))
     """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
     tasks: int = 0
     """Tasks of the stream; 0: as published."""
     phase_size: int = 0
     """Images of a phase of GCIL (the releases' epoch_size); 0: as published."""
-    phase_classes: int | None = None
+    phase_classes: int | None = dataclasses.field(default=None, metadata=earlier(None))
     """Most classes of a phase of GCIL, from 1 on (the releases' phase_class_upper); None: as
     published, 50."""
-    pretrain_classes: int | None = None
+    pretrain_classes: int | None = dataclasses.field(default=None, metadata=earlier(None))
     """Classes of which GCIL's first phase has all images, from 1 on (the releases' pretrain and
     pretrain_class_nb); None: as published, no such phase."""
-    schedule_seed: int | None = None
+    schedule_seed: int | None = dataclasses.field(default=None, metadata=earlier(None))
     """Seed of GCIL's phases, in [0, 2**32) (the releases' gil_seed); None: as published, 1993."""
-    validation: bool = False
+    validation: bool = dataclasses.field(default=False, metadata=earlier(False))
     """Whether a tenth of the training images is held out and tested on, instead of the test set."""
     width: int = 64
     """Filters of ResNet-18's first stage, for colour images."""

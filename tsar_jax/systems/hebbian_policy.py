@@ -35,6 +35,7 @@ from tsar_jax.plasticity.hebbian import (
     multiply_rates,
     without_rate,
 )
+from tsar_jax.training.config import earlier, formerly
 
 STATIC = "static"
 """In place of a Hebbian rule: weights that evolve and do not change in a lifetime."""
@@ -64,12 +65,14 @@ class PolicyConfig:
     """Factor of the outputs for the environment alone: the bound of an action's range."""
     hidden: tuple[int, ...] = HIDDEN
     """Units of the hidden layers."""
-    distribution: Literal["normal", "uniform"] = "normal"
+    distribution: Literal["normal", "uniform"] = dataclasses.field(
+        default="normal", metadata=formerly("coefficients")
+    )
     """Distribution of what evolves, before the first generation: standard normal, or uniform from
     -1 to 1. Of the coefficients and, as published, of convolutions and co-evolved weights too."""
     scale: float = 1.0
     """Factor of the first generation's coefficients, and of nothing else."""
-    kernels: Literal["fan_in"] | None = None
+    kernels: Literal["fan_in"] | None = dataclasses.field(default=None, metadata=earlier("fan_in"))
     """Start of the convolutions, where observations are images. None: from the distribution, as
     published; fan_in: uniform within 1 / sqrt(fan in), which is .19 and .08, PyTorch's default."""
 

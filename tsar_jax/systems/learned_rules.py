@@ -32,6 +32,7 @@ from tsar_jax.models.feedback_network import (
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.plasticity.online import Memory, Moments, Rule, adapt
 from tsar_jax.plasticity.rules import find_terms
+from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import System
 
@@ -74,13 +75,13 @@ class LearnedRuleConfig(LoopConfig):
     """Images of each class that are learned, one update each."""
     query: int = 10
     """Other images of each class, which the meta-loss scores."""
-    split: Literal["test", "train"] = "test"
+    split: Literal["test", "train"] = dataclasses.field(default="test", metadata=earlier("train"))
     """Split of EMNIST Balanced that episodes are drawn from, as published the test split. Where
     Balanced is not prepared, the packaged part of ByMerge's test split serves for either."""
-    fixed_images: bool = True
+    fixed_images: bool = dataclasses.field(default=True, metadata=earlier(False))
     """Always the first learn + query images of a class in the data set's order, as published;
     otherwise random ones in every episode."""
-    replacement: bool = True
+    replacement: bool = dataclasses.field(default=True, metadata=earlier(False))
     """Draw an episode's classes with replacement, as published: of episodes of 5 of 47 classes a
     fifth repeats one, with the same images. Otherwise all classes of an episode differ."""
     held_out: int = 0
@@ -96,7 +97,7 @@ class LearnedRuleConfig(LoopConfig):
     """Updates between stored weights when they are taken back."""
     modules: tuple[str, ...] = ()
     """Python modules to import first, which define terms of your own."""
-    avg_window: int = 10
+    avg_window: int = dataclasses.field(default=10, metadata=earlier(10))
     """Episodes in the moving average of the figure's curves, at least 1; coefficients are drawn
     as they are."""
 

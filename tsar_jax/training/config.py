@@ -10,7 +10,7 @@ from tsar_jax.errors import UserError
 
 Config = TypeVar("Config")
 
-EARLIER = "earlier"
+EARLIER, FORMER_NAME = "earlier", "former_name"
 
 
 def earlier(value: Any) -> dict[str, Any]:
@@ -20,6 +20,11 @@ def earlier(value: Any) -> dict[str, Any]:
         value: how runs were made before the field existed; reading such a folder fills it in.
     """
     return {EARLIER: value}
+
+
+def formerly(name: str) -> dict[str, Any]:
+    """Return the metadata of a dataclass field that run folders of earlier versions call `name`."""
+    return {FORMER_NAME: name}
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def config_from_json(cls: type[Config], stored: Any, where: str = "config.json")
 
 
 def with_later_fields(cls: type[Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored config with the earlier values of fields that did not exist yet.
+    """Return a stored config with today's names, and the earlier values of later fields.
 
     Args:
         cls: dataclass of the config; its fields that are dataclasses are completed as well.
@@ -56,6 +61,9 @@ def with_later_fields(cls: type[Any], stored: Mapping[str, Any]) -> dict[str, An
     hints = typing.get_type_hints(cls)
     complete = dict(stored)
     for field in dataclasses.fields(cls):
+        former_name = field.metadata.get(FORMER_NAME)
+        if field.name not in complete and former_name in complete:
+            complete[field.name] = complete.pop(former_name)
         if field.name not in complete and EARLIER in field.metadata:
             complete[field.name] = _to_json(field.metadata[EARLIER])
         value, hint = complete.get(field.name), hints[field.name]
