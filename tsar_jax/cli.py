@@ -61,7 +61,7 @@ def parse(
     if own.resume is not None and "--help" not in rest and "-h" not in rest:
         return _parse_resumed(config_class, own, rest, experiment, text)
     preset = own.preset or next(iter(presets))
-    config = _parse_config(config_class, presets[preset].config, rest, experiment, text)
+    config = parse_config(config_class, presets[preset].config, rest, f"run {experiment}", text)
     if own.run is None:
         path = _new_folder(Path("runs"), [experiment, preset, getattr(config, "model", "")])
     else:
@@ -127,7 +127,7 @@ def _parse_with_folder(
             f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
         ]
     )
-    config = _parse_config(config_class, presets[own.preset].config, rest, experiment, text)
+    config = parse_config(config_class, presets[own.preset].config, rest, f"run {experiment}", text)
     folder = getattr(own, option)
     if folder is None:
         raise UserError(f"{missing}: add --{option} FOLDER.")
@@ -166,16 +166,21 @@ def _preset_lines(presets: Mapping[str, Preset[Any]]) -> list[str]:
     ]
 
 
-def _parse_config(
-    config_class: type[Config], default: Config, argv: list[str], experiment: str, text: str
+def parse_config(
+    config_class: type[Config], default: Config, argv: list[str], command: str, text: str
 ) -> Config:
+    """Return `default` with the fields that flags in argv change.
+
+    Args:
+        command: what the user types before the flags; text: what --help says first.
+    """
     import tyro
 
     return tyro.cli(
         config_class,
         default=default,
         args=argv,
-        prog=f"tsar-jax run {experiment}",
+        prog=f"tsar-jax {command}",
         description=text,
     )
 
@@ -203,7 +208,7 @@ def _parse_resumed(
             f"{path} has the preset {preset!r}, not {own.preset!r}: leave out --preset."
         )
     config = config_from_json(config_class, stored["config"], str(path / "config.json"))
-    asked = _parse_config(config_class, config, rest, experiment, text)
+    asked = parse_config(config_class, config, rest, f"run {experiment}", text)
     difference = config_difference(config_to_json(config), config_to_json(asked))
     if difference:
         raise UserError(
@@ -258,7 +263,7 @@ def _exit(message: str, code: int) -> None:
 
 
 def main() -> None:
-    """The console command: tsar-jax list, tsar-jax run NAME ..., tsar-jax status RUN."""
+    """The console command: tsar-jax list, run, status, import and export."""
     run_main(lambda: command(sys.argv[1:]))
 
 
@@ -276,6 +281,12 @@ def command(argv: Sequence[str]) -> None:
     runner.add_argument("arguments", nargs=argparse.REMAINDER, help="its settings")
     status_parser = commands.add_parser("status", help="show how far a run is")
     status_parser.add_argument("run", help="the run's folder", type=Path)
+    for name, about in FILE_COMMANDS.items():
+        file_command = commands.add_parser(name, add_help=False, help=about)
+        file_command.add_argument("arguments", nargs=argparse.REMAINDER)
+    if argv and argv[0] in FILE_COMMANDS:  # whose flags are their own, --help included
+        file_command_main(argv[0], argv[1:])
+        return
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
         print(list_text(experiments()))
@@ -283,6 +294,18 @@ def command(argv: Sequence[str]) -> None:
         run_experiment(arguments.name, arguments.arguments)
     else:
         print(status(arguments.run))
+
+
+FILE_COMMANDS = {
+    "import": "make a run of a release's weights: tsar-jax import --help shows how",
+    "export": "write a run's weights as a release's file: tsar-jax export --help shows how",
+}
+
+
+def file_command_main(name: str, argv: Sequence[str]) -> None:
+    """Runs `tsar-jax import` or `tsar-jax export`. Raises UserError."""
+    experiments()
+    importlib.import_module(f"experiments._{name}_weights").main(argv)
 
 
 def experiments() -> dict[str, str]:

@@ -59,6 +59,8 @@ class ContinualConfig(LoopConfig):
     """Passes over every task."""
     settings: tuple[str, ...] = ()
     """Hyper-parameters of the method, as name=value; the others are the published best."""
+    init: str | None = None
+    """Run of continual_train with whose network the first task begins; None: a random one."""
     tasks: int = 0
     """Tasks of the stream; 0: as published."""
     phase_size: int = 0

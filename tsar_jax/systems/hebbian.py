@@ -58,6 +58,8 @@ class HebbianConfig(LoopConfig):
     """Most steps of a lifetime while evolving; 0: as many as the environment has."""
     evaluations: int = 16
     """Lifetimes of the population's centre at an evaluation."""
+    init: str | None = None
+    """Run whose genome is the first generation's centre, of the same policy; None: a random one."""
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     """The network and its plasticity."""
     evolution: Evolution = dataclasses.field(default_factory=Evolution)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsar_jax.errors import UserError
-from tsar_jax.interop_hebbian import (
+from tsar_jax.interop.hebbian import (
     hebbian_coefficients_from_release,
     hebbian_coefficients_to_release,
     pixel_policy_from_release,
