@@ -63,9 +63,7 @@ def import_hebbian(kind: str, contents: Sequence[Content], argv: list[str], text
     check_shapes(genome, like, f"the policy for {config.environment}", "--environment")
     said = [f"environment {config.environment}, rule {config.policy.rule}"]
     if not parts.static and parts.coefficients is None:
-        said.append(
-            "The file holds convolutions alone: coefficients are drawn as evolution begins."
-        )
+        said.append("convolutions alone: the coefficients are drawn as evolution begins")
     state = begin(config.evolution, genome)
     return Imported(hebbian_evolve.EXPERIMENT, config, state, config.steps, tuple(said))
 

@@ -183,7 +183,7 @@ class NumpyDtype:
 
     def build(self, state: Any) -> None:
         """Take the byte order, the second of what a dtype keeps."""
-        order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "=", "|"):
             raise pickle.UnpicklingError("it has an array of an unknown byte order")
         self.dtype = self.dtype.newbyteorder(order)

@@ -1,5 +1,6 @@
 """Files that PyTorch loads, written without it: the zip format of `torch.save`."""
 
+import math
 import os
 import pickle
 import struct
@@ -82,7 +83,7 @@ def _tensor(key: str, array: np.ndarray) -> bytes:
     """A contiguous tensor, its storage the member data/KEY."""
     kind = _name("torch", STORAGES[array.dtype.str[1:]])
     storage = b"(" + _text("storage") + kind + _text(key) + _text("cpu") + _number(array.size)
-    strides = np.empty(array.shape, np.uint8).strides
+    strides = tuple(math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim))
     no_hooks = _call("collections", "OrderedDict", b")")
     view = _number(0) + _numbers(array.shape) + _numbers(strides) + b"\x89" + no_hooks
     return _call("torch._utils", "_rebuild_tensor_v2", b"(" + storage + b"tQ" + view + b"t")

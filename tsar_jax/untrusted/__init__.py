@@ -1,1 +1,1 @@
-"""Files from elsewhere, read without trust: nothing runs, no link is followed, memory is bounded."""
+"""Read files from elsewhere without trust: nothing runs, links stay, memory is bounded."""

@@ -205,7 +205,7 @@ class _Machine:
             raise pickle.UnpicklingError("it asks for something that lies outside of it")
         self.stack.append(self.persistent(identifier))
 
-    HANDLERS: ClassVar[dict[str, Callable[["_Machine", Any], None]]] = {
+    HANDLERS: ClassVar[dict[str, Callable[["_Machine", Any], Any]]] = {
         "PROTO": lambda m, _: None,
         "FRAME": lambda m, _: None,
         "NONE": lambda m, _: m._constant(None),
@@ -215,8 +215,8 @@ class _Machine:
         "BINSTRING": lambda m, text: m._string(text),
         "SHORT_BINSTRING": lambda m, text: m._string(text),
         "MARK": lambda m, _: m._constant(_MARK),
-        "POP": lambda m, _: m._pop(1) and None,
-        "POP_MARK": lambda m, _: m._pop_mark() and None,
+        "POP": lambda m, _: m._pop(1),
+        "POP_MARK": lambda m, _: m._pop_mark(),
         "DUP": lambda m, _: m._constant(m.stack[-1]),
         "GET": lambda m, number: m._get(number),
         "BINGET": lambda m, number: m._get(number),
