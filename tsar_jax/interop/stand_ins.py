@@ -267,6 +267,7 @@ CALLS: Calls = {
     ("collections", "Counter"): lambda *_: {},
     ("functools", "partial"): _inert("functools", "partial"),
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",
     ("numpy", "dtype"): NumpyDtype,
     **{(module, "set"): _listed for module in ("__builtin__", "builtins")},
     **{(module, "frozenset"): _listed for module in ("__builtin__", "builtins")},
