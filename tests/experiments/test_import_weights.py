@@ -281,8 +281,9 @@ def test_meta_training_begins_with_imported_weights_and_resumes(
     runs, tmp_path, monkeypatch, capsys
 ) -> None:
     init = tmp_path / "init"
-    shutil.copytree(runs / "anml", init)
-    flags = ("--preset", "smoke", "--channels", 4, "--gate-channels", 3, *TINY, "--init", init)
+    shutil.copytree(runs / "oml", init)
+    widths = ("--model", "oml", "--channels", 3, "--hidden-features", 8)
+    flags = ("--preset", "smoke", *widths, *TINY, "--init", init)
     command(anml_meta_train, "--run", tmp_path / "a", *flags, monkeypatch=monkeypatch)
     assert load_config(tmp_path / "a")["init"] == str(init)
     held, begun = state(init), read_checkpoint(tmp_path / "a" / "checkpoints", 0)[0]
@@ -339,7 +340,7 @@ def test_evolution_and_continual_learning_begin_with_imported_weights(
     begun = read_checkpoint(tmp_path / "h" / "checkpoints", 0)[0]
     name = "genome/main/1"
     np.testing.assert_array_equal(begun[name], state(runs / "hebbian")[name])
-    flags = ("--preset", "smoke", "--method", "er", "--hidden", 100, 100, "--steps", 3)
+    flags = ("--preset", "smoke", "--method", "sgd", "--hidden", 100, 100, "--steps", 3)
     init = ("--init", runs / "mlp", "--seeds", 2)
     command(continual_train, *flags, *init, "--run", tmp_path / "c", monkeypatch=monkeypatch)
     begun = read_checkpoint(tmp_path / "c" / "checkpoints", 0)[0]

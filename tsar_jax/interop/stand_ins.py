@@ -109,7 +109,7 @@ class Tensor:
             halves = self._view(data.view(np.dtype(f"{order}u2"))).astype(np.uint32)
             return (halves << 16).view(np.float32)
         array = self._view(data.view(np.dtype(f"{order}{self.dtype}")))
-        return array.astype(array.dtype.newbyteorder("="))
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
 
     def _view(self, flat: np.ndarray) -> np.ndarray:
         if not math.prod(self.shape):

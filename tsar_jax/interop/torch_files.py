@@ -66,7 +66,10 @@ def read_arrays(path: Path) -> Content:
 
 def _read_zip(path: Path, file: BinaryIO, size: int) -> Content:
     with open_zip(path, file) as archive:
-        members = {_inner(member.filename): member for member in zip_members(archive, size)}
+        listed = zip_members(archive, size)
+        if len({member.filename.partition("/")[0] for member in listed}) > 1:
+            raise pickle.UnpicklingError("its members lie in more than one folder")
+        members = {member.filename.partition("/")[2]: member for member in listed}
         if "data.pkl" not in members:
             raise UserError(f"{path} is no file of torch.save, for it has no data.pkl: name one.")
         for member in members.values():
@@ -93,11 +96,6 @@ def _read_zip(path: Path, file: BinaryIO, size: int) -> Content:
             return member_bytes(f"data/{storage.key}", size)
 
         return _content(path, value, storage_bytes, order, size)
-
-
-def _inner(name: str) -> str:
-    """A member's path without the archive's own folder."""
-    return name.partition("/")[2]
 
 
 def _read_stream(path: Path, file: BinaryIO, size: int) -> Content:
