@@ -8,14 +8,9 @@ import gzip
 import hashlib
 import http.client
 import io
-import os
-import re
 import tarfile
 import urllib.request
-import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +18,31 @@ from rich.progress import Progress
 
 from data_prep.progress import progress_bar
 from tsar_jax.errors import UserError
+from tsar_jax.untrusted.zips import (
+    LEADS_OUT,
+    OCCURS_TWICE,
+    is_unsafe,
+    open_zip,
+    read_member,
+    refused,
+    too_large,
+    zip_members,
+)
+
+__all__ = [
+    "RemoteArchive",
+    "fetch",
+    "is_unsafe",
+    "locate",
+    "open_zip",
+    "read_member",
+    "read_tar_gz",
+    "refused",
+    "zip_members",
+]
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 16
-
-LEADS_OUT = "its path leads out of the archive"
-OCCURS_TWICE = "it occurs twice"
 
 
 class RemoteArchive(NamedTuple):
@@ -105,67 +119,6 @@ def _download(remote: RemoteArchive, part: Path, bar: Progress) -> str:
     return sha256.hexdigest()
 
 
-def is_unsafe(name: str) -> bool:
-    """Whether a member's path is absolute or climbs out of the folder it is unpacked in."""
-    path = name.replace("\\", "/")
-    return path.startswith("/") or ".." in path.split("/") or bool(re.match(r"[A-Za-z]:", path))
-
-
-@contextmanager
-def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip archive to read, or UserError if the file is not one or was cut short."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UserError(
-            f"{path} is not a complete zip archive ({error}): delete it and get it again"
-        ) from error
-    with archive:
-        yield archive
-
-
-def zip_members(archive: zipfile.ZipFile, largest: int) -> list[zipfile.ZipInfo]:
-    """The files of an archive, sorted by path; folders and what macOS adds to zips left out.
-
-    Raises UserError if a path leads out of the archive, occurs twice, or belongs to a file of more
-    than `largest` bytes.
-    """
-    members = []
-    seen = set()
-    for member in archive.infolist():
-        name = member.filename
-        if is_unsafe(name):
-            raise refused(archive.filename, name, LEADS_OUT)
-        if name in seen:
-            raise refused(archive.filename, name, OCCURS_TWICE)
-        if member.file_size > largest:
-            raise refused(archive.filename, name, _too_large(member.file_size, largest))
-        seen.add(name)
-        if not member.is_dir() and not _is_mac_litter(name):
-            members.append(member)
-    return sorted(members, key=lambda member: member.filename)
-
-
-def _is_mac_litter(name: str) -> bool:
-    parts = name.split("/")
-    return parts[0] == "__MACOSX" or parts[-1] == ".DS_Store"
-
-
-def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """The bytes of a member, at most as many as the archive declares, their checksum verified."""
-    try:
-        return archive.read(member)
-    except (
-        zipfile.BadZipFile,  # a wrong checksum or header
-        zlib.error,
-        EOFError,
-        OSError,
-        NotImplementedError,  # a compression that Python lacks
-        RuntimeError,  # encrypted
-    ) as error:
-        raise refused(archive.filename, member.filename, str(error) or "it is damaged") from error
-
-
 def read_tar_gz(path: Path, largest: int) -> dict[str, bytes]:
     """The files of a tar.gz archive by path; no more than `largest` bytes of it are unpacked.
 
@@ -213,7 +166,7 @@ def _tar_members(path: Path, archive: tarfile.TarFile, largest: int) -> list[tar
             raise refused(path, name, "it is neither a plain file nor a folder")
         # Checked before the next header is looked for, which lies that many bytes on.
         if not 0 <= member.size <= largest:
-            raise refused(path, name, _too_large(member.size, largest))
+            raise refused(path, name, too_large(member.size, largest))
         seen.add(name)
         if member.isreg():
             members.append(member)
@@ -226,15 +179,3 @@ def _read_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarIn
     if len(data) != member.size:
         raise refused(path, member.name, f"it has {len(data)} of {member.size} bytes")
     return data
-
-
-def _too_large(size: int, largest: int) -> str:
-    return f"it holds {size} bytes, not {largest}"
-
-
-def refused(path: str | os.PathLike[str] | None, name: str, reason: str) -> UserError:
-    """The error that an archive deserves of which one member is not as it should be."""
-    return UserError(
-        f"{os.fspath(path or 'archive')} cannot be used, its member {name!r} is not as expected "
-        f"({reason}): get the archive again"
-    )

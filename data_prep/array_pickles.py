@@ -7,11 +7,12 @@ bytes and do nothing else.
 
 import io
 import pickle
-import pickletools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from tsar_jax.untrusted.pickles import load
 
 
 def load_arrays(data: bytes) -> Any:
@@ -19,24 +20,7 @@ def load_arrays(data: bytes) -> Any:
 
     Raises pickle.UnpicklingError if it asks for anything else, or if it is damaged.
     """
-    try:
-        _check_memo(data)
-        return _release(_Unpickler(io.BytesIO(data), encoding="bytes").load())
-    except pickle.UnpicklingError:
-        raise
-    # A damaged pickle may do to the objects it builds whatever raises whatever.
-    except Exception as error:
-        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
-
-
-def _check_memo(data: bytes) -> None:
-    """Refuses what would number an object so high that the table of all numbers fills the memory.
-
-    pickle makes that table as long as twice the highest number, which may be any of 32 bits.
-    """
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
-            raise pickle.UnpicklingError(f"it numbers an object {argument} after {count} steps")
+    return _release(load(io.BytesIO(data), STAND_INS, objects=False, strings_as_bytes=True))
 
 
 class _Array:
@@ -44,7 +28,7 @@ class _Array:
 
     pixels: np.ndarray
 
-    def __setstate__(self, state: tuple[int, tuple[int, ...], "_Bytes", bool, bytes]) -> None:
+    def build(self, state: tuple[int, tuple[int, ...], "_Bytes", bool, bytes]) -> None:
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Bytes) or not isinstance(data, bytes):
             raise pickle.UnpicklingError("an array in it is not of bytes")
@@ -58,7 +42,7 @@ class _Bytes:
         if code not in ("u1", b"u1"):
             raise pickle.UnpicklingError(f"an array in it is of {code!r}, not of bytes")
 
-    def __setstate__(self, state: tuple) -> None:
+    def build(self, state: tuple) -> None:
         """Byte order and alignment, of which single bytes have none."""
 
 
@@ -86,13 +70,6 @@ STAND_INS: dict[tuple[str, str], Callable] = {
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): _no_bytes,
 }
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Callable:
-        if (module, name) not in STAND_INS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
-        return STAND_INS[module, name]
 
 
 def _release(value: Any) -> Any:

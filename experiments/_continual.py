@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax.data import load_labelled
@@ -13,7 +14,7 @@ from tsar_jax.data.continual.validation import hold_out
 from tsar_jax.data.types import LabelledDataset
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.continual import Outcome
-from tsar_jax.models.classifier import Classifier
+from tsar_jax.models.classifier import Classifier, Variables
 from tsar_jax.models.mlp import make_mlp
 from tsar_jax.models.resnet import make_resnet18
 from tsar_jax.plasticity.methods import METHODS, make_method
@@ -29,6 +30,7 @@ from tsar_jax.systems.continual import (
     Life,
     Lifetime,
     make_bench,
+    make_system,
     untrained_accuracy,
 )
 
@@ -122,6 +124,19 @@ def network(config: ContinualConfig, stream: Stream) -> Classifier:
     if stream.image[-1] == 1:
         return make_mlp(stream.image, stream.classes, config.hidden)
     return make_resnet18(stream.image, stream.classes, config.width)
+
+
+def lifetimes_of(study: Study, variables: Variables) -> Lifetime:
+    """Return the lifetimes of all seeds before their first step, each with the network given."""
+    bench = study.life.bench
+    net = bench.net._replace(init=lambda key: jax.tree.map(jnp.array, variables))
+    life = dataclasses.replace(study.life, bench=dataclasses.replace(bench, net=net))
+    return make_system(study.config, life).init(jax.random.key(0))
+
+
+def network_like(study: Study) -> Variables:
+    """Return the shapes and dtypes of a study's network."""
+    return jax.eval_shape(study.life.bench.net.init, jax.random.key(0))
 
 
 def measured(study: Study, lifetimes: Lifetime) -> Outcome:

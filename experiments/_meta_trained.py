@@ -1,5 +1,6 @@
 """What the experiments on meta-trained networks share: Omniglot on the device, and their runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 from tsar_jax.data import load
 from tsar_jax.errors import UserError
 from tsar_jax.meta.low_precision import widen
-from tsar_jax.systems.episodic import State
+from tsar_jax.models import Network, init_params
+from tsar_jax.systems.episodic import EpisodicConfig, State, first_state
 from tsar_jax.training.checkpoints import load_checkpoint
-from tsar_jax.training.run import load_config, read_description
+from tsar_jax.training.initial import load_initial
+from tsar_jax.training.run import Run, load_config, read_description
 from tsar_jax.training.system import System
 
 Config = TypeVar("Config")
@@ -40,3 +43,27 @@ def load_state(path: Path, system: System, step: int | None) -> tuple[State, int
     like = jax.eval_shape(system.init, jax.random.key(0))
     state, found = load_checkpoint(path, step, like=like)
     return widen(state), found
+
+
+def begin_from(
+    config: EpisodicConfig, network: Network, run: Run, in_bfloat16: tuple[str, ...] = ()
+) -> Callable[[], State] | None:
+    """Return what makes the state to begin with from the run that --init names; None: none is.
+
+    in_bfloat16: parameters that are kept in bfloat16.
+
+    Raises:
+        UserError: a new run's weights do not fit its network.
+    """
+    init = config.init
+    if init is None:
+        return None
+    like = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    # A resumed run has checkpoints of its own and does not need the other one any more.
+    loaded = [] if run.resume else [load_initial(init, "params", like)]
+
+    def begin() -> State:
+        params = loaded.pop() if loaded else load_initial(init, "params", like)
+        return first_state(config, params, in_bfloat16)
+
+    return begin

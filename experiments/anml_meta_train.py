@@ -7,6 +7,7 @@ Examples:
   tsar-jax run anml_meta_train --pixels unit             pixels of 0..1, not normalised
   tsar-jax run anml_meta_train --no-reset                classes are never forgotten
   tsar-jax run anml_meta_train --preset paper            as published; a GPU is advisable
+  tsar-jax run anml_meta_train --init runs/NAME          begin with the weights of another run
   tsar-jax run anml_meta_train --resume runs/NAME        go on where it was stopped
 
 Then: tsar-jax run anml_meta_test --run runs/NAME
@@ -14,9 +15,9 @@ Then: tsar-jax run anml_meta_test --run runs/NAME
 
 import dataclasses
 
-from experiments._meta_trained import load_omniglot
+from experiments._meta_trained import begin_from, load_omniglot
 from tsar_jax import cli
-from tsar_jax.systems.anml import AnmlConfig, make_system
+from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic import check_data
 from tsar_jax.training.loop import train
 
@@ -71,7 +72,8 @@ def main() -> None:
     config, run = cli.parse(AnmlConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
     data = load_omniglot()
     check_data(config, data)
-    train(make_system(config), data, config, run)
+    begin = begin_from(config, make_network(config), run)
+    train(make_system(config), data, config, run, first_state=begin)
     print(f"{run.path}: meta-trained for {config.steps} steps.")
     print(f"Next: tsar-jax run anml_meta_test --run {run.path}")
 

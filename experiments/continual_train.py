@@ -9,6 +9,7 @@ Examples:
   tsar-jax run continual_train --method ewc_on --settings adjust_fisher=true
   tsar-jax run continual_train --stream gcil-cifar100-noise --phase-classes 20 --schedule-seed 7
   tsar-jax run continual_train --validation                     tested on held-out training images
+  tsar-jax run continual_train --init runs/NAME                 begin with another run's network
   tsar-jax run continual_train --resume runs/NAME               go on where it was stopped
 
 What is not given is the published best for the method, the stream and the buffer, of SYNERgy's
@@ -22,8 +23,9 @@ Then: tsar-jax run continual_analyse --run RUN
 """
 
 import dataclasses
+from collections.abc import Callable
 
-from experiments._continual import Study, measured, prepare
+from experiments._continual import Study, lifetimes_of, measured, network_like, prepare
 from tsar_jax import cli
 from tsar_jax.analysis.continual_figures import accuracy_figure
 from tsar_jax.devices import split_cpu
@@ -36,7 +38,8 @@ from tsar_jax.evaluation.continual import (
     write_outcome,
 )
 from tsar_jax.plasticity.methods import METHODS
-from tsar_jax.systems.continual import ContinualConfig, make_system
+from tsar_jax.systems.continual import ContinualConfig, Lifetime, make_system
+from tsar_jax.training.initial import load_initial
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
 
@@ -83,7 +86,9 @@ def learn(study: Study, run: Run) -> Outcome:
     if study.values_of:
         print(f"hyper-parameters not given: {study.values_of}")
     print(f"{config.method} on {config.stream}, buffer {config.buffer}: {chosen(config)}")
-    trained = train(make_system(config, study.life), study.life.stream.data, config, run)
+    system = make_system(config, study.life)
+    begin = begin_from(study, run)
+    trained = train(system, study.life.stream.data, config, run, first_state=begin)
     outcome = measured(study, trained.state)
     write_outcome(run.path, outcome)
     for name, values in measures(outcome).items():
@@ -92,6 +97,20 @@ def learn(study: Study, run: Run) -> Outcome:
     figure, _ = accuracy_figure(outcome, run.figures / "accuracy")
     print(f"figure:     {figure}")
     return outcome
+
+
+def begin_from(study: Study, run: Run) -> Callable[[], Lifetime] | None:
+    """Return what makes the lifetimes to begin with from the run that --init names; None: none is.
+
+    Raises:
+        UserError: a new run's network does not fit its stream.
+    """
+    init, like = study.config.init, network_like(study)
+    if init is None:
+        return None
+    if not run.resume:  # which has checkpoints of its own
+        load_initial(init, "learner/net", like, seed=True)
+    return lambda: lifetimes_of(study, load_initial(init, "learner/net", like, seed=True))
 
 
 def chosen(config: ContinualConfig) -> str:

@@ -7,6 +7,7 @@ Examples:
   tsar-jax run hebbian_evolve --preset car                  car racing from pixels, compiled
   tsar-jax run hebbian_evolve --environment Ant-v5          any task of gymnasium
   tsar-jax run hebbian_evolve --preset cpu-static           the same with weights that do not change
+  tsar-jax run hebbian_evolve --init runs/NAME              begin with another run's genome
   tsar-jax run hebbian_evolve --resume runs/NAME            go on where it was stopped
 
 A step of the run is a generation. Writes RUN/figures/evolution.png and .pdf.
@@ -14,14 +15,20 @@ Then: tsar-jax run hebbian_evaluate --run RUN
 """
 
 import dataclasses
+from collections.abc import Callable
+
+import jax
 
 from tsar_jax import cli
 from tsar_jax.analysis.hebbian_figures import evolution_figure
 from tsar_jax.devices import split_cpu
-from tsar_jax.meta.evolution import Evolution
+from tsar_jax.meta.evolution import Evolution, Strategy, begin
 from tsar_jax.systems.hebbian import HebbianConfig, make_system
 from tsar_jax.systems.hebbian_policy import STATIC, PolicyConfig
+from tsar_jax.training.initial import load_initial
 from tsar_jax.training.loop import train
+from tsar_jax.training.run import Run
+from tsar_jax.training.system import HostSystem, System
 
 EXPERIMENT = "hebbian_evolve"
 
@@ -123,12 +130,30 @@ PRESETS = {
 }
 
 
+def begin_from(
+    config: HebbianConfig, system: System | HostSystem, run: Run
+) -> Callable[[], Strategy] | None:
+    """Return what makes the strategy to begin with from the run that --init names; None: none is.
+
+    Raises:
+        UserError: a new run's genome does not fit its policy.
+    """
+    init = config.init
+    if init is None:
+        return None
+    like = jax.eval_shape(system.init, jax.random.key(0)).genome
+    if not run.resume:  # which has checkpoints of its own
+        load_initial(init, "genome", like)
+    return lambda: begin(config.evolution, load_initial(init, "genome", like))
+
+
 def main() -> None:
     config, run = cli.parse(
         HebbianConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )
     split_cpu()
-    trained = train(make_system(config), (), config, run)
+    system = make_system(config)
+    trained = train(system, (), config, run, first_state=begin_from(config, system, run))
     print(f"figure:   {evolution_figure(trained.metrics, run.figures / 'evolution')}")
     print(f"Next: tsar-jax run hebbian_evaluate --run {run.path}")
 

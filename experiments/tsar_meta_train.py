@@ -8,15 +8,16 @@ Examples:
   tsar-jax run tsar_meta_train --preset paper --model anml    256 channels, gate begun at -8
   tsar-jax run tsar_meta_train --initial-bias 0               sculpting: all synapses open at first
   tsar-jax run tsar_meta_train --preset paper                 as published: 590 M parameters
+  tsar-jax run tsar_meta_train --init runs/NAME               begin with the weights of another run
   tsar-jax run tsar_meta_train --resume runs/NAME             go on where it was stopped
 
 Then: tsar-jax run tsar_transfer --run runs/NAME
 """
 
-from experiments._meta_trained import load_omniglot
+from experiments._meta_trained import begin_from, load_omniglot
 from tsar_jax import cli
 from tsar_jax.systems.episodic import check_data
-from tsar_jax.systems.tsar import TsarConfig, make_system
+from tsar_jax.systems.tsar import TsarConfig, in_bfloat16, make_network, make_system
 from tsar_jax.training.loop import train
 
 EXPERIMENT = "tsar_meta_train"
@@ -65,7 +66,8 @@ def main() -> None:
     config, run = cli.parse(TsarConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
     data = load_omniglot()
     check_data(config, data)
-    train(make_system(config), data, config, run)
+    begin = begin_from(config, make_network(config), run, in_bfloat16(config))
+    train(make_system(config), data, config, run, first_state=begin)
     print(f"{run.path}: meta-trained for {config.steps} steps.")
     print(f"Next: tsar-jax run tsar_transfer --run {run.path}")
 

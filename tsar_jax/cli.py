@@ -61,7 +61,7 @@ def parse(
     if own.resume is not None and "--help" not in rest and "-h" not in rest:
         return _parse_resumed(config_class, own, rest, experiment, text)
     preset = own.preset or next(iter(presets))
-    config = _parse_config(config_class, presets[preset].config, rest, experiment, text)
+    config = parse_config(config_class, presets[preset].config, rest, f"run {experiment}", text)
     if own.run is None:
         path = _new_folder(Path("runs"), [experiment, preset, getattr(config, "model", "")])
     else:
@@ -127,7 +127,7 @@ def _parse_with_folder(
             f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
         ]
     )
-    config = _parse_config(config_class, presets[own.preset].config, rest, experiment, text)
+    config = parse_config(config_class, presets[own.preset].config, rest, f"run {experiment}", text)
     folder = getattr(own, option)
     if folder is None:
         raise UserError(f"{missing}: add --{option} FOLDER.")
@@ -166,16 +166,21 @@ def _preset_lines(presets: Mapping[str, Preset[Any]]) -> list[str]:
     ]
 
 
-def _parse_config(
-    config_class: type[Config], default: Config, argv: list[str], experiment: str, text: str
+def parse_config(
+    config_class: type[Config], default: Config, argv: list[str], command: str, text: str
 ) -> Config:
+    """Return `default` with the fields that flags in argv change.
+
+    Args:
+        command: what the user types before the flags; text: what --help says first.
+    """
     import tyro
 
     return tyro.cli(
         config_class,
         default=default,
         args=argv,
-        prog=f"tsar-jax run {experiment}",
+        prog=f"tsar-jax {command}",
         description=text,
     )
 
@@ -203,7 +208,7 @@ def _parse_resumed(
             f"{path} has the preset {preset!r}, not {own.preset!r}: leave out --preset."
         )
     config = config_from_json(config_class, stored["config"], str(path / "config.json"))
-    asked = _parse_config(config_class, config, rest, experiment, text)
+    asked = parse_config(config_class, config, rest, f"run {experiment}", text)
     difference = config_difference(config_to_json(config), config_to_json(asked))
     if difference:
         raise UserError(
@@ -258,7 +263,7 @@ def _exit(message: str, code: int) -> None:
 
 
 def main() -> None:
-    """The console command: tsar-jax list, run NAME ..., status RUN, published."""
+    """The console command: tsar-jax list, run, status, import, export and published."""
     run_main(lambda: command(sys.argv[1:]))
 
 
@@ -283,8 +288,16 @@ def command(argv: Sequence[str]) -> None:
     published.add_argument(
         "--write", nargs="+", type=Path, metavar="FILE", help="fill the marked passages of FILE"
     )
+    for name, about in FILE_COMMANDS.items():
+        file_command = commands.add_parser(name, add_help=False, help=about)
+        file_command.add_argument("arguments", nargs=argparse.REMAINDER)
+    if argv and argv[0] in FILE_COMMANDS:  # whose flags are their own, --help included
+        file_command_main(argv[0], argv[1:])
+        return
     arguments = parser.parse_args(argv)
     if arguments.command == "published":
+        from tsar_jax.evaluation.published_text import show_published
+
         show_published(arguments.selectors, arguments.write)
     elif arguments.command == "list":
         print(list_text(experiments()))
@@ -300,22 +313,16 @@ SELECTOR_HELP = (
 )
 
 
-def show_published(selectors: Sequence[str], files: Sequence[Path] | None) -> None:
-    """Print the published figures that selectors choose, or fill them into Markdown files.
+FILE_COMMANDS = {
+    "import": "make a run of a release's weights: tsar-jax import --help shows how",
+    "export": "write a run's weights as a release's file: tsar-jax export --help shows how",
+}
 
-    Args:
-      selectors: such as "method=er,der"; none of them: all figures.
-      files: whose marked passages are filled; None: print.
-    """
-    from tsar_jax.evaluation.published_text import published_table, rewrite_marked, select
 
-    if files is None:
-        print(published_table(select(selectors)), end="")
-    elif selectors:
-        raise UserError("--write fills what each passage selects: leave out the FIELD=VALUE.")
-    else:
-        changed = rewrite_marked(files)
-        print("\n".join(f"filled {path}" for path in changed) or "nothing to fill")
+def file_command_main(name: str, argv: Sequence[str]) -> None:
+    """Runs `tsar-jax import` or `tsar-jax export`. Raises UserError."""
+    experiments()
+    importlib.import_module(f"experiments._{name}_weights").main(argv)
 
 
 def experiments() -> dict[str, str]:

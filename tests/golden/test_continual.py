@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from golden import QUICK, channels_last, check, close, files, load, series
 
-from tsar_jax.interop_continual import (
+from tsar_jax.interop.continual import (
     mlp_from_release,
     mlp_to_release,
     resnet18_from_release,

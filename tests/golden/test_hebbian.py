@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from golden import close, files, load
 
-from tsar_jax.interop_hebbian import hebbian_coefficients_from_release, pixel_policy_from_release
+from tsar_jax.interop.hebbian import hebbian_coefficients_from_release, pixel_policy_from_release
 from tsar_jax.meta.evolution import (
     Evolution,
     Genome,

@@ -123,3 +123,19 @@ def rewrite_marked(paths: Sequence[Path]) -> list[Path]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be filled ({error}): name a Markdown file.") from error
     return list(changed)
+
+
+def show_published(selectors: Sequence[str], files: Sequence[Path] | None) -> None:
+    """Print the published figures that selectors choose, or fill them into Markdown files.
+
+    Args:
+      selectors: such as "method=er,der"; none of them: all figures.
+      files: whose marked passages are filled; None: print.
+    """
+    if files is None:
+        print(published_table(select(selectors)), end="")
+    elif selectors:
+        raise UserError("--write fills what each passage selects: leave out the FIELD=VALUE.")
+    else:
+        changed = rewrite_marked(files)
+        print("\n".join(f"filled {path}" for path in changed) or "nothing to fill")

@@ -63,6 +63,8 @@ class ContinualConfig(LoopConfig):
     """Hyper-parameters of the method, as name=value; the others are the published best."""
     published: Release = dataclasses.field(default="synergy", metadata=earlier("synergy"))
     """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
+    init: str | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Run of continual_train with whose network the first task begins; None: a random one."""
     tasks: int = 0
     """Tasks of the stream; 0: as published."""
     phase_size: int = 0

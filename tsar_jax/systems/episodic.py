@@ -149,6 +149,8 @@ class EpisodicConfig(LoopConfig):
     """Learning rate of Adam across lifetimes."""
     microbatch: int = 4
     """Images that a convolution takes at a time on a CPU, to stay in its cache; 0: all."""
+    init: str | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Run whose weights meta-training begins with, of the same network; None: random weights."""
     eval_classes: int = 50
     """Unseen classes of the meta-test in training's evaluations (last layer learning)."""
     eval_runs: int = 3
@@ -207,6 +209,12 @@ def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
     )
 
 
+def first_state(config: EpisodicConfig, params: Params, in_bfloat16: tuple[str, ...] = ()) -> State:
+    """Return the state of meta-training before its first step. in_bfloat16: see `meta_training`."""
+    state = State(params, optax.adam(config.meta_rate).init(params))
+    return to_bfloat16(state, in_bfloat16)
+
+
 def meta_training(
     config: EpisodicConfig,
     network: Network,
@@ -222,8 +230,7 @@ def meta_training(
     optimiser = optax.adam(config.meta_rate)
 
     def init(key: jax.Array) -> State:
-        params = init_params(network, key)
-        return to_bfloat16(State(params, optimiser.init(params)), in_bfloat16)
+        return first_state(config, init_params(network, key), in_bfloat16)
 
     def step(state: State, data: dict[str, jax.Array], key: jax.Array) -> tuple[State, Metrics]:
         episode_key, forget_key, objective_key, rounding_key = jax.random.split(key, 4)

@@ -30,6 +30,7 @@ from tsar_jax.meta.evolution import (
     tell,
 )
 from tsar_jax.systems.hebbian_policy import Policy, PolicyConfig, make_policy
+from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import HostSystem, Metrics, System
 
@@ -58,6 +59,8 @@ class HebbianConfig(LoopConfig):
     """Most steps of a lifetime while evolving; 0: as many as the environment has."""
     evaluations: int = 16
     """Lifetimes of the population's centre at an evaluation."""
+    init: str | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Run whose genome is the first generation's centre, of the same policy; None: a random one."""
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     """The network and its plasticity."""
     evolution: Evolution = dataclasses.field(default_factory=Evolution)

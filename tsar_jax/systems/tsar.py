@@ -117,5 +117,11 @@ def plastic_after(config: TsarConfig, rln: int) -> tuple[str, ...]:
 
 def make_system(config: TsarConfig) -> System:
     """Meta-training as init, step and evaluate; data: see `meta_training`."""
-    large = tuple(f"regulator/{layer}/kernel" for layer in config.regulated)
-    return meta_training(config, make_network(config), INNER, large if config.bfloat16 else ())
+    return meta_training(config, make_network(config), INNER, in_bfloat16(config))
+
+
+def in_bfloat16(config: TsarConfig) -> tuple[str, ...]:
+    """Return the names of the parameters that a config keeps in bfloat16."""
+    if not config.bfloat16:
+        return ()
+    return tuple(f"regulator/{layer}/kernel" for layer in config.regulated)

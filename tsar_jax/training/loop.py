@@ -30,7 +30,7 @@ from tsar_jax.training.metrics import (
     check_tensorboard,
     read_rows,
 )
-from tsar_jax.training.programs import Programs, make_programs
+from tsar_jax.training.programs import Programs, make_programs, strong_types
 from tsar_jax.training.progress import Progress, make_progress
 from tsar_jax.training.run import Run, checkpoint_steps
 from tsar_jax.training.system import HostSystem, SeedsSystem, State, System
@@ -112,13 +112,16 @@ def train(
     run: Run,
     *,
     progress: Progress | None = None,
+    first_state: Callable[[], State] | None = None,
 ) -> Trained:
     """Trains for `loop.steps` steps and writes the run's folder; or, if `run.resume`, continues.
 
-    data: a pytree of arrays, moved to the device once and given to every call. A resumed run
-    ends bit for bit where an uninterrupted one ends. Raises UserError for a run that cannot
-    begin or continue; TrainingDiverged, with the last good checkpoint kept; and
-    TrainingInterrupted after Ctrl-C or SIGTERM, with the present state saved.
+    data: a pytree of arrays, moved to the device once and given to every call. first_state: makes
+    the state to begin with in place of the system's, of the same shapes and dtypes; not called
+    where there is a checkpoint to continue from. A resumed run ends bit for bit where an
+    uninterrupted one ends. Raises UserError for a run that cannot begin or continue;
+    TrainingDiverged, with the last good checkpoint kept; and TrainingInterrupted after Ctrl-C or
+    SIGTERM, with the present state saved.
     """
     if loop.tensorboard:
         check_tensorboard()
@@ -132,7 +135,7 @@ def train(
     with run_folder.locked(run.path), contextlib.ExitStack() as stack:
         data = jax.device_put(data)
         programs = make_programs(system, data, keys.init, loop.chunk)
-        state, step = _begin(programs, keys, run)
+        state, step = _begin(programs, keys, run, first_state)
         metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard)
         stack.callback(metrics.close)
         progress = progress or make_progress(loop.steps)
@@ -145,10 +148,18 @@ def train(
         return trainer.train(state, step, stopped)
 
 
-def _begin(programs: Programs, keys: Keys, run: Run) -> tuple[State, int]:
+def _begin(
+    programs: Programs, keys: Keys, run: Run, first_state: Callable[[], State] | None
+) -> tuple[State, int]:
     """The state and step to begin with: the newest intact checkpoint's, or the initial ones."""
+
+    def begin() -> State:
+        if first_state is None:
+            return programs.init(keys.init)
+        return jax.device_put(strong_types(first_state()), programs.places)
+
     if not run.resume:
-        return programs.init(keys.init), 0
+        return begin(), 0
     found = read_newest(run.checkpoints, set_aside=run.path / "damaged_checkpoints")
     if found is None:
         if any(row["step"] > 0 for row in read_rows(run.path)):
@@ -157,7 +168,7 @@ def _begin(programs: Programs, keys: Keys, run: Run) -> tuple[State, int]:
             )
         run.checkpoints.mkdir(exist_ok=True)
         run.figures.mkdir(exist_ok=True)
-        return programs.init(keys.init), 0
+        return begin(), 0
     arrays, record = found
     source = f"checkpoint of step {record['step']} in {run.path}"
     check_config(record, run.config, source)

@@ -142,7 +142,8 @@ def _tsar(channels: int) -> list[Entry]:
     ]
 
 
-KINDS = ("anml", "oml", "tsar")
+NETWORKS: dict[str, Callable[..., Network]] = {"anml": ANML, "oml": OML, "tsar": TSAR}
+KINDS = tuple(NETWORKS)
 
 
 def release_names(kind: str) -> list[str]:
@@ -219,26 +220,24 @@ def _read(kind: str, index: int, name: str, layout: Layout, array: np.ndarray) -
     )
 
 
-def _network(kind: str, params: Params) -> Network:
-    """The network that the arrays' widths describe."""
-    classes = params["head"]["bias"].size
+def network_widths(kind: str, params: Params) -> dict[str, int]:
+    """Return the network's widths, which its arrays tell, by the names that networks give them."""
+    widths = {"classes": params["head"]["bias"].size}
     if kind == "oml":
-        return OML(
-            channels=params["representation"]["conv_0"]["bias"].size,
-            hidden_features=params["hidden"]["bias"].size,
-            classes=classes,
-        )
-    channels = params["trunk"]["block_0"]["bias"].size
+        return widths | {
+            "channels": params["representation"]["conv_0"]["bias"].size,
+            "hidden_features": params["hidden"]["bias"].size,
+        }
+    widths["channels"] = params["trunk"]["block_0"]["bias"].size
     if kind == "anml":
-        gate_channels = params["neuromodulator"]["trunk"]["block_0"]["bias"].size
-        return ANML(channels=channels, gate_channels=gate_channels, classes=classes)
-    encoder_channels = params["encoder"]["block_0"]["bias"].size
-    return TSAR(channels=channels, regulator_channels=encoder_channels, classes=classes)
+        gate = params["neuromodulator"]["trunk"]
+        return widths | {"gate_channels": gate["block_0"]["bias"].size}
+    return widths | {"regulator_channels": params["encoder"]["block_0"]["bias"].size}
 
 
 def _check_network(kind: str, params: Params) -> None:
     """Compare every shape with those of the network that the arrays' widths describe."""
-    network = _network(kind, params)
+    network = NETWORKS[kind](**network_widths(kind, params))
     expected = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
     for index, (name, layout) in enumerate(_entries(kind, params["head"]["kernel"].shape[0])):
         ours, theirs = _leaf(kind, params, name), _leaf(kind, expected, name)

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsar_jax.errors import UserError
-from tsar_jax.interop_hebbian import (
+from tsar_jax.interop.hebbian import (
+    PixelPolicy,
+    coevolved_from_release,
+    coevolved_to_release,
     hebbian_coefficients_from_release,
     hebbian_coefficients_to_release,
     pixel_policy_from_release,
@@ -145,3 +148,18 @@ def test_rows_of_another_network_are_named() -> None:
 def test_arrays_that_are_no_pixel_policy_are_named(spoilt) -> None:
     with pytest.raises(UserError, match=r"no pixel policy: it has \(6, 3, 3, 3\), \(8, 6, 5, 5\)"):
         pixel_policy_from_release(spoilt(released_policy()))
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+def test_what_evolved_along_is_mapped_as_a_policy_is_and_comes_back(pixels) -> None:
+    arrays = released_policy()
+    sizes = (FEATURES, *(len(weights) for weights in arrays[2:]))
+    wanted = pixel_policy_from_release(arrays) if pixels else PixelPolicy((), tuple(arrays[2:]))
+    row = np.concatenate([array.reshape(-1) for array in arrays[0 if pixels else 2 :]])
+    found = coevolved_from_release(row[:, None], sizes, pixels=pixels)
+    assert [len(part) for part in found] == [len(part) for part in wanted]
+    for one, other in zip(itertools.chain(*found), itertools.chain(*wanted), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(coevolved_to_release(found), row)
+    with pytest.raises(UserError, match="numbers that evolved along"):
+        coevolved_from_release(row[1:], sizes, pixels=pixels)

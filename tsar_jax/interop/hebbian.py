@@ -5,6 +5,7 @@ to output j of a layer being its row n_out i + j. Its images are [channel, width
 its convolutions make of them flattens in that order.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -99,3 +100,53 @@ def _features_first(x: np.ndarray) -> np.ndarray:
     """The last axis from (height, width, channel) to (channel, width, height)."""
     shape = x.shape
     return x.reshape(*shape[:-1], SIDE, SIDE, CHANNELS).swapaxes(-1, -3).reshape(shape)
+
+
+def coevolved_from_release(
+    vector: np.ndarray, sizes: Sequence[int], *, pixels: bool = False
+) -> PixelPolicy:
+    """Return what evolved along with coefficients, which the release keeps as one row of numbers.
+
+    Args:
+        vector: a pixel policy's convolutions, then, where they evolved too, the weights at birth
+            of every layer; [n] or [n, 1].
+        sizes: units of every layer, the inputs first.
+        pixels: whether there are convolutions.
+
+    Returns:
+        The policy, its kernels or its weights () where there are none.
+
+    Raises:
+        UserError: there are more or fewer numbers.
+    """
+    flat = np.asarray(vector).reshape(-1)
+    convolutions = [kernel[::-1] for kernel in KERNELS] if pixels else []
+    dense = layer_shapes(sizes)
+    few, many = _count(convolutions), _count([*convolutions, *dense])
+    if flat.size not in {many, few} - {0}:
+        wanted = f"{few} or {many}" if few else f"{many}"
+        raise UserError(
+            f"There are {flat.size} numbers that evolved along with the coefficients, but "
+            f"layers of {tuple(sizes)} units have {wanted}: check the sizes."
+        )
+    shapes = [*convolutions, *(dense if flat.size == many else [])]
+    ends = np.cumsum([_count([shape]) for shape in shapes])[:-1]
+    arrays = [part.reshape(s) for part, s in zip(np.split(flat, ends), shapes, strict=True)]
+    kernels = tuple(array.transpose(3, 2, 1, 0) for array in arrays[: len(convolutions)])
+    weights = arrays[len(convolutions) :]
+    if pixels and weights:
+        weights[0] = _features_last(weights[0])
+    return PixelPolicy(kernels, tuple(weights))
+
+
+def coevolved_to_release(policy: PixelPolicy) -> np.ndarray:
+    """Undo `coevolved_from_release`: [n]. A policy without kernels is one of states."""
+    kernels = [np.asarray(kernel).transpose(3, 2, 1, 0) for kernel in policy.kernels]
+    weights = list(map(np.asarray, policy.weights))
+    if kernels and weights:
+        weights[0] = _features_first(weights[0])
+    return np.concatenate([array.reshape(-1) for array in [*kernels, *weights]])
+
+
+def _count(shapes: Sequence[Sequence[int]]) -> int:
+    return sum(math.prod(shape) for shape in shapes)

@@ -1,0 +1,173 @@
+"""Write a run's weights as the files of the original release that it re-implements.
+
+  tsar-jax export RUN FILE [--step N]
+
+Examples:
+  tsar-jax export runs/anml anml.pth            ANML, OML or TSAR: a state dictionary, vars.0 ...
+  tsar-jax export runs/digits mlp.pt            a perceptron or ResNet-18: a state dictionary
+  tsar-jax export runs/ant coeffs.dat           Hebbian coefficients, as the release's are
+  tsar-jax export runs/car coeffs.dat           and beside it coeffs-coevolved.dat: convolutions,
+                                                and weights at birth where they evolved
+
+State dictionaries are torch.save's zip format: net.load_state_dict(torch.load(FILE)). Hebbian files
+are torch.save of a NumPy array, which PyTorch reads with torch.load(FILE, weights_only=False), as
+the release does; a static policy is a state dictionary. Of several seeds the first is written.
+FILE must not exist.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import anml_meta_train, continual_train, hebbian_evolve, tsar_meta_train
+from experiments._continual import prepare
+from experiments._evolved import Evolved, load_evolved, open_worlds
+from experiments._meta_trained import load_state
+from tsar_jax.errors import UserError
+from tsar_jax.interop.continual import (
+    mlp_to_release,
+    resnet18_statistics_to_release,
+    resnet18_to_release,
+)
+from tsar_jax.interop.episodic import KINDS, to_release
+from tsar_jax.interop.hebbian import (
+    PixelPolicy,
+    coevolved_to_release,
+    hebbian_coefficients_to_release,
+    pixel_policy_to_release,
+)
+from tsar_jax.interop.naming import with_mlp_aliases, with_resnet18_aliases
+from tsar_jax.interop.torch_writer import write_array, write_state_dict
+from tsar_jax.systems import anml, tsar
+from tsar_jax.systems.anml import AnmlConfig
+from tsar_jax.systems.continual import ContinualConfig, make_system, reported_model
+from tsar_jax.systems.hebbian import HebbianConfig
+from tsar_jax.systems.tsar import TsarConfig
+from tsar_jax.training.checkpoints import load_checkpoint
+from tsar_jax.training.run import load_config, read_description
+
+MLP_HIDDEN = 2
+"""Hidden layers of the release's perceptron."""
+PIXEL_NAMES = ("conv1", "conv2", "linear1", "linear2", "out")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run `tsar-jax export` with its arguments. Raises UserError."""
+    parser = argparse.ArgumentParser(
+        prog="tsar-jax export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("file", type=Path, help="the file to write")
+    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
+    asked = parser.parse_args(argv)
+    if not asked.run.is_dir():
+        raise UserError(f"There is no run folder {asked.run}: check the path.")
+    experiment = read_description(asked.run).get("experiment")
+    if experiment not in EXPORTS:
+        raise UserError(
+            f"{asked.run} is a run of {experiment!r}, of which no release has files: name one of "
+            f"{', '.join(EXPORTS)}."
+        )
+    for path in EXPORTS[experiment](asked.run, asked.file, asked.step):
+        print(f"written: {path}")
+
+
+def check_free(path: Path) -> Path:
+    """Return the path. Raises UserError where there is something, or no folder for it."""
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists already: name another file.")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"The folder of {path} does not exist: make it, or name another file.")
+    return path
+
+
+def export_anml(run: Path, file: Path, step: int | None) -> list[Path]:
+    """Write a network of anml_meta_train."""
+    config = load_config(run, AnmlConfig)
+    return _export_episodic(run, file, step, config.model, anml.make_system(config))
+
+
+def export_tsar(run: Path, file: Path, step: int | None) -> list[Path]:
+    """Write a network of tsar_meta_train."""
+    config = load_config(run, TsarConfig)
+    return _export_episodic(run, file, step, config.model, tsar.make_system(config))
+
+
+def _export_episodic(
+    run: Path, file: Path, step: int | None, model: str, system: Any
+) -> list[Path]:
+    if model not in KINDS:
+        raise UserError(f"No release has files of model {model!r}: name a run of another.")
+    check_free(file)
+    state, _ = load_state(run, system, step)
+    arrays = to_release(model, jax.device_get(state.params))
+    write_state_dict(file, {f"vars.{index}": array for index, array in enumerate(arrays)})
+    return [file]
+
+
+def export_hebbian(run: Path, file: Path, step: int | None) -> list[Path]:
+    """Write a policy of hebbian_evolve, and beside it what evolved along with coefficients."""
+    config = load_config(run, HebbianConfig)
+    check_free(file)
+    beside = file.with_name(f"{file.stem}-coevolved{file.suffix}")
+    world = next(iter(open_worlds(config, 1).values()))
+    evolved = load_evolved(run, config, world, step)
+    kernels = evolved.genome.coevolved["kernels"]
+    if not evolved.policy.plastic:
+        write_state_dict(file, static_arrays(evolved))
+        return [file]
+    along = PixelPolicy(kernels, evolved.genome.coevolved.get("weights", ()))
+    if kernels or along.weights:
+        check_free(beside)
+        write_array(beside, coevolved_to_release(along))
+    rows = hebbian_coefficients_to_release(evolved.genome.main, pixels=bool(kernels))
+    write_array(file, rows)
+    return [file, beside] if kernels or along.weights else [file]
+
+
+def static_arrays(evolved: Evolved) -> dict[str, np.ndarray]:
+    """Return a static policy's arrays by the names of the release's networks."""
+    weights = tuple(map(np.asarray, evolved.genome.main))
+    kernels = evolved.genome.coevolved["kernels"]
+    if not kernels:
+        return {f"fc{index}.weight": array for index, array in enumerate(weights, 1)}
+    if len(weights) != len(PIXEL_NAMES) - len(kernels):
+        raise UserError("The release's pixel policy has two hidden layers: name a run with two.")
+    arrays = pixel_policy_to_release(PixelPolicy(kernels, weights))
+    return {f"{name}.weight": array for name, array in zip(PIXEL_NAMES, arrays, strict=True)}
+
+
+def export_continual(run: Path, file: Path, step: int | None) -> list[Path]:
+    """Write the reported network of continual_train."""
+    study = prepare(load_config(run, ContinualConfig))
+    check_free(file)
+    like = jax.eval_shape(make_system(study.config, study.life).init, jax.random.key(0))
+    lifetimes, _ = load_checkpoint(run, step, like=like)
+    first = jax.tree.map(lambda leaf: np.asarray(leaf[0]), lifetimes)
+    net = reported_model(study.life, first.learner)
+    write_state_dict(file, network_arrays(study.config, net.params, net.stats))
+    return [file]
+
+
+def network_arrays(config: ContinualConfig, params: Any, stats: Any) -> Mapping[str, np.ndarray]:
+    """Return a network's arrays by all names that the release's module has for them."""
+    if stats:
+        named = {**resnet18_to_release(params), **resnet18_statistics_to_release(stats)}
+        return with_resnet18_aliases(named)
+    if len(config.hidden) != MLP_HIDDEN:
+        raise UserError("The release's perceptron has two hidden layers: name a run with two.")
+    return with_mlp_aliases(mlp_to_release(params))
+
+
+EXPORTS: dict[str, Callable[[Path, Path, int | None], list[Path]]] = {
+    anml_meta_train.EXPERIMENT: export_anml,
+    tsar_meta_train.EXPERIMENT: export_tsar,
+    hebbian_evolve.EXPERIMENT: export_hebbian,
+    continual_train.EXPERIMENT: export_continual,
+}

@@ -1,0 +1,65 @@
+"""Networks of the continual-learning releases as a run."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import continual_train
+from experiments._continual import Study, lifetimes_of, measured, network_like, prepare
+from experiments._imported import Imported, as_float32, check_shapes, settings
+from tsar_jax.evaluation.continual import write_outcome
+from tsar_jax.interop.continual import mlp_from_release, resnet18_from_release
+from tsar_jax.interop.naming import without_prefix
+from tsar_jax.interop.torch_files import Content
+from tsar_jax.models.classifier import Variables
+from tsar_jax.systems.continual import Lifetime
+from tsar_jax.training.run import Run
+
+STREAMS = {"mlp": "rot-mnist", "resnet18": "seq-cifar10"}
+FIRST = {"mlp": "fc1.weight", "resnet18": "conv1.weight"}
+
+
+def import_continual(kind: str, content: Content, argv: list[str], text: str) -> Imported:
+    """Return a finished run of continual_train, its network tested once. Raises UserError."""
+    arrays = without_prefix(content.arrays, FIRST[kind])
+    variables = as_float32(
+        mlp_from_release(arrays) if kind == "mlp" else resnet18_from_release(arrays)
+    )
+    base = dataclasses.replace(continual_train.DIGITS, method="sgd", stream=STREAMS[kind])
+    config = settings(kind, base, argv, told_widths(kind, variables), text)
+    study = prepare(config)
+    what = f"the network for {config.stream}"
+    check_shapes(variables, network_like(study), what, "--stream")
+    lifetimes = tested(study, lifetimes_of(study, variables))
+
+    def finish(run: Run) -> None:
+        write_outcome(run.path, measured(study, lifetimes))
+
+    said = (f"stream {config.stream}, data: {study.source}",)
+    experiment = continual_train.EXPERIMENT
+    return Imported(experiment, study.config, lifetimes, study.config.steps, said, finish)
+
+
+def told_widths(kind: str, variables: Variables) -> dict:
+    """Return the fields of the config that the arrays tell."""
+    params = variables.params
+    if kind == "mlp":
+        return {"hidden": tuple(params[f"layer_{index}"]["bias"].size for index in range(2))}
+    return {"width": params["bn1"]["bias"].size}
+
+
+def tested(study: Study, lifetimes: Lifetime) -> Lifetime:
+    """Return the lifetimes with their accuracy after the last task, on all tests of interest."""
+    life = study.life
+    tests = np.arange(len(life.stream.task_classes))
+    due = tests == life.stream.tasks - 1 if life.stream.cumulative else tests >= 0
+    data = jax.device_put(life.stream.data)
+    measure = jax.jit(
+        lambda lifetimes, data: jax.lax.map(
+            lambda one: life.test(one.learner, data, one.course, jnp.asarray(due)), lifetimes
+        )
+    )
+    accuracy = lifetimes.accuracy.at[:, -1].set(measure(lifetimes, data))
+    return lifetimes._replace(accuracy=accuracy)

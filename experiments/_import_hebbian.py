@@ -1,0 +1,189 @@
+"""Coefficients, pixel policies and static policies of the Hebbian release as a run."""
+
+import argparse
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import hebbian_evolve
+from experiments._evolved import open_worlds
+from experiments._imported import Imported, as_float32, check_shapes, settings
+from tsar_jax.environments.registry import CAR_RACING, QUADRUPED
+from tsar_jax.errors import UserError
+from tsar_jax.interop.hebbian import (
+    coevolved_from_release,
+    hebbian_coefficients_from_release,
+    pixel_policy_from_release,
+)
+from tsar_jax.interop.torch_files import Content
+from tsar_jax.meta.evolution import Genome, begin
+from tsar_jax.models.hebbian_network import COEVOLVED, FEATURES, HIDDEN, KERNELS, layer_shapes
+from tsar_jax.plasticity.hebbian import RULES
+from tsar_jax.systems.hebbian import HebbianConfig, policy_for
+from tsar_jax.systems.hebbian_policy import STATIC, Policy, PolicyConfig
+
+ENDS = {"cart_pole": (4, 2), "pendulum": (3, 1), QUADRUPED: (28, 8)}
+"""Inputs and outputs of a policy of states, by the environment that has them."""
+CONVOLUTIONS = sum(map(math.prod, KERNELS))
+
+
+class Parts(NamedTuple):
+    """What the files hold. static: a state dictionary's arrays, [] of a plastic policy.
+
+    coefficients [synapses, k]; None: convolutions alone. coevolved [n]; None: nothing is.
+    """
+
+    static: list[np.ndarray]
+    coefficients: np.ndarray | None
+    coevolved: np.ndarray | None
+
+
+def import_hebbian(kind: str, contents: Sequence[Content], argv: list[str], text: str) -> Imported:
+    """Return a run of hebbian_evolve of a release's files. Raises UserError."""
+    pixels = kind == "pixel-policy"
+    parts = sort_parts(kind, contents)
+    base = base_config(parts, pixels, argv)
+    config = settings(kind, base, argv, {}, text)
+    check_policy(config.policy, base.policy, parts)
+    world = next(iter(open_worlds(config, 1).values()))
+    policy = policy_for(config, world)
+    sees_pixels = len(world.observation_shape) == 3
+    if sees_pixels != pixels:
+        shown = "pixels: import a pixel-policy" if sees_pixels else "states: import hebbian"
+        raise UserError(f"{config.environment} shows {shown}, or name another --environment.")
+    inputs = FEATURES if pixels else world.observation_shape[0]
+    sizes = (inputs, *config.policy.hidden, world.outputs)
+    genome = as_float32(make_genome(parts, sizes, pixels, policy, config))
+    like = jax.eval_shape(policy.init, jax.random.key(0))
+    check_shapes(genome, like, f"the policy for {config.environment}", "--environment")
+    said = [f"environment {config.environment}, rule {config.policy.rule}"]
+    if not parts.static and parts.coefficients is None:
+        said.append("convolutions alone: the coefficients are drawn as evolution begins")
+    state = begin(config.evolution, genome)
+    return Imported(hebbian_evolve.EXPERIMENT, config, state, config.steps, tuple(said))
+
+
+def sort_parts(kind: str, contents: Sequence[Content]) -> Parts:
+    """Tell coefficients, what evolved along with them and static policies apart."""
+    if len(contents) == 1 and len(contents[0].arrays) > 1:
+        return Parts(list(contents[0].arrays.values()), None, None)
+    arrays = [array for content in contents for array in content.arrays.values()]
+    if len(arrays) > 2 or any(array.ndim not in (1, 2) for array in arrays):
+        raise UserError(
+            f"These files are of no {kind}: name one of coefficients and, where there is one, that "
+            "of what evolved along with them."
+        )
+    if kind == "pixel-policy" and arrays[0].size == CONVOLUTIONS:
+        arrays.reverse()
+        if len(arrays) == 1:
+            return Parts([], None, arrays[0])
+    coefficients = arrays[0].reshape(len(arrays[0]), -1)
+    return Parts([], coefficients, arrays[1] if len(arrays) == 2 else None)
+
+
+def base_config(parts: Parts, pixels: bool, argv: list[str]) -> HebbianConfig:
+    """Return what the files tell of the config, and the release's own settings for the rest."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(
+        "--environment", default=CAR_RACING if pixels else likely_environment(parts)
+    )
+    parser.add_argument("--policy.rule", dest="rule")
+    asked, _ = parser.parse_known_args(argv)
+    presets = {QUADRUPED: "paper", CAR_RACING: "paper-car"}
+    if asked.environment in presets:
+        config = hebbian_evolve.PRESETS[presets[asked.environment]].config
+    else:
+        config = HebbianConfig(environment=asked.environment)
+    policy = config.policy
+    if parts.static:
+        dense = parts.static[2:] if pixels else parts.static
+        hidden = tuple(len(array) for array in dense[:-1])
+        policy = dataclasses.replace(policy, rule=STATIC, hidden=hidden)
+    elif parts.coefficients is not None:
+        count = parts.coefficients.shape[1]
+        policy = dataclasses.replace(policy, rule=likely_rule(policy.rule, count, asked.rule))
+    if parts.coevolved is not None and parts.coevolved.size > (CONVOLUTIONS if pixels else 0):
+        policy = dataclasses.replace(policy, initial=COEVOLVED)
+    return dataclasses.replace(config, policy=policy, steps=0)
+
+
+def likely_environment(parts: Parts) -> str:
+    """Return the environment whose network has as many synapses as the files say."""
+    if parts.static:
+        ends = parts.static[0].shape[-1], len(parts.static[-1])
+        return next((name for name, sizes in ENDS.items() if sizes == ends), "cart_pole")
+    counts = {
+        name: sum(math.prod(shape) for shape in itertools.pairwise((into, *HIDDEN, out)))
+        for name, (into, out) in ENDS.items()
+    }
+    rows = 0 if parts.coefficients is None else len(parts.coefficients)
+    return next((name for name, count in counts.items() if count == rows), "cart_pole")
+
+
+def likely_rule(usual: str, count: int, asked: str | None) -> str:
+    """Return the rule of so many coefficients a synapse: the usual one, or the only one."""
+    rules = [name for name, rule in RULES.items() if len(rule.columns) == count]
+    if not rules:
+        raise UserError(f"There is no rule of {count} coefficients a synapse: check the file.")
+    if usual in rules:
+        return usual
+    if len(rules) > 1 and asked is None:
+        raise UserError(
+            f"{' and '.join(rules)} both have {count} coefficients a synapse: add --policy.rule."
+        )
+    return rules[0]
+
+
+def check_policy(asked: PolicyConfig, told: PolicyConfig, parts: Parts) -> None:
+    """Raise UserError where flags contradict what the files tell."""
+    if (asked.rule == STATIC) != (told.rule == STATIC):
+        raise UserError(f"The file's policy is of rule {told.rule}: leave out --policy.rule.")
+    if parts.coefficients is not None and asked.rule != STATIC:
+        count, columns = parts.coefficients.shape[1], RULES[asked.rule].columns
+        if count != len(columns):
+            raise UserError(
+                f"{asked.rule} has {len(columns)} coefficients a synapse, but the file {count}: "
+                "change --policy.rule."
+            )
+    if (asked.initial == COEVOLVED) != (told.initial == COEVOLVED):
+        raise UserError(
+            f"The files' weights at birth are {'' if told.initial == COEVOLVED else 'not '}"
+            "co-evolved: change --policy.initial."
+        )
+
+
+def make_genome(
+    parts: Parts, sizes: tuple[int, ...], pixels: bool, policy: Policy, config: HebbianConfig
+) -> Genome:
+    """Return the files' arrays in our order and layout. sizes: units, the inputs first."""
+    if parts.static and pixels:
+        found = pixel_policy_from_release(parts.static)
+        return Genome(found.weights, {"kernels": found.kernels})
+    if parts.static:
+        return Genome(tuple(parts.static), {"kernels": ()})
+    coevolved: dict = {"kernels": ()}
+    if parts.coevolved is not None:
+        along = coevolved_from_release(parts.coevolved, sizes, pixels=pixels)
+        coevolved["kernels"] = along.kernels
+        if along.weights:
+            coevolved["weights"] = along.weights
+    elif pixels:
+        raise UserError(
+            "The convolutions are missing: name their file too, after the coefficients'."
+        )
+    if parts.coefficients is None:
+        return Genome(policy.init(jax.random.key(config.seed)).main, coevolved)
+    wanted = sum(math.prod(shape) for shape in layer_shapes(sizes))
+    if len(parts.coefficients) != wanted:
+        raise UserError(
+            f"The file has coefficients of {len(parts.coefficients)} synapses, but the network of "
+            f"{tuple(sizes)} units for {config.environment} has {wanted}: name another "
+            "--environment, or its hidden layers with --policy.hidden."
+        )
+    rows = parts.coefficients
+    return Genome(hebbian_coefficients_from_release(rows, sizes, pixels=pixels), coevolved)

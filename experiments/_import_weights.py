@@ -1,0 +1,149 @@
+"""Make a run of weights that came from an original release.
+
+  tsar-jax import KIND FILE --run FOLDER [settings]
+
+FILE is read without PyTorch, and nothing that it asks for is run: what torch.save wrote, whole
+modules and state dictionaries, in either format and from any device. Widths are the file's; what
+it does not say is a setting of the run: tsar-jax import KIND --help shows them.
+
+Examples:
+  tsar-jax import anml OmniANML.net --run runs/anml --steps 20000
+  tsar-jax import oml oml.net --run runs/oml
+  tsar-jax import tsar "TSAR_Rich_Bias=-8.0_Seed=999" --run runs/tsar
+  tsar-jax import hebbian coeffs.dat --run runs/ant --environment quadruped
+  tsar-jax import hebbian coeffs.dat --run runs/pole --environment CartPole-v1 --policy.rule ABCD_lr
+  tsar-jax import pixel-policy coeffs.dat CNN_parameters.dat --run runs/car
+  tsar-jax import mlp task_19_model.ph --run runs/digits --stream rot-mnist
+  tsar-jax import resnet18 task_4_model.ph --run runs/cifar --stream seq-cifar10
+
+KIND      FILE                                                   then
+anml      a network of the ANML release, whole or its state      anml_meta_test, anml_analyse
+oml       the same of OML                                        anml_meta_test, anml_analyse
+tsar      a network of the TSAR release                          tsar_transfer, tsar_analyse
+hebbian   coefficients, and with them co-evolved initial         hebbian_evaluate, hebbian_lesion
+          weights if there are; or the state of a static policy
+pixel-policy  coefficients and the convolutions, in any order;   hebbian_evaluate, hebbian_lesion
+          or the state of a static policy; or the convolutions
+          alone, with coefficients drawn as evolution begins
+mlp       a perceptron of continual learning                     continual_analyse
+resnet18  a ResNet-18 of continual learning                      continual_analyse
+
+--steps says for how long the weights were trained, where that is known. Meta-training goes on from
+such a run with --init FOLDER. The way back: tsar-jax export RUN FILE.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import anml_meta_train, tsar_meta_train
+from experiments._import_continual import STREAMS, import_continual
+from experiments._import_hebbian import import_hebbian
+from experiments._imported import Imported, as_float32, settings
+from tsar_jax import cli
+from tsar_jax.errors import UserError, check_known
+from tsar_jax.interop.episodic import from_release, network_widths
+from tsar_jax.interop.naming import check_finite, in_order
+from tsar_jax.interop.torch_files import Content, read_arrays
+from tsar_jax.systems.anml import AnmlConfig
+from tsar_jax.systems.continual import ContinualConfig
+from tsar_jax.systems.episodic import first_state
+from tsar_jax.systems.hebbian import HebbianConfig
+from tsar_jax.systems.tsar import TsarConfig, in_bfloat16
+from tsar_jax.training.checkpoints import CheckpointWriter, to_host
+from tsar_jax.training.config import config_to_json
+from tsar_jax.training.run import Run, check_new, start
+
+CONFIGS: dict[str, type] = {
+    "anml": AnmlConfig,
+    "oml": AnmlConfig,
+    "tsar": TsarConfig,
+    "hebbian": HebbianConfig,
+    "pixel-policy": HebbianConfig,
+    "mlp": ContinualConfig,
+    "resnet18": ContinualConfig,
+}
+TWO_FILES = ("hebbian", "pixel-policy")
+PRESET = "imported"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run `tsar-jax import` with its arguments. Raises UserError."""
+    if {"-h", "--help"} & set(argv) or not argv:
+        show_help(argv)
+        return
+    parser = argparse.ArgumentParser(prog="tsar-jax import", add_help=False, allow_abbrev=False)
+    parser.add_argument("kind")
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--run", type=Path)
+    own, rest = parser.parse_known_args(argv)
+    check_known("kind", own.kind, CONFIGS)
+    if own.run is None:
+        raise UserError("No folder is named for the run: add --run FOLDER.")
+    if len(own.files) > (2 if own.kind in TWO_FILES else 1):
+        raise UserError(f"{own.files[-1]} is one file too many for kind {own.kind}: leave it out.")
+    if (own.run / "config.json").exists():
+        raise UserError(f"{own.run} already holds a run: name another folder with --run.")
+    contents = [read_arrays(path) for path in own.files]
+    for content in contents:
+        check_finite(content.arrays)
+    imported = import_contents(own.kind, contents, rest)
+    write(imported, own.run)
+    for line in imported.said:
+        print(line)
+    print(f"{own.run}: a run of {imported.experiment} at step {imported.step}.")
+
+
+def show_help(argv: Sequence[str]) -> None:
+    """Print how to import; and of a kind that is named, the settings."""
+    print((__doc__ or "").strip())
+    for kind in (word for word in argv if word in CONFIGS):
+        print()
+        config = CONFIGS[kind]()
+        cli.parse_config(type(config), config, ["--help"], f"import {kind} FILE --run FOLDER", "")
+
+
+def import_contents(kind: str, contents: Sequence[Content], argv: list[str]) -> Imported:
+    """Return what the files of a kind hold as a run. argv: the run's settings."""
+    text = f"Settings of the run that kind {kind} becomes."
+    if kind in TWO_FILES:
+        return import_hebbian(kind, contents, argv, text)
+    if kind in STREAMS:
+        return import_continual(kind, contents[0], argv, text)
+    return import_episodic(kind, contents[0], argv, text)
+
+
+def import_episodic(kind: str, content: Content, argv: list[str], text: str) -> Imported:
+    """Return a run of anml_meta_train or tsar_meta_train."""
+    params = from_release(kind, in_order(content.arrays))
+    widths = network_widths(kind, params)
+    fixed = {"model": kind, "outputs": widths.pop("classes"), **widths}
+    params = as_float32(params)
+    if kind == "tsar":
+        base = dataclasses.replace(tsar_meta_train.PRESETS["paper"].config, steps=0)
+        bias = content.attributes.get("bias")
+        if isinstance(bias, float):
+            base = dataclasses.replace(base, initial_bias=bias)
+        tsar = settings(kind, base, argv, fixed, text)
+        state = first_state(tsar, params, in_bfloat16(tsar))
+        return Imported(tsar_meta_train.EXPERIMENT, tsar, state, tsar.steps)
+    anml = dataclasses.replace(anml_meta_train.PRESETS["paper"].config, steps=0)
+    anml = settings(kind, anml, argv, fixed, text)
+    return Imported(anml_meta_train.EXPERIMENT, anml, first_state(anml, params), anml.steps)
+
+
+def write(imported: Imported, path: Path) -> None:
+    """Write the run's folder. Raises UserError where it cannot be written or holds a run."""
+    check_new(path)
+    run = Run(path, imported.config, imported.experiment, PRESET)
+    # config.json comes last, for only with it a folder is taken for a run.
+    writer = CheckpointWriter(run.checkpoints, keep=1)
+    try:
+        writer.save(imported.step, to_host(imported.state), config_to_json(imported.config))
+        writer.wait()
+    finally:
+        writer.close()
+    if imported.finish is not None:
+        imported.finish(run)
+    start(run, imported.step)

@@ -1,0 +1,71 @@
+"""What the kinds of imported weights share: a state with its config, and settings checked."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsar_jax import cli
+from tsar_jax.errors import UserError
+from tsar_jax.training.checkpoints import leaf_names
+from tsar_jax.training.run import Run
+
+Config = TypeVar("Config")
+
+
+class Imported(NamedTuple):
+    """A state as training would have left it.
+
+    experiment: whose run it is. step: of the checkpoint. finish: what else is written to the run.
+    said: lines to print.
+    """
+
+    experiment: str
+    config: Any
+    state: Any
+    step: int
+    said: tuple[str, ...] = ()
+    finish: Callable[[Run], None] | None = None
+
+
+def settings(
+    kind: str, config: Config, argv: list[str], fixed: Mapping[str, Any], text: str
+) -> Config:
+    """Return the config with what flags change of it.
+
+    fixed: fields that the file tells. Raises UserError where a flag contradicts them.
+    """
+    default = dataclasses.replace(config, **fixed)  # type: ignore[type-var]
+    asked = cli.parse_config(type(default), default, argv, f"import {kind} FILE --run FOLDER", text)
+    for name, value in fixed.items():
+        if getattr(asked, name) != value:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{name} is {value} in the file, not {getattr(asked, name)}: leave out {flag}."
+            )
+    return asked
+
+
+def as_float32(tree: Any) -> Any:
+    """Return a tree's arrays as JAX's own, in float32."""
+    return jax.tree.map(lambda array: jnp.array(np.asarray(array, np.float32)), tree)
+
+
+def check_shapes(tree: Any, like: Any, what: str, option: str) -> None:
+    """Raise UserError that names the first array of a file which another network has otherwise.
+
+    what: the network; option: by which another is named.
+    """
+    names, leaves = leaf_names(like), jax.tree.leaves(like)
+    held = dict(zip(leaf_names(tree), jax.tree.leaves(tree), strict=True))
+    for name in (*names, *held):
+        wanted = leaves[names.index(name)].shape if name in names else None
+        found = held[name].shape if name in held else None
+        if found != wanted:
+            texts = [list(shape) if shape is not None else "absent" for shape in (found, wanted)]
+            raise UserError(
+                f"{name} is {texts[0]} in the file, but {texts[1]} in {what}: change {option}."
+            )

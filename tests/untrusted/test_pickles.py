@@ -1,0 +1,112 @@
+"""A machine for pickles that knows no way to import or to call what they name."""
+
+import io
+import os
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsar_jax.untrusted import pickles
+from tsar_jax.untrusted.pickles import Global, Instance, load
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def read(data, **options):
+    return load(io.BytesIO(data), {}, **options)
+
+
+@given(PLAIN, st.integers(3, 5))
+def test_plain_data_are_read_as_by_pickle(value, protocol) -> None:
+    assert read(pickle.dumps(value, protocol)) == value
+
+
+class Calls:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("function", [os.system, eval, getattr])
+def test_a_call_is_refused(protocol, function) -> None:
+    data = pickle.dumps([Calls(function, "1")], protocol)
+    with pytest.raises(pickle.UnpicklingError, match=rf"asks to call .*\.{function.__name__}"):
+        read(data)
+
+
+def test_an_object_of_an_unknown_class_keeps_what_it_is_given() -> None:
+    found = read(b"\x80\x02cno.such\nModule\n)\x81}X\x01\x00\x00\x00aK\x01sb.")
+    assert isinstance(found, Instance)
+    assert found.kind == Global("no.such", "Module")
+    assert found.state == {"a": 1}
+    with pytest.raises(pickle.UnpicklingError, match="which no array needs"):
+        read(b"\x80\x02cno.such\nModule\n.", objects=False)
+
+
+def nested(depth):
+    return b"\x80\x02)" + b"\x85" * depth
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x80\x02\x82\x01.", "EXT1"),
+        (b"(ios\nsystem\n.", "INST"),
+        (b"(cos\nsystem\nS'x'\no.", "OBJ"),
+        (b"\x80\x05\x97.", "NEXT_BUFFER"),
+        (b"\x80\x02]}b.", "gives a state"),
+        (b"\x80\x02K\x01K\x02a.", "no list"),
+        (b"\x80\x02]K\x01K\x01s.", "no dictionary"),
+        (b"\x80\x02K\x01K\x01\x81.", "no class"),
+        (b"\x80\x02K\x01)R.", "no function"),
+        (b"\x80\x02N.extra"[:3], "ValueError"),
+        (b"\x80\x02e.", "did not open"),
+        (b"\x80\x02\x86.", "did not put"),
+        (b"\x80\x02Vx\n\x51.", "outside"),
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "numbers an object"),
+        (b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b"x.", "ValueError"),
+        (b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"x.", "ValueError"),
+        (b"\x80\x02\x8b\xff\xff\xff\x7fx.", "ValueError"),
+        (b"\x80\x02}\x8a\x09" + bytes(8) + b"\x01Ns.", "key of a dictionary"),
+        (b"\x80\x02}" + nested(200_000)[2:] + b"Ns.", "key of a dictionary"),
+        (b"", "ValueError"),
+    ],
+)
+def test_what_would_do_harm_is_refused(data, reason) -> None:
+    with pytest.raises(pickle.UnpicklingError, match=reason):
+        read(data)
+
+
+def test_deep_data_end_nobodys_process() -> None:
+    assert isinstance(read(nested(200_000) + b"."), tuple)
+
+
+def test_a_pickle_of_too_many_steps_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(pickles, "MAX_STEPS", 100)
+    with pytest.raises(pickle.UnpicklingError, match="more than 100 steps"):
+        read(b"\x80\x02" + b"}0" * 60 + b"N.")
+
+
+def test_the_stream_stands_behind_the_pickle() -> None:
+    stream = io.BytesIO(pickle.dumps(1, 2) + pickle.dumps([2], 2) + b"rest")
+    assert load(stream, {}) == 1
+    assert load(stream, {}) == [2]
+    assert stream.read() == b"rest"

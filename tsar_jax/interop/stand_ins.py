@@ -1,0 +1,281 @@
+"""What stands for PyTorch's and NumPy's objects while a file is read: shapes, and no behaviour."""
+
+import dataclasses
+import math
+import pickle
+import re
+from typing import Any
+
+import numpy as np
+
+from tsar_jax.untrusted.pickles import Calls, Global, Instance
+
+BFLOAT16 = "bfloat16"
+STORAGES = {
+    "DoubleStorage": "f8",
+    "FloatStorage": "f4",
+    "HalfStorage": "f2",
+    "BFloat16Storage": BFLOAT16,
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "b1",
+    "UntypedStorage": "u1",
+}
+DTYPES = {
+    **{"float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": BFLOAT16},
+    **{"double": "f8", "float": "f4", "half": "f2"},
+    **{"int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1", "uint8": "u1", "bool": "b1"},
+    **{"uint16": "u2", "uint32": "u4", "uint64": "u8"},
+}
+TORCH = ("torch", "torch.cuda", "torch.storage")
+
+
+class Element(str):
+    """The code of a number's type, such as f4; bfloat16 has none in NumPy."""
+
+    @property
+    def itemsize(self) -> int:
+        return 2 if self == BFLOAT16 else np.dtype(str(self)).itemsize
+
+
+def dtype_of_storage(kind: Any) -> Element:
+    """Return the type of the numbers in a storage of class `kind`, on any device."""
+    if not isinstance(kind, Global) or kind.module not in TORCH or kind.name not in STORAGES:
+        raise pickle.UnpicklingError(f"it has a storage of numbers that are unknown here ({kind})")
+    return Element(STORAGES[kind.name])
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**62:
+        raise pickle.UnpicklingError("it has a size that is no number of elements")
+    return value
+
+
+def _counts(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, tuple) or len(values) > 32:
+        raise pickle.UnpicklingError("it has a shape that is no row of numbers")
+    return tuple(map(_count, values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """Numbers in a file, not read yet. offset: of the view of them that this is."""
+
+    dtype: Element
+    key: str
+    count: int
+    offset: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * self.dtype.itemsize
+
+    @classmethod
+    def declared(cls, kind: Any, key: Any, place: Any, count: Any, view: Any = None) -> "Storage":
+        """Return the storage that a file describes; `place`, its device, does not matter.
+
+        view: None, or (key, offset, size) of the part of the storage that is meant.
+        """
+        if not isinstance(key, str) or len(key) > 100:
+            raise pickle.UnpicklingError("it has a storage without a name")
+        offset = 0
+        if view is not None:
+            if not isinstance(view, tuple) or len(view) != 3:
+                raise pickle.UnpicklingError("it has an unknown view of a storage")
+            offset = _count(view[1])
+        return cls(dtype_of_storage(kind), key, _count(count), offset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A view of a storage. strides, offset: in elements of `dtype`."""
+
+    storage: Storage
+    dtype: Element
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def read(self, data: np.ndarray, order: str) -> np.ndarray:
+        """Return the tensor as an array; bfloat16 becomes float32. data: the storage's bytes."""
+        if self.dtype == BFLOAT16:
+            halves = self._view(data.view(np.dtype(f"{order}u2"))).astype(np.uint32)
+            return (halves << 16).view(np.float32)
+        array = self._view(data.view(np.dtype(f"{order}{self.dtype}")))
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+    def _view(self, flat: np.ndarray) -> np.ndarray:
+        if not math.prod(self.shape):
+            return np.zeros(self.shape, flat.dtype)
+        return np.lib.stride_tricks.as_strided(
+            flat[self.offset :],
+            self.shape,
+            # The stride of an axis of one element means nothing, and may be any number.
+            [
+                s * flat.itemsize if n > 1 else 0
+                for n, s in zip(self.shape, self.strides, strict=True)
+            ],
+            writeable=False,
+        )
+
+
+def make_tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, dtype: Element | None = None
+) -> Tensor:
+    """Return a tensor; refused where it would reach beyond its storage, or repeat its elements.
+
+    dtype: of the elements, where the storage is one of bytes.
+    """
+    if not isinstance(storage, Storage):
+        raise pickle.UnpicklingError("it has a tensor without a storage")
+    dtype = dtype or storage.dtype
+    shape, strides = _counts(shape), _counts(strides)
+    offset = _count(offset) + storage.offset
+    if len(shape) != len(strides):
+        raise pickle.UnpicklingError("it has a tensor of another number of strides than axes")
+    # Untyped storages count bytes; the last element must lie within.
+    held = storage.nbytes // dtype.itemsize
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    elements = math.prod(shape)
+    if elements == 0 and max(shape) >= 2**31:
+        raise pickle.UnpicklingError("it has a tensor of no elements and a huge axis")
+    if elements > held or (elements and last >= held) or offset > held:
+        raise pickle.UnpicklingError("it has a tensor that reaches beyond its storage")
+    if storage.nbytes % dtype.itemsize:
+        raise pickle.UnpicklingError("it has a storage of another size than its elements")
+    return Tensor(storage, dtype, offset, shape, strides)
+
+
+def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+    return make_tensor(storage, offset, shape, strides)
+
+
+def _rebuild_typed(
+    storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
+) -> Tensor:
+    if not isinstance(dtype, Global) or dtype.module != "torch" or dtype.name not in DTYPES:
+        raise pickle.UnpicklingError(f"it has a tensor of numbers that are unknown here ({dtype})")
+    return make_tensor(storage, offset, shape, strides, Element(DTYPES[dtype.name]))
+
+
+def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    rebuilders = {name for name in CALLS if name[0] == "torch._utils"}
+    if not isinstance(function, Global) or function not in rebuilders:
+        raise pickle.UnpicklingError(f"it asks to call {function}, which no weights need")
+    return CALLS[function](*arguments)
+
+
+class NumpyDtype:
+    """Stands for a dtype of numbers."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        code = code.decode("latin1") if isinstance(code, bytes) else code
+        if not isinstance(code, str) or not re.fullmatch(r"[fiu][1248]|b1", code) or code == "f1":
+            raise pickle.UnpicklingError(f"it has an array of {code!r:.40}, not of numbers")
+        self.dtype = np.dtype(code)
+
+    def build(self, state: Any) -> None:
+        """Take the byte order, the second of what a dtype keeps."""
+        order: Any = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
+        if order not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError("it has an array of an unknown byte order")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class NumpyArray:
+    """Stands for an array, whose bytes lie in the pickle."""
+
+    array: np.ndarray = np.zeros(0)
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
+    def build(self, state: Any) -> None:
+        """Take shape, dtype, order and bytes."""
+        _, shape, dtype, fortran, data = state
+        self.fill(data, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> None:
+        """Become the array of these bytes; refused where they are not as many as it needs."""
+        if not isinstance(dtype, NumpyDtype) or not isinstance(data, bytes | bytearray):
+            raise pickle.UnpicklingError("it has an array that is not of numbers")
+        shape = _counts(shape)
+        if math.prod(shape) * dtype.dtype.itemsize != len(data) or order not in ("C", "F"):
+            raise pickle.UnpicklingError("it has an array of another size than its bytes")
+        flat = np.frombuffer(data, dtype.dtype)
+        self.array = flat.reshape(shape, order=order).astype(dtype.dtype.newbyteorder("="))
+
+
+def _numpy_from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> NumpyArray:
+    found = NumpyArray()
+    found.fill(data, dtype, shape, order)
+    return found
+
+
+def _numpy_scalar(dtype: Any, data: Any) -> Any:
+    found = _numpy_from_buffer(data, dtype, (), "C")
+    return found.array.item()
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """So Python 3 writes bytes for Python 2. Any other encoding could import a module."""
+    if encoding != "latin1" or not isinstance(text, str):
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r:.40}")
+    return text.encode("latin1")
+
+
+def _inert(module: str, name: str) -> Any:
+    return lambda *arguments: Instance(Global(module, name), arguments)
+
+
+def _listed(items: Any = ()) -> list[Any]:
+    """A set as a list, for to find equal members they would have to be hashed."""
+    return list(items) if isinstance(items, list | tuple) else []
+
+
+def _mapping(pairs: Any = ()) -> dict[Any, Any]:
+    """An OrderedDict; old pickles give its items as a list of pairs."""
+    if not isinstance(pairs, list | tuple):
+        raise pickle.UnpicklingError("it has a dictionary of what are no pairs")
+    found = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise pickle.UnpicklingError("it has a dictionary with a key that is no text")
+        found[key] = value
+    return found
+
+
+CALLS: Calls = {
+    ("torch._utils", "_rebuild_tensor"): _rebuild,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_typed,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    ("torch", "Size"): lambda sizes=(): sizes,
+    ("torch", "device"): _inert("torch", "device"),
+    ("collections", "OrderedDict"): _mapping,
+    ("collections", "defaultdict"): lambda *_: {},
+    ("collections", "Counter"): lambda *_: {},
+    ("functools", "partial"): _inert("functools", "partial"),
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",
+    ("numpy", "dtype"): NumpyDtype,
+    **{(module, "set"): _listed for module in ("__builtin__", "builtins")},
+    **{(module, "frozenset"): _listed for module in ("__builtin__", "builtins")},
+    **{
+        (f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: NumpyArray()
+        for core in ("core", "_core")
+    },
+    **{(f"numpy.{core}.multiarray", "scalar"): _numpy_scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _numpy_from_buffer for core in ("core", "_core")},
+}
+"""What answers the calls of a file of weights; no other call is answered."""

@@ -1,0 +1,264 @@
+"""Pickles read by a machine of our own, which has no way to import or to call what they name.
+
+Python's unpickler imports what a pickle names and calls it. This one knows the opcodes that build
+plain data. A name stays a `Global`, an object of any class becomes an `Instance` that only keeps
+what it was given, and a call is answered by one of the few functions that the caller provides.
+"""
+
+import dataclasses
+import pickle
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, ClassVar, NamedTuple
+
+MAX_STEPS = 2_000_000
+"""Opcodes of one pickle at most: each makes an object or less, which bounds the memory."""
+
+MAX_KEY = 2**60
+"""Integers that may be keys lie between minus this and this, where no two have the same hash."""
+
+
+class Global(NamedTuple):
+    """A name that a pickle mentions, such as a class; nothing is imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+Calls = Mapping[tuple[str, str], Callable[..., Any]]
+"""What answers a call, by the module and the name that a pickle asks for."""
+
+
+@dataclasses.dataclass(eq=False)
+class Instance:
+    """Stands for an object of a class that does not exist here.
+
+    kind: its class. arguments: what it was made with. state: its attributes, or whatever else the
+    pickle set. mapping, items: what it holds if its class is a dictionary or a list.
+    """
+
+    kind: Global
+    arguments: tuple = ()
+    state: Any = None
+    mapping: dict = dataclasses.field(default_factory=dict)
+    items: list = dataclasses.field(default_factory=list)
+
+    def build(self, state: Any) -> None:
+        """Keep the state that the pickle gives the object."""
+        self.state = state
+
+
+def load(
+    stream: BinaryIO,
+    calls: Calls,
+    *,
+    persistent: Callable[[Any], Any] | None = None,
+    objects: bool = True,
+    strings_as_bytes: bool = False,
+) -> Any:
+    """Return what the pickle at the stream's position holds; the stream then stands behind it.
+
+    Args:
+        stream: bytes in memory, so that a length which the pickle declares allocates nothing.
+        calls: what answers calls; what they return may have a method `build` of the state that
+            the pickle sets.
+        persistent: turns an identifier of something outside the pickle into what stands for it.
+        objects: whether names and objects of unknown classes may occur, as `Global`, `Instance`.
+        strings_as_bytes: return Python 2's strings as bytes instead of text.
+
+    Raises:
+        pickle.UnpicklingError: it asks for anything else, or is damaged.
+    """
+    try:
+        return _Machine(calls, persistent, objects, strings_as_bytes).run(stream)
+    except pickle.UnpicklingError:
+        raise
+    # A damaged pickle may hand anything to anything: whatever comes of it means the same.
+    except Exception as error:
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
+
+
+_MARK = object()
+
+
+class _Machine:
+    """A stack, a memo, and a method for every opcode that builds plain data."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        persistent: Callable[[Any], Any] | None,
+        objects: bool,
+        strings_as_bytes: bool,
+    ) -> None:
+        self.calls = calls
+        self.persistent = persistent
+        self.objects = objects
+        self.strings_as_bytes = strings_as_bytes
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, stream: BinaryIO) -> Any:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if count >= MAX_STEPS:
+                raise pickle.UnpicklingError(f"it takes more than {MAX_STEPS} steps to build")
+            name = opcode.name
+            if name == "STOP":
+                (value,) = self.stack
+                return value
+            if name in _PUTS:
+                self._put(argument, count)
+            elif name in _LITERALS:
+                self.stack.append(argument)
+            elif name in self.HANDLERS:
+                self.HANDLERS[name](self, argument)
+            else:
+                raise pickle.UnpicklingError(f"it uses the opcode {name}, which no data need")
+        raise pickle.UnpicklingError("it has no end")
+
+    def _put(self, number: int | None, count: int) -> None:
+        if number is not None and number > count:
+            raise pickle.UnpicklingError(f"it numbers an object {number} after {count} steps")
+        self.memo[len(self.memo) if number is None else number] = self.stack[-1]
+
+    def _get(self, number: int) -> None:
+        self.stack.append(self.memo[number])
+
+    def _string(self, text: str) -> None:
+        self.stack.append(text.encode("latin1") if self.strings_as_bytes else text)
+
+    def _constant(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def _pop_mark(self) -> list[Any]:
+        for index in range(len(self.stack) - 1, -1, -1):
+            if self.stack[index] is _MARK:
+                items = self.stack[index + 1 :]
+                del self.stack[index:]
+                return items
+        raise pickle.UnpicklingError("it closes what it did not open")
+
+    def _pop(self, count: int) -> list[Any]:
+        if count > len(self.stack):
+            raise pickle.UnpicklingError("it takes what it did not put")
+        items = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return items
+
+    def _tuple(self, count: int | None) -> None:
+        self.stack.append(tuple(self._pop_mark() if count is None else self._pop(count)))
+
+    def _append(self, items: list[Any]) -> None:
+        holder = self.stack[-1]
+        held = holder.items if isinstance(holder, Instance) else holder
+        if not isinstance(held, list):
+            raise pickle.UnpicklingError("it appends to what is no list")
+        held.extend(items)
+
+    def _set(self, items: list[Any]) -> None:
+        holder = self.stack[-1]
+        held = holder.mapping if isinstance(holder, Instance) else holder
+        if not isinstance(held, dict) or len(items) % 2:
+            raise pickle.UnpicklingError("it sets items of what is no dictionary")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            held[_checked_key(key)] = value
+
+    def _dict(self) -> None:
+        items = self._pop_mark()
+        self.stack.append({})
+        self._set(items)
+
+    def _name(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise pickle.UnpicklingError("it names what is no text")
+        if not self.objects and (module, name) not in self.calls:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+        self.stack.append(Global(module, name))
+
+    def _call(self) -> None:
+        function, arguments = self._pop(2)
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+            raise pickle.UnpicklingError("it calls what is no function")
+        if function not in self.calls:
+            raise pickle.UnpicklingError(f"it asks to call {function}, which no weights need")
+        self.stack.append(self.calls[function](*arguments))
+
+    def _new(self, count: int) -> None:
+        kind, arguments, *_ = self._pop(count)
+        if not isinstance(kind, Global) or not isinstance(arguments, tuple) or not self.objects:
+            raise pickle.UnpicklingError("it makes an object of what is no class")
+        self.stack.append(Instance(kind, arguments))
+
+    def _build(self) -> None:
+        (state,) = self._pop(1)
+        holder = self.stack[-1]
+        if hasattr(holder, "build"):
+            holder.build(state)
+        elif not isinstance(holder, dict):  # whose state is what an OrderedDict keeps besides
+            raise pickle.UnpicklingError("it gives a state to what has none")
+
+    def _persistent(self, identifier: Any) -> None:
+        if self.persistent is None:
+            raise pickle.UnpicklingError("it asks for something that lies outside of it")
+        self.stack.append(self.persistent(identifier))
+
+    HANDLERS: ClassVar[dict[str, Callable[["_Machine", Any], Any]]] = {
+        "PROTO": lambda m, _: None,
+        "FRAME": lambda m, _: None,
+        "NONE": lambda m, _: m._constant(None),
+        "NEWTRUE": lambda m, _: m._constant(True),
+        "NEWFALSE": lambda m, _: m._constant(False),
+        "STRING": lambda m, text: m._string(text),
+        "BINSTRING": lambda m, text: m._string(text),
+        "SHORT_BINSTRING": lambda m, text: m._string(text),
+        "MARK": lambda m, _: m._constant(_MARK),
+        "POP": lambda m, _: m._pop(1),
+        "POP_MARK": lambda m, _: m._pop_mark(),
+        "DUP": lambda m, _: m._constant(m.stack[-1]),
+        "GET": lambda m, number: m._get(number),
+        "BINGET": lambda m, number: m._get(number),
+        "LONG_BINGET": lambda m, number: m._get(number),
+        "EMPTY_LIST": lambda m, _: m._constant([]),
+        "EMPTY_SET": lambda m, _: m._constant([]),
+        "EMPTY_DICT": lambda m, _: m._constant({}),
+        "EMPTY_TUPLE": lambda m, _: m._constant(()),
+        "LIST": lambda m, _: m._constant(m._pop_mark()),
+        "FROZENSET": lambda m, _: m._constant(m._pop_mark()),
+        "DICT": lambda m, _: m._dict(),
+        "TUPLE": lambda m, _: m._tuple(None),
+        "TUPLE1": lambda m, _: m._tuple(1),
+        "TUPLE2": lambda m, _: m._tuple(2),
+        "TUPLE3": lambda m, _: m._tuple(3),
+        "APPEND": lambda m, _: m._append(m._pop(1)),
+        "APPENDS": lambda m, _: m._append(m._pop_mark()),
+        "ADDITEMS": lambda m, _: m._append(m._pop_mark()),
+        "SETITEM": lambda m, _: m._set(m._pop(2)),
+        "SETITEMS": lambda m, _: m._set(m._pop_mark()),
+        "GLOBAL": lambda m, both: m._name(*both.split(" ", 1)),
+        "STACK_GLOBAL": lambda m, _: m._name(*m._pop(2)),
+        "REDUCE": lambda m, _: m._call(),
+        "NEWOBJ": lambda m, _: m._new(2),
+        "NEWOBJ_EX": lambda m, _: m._new(3),
+        "BUILD": lambda m, _: m._build(),
+        "PERSID": lambda m, text: m._persistent(text),
+        "BINPERSID": lambda m, _: m._persistent(m._pop(1)[0]),
+    }
+
+
+_PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+_LITERALS = {
+    *("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+
+
+def _checked_key(key: Any) -> Any:
+    """A key of a dictionary, refused where to hash it could take forever or end the process."""
+    plain = isinstance(key, str | bytes | float | bool | Global) or key is None
+    if plain or (isinstance(key, int) and abs(key) < MAX_KEY):
+        return key
+    raise pickle.UnpicklingError(f"it has a key of a dictionary that is a {type(key).__name__}")
