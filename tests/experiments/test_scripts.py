@@ -1,5 +1,6 @@
 """The experiment scripts from their command lines: end to end at tiny widths, and bad input."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -91,7 +92,11 @@ def test_quickstart_resumes_what_is_there(capsys, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [
-        (anml_meta_train, ["--preset", "huge"], ["'huge'", "cpu, cpu-oml, smoke, paper"]),
+        (
+            anml_meta_train,
+            ["--preset", "huge"],
+            ["'huge'", "cpu, cpu-oml, smoke, paper, paper-oml"],
+        ),
         (anml_meta_train, ["--steps", "-1"], ["steps", "-1"]),
         (anml_meta_train, ["--train-classes", "13", "--run", "{}/b"], ["train_classes", "13"]),
         (anml_meta_train, ["--resume", "{}/nowhere"], ["{}/nowhere"]),
@@ -197,6 +202,8 @@ def test_paper_presets_are_the_release() -> None:
     assert (paper.inner_updates, paper.remember, paper.repeat_first) == (20, 64, False)
     assert (paper.inner_rate, paper.meta_rate) == (0.1, 1e-3)
     assert (paper.steps, paper.eval_every) == (20_000, 2000)
+    oml = anml_meta_train.PRESETS["paper-oml"].config
+    assert oml == dataclasses.replace(paper, model="oml", pixels="unit")
     tested = anml_meta_test.PRESETS["paper"].config
     assert tested.classes == (10, 50, 75, 100, 200, 300, 400, 500, 600)
     assert (tested.rates, tested.draws, tested.ties) == (PUBLISHED_RATES, 10, "smallest")
