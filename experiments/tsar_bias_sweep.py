@@ -188,8 +188,9 @@ def run_bias(
     resume = (folder / "config.json").exists()
     run = Run(folder, config, tsar_meta_train.EXPERIMENT, "bias_sweep", resume=resume)
     trained = train(make_system(config), data, config, run)
-    # The initial bias matters to fresh parameters alone, so all biases share compiled programs.
-    network = make_network(sweep.train)
+    # The initial bias matters to fresh parameters alone: unless the transfer begins with such, all
+    # biases share compiled programs.
+    network = make_network(config if sweep.transfer.reset else sweep.train)
     assert regulates_third(network)
     params = trained.state.params
     result, right_after = transfer(

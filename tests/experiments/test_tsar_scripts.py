@@ -6,7 +6,9 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -267,6 +269,28 @@ def test_sweep_skips_the_finished_and_repeats_itself(folder: Path, capsys, monke
     with pytest.raises(SystemExit):
         run(tsar_bias_sweep, "--out", out, "--train.steps", 3)
     assert "bias-0 was begun with other settings (steps: 2 -> 3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_sweep_that_resets_begins_at_each_bias(tmp_path, monkeypatch, reset) -> None:
+    """All biases share one network, and so compiled programs, where its start does not matter."""
+
+    def note(network, *_):
+        noted.append(network)
+        return Result(3, 1e-2, [0.5] * 2, [0.5] * 2, [[0.5] * 3] * 2), np.full((2, 3), 0.5)
+
+    def train(system, data, config, run):
+        run.path.mkdir(parents=True)
+        return SimpleNamespace(state=SimpleNamespace(params={}), step=2)
+
+    noted: list = []
+    monkeypatch.setattr(tsar_bias_sweep, "transfer", note)
+    monkeypatch.setattr(tsar_bias_sweep, "train", train)
+    monkeypatch.setattr(tsar_bias_sweep, "open_share", lambda *_: jnp.float32(0.5))
+    options = ["--transfer.reset"] if reset else []
+    run(tsar_bias_sweep, "--out", tmp_path, *options)
+    begun = [network.initial_bias for network in noted]
+    assert begun == ([0.0, -8.0] if reset else [TINY.initial_bias] * 2)
 
 
 def test_folders_of_biases() -> None:
