@@ -127,7 +127,9 @@ def test_meta_test_takes_an_imported_anml(runs, monkeypatch) -> None:
     run = runs / "anml"
     one = ("--preset", "smoke", "--classes", 3, "--population", 6, "--runs", 1, "--rates", 0.01)
     command(anml_meta_test, "--run", run, *one, monkeypatch=monkeypatch)
-    assert json.loads((run / "meta_test-head.json").read_text())["settings"]["step"] == 0
+    assert (
+        json.loads((run / "meta_test-head-population6.json").read_text())["settings"]["step"] == 0
+    )
 
 
 @pytest.mark.slow
