@@ -146,7 +146,7 @@ def test_transfer_and_analysis_take_an_imported_tsar(runs, tmp_path, monkeypatch
     flags = ("--target", "omniglot", "--classes", 3, "--learn", 2)
     one = ("--preset", "smoke", "--rates", 0.01)
     command(tsar_transfer, "--run", run, *one, *flags, monkeypatch=monkeypatch)
-    assert (run / "transfer-omniglot-random.json").exists()
+    assert (run / "transfer-omniglot-random-3x2.json").exists()
     command(tsar_analyse, "--runs", run, "--out", tmp_path, *flags, monkeypatch=monkeypatch)
     assert any((tmp_path / "figures").iterdir())
 

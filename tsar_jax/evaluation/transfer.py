@@ -29,6 +29,7 @@ from tsar_jax.evaluation.meta_test import (
 from tsar_jax.evaluation.protocol import Result, search_and_run
 from tsar_jax.models import TSAR, Network, init_params, run_levels, stored_levels
 from tsar_jax.plasticity.masks import combine, mask, partition
+from tsar_jax.training.config import earlier
 
 Params = Any
 Condition = Literal["random", "spikes", "nonspikes", "mixed"]
@@ -49,14 +50,14 @@ class TransferConfig:
     """Score held-out images: those of the lower half of each class, those of the upper half being
     learned (the release's --test). Otherwise learn any images and score the same ones, which
     measures retention, as the release's documented command does."""
-    score: int | None = None
+    score: int | None = dataclasses.field(default=None, metadata=earlier(None))
     """Images of each class to score, with test. Where half a class is too few to learn or to score,
     as with Omniglot's 15 + 5, the first images are learned and the last scored, as in its
     meta-test. None: as many as are learned."""
-    iid: bool = False
+    iid: bool = dataclasses.field(default=False, metadata=earlier(False))
     """Learn the images of all classes shuffled, not class after class: the oracle. Right after a
     class is then right after its last image."""
-    reset: bool = False
+    reset: bool = dataclasses.field(default=False, metadata=earlier(False))
     """Begin with everything that learns re-initialised, not only the output layer."""
     condition: Condition = "random"
     """Which images are learned: random ones, or those to which the third convolution responds
@@ -69,7 +70,7 @@ class TransferConfig:
     """Learning rates of Adam to search."""
     draws: int = 1
     """Times that the search tries every rate: best rate each time, the mode wins."""
-    fresh_draws: bool = True
+    fresh_draws: bool = dataclasses.field(default=True, metadata=earlier(False))
     """Give every rate of the search a draw of classes and images of its own, as published;
     otherwise the rates share one, and differ by themselves alone."""
     runs: int = 49
