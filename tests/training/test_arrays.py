@@ -25,7 +25,7 @@ def test_a_crash_leaves_the_old_file(tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(run.np, "savez_compressed", crash)
+    monkeypatch.setattr(np, "savez_compressed", crash)
     with pytest.raises(OSError, match="disk full"):
         run.write_arrays_atomically(path, {"counts": np.arange(4)})
     assert path.read_bytes() == before
