@@ -62,6 +62,13 @@ RATE = 1e-3
 """Learning rate of a run that has no transfer: the largest of the published grid."""
 
 
+WHEN = {
+    "learning": ("while it learns", "while it learns"),
+    "frozen": ("as meta-trained", "once it has learned all classes"),
+}
+"""When the regulation in a figure was collected, by mode; and in that of the output layer."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """What to analyse, and on which images."""
@@ -280,7 +287,7 @@ def accuracies(runs: list[Analysed]) -> tuple[list[float], str]:
 
 def draw(settings: Arguments, groups: dict[float, Group]) -> dict[str, Figure]:
     """All figures by their path below OUT/figures."""
-    when = {"learning": "while it learns", "frozen": "as meta-trained"}[settings.mode]
+    when, output_when = WHEN[settings.mode]
     layer, several = settings.layer, any(len(group.runs) > 1 for group in groups.values())
 
     def histograms(best: bool) -> dict[str, np.ndarray]:
@@ -297,14 +304,14 @@ def draw(settings: Arguments, groups: dict[float, Group]) -> dict[str, Figure]:
         made["regulation_best"] = figures.regulation_figure(histograms(True), layer, title)
     for bias, group in groups.items():
         folder = f"initial_bias_{bias:g}"
-        best = f"{when}, initial bias {bias:g}, {group.best.source.name}"
-        pooled = f"{when}, initial bias {bias:g}, {count_runs(group)}"
-        alone = len(group.runs) == 1
-        shown = [(folder, group.pooled, best if alone else pooled)]
+        best, alone = group.best.source.name, len(group.runs) == 1
+        shown = [(folder, group.pooled, best if alone else count_runs(group))]
         if not alone:
             shown.append((f"{folder}/best", group.best.record, f"{best}, the best"))
-        for place, record, whose in shown:
-            for name, figure in record_figures(record, whose, layer).items():
+        for place, record, runs in shown:
+            whose = f"initial bias {bias:g}, {runs}"
+            titles = f"{when}, {whose}", f"{output_when}, {whose}"
+            for name, figure in record_figures(record, *titles, layer).items():
                 made[f"{place}/{name}"] = figure
     return made
 

@@ -19,7 +19,6 @@ from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result
 from tsar_jax.systems.anml import AnmlConfig
 from tsar_jax.training.config import config_to_json
-from tsar_jax.training.run import Run, start
 
 TINY = AnmlConfig(
     channels=4,
@@ -180,17 +179,6 @@ def test_everything_tested_sees_pixels_as_its_run_says(monkeypatch, capsys, tmp_
     run(monkeypatch, anml_meta_test, "--run", tmp_path, "--baselines")
     quickstart.quickstart(tmp_path / "quick", config, TEST)
     assert seen == ["unit"] * 6
-
-
-def test_runs_from_before_these_settings_saw_bytes_and_forgot(tmp_path) -> None:
-    start(Run(tmp_path / "old", TINY, anml_meta_train.EXPERIMENT), 2)
-    path = tmp_path / "old" / "config.json"
-    stored = json.loads(path.read_text())
-    for name in ("pixels", "reset"):
-        del stored["config"][name]
-    path.write_text(json.dumps(stored))
-    config = _meta_trained.read_run(path.parent, anml_meta_train.EXPERIMENT, AnmlConfig)
-    assert (config.pixels, config.reset) == ("byte-normalised", True)
 
 
 def test_runs_that_see_other_pixels_are_no_seeds_of_each_other() -> None:

@@ -1,0 +1,36 @@
+"""Runs made before a setting existed are read as they were made, whatever its default is now."""
+
+import pytest
+
+from tsar_jax.systems.anml import AnmlConfig
+from tsar_jax.systems.continual import ContinualConfig
+from tsar_jax.systems.learned_rules import LearnedRuleConfig
+from tsar_jax.systems.tsar import TsarConfig
+from tsar_jax.training.config import config_from_json, config_to_json
+
+EPISODIC = {"pixels": "byte-normalised", "reset": True}
+RULES = {"split": "train", "fixed_images": False, "replacement": False, "avg_window": 10}
+CONTINUAL = {
+    "published": "synergy",
+    "phase_classes": None,
+    "pretrain_classes": None,
+    "schedule_seed": None,
+    "validation": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("config_class", "earlier"),
+    [
+        (AnmlConfig, EPISODIC),
+        (TsarConfig, {**EPISODIC, "gate_bias": 0.0}),
+        (LearnedRuleConfig, RULES),
+        (ContinualConfig, CONTINUAL),
+    ],
+)
+def test_settings_that_did_not_exist(config_class, earlier) -> None:
+    stored = {
+        name: value for name, value in config_to_json(config_class()).items() if name not in earlier
+    }
+    config = config_from_json(config_class, stored)
+    assert {name: getattr(config, name) for name in earlier} == earlier
