@@ -107,7 +107,11 @@ def with_published(
         return config, ""
     same = split_name(config.stream) == split_name(streams[0])
     stream = streams[0] if same else config.stream
-    return filled, provenance(row, config.method, stream, config.buffer, config.published)
+    line = provenance(row, config.method, stream, config.buffer, config.published)
+    by_default = [name for name in fields if name not in best.settings and name not in given]
+    if by_default:
+        line += f"; {', '.join(by_default)}: the method's own default"
+    return filled, line
 
 
 def check_buffer(config: ContinualConfig) -> None:

@@ -1,6 +1,7 @@
 """What the experiments on meta-trained networks share: Omniglot on the device, and their runs."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,9 @@ from tsar_jax.training.run import Run, load_config, read_description
 from tsar_jax.training.system import System
 
 Config = TypeVar("Config")
+
+LONGEST = 60
+"""Characters of parameters' names in a file's name; file systems take 255 in all."""
 
 
 def load_omniglot() -> dict[str, jax.Array]:
@@ -43,6 +47,14 @@ def load_state(path: Path, system: System, step: int | None) -> tuple[State, int
     like = jax.eval_shape(system.init, jax.random.key(0))
     state, found = load_checkpoint(path, step, like=like)
     return widen(state), found
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Return parameters' names as a part of a file's name, such as trunk+head.gain."""
+    joined = "+".join(names).replace("/", ".")
+    if len(joined) <= LONGEST:
+        return joined
+    return f"{len(names)}names{zlib.crc32(joined.encode()):08x}"
 
 
 def begin_from(

@@ -3,12 +3,15 @@
 Example, after anml_meta_test on each run:
   tsar-jax run anml_compare --runs runs/anml-0 runs/anml-1 runs/oml-0 --out results/anml
 
-Runs of the same model, and of the same scale of pixels, are its seeds. Writes OUT/meta_test.json,
+Runs of the same model, and of the same scale of pixels, are its seeds. Runs whose
+meta-tests had different settings are refused. Writes OUT/meta_test.json,
 OUT/table.md and OUT/figures.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -17,11 +20,15 @@ from experiments.anml_meta_test import RANDOM, SCRATCH, TRAINED, write_and_show
 from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import Result
+from tsar_jax.evaluation.protocol import MetaTestConfig, Result
 from tsar_jax.evaluation.results import markdown, pool_seeds, published_series, read_results
 from tsar_jax.systems.anml import AnmlConfig
+from tsar_jax.training.config import config_difference, with_later_fields
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import check_writable, write_atomically
+
+FREE = ("memory", "seed", "baselines", "step", "name")
+"""Settings of a meta-test in which compared runs may differ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Arguments:
     out: Path
     """Folder to write to."""
     name: str = "head"
-    """Which meta-test of each run: the NAME of its meta_test-NAME.json."""
+    """Which meta-test of each run: the NAME of its meta_test-NAME.json; that of preset paper is
+    head-data-order-smallest-rate."""
 
 
 def main() -> None:
@@ -43,7 +51,10 @@ def main() -> None:
     check_writable(arguments.out, "--out")
     found: dict[str, list[list[Result]]] = {}
     curves: dict[str, list[list[tuple[int, float]]]] = {}
-    tests = [read_results(run / f"meta_test-{arguments.name}.json")[0] for run in arguments.runs]
+    files = [run / f"meta_test-{arguments.name}.json" for run in arguments.runs]
+    stored = [read_results(file) for file in files]
+    check_settings(files, [settings for _, settings in stored])
+    tests = [conditions for conditions, _ in stored]
     configs = [read_run(path, EXPERIMENT, AnmlConfig) for path in arguments.runs]
     models = [config.model for config in configs]
     names = run_names(configs)
@@ -70,6 +81,24 @@ def main() -> None:
 
     figures = learning_figure(curves, arguments.out / "figures" / "meta_training")
     print(f"figure:  {figures[0]}")
+
+
+def check_settings(files: Sequence[Path], stored: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UserError where meta-tests were made with other settings than the first one."""
+    protocols = []
+    for file, settings in zip(files, stored, strict=True):
+        found = settings.get("meta_test")
+        if not isinstance(found, Mapping):
+            raise UserError(f"{file} lacks its settings: run anml_meta_test again.")
+        complete = with_later_fields(MetaTestConfig, found)
+        protocols.append({name: value for name, value in complete.items() if name not in FREE})
+    for file, protocol in zip(files, protocols, strict=True):
+        difference = config_difference(protocols[0], protocol)
+        if difference:
+            raise UserError(
+                f"{files[0]} and {file} were made with different settings ({difference}): "
+                "repeat anml_meta_test with the same ones."
+            )
 
 
 def meta_training_curve(path: Path) -> list[tuple[int, float]]:

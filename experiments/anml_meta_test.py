@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from experiments._meta_trained import load_omniglot, load_state, read_run
+from experiments._meta_trained import join_names, load_omniglot, load_state, read_run
 from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.data.episodes import Pixels
@@ -41,7 +41,7 @@ class Arguments(MetaTestConfig):
     baselines: bool = False
     """Also test the same network untrained: its last layer learning, and everything learning."""
     name: str = ""
-    """Of the files written; default: what departs from the published condition."""
+    """Name of the files written; default: what learns, and what is not as in preset cpu."""
 
 
 PRESETS = {
@@ -102,12 +102,27 @@ def run_conditions(
     return results
 
 
-def default_name(config: MetaTestConfig) -> str:
-    """Names what departs from the published condition: "head", "all-iid", "head-scratch"."""
-    plastic = "+".join(config.plastic).replace("/", ".")
-    options = [name for name in ("iid", "reset", "scratch") if getattr(config, name)]
-    epochs = [f"{config.epochs}epochs"] if config.epochs > 1 else []
-    return "-".join([plastic, *options, *epochs])
+def default_name(arguments: Arguments) -> str:
+    """Return the name of a meta-test by what it measures: "head", "all-iid", "head-data-order".
+
+    Settings that say how exactly it is measured (rates, draws, runs, seed) are left out, and
+    numbers of classes, which the results name.
+    """
+    usual = PRESETS["cpu"].config
+    parts = [join_names(arguments.plastic)]
+    parts += [name for name in ("iid", "reset", "scratch") if getattr(arguments, name)]
+    if arguments.epochs != usual.epochs:
+        parts.append(f"{arguments.epochs}epochs")
+    if arguments.class_order != usual.class_order:
+        parts.append(f"{arguments.class_order}-order")
+    if arguments.ties != usual.ties:
+        parts.append(f"{arguments.ties}-rate")
+    parts += [
+        f"{name}{getattr(arguments, name)}"
+        for name in ("learn", "population", "step")
+        if getattr(arguments, name) != getattr(usual, name)
+    ]
+    return "-".join(parts)
 
 
 def write_and_show(

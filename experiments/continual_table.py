@@ -106,14 +106,14 @@ def main() -> None:
         TableConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )
     check_writable(out, "--out")
-    outcomes, values = [], ""
-    for method, buffer in cells(config):
-        name = cell_name(method, buffer)
-        study = prepare(run_config(config, method, buffer))
-        values += f"- {name}: {study.values_of}\n"
-        outcomes.append(outcome(config, out / "runs" / name, study))
+    wanted = {cell_name(*cell): run_config(config, *cell) for cell in cells(config)}
+    # Every cell is prepared once before the first runs, so that a wrong setting shows at once.
+    values = "".join(f"- {name}: {prepare(cell).values_of}\n" for name, cell in wanted.items())
     write_atomically(out / "values.md", values)
     print(values)
+    outcomes = [
+        outcome(config, out / "runs" / name, prepare(cell)) for name, cell in wanted.items()
+    ]
     write(out, config.stream, outcomes)
 
 

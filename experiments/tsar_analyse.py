@@ -20,8 +20,9 @@ network as it was meta-trained, and its output layer is looked at once it has le
 
 Runs of the same initial bias (seeds) are pooled; of several, the best is also shown on its own:
 that of the highest accuracy at the end of its transfer to TARGET (by tsar_transfer, or
-tsar_bias_sweep) where all have one, else of the highest query accuracy over the last tenth of
-its meta-training.
+tsar_bias_sweep) where all have one, with the same settings, else of the highest query accuracy
+over the last tenth of its meta-training. A transfer counts where what learned is as published,
+class after class, from what had been meta-trained.
 
 Writes OUT/analysis.json; OUT/arrays/RUN.npz, the raw counts, and initial_bias_BIAS.npz, pooled;
 OUT/figures/regulation.png and .pdf (a line per initial bias), regulation_best; and of each
@@ -40,8 +41,9 @@ import tyro
 from matplotlib.figure import Figure
 
 from experiments._meta_trained import load_state, read_run
+from experiments._transferred import Transfer, find_transfer
 from experiments.tsar_meta_train import EXPERIMENT
-from experiments.tsar_transfer import TRAINED, load_target, normaliser
+from experiments.tsar_transfer import load_target, normaliser
 from tsar_jax import cli
 from tsar_jax.analysis import regulation as analysis
 from tsar_jax.analysis import regulation_figures as figures
@@ -50,16 +52,21 @@ from tsar_jax.analysis import regulation_record as records
 from tsar_jax.analysis.regulation_report import record_figures, record_lines
 from tsar_jax.analysis.style import save_figure
 from tsar_jax.errors import UserError, check_positive, check_rates
-from tsar_jax.evaluation.protocol import Result
-from tsar_jax.evaluation.results import read_results
 from tsar_jax.evaluation.transfer import TransferConfig, check_target, fresh_output
 from tsar_jax.models import TSAR
-from tsar_jax.systems.tsar import TsarConfig, make_network, make_system
+from tsar_jax.systems.tsar import TsarConfig, effective_config, make_network, make_system
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import check_writable, write_arrays_atomically, write_atomically
 
 RATE = 1e-3
 """Learning rate of a run that has no transfer: the largest of the published grid."""
+
+
+WHEN = {
+    "learning": ("while it learns", "while it learns"),
+    "frozen": ("as meta-trained", "once it has learned all classes"),
+}
+"""When the regulation in a figure was collected, by mode; and in that of the output layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +115,12 @@ class Arguments:
 
 
 class Source(NamedTuple):
-    """A run to analyse: its transfer's result, if it has one, and the learning rate."""
+    """A run to analyse: its transfer, if it has one, and the learning rate."""
 
     path: Path
     name: str
     config: TsarConfig
-    transferred: Result | None
+    transferred: Transfer | None
     rate: float
 
 
@@ -159,8 +166,8 @@ def read_sources(settings: Arguments) -> list[Source]:
         if path.resolve() in {source.path.resolve() for source in sources}:
             raise UserError(f"--runs names {path} twice: name each run once.")
         config = read_tsar(path, settings.layer)
-        transferred = read_transfer(path, settings.target)
-        rate = settings.rate or (transferred.rate if transferred else RATE)
+        transferred = find_transfer(path, config, settings.target, settings.step)
+        rate = settings.rate or (transferred.result.rate if transferred else RATE)
         name = path.name if short else f"{path.name}_{number}"
         sources.append(Source(path, name, config, transferred, rate))
     first: dict[float, Source] = {}
@@ -186,24 +193,14 @@ def read_tsar(path: Path, layer: str) -> TsarConfig:
 
 def check_poolable(first: Source, other: Source) -> None:
     """Raises UserError for two runs of one initial bias whose networks differ."""
-    for field in ("channels", "regulator_channels", "outputs", "regulated"):
-        values = getattr(first.config, field), getattr(other.config, field)
+    configs = effective_config(first.config), effective_config(other.config)
+    for field in ("channels", "regulator_channels", "outputs", "regulated", "pixels"):
+        values = tuple(getattr(config, field) for config in configs)
         if values[0] != values[1]:
             raise UserError(
                 f"{first.path} and {other.path} have one initial bias, but cannot be pooled: "
                 f"{field} is {values[0]} and {values[1]}; analyse them one by one."
             )
-
-
-def read_transfer(path: Path, target: str) -> Result | None:
-    """What a transfer of the meta-trained network found on random images; None without one."""
-    for script, kind in (("tsar_transfer", "transfer"), ("tsar_bias_sweep", "transfer-sweep")):
-        file = path / f"{kind}-{target}-random.json"
-        if file.exists():
-            conditions, _ = read_results(file, script)
-            rows = conditions.get(TRAINED)
-            return rows[0] if rows else None
-    return None
 
 
 def load_params(path: Path, config: TsarConfig, step: int | None) -> tuple[Any, int]:
@@ -269,9 +266,11 @@ def pool_by_bias(analysed: list[Analysed]) -> dict[float, Group]:
 
 def accuracies(runs: list[Analysed]) -> tuple[list[float], str]:
     """By what the best of several runs is told, and what it is: see this file's beginning."""
-    transfers = [run.source.transferred for run in runs]
-    found = [float(np.mean(result.test)) for result in transfers if result is not None]
-    if len(found) == len(runs):
+    made = [run.source.transferred for run in runs]
+    transfers = [transfer for transfer in made if transfer is not None]
+    alike = all(transfer.protocol == transfers[0].protocol for transfer in transfers)
+    if len(transfers) == len(runs) and alike:
+        found = [float(np.mean(transfer.result.test)) for transfer in transfers]
         return found, "accuracy at the end of its transfer"
     scores = []
     for run in runs:
@@ -288,7 +287,7 @@ def accuracies(runs: list[Analysed]) -> tuple[list[float], str]:
 
 def draw(settings: Arguments, groups: dict[float, Group]) -> dict[str, Figure]:
     """All figures by their path below OUT/figures."""
-    when = {"learning": "while it learns", "frozen": "as meta-trained"}[settings.mode]
+    when, output_when = WHEN[settings.mode]
     layer, several = settings.layer, any(len(group.runs) > 1 for group in groups.values())
 
     def histograms(best: bool) -> dict[str, np.ndarray]:
@@ -305,14 +304,14 @@ def draw(settings: Arguments, groups: dict[float, Group]) -> dict[str, Figure]:
         made["regulation_best"] = figures.regulation_figure(histograms(True), layer, title)
     for bias, group in groups.items():
         folder = f"initial_bias_{bias:g}"
-        best = f"{when}, initial bias {bias:g}, {group.best.source.name}"
-        pooled = f"{when}, initial bias {bias:g}, {count_runs(group)}"
-        alone = len(group.runs) == 1
-        shown = [(folder, group.pooled, best if alone else pooled)]
+        best, alone = group.best.source.name, len(group.runs) == 1
+        shown = [(folder, group.pooled, best if alone else count_runs(group))]
         if not alone:
             shown.append((f"{folder}/best", group.best.record, f"{best}, the best"))
-        for place, record, whose in shown:
-            for name, figure in record_figures(record, whose, layer).items():
+        for place, record, runs in shown:
+            whose = f"initial bias {bias:g}, {runs}"
+            titles = f"{when}, {whose}", f"{output_when}, {whose}"
+            for name, figure in record_figures(record, *titles, layer).items():
                 made[f"{place}/{name}"] = figure
     return made
 

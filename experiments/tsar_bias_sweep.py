@@ -16,13 +16,14 @@ against initial bias, and how many of the third convolution's gates are open.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from experiments import tsar_meta_train, tsar_transfer
 from experiments._meta_trained import load_omniglot, read_run
+from experiments._transferred import KINDS, read_arguments
 from experiments.tsar_transfer import TRAINED, Normalise, load_target
 from tsar_jax import cli
 from tsar_jax.analysis.regulation import THRESHOLDS
@@ -32,7 +33,13 @@ from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import percent, read_results, results_to_json
 from tsar_jax.evaluation.transfer import TransferConfig, check_target, transfer
 from tsar_jax.systems.episodic import check_data
-from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig, make_network, make_system
+from tsar_jax.systems.tsar import (
+    TRANSFERRED,
+    TsarConfig,
+    effective_config,
+    make_network,
+    make_system,
+)
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run, check_writable, write_atomically
@@ -146,7 +153,8 @@ def check_folder(folder: Path, config: TsarConfig) -> None:
     if not (folder / "config.json").exists():
         return
     stored = read_run(folder, tsar_meta_train.EXPERIMENT, TsarConfig)
-    difference = config_difference(config_to_json(stored), config_to_json(config))
+    wanted = config_to_json(effective_config(config))
+    difference = config_difference(config_to_json(effective_config(stored)), wanted)
     if difference:
         raise UserError(
             f"{folder} was begun with other settings ({difference}): repeat them, or name another "
@@ -156,19 +164,22 @@ def check_folder(folder: Path, config: TsarConfig) -> None:
 
 def transfer_file(folder: Path, sweep: Sweep) -> Path:
     """Where a run's transfer lies: beside those of tsar_transfer, with more in its settings."""
-    return folder / f"transfer-sweep-{sweep.target}-{sweep.transfer.condition}.json"
+    name = tsar_transfer.default_name(transfer_arguments(sweep), sweep.train)
+    return folder / f"{KINDS['tsar_bias_sweep']}-{name}.json"
 
 
-def transfer_settings(sweep: Sweep) -> dict[str, Any]:
-    """The transfer's settings, as tsar_transfer stores them."""
-    return config_to_json(tsar_transfer.Arguments(**vars(sweep.transfer), target=sweep.target))
+def transfer_arguments(sweep: Sweep) -> tsar_transfer.Arguments:
+    """Return the transfer's settings in the form of tsar_transfer, which are stored as its are."""
+    return tsar_transfer.Arguments(**vars(sweep.transfer), target=sweep.target)
 
 
 def read_outcome(folder: Path, sweep: Sweep) -> Outcome | None:
     """What an earlier command found with the same settings, if it came so far."""
     try:
-        conditions, settings = read_results(transfer_file(folder, sweep))
-        if settings["transfer"] != transfer_settings(sweep):
+        file = transfer_file(folder, sweep)
+        conditions, settings = read_results(file)
+        stored = read_arguments(settings["transfer"], sweep.train.model, str(file))
+        if stored != transfer_arguments(sweep):
             return None
         [result] = conditions[TRAINED]
         return Outcome(result, np.array(settings["right_after"][TRAINED]), settings[OPEN_SHARE])
@@ -186,10 +197,13 @@ def run_bias(
 ) -> Outcome:
     """Meta-train (resuming what is there), transfer, and write the run's folder."""
     resume = (folder / "config.json").exists()
+    if resume:  # in the words of the version that began it
+        config = read_run(folder, tsar_meta_train.EXPERIMENT, TsarConfig)
     run = Run(folder, config, tsar_meta_train.EXPERIMENT, "bias_sweep", resume=resume)
     trained = train(make_system(config), data, config, run)
-    # The initial bias matters to fresh parameters alone, so all biases share compiled programs.
-    network = make_network(sweep.train)
+    # The initial bias matters to fresh parameters alone: unless the transfer begins with such, all
+    # biases share compiled programs.
+    network = make_network(config if sweep.transfer.reset else sweep.train)
     assert regulates_third(network)
     params = trained.state.params
     result, right_after = transfer(
@@ -201,7 +215,7 @@ def run_bias(
     settings = {
         "model": config.model,
         "step": trained.step,
-        "transfer": transfer_settings(sweep),
+        "transfer": config_to_json(transfer_arguments(sweep)),
         "right_after": {TRAINED: right_after.tolist()},
         OPEN_SHARE: outcome.open_share,
     }

@@ -5,9 +5,10 @@ Examples, after tsar_transfer on each run (with --baselines where "from scratch"
   tsar-jax run tsar_compare --runs runs/tsar-* --out results/cifar100 --name cifar100-random
 
 Runs of the same model are its seeds; where something else learned than published (--plastic,
---rln), they are a condition of their own, which says so. Runs transferred otherwise differently
-are refused. Writes OUT/transfer.json, OUT/table.md and OUT/figures/transfer.png and .pdf: how
-well each class is recognised right after it was learned, and at the end.
+--rln), they are a condition of their own, which says so (give their transfer the others' --name).
+Runs transferred otherwise differently are refused. Writes OUT/transfer.json, OUT/table.md and
+OUT/figures/transfer.png and .pdf: how well each class is recognised right after it was learned,
+and at the end.
 """
 
 import dataclasses
@@ -20,30 +21,20 @@ import tyro
 
 from experiments import tsar_transfer
 from experiments._meta_trained import read_run
+from experiments._transferred import protocol_of, read_arguments
 from experiments.tsar_meta_train import EXPERIMENT
 from experiments.tsar_transfer import SCRATCH, TRAINED
 from tsar_jax import cli
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import percent, pool_seeds, read_results, results_to_json
-from tsar_jax.systems.tsar import TsarConfig
+from tsar_jax.systems.tsar import TsarConfig, effective_config, learns_as_published
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.run import check_writable, write_atomically
 
 MODELS = {"tsar": "TSAR", "anml": "ANML", "unregulated": "unregulated"}
 """The models' names in tables and figures."""
-
-LEARNS = ("plastic", "rln")
-"""Settings of a transfer that say what learns: named in a table where they are not as published."""
-
-FREE = (*LEARNS, "memory", "seed", "baselines", "step", "name")
-"""Settings of a transfer in which compared runs may differ; which step it was is compared."""
-
-PROTOCOL = tuple(
-    field.name for field in dataclasses.fields(tsar_transfer.Arguments) if field.name not in FREE
-)
-"""Settings of a transfer that must agree between runs: all others, options to come among them."""
 
 COLUMNS = ("right after the class", "at the end", "learned images, at the end", "chance")
 
@@ -57,14 +48,15 @@ class Arguments:
     out: Path
     """Folder to write to."""
     name: str = "mini_imagenet-random"
-    """Which transfer of each run: the NAME of its transfer-NAME.json."""
+    """Which transfer of each run: the NAME of its transfer-NAME.json; that of preset paper is
+    mini_imagenet-random-retention."""
 
 
 class Transferred(NamedTuple):
     """One run's transfer: its results and accuracies right after [runs, classes] by condition.
 
     label: the model's in tables, with what learns where that is not as published. protocol: the
-    settings in PROTOCOL. training: the meta-training's, but for the seed.
+    transfer's settings that must agree. training: the meta-training's, but for the seed.
     """
 
     path: Path
@@ -104,25 +96,26 @@ def read_transfer(path: Path, name: str) -> Transferred:
             condition: np.array(settings["right_after"][condition], float).reshape(-1, row.classes)
             for condition, row in results.items()
         }
-        protocol = {setting: settings["transfer"][setting] for setting in PROTOCOL}
-        learns = {setting: settings["transfer"][setting] for setting in LEARNS}
+        arguments = read_arguments(settings["transfer"], config.model, str(file))
         step = settings["step"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file} does not hold results of tsar_transfer ({error!r}): run tsar_transfer again."
         ) from None
     training = {"step": step, **training_settings(config)}
-    return Transferred(
-        path, model_label(config.model, **learns), results, right_after, protocol, training
-    )
+    label = model_label(config, arguments)
+    return Transferred(path, label, results, right_after, protocol_of(arguments), training)
 
 
-def model_label(model: str, *, plastic: list[str] | None, rln: int | None) -> str:
+def model_label(config: TsarConfig, arguments: tsar_transfer.Arguments) -> str:
     """Return a model's name in tables and figures, such as "ANML, learning trunk head"."""
-    name = MODELS[model]
-    if rln is not None:
-        return f"{name}, rln {rln}"
-    return name if plastic is None else f"{name}, learning {' '.join(plastic)}"
+    plastic = tsar_transfer.names_of_plastic(arguments, config)
+    name = MODELS[config.model]
+    if learns_as_published(config, plastic):
+        return name
+    if arguments.rln is not None:
+        return f"{name}, rln {arguments.rln}"
+    return f"{name}, learning {' '.join(plastic)}"
 
 
 def training_settings(config: TsarConfig) -> dict[str, Any]:
@@ -130,7 +123,7 @@ def training_settings(config: TsarConfig) -> dict[str, Any]:
     loop = {field.name for field in dataclasses.fields(LoopConfig)}
     return {
         name: value
-        for name, value in config_to_json(config).items()
+        for name, value in config_to_json(effective_config(config)).items()
         if name not in loop and not name.startswith("eval_") and name != "microbatch"
     }
 

@@ -48,6 +48,7 @@ PRESETS = {
     ),
     "paper": cli.Preset(
         TsarConfig(
+            pixels="byte-normalised",
             repeat_first=True,
             steps=25_000,
             chunk=10,

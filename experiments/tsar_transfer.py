@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._meta_trained import load_state, read_run
+from experiments._meta_trained import join_names, load_state, read_run
 from experiments.tsar_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.data import load
@@ -40,11 +40,12 @@ from tsar_jax.models import init_params
 from tsar_jax.systems.tsar import (
     TRANSFERRED,
     TsarConfig,
+    learns_as_published,
     make_network,
     make_system,
     plastic_after,
 )
-from tsar_jax.training.config import config_to_json
+from tsar_jax.training.config import config_to_json, earlier
 from tsar_jax.training.run import check_writable, write_atomically
 
 Normalise = Callable[[jax.Array], jax.Array]
@@ -67,16 +68,17 @@ class Arguments(TransferConfig):
     """The new domain."""
     baselines: bool = False
     """Also transfer the same network untrained (from scratch)."""
-    plastic: tuple[str, ...] | None = None
+    plastic: tuple[str, ...] | None = dataclasses.field(default=None, metadata=earlier(None))
     """Parameters that learn, by name (all: nothing is frozen). None: as published, all but the
     encoder of TSAR, all but the neuromodulatory network's trunk of ANML."""
-    rln: int | None = None
+    rln: int | None = dataclasses.field(default=None, metadata=earlier(None))
     """The releases' way to name what learns: the first RLN layers stay frozen, a convolution, a
     norm and a dense layer counting as one each (0: nothing is frozen). None: as published, 6."""
     step: int | None = None
     """Checkpoint to transfer (default: the newest)."""
     name: str = ""
-    """Of the files written; default: target and condition, and iid and reset where set."""
+    """Name of the files written; default: target and condition, and what is not as in preset cpu,
+    such as 600x15 for classes and images, or retention where the learned images are scored."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,6 +89,13 @@ class Arguments(TransferConfig):
 
 
 CPU = TransferConfig(test=True, rates=(3e-3, 1e-3, 3e-4), draws=1, fresh_draws=False, runs=1)
+USUAL = {
+    "mini_imagenet": CPU,
+    "cifar100": CPU,
+    "omniglot": dataclasses.replace(CPU, learn=10),  # half of a class
+}
+"""Transfers whose files are named after target and condition alone."""
+
 SMOKE = dataclasses.replace(CPU, classes=3, learn=2, rates=(1e-3, 1e-2))
 
 PRESETS = {
@@ -144,6 +153,7 @@ def main() -> None:
     )
     config = read_run(path, EXPERIMENT, TsarConfig)
     plastic = names_of_plastic(arguments, config)
+    file = f"transfer-{arguments.name or default_name(arguments, config)}"
     check_writable(path)
     images, normalise = load_target(arguments.target, config.pixels)
     network = make_network(config)
@@ -172,7 +182,7 @@ def main() -> None:
             flush=True,
         )
     network_settings = {"model": config.model, "step": step, "plastic": plastic, "preset": preset}
-    write_and_show(path, arguments, results, right_after, network_settings)
+    write_and_show(path, file, arguments, results, right_after, network_settings)
 
 
 def names_of_plastic(arguments: Arguments, config: TsarConfig) -> tuple[str, ...]:
@@ -182,14 +192,38 @@ def names_of_plastic(arguments: Arguments, config: TsarConfig) -> tuple[str, ...
     return TRANSFERRED[config.model] if arguments.plastic is None else arguments.plastic
 
 
-def file_name(arguments: Arguments) -> str:
-    """Return the name of the files, without suffix."""
-    options = [option for option in ("iid", "reset") if getattr(arguments, option)]
-    return arguments.name or "-".join([arguments.target, arguments.condition, *options])
+def default_name(arguments: Arguments, config: TsarConfig) -> str:
+    """Return the name of a transfer by what it measures, such as omniglot-random-retention.
+
+    Settings that say how exactly it is measured (rates, draws, runs, seed) are left out.
+
+    Raises:
+        UserError: no parameter is called as plastic says.
+    """
+    usual = USUAL[arguments.target]
+    parts: list[str] = [arguments.target, arguments.condition]
+    if arguments.condition == "mixed" and arguments.mixed != usual.mixed:
+        parts[-1] += str(arguments.mixed)
+    if (arguments.classes, arguments.learn) != (usual.classes, usual.learn):
+        parts.append(f"{arguments.classes}x{arguments.learn}")
+    if arguments.score not in (None, arguments.learn):
+        parts.append(f"score{arguments.score}")
+    if not arguments.test:
+        parts.append("retention")
+    parts += [option for option in ("iid", "reset") if getattr(arguments, option)]
+    if not learns_as_published(config, names_of_plastic(arguments, config)):
+        names = arguments.plastic
+        parts.append(f"rln{arguments.rln}" if names is None else f"plastic-{join_names(names)}")
+    if arguments.head_bias != usual.head_bias:
+        parts.append(f"bias{arguments.head_bias:g}")
+    if arguments.step is not None:
+        parts.append(f"step{arguments.step}")
+    return "-".join(parts)
 
 
 def write_and_show(
     path: Path,
+    name: str,
     arguments: Arguments,
     results: dict[str, list[Result]],
     right_after: dict[str, np.ndarray],
@@ -197,13 +231,13 @@ def write_and_show(
 ) -> None:
     """Write JSON, arrays and figure below `path`; print the table and where they are.
 
-    network: what was transferred, from which preset, and the names of what learned.
+    name: of the files, without suffix. network: what was transferred, from which preset, and the
+    names of what learned.
     """
     from rich.console import Console
 
     from tsar_jax.analysis.transfer_figure import forgetting_figure
 
-    name = f"transfer-{file_name(arguments)}"
     settings = {
         **network,
         "transfer": config_to_json(arguments),

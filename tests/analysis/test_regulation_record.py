@@ -125,7 +125,7 @@ def test_a_silent_network_has_figures_and_lines_too() -> None:
     assert np.isnan(records.summarise(made)["co_activity"]["block_1"]["mean_information"]["0.1"])
     text = "\n".join(record_lines(records.summarise(made), "block_2"))
     assert "output: left out" in text
-    assert sorted(record_figures(made, "silent", "block_2")) == [
+    assert sorted(record_figures(made, "silent", "", "block_2")) == [
         *("avalanches", "co_activity", "ranks", "time_lag"),
     ]
 

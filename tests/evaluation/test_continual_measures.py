@@ -1,5 +1,6 @@
 """Measures of continual learning on matrices whose values are known, and their files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -161,4 +162,12 @@ def test_tables_have_what_is_published_of_the_stream() -> None:
     assert "published" not in markdown_table(outcomes, "forgetting")
     tiny = outcome("clser", 500, stream="seq-tiny_imagenet")
     assert "| 31.03 (P) |" in markdown_table([tiny], "accuracy")
+    held_out = dataclasses.replace(tiny, settings={"validation": True})
+    assert "published" not in markdown_table([held_out], "accuracy")
+    for tasks, shown in ((5, True), (10, False)):
+        matrix = np.zeros((1, tasks, tasks, len(tiny.models), 2))
+        of_hundred = dataclasses.replace(
+            tiny, stream="seq-cifar100", accuracy=matrix, untrained=matrix[:, 0, :, 0, 0]
+        )
+        assert ("51.40 (P)" in markdown_table([of_hundred], "accuracy")) == shown
     assert "| 60.41 (P) |" in markdown_table([tiny], "task_accuracy")

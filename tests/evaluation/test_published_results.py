@@ -131,7 +131,12 @@ def test_every_marked_passage_is_current(path: Path) -> None:
 @pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_figure_is_repeated_by_hand(path: Path) -> None:
     by_hand = MARKED.sub("", path.read_text(encoding="utf-8"))
-    repeated = [row.figure for row in read_published() if row.spread and row.figure in by_hand]
+    repeated = [
+        row.figure
+        for row in read_published()
+        if (row.spread or re.fullmatch(r"\d\d\.\d\d", row.figure))
+        and re.search(rf"(?<![\d.]){re.escape(row.figure)}(?![\d.]\d)", by_hand)
+    ]
     assert not repeated
     for line in by_hand.splitlines():
         assert not re.match(r"\| published.*\d", line)

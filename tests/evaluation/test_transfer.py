@@ -76,14 +76,17 @@ def test_with_test_the_upper_half_is_learned_and_the_lower_half_scored(seed, cla
 
 
 @pytest.mark.parametrize(
-    ("per_class", "learn", "score", "border"),
+    ("per_class", "learn", "score", "learnable", "scorable"),
     [
-        (20, 15, 5, 5),  # Omniglot: learn more than the upper half
-        (20, 4, 12, 12),  # score more than the lower half
-        (20, 4, 3, 10),  # both fit into their halves
+        (20, 15, 5, range(15), range(15, 20)),  # Omniglot: more than half to learn
+        (20, 4, 12, range(8), range(8, 20)),  # more than half to score
+        (20, 4, 3, range(10, 20), range(10)),  # halves
+        (7, 4, 3, range(3, 7), range(3)),  # the larger half to learn
     ],
 )
-def test_images_to_score_may_be_fewer_or_more_than_those_to_learn(per_class, learn, score, border):
+def test_images_to_score_may_be_fewer_or_more_than_those_to_learn(
+    per_class, learn, score, learnable, scorable
+):
     config = TransferConfig(classes=3, learn=learn, test=True, score=score)
     check_target(config, (3, per_class), 3)
     chosen = select(jax.random.key(0), (3, per_class), config, None)
@@ -92,7 +95,17 @@ def test_images_to_score_may_be_fewer_or_more_than_those_to_learn(per_class, lea
     for learned, scored in zip(chosen.learn.tolist(), chosen.score.tolist(), strict=True):
         assert len(set(learned)) == learn
         assert len(set(scored)) == score
-        assert min(learned) >= border > max(scored)
+        assert set(learned) <= set(learnable)
+        assert set(scored) <= set(scorable)
+
+
+def test_the_first_images_are_ranked_where_they_are_learned():
+    """Where the last images are scored, their regulation, the highest, does not count."""
+    regulation = jnp.array([[1, 5, 2, 4, 3, 9, 9]], jnp.float32)
+    config = TransferConfig(classes=1, learn=2, test=True, score=4, condition="spikes")
+    chosen = select(jax.random.key(0), (1, 7), config, regulation)
+    assert set(chosen.learn[0].tolist()) == {1, 2}
+    assert set(chosen.score[0].tolist()) == {3, 4, 5, 6}
 
 
 def test_without_test_the_learned_images_are_scored():

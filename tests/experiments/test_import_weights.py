@@ -127,7 +127,9 @@ def test_meta_test_takes_an_imported_anml(runs, monkeypatch) -> None:
     run = runs / "anml"
     one = ("--preset", "smoke", "--classes", 3, "--population", 6, "--runs", 1, "--rates", 0.01)
     command(anml_meta_test, "--run", run, *one, monkeypatch=monkeypatch)
-    assert json.loads((run / "meta_test-head.json").read_text())["settings"]["step"] == 0
+    assert (
+        json.loads((run / "meta_test-head-population6.json").read_text())["settings"]["step"] == 0
+    )
 
 
 @pytest.mark.slow
@@ -144,7 +146,7 @@ def test_transfer_and_analysis_take_an_imported_tsar(runs, tmp_path, monkeypatch
     flags = ("--target", "omniglot", "--classes", 3, "--learn", 2)
     one = ("--preset", "smoke", "--rates", 0.01)
     command(tsar_transfer, "--run", run, *one, *flags, monkeypatch=monkeypatch)
-    assert (run / "transfer-omniglot-random.json").exists()
+    assert (run / "transfer-omniglot-random-3x2.json").exists()
     command(tsar_analyse, "--runs", run, "--out", tmp_path, *flags, monkeypatch=monkeypatch)
     assert any((tmp_path / "figures").iterdir())
 

@@ -18,6 +18,7 @@ from tsar_jax import cli
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result
 from tsar_jax.systems.anml import AnmlConfig
+from tsar_jax.training.config import config_to_json
 
 TINY = AnmlConfig(
     channels=4,
@@ -192,6 +193,37 @@ def test_runs_that_see_other_pixels_are_no_seeds_of_each_other() -> None:
         "anml, unit",
         "oml, byte-normalised",
     ]
+
+
+def test_meta_tests_of_other_protocols_have_other_names() -> None:
+    usual = anml_meta_test.Arguments()
+    names = {
+        "head": {"classes": (3,), "runs": 9, "rates": (1e-3,), "draws": 1, "seed": 3},
+        "all-iid-reset": {"plastic": ("all",), "iid": True, "reset": True},
+        "head-scratch-2epochs": {"scratch": True, "epochs": 2},
+        "head-data-order-smallest-rate": {"class_order": "data", "ties": "smallest"},
+        "head-learn10-population100-step500": {"learn": 10, "population": 100, "step": 500},
+        "trunk.block_0+head": {"plastic": ("trunk/block_0", "head")},
+    }
+    for name, change in names.items():
+        assert anml_meta_test.default_name(dataclasses.replace(usual, **change)) == name
+    many = dataclasses.replace(usual, plastic=tuple(f"trunk/block_{n}/kernel" for n in range(20)))
+    assert len(anml_meta_test.default_name(many)) < 30
+
+
+def test_meta_tests_with_other_settings_are_not_pooled() -> None:
+    """A file of an earlier version lacks settings that it had no choice of."""
+    files = [Path("a.json"), Path("b.json")]
+    made = config_to_json(anml_meta_test.Arguments())
+    old = {k: v for k, v in made.items() if k not in ("class_order", "ties", "step", "name")}
+    again = {**made, "seed": 1, "memory": 5, "baselines": True, "step": 3}
+    for other in (old, again):
+        anml_compare.check_settings(files, [{"meta_test": made}, {"meta_test": other}])
+    data = {**made, "class_order": "data"}
+    with pytest.raises(UserError, match=r"a.json and b.json .*class_order: 'random' -> 'data'"):
+        anml_compare.check_settings(files, [{"meta_test": old}, {"meta_test": data}])
+    with pytest.raises(UserError, match=r"b.json lacks its settings"):
+        anml_compare.check_settings(files, [{"meta_test": made}, {}])
 
 
 def test_paper_presets_are_the_release() -> None:

@@ -1,5 +1,6 @@
 """The script, from meta-trained runs to numbers and figures, and bad input."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -9,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _meta_trained, tsar_analyse, tsar_meta_train
+from experiments import _meta_trained, tsar_analyse, tsar_meta_train, tsar_transfer
+from experiments._transferred import Transfer, find_transfer
 from tsar_jax import cli
 from tsar_jax.analysis.regulation_record import pool
 from tsar_jax.data.episodes import omniglot_scaling
+from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import results_to_json
 from tsar_jax.systems.tsar import TsarConfig, make_system
+from tsar_jax.training.config import config_to_json
 from tsar_jax.training.run import Run, start
 from tsar_jax.training.system import System
 
@@ -103,11 +107,19 @@ def folder(few, tmp_path_factory) -> Path:
     return folder
 
 
-def write_transfer(path: Path, rate: float, accuracy: float, kind: str = "transfer") -> None:
+def write_transfer(
+    path: Path,
+    rate: float,
+    accuracy: float,
+    kind: str = "transfer",
+    suffix: str = "-3x3",
+    **options: object,
+) -> None:
     """What tsar_transfer leaves in a run, or tsar_bias_sweep (kind transfer-sweep)."""
     result = Result(3, rate, [0.5], [accuracy], [[accuracy] * 3])
-    text = results_to_json({"meta-trained": [result]}, {})
-    (path / f"{kind}-omniglot-random.json").write_text(text)
+    arguments = tsar_transfer.Arguments(target="omniglot", classes=3, learn=3, **options)
+    text = results_to_json({"meta-trained": [result]}, {"transfer": config_to_json(arguments)})
+    (path / f"{kind}-omniglot-random{suffix}.json").write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +185,51 @@ def test_numbers_are_written(analysed) -> None:
     assert sorted(pooled["output"]["changes"]) == [
         *("after, negative", "after, positive", "before, negative", "before, positive"),
     ]
+
+
+def test_only_transfers_as_published_count(tmp_path) -> None:
+    def find(step: int | None = None) -> float | None:
+        transfer = find_transfer(tmp_path, TINY, "omniglot", step)
+        return transfer and transfer.result.rate
+
+    others = {"iid": True}, {"reset": True}, {"plastic": ("all",)}, {"rln": 10}, {"step": 5}
+    for number, options in enumerate(others):
+        write_transfer(tmp_path, 0.1, 0.9, "transfer", f"{number}", **options)
+    assert find() is None
+    assert find(step=5) == 0.1
+    write_transfer(tmp_path, 0.4, 0.5, "transfer-sweep", "")
+    assert find() == 0.4
+    write_transfer(tmp_path, 0.3, 0.5, "transfer", "-retention", rln=6)
+    assert find() == 0.3
+    write_transfer(tmp_path, 0.2, 0.5, "transfer", "", test=True)
+    assert find() == 0.2
+
+
+def test_transfers_of_other_settings_do_not_tell_the_best(monkeypatch) -> None:
+    def analysed(name: str, accuracy: float, test: bool) -> tsar_analyse.Analysed:
+        result = Result(3, 1e-3, [0.5], [accuracy], [[accuracy] * 3])
+        transfer = Transfer(result, {"test": test})
+        return tsar_analyse.Analysed(
+            tsar_analyse.Source(Path(name), name, TINY, transfer, 1e-3), 2, {}
+        )
+
+    monkeypatch.setattr(tsar_analyse, "read_rows", lambda path: [])
+    runs = [analysed("a", 0.2, True), analysed("b", 0.3, True)]
+    assert tsar_analyse.accuracies(runs) == ([0.2, 0.3], "accuracy at the end of its transfer")
+    _, best_by = tsar_analyse.accuracies([runs[0], analysed("b", 0.9, False)])
+    assert "meta-training" in best_by
+
+
+def test_runs_that_see_other_pixels_are_not_pooled_but_older_ones_are() -> None:
+    def source(**changes: object) -> tsar_analyse.Source:
+        config = dataclasses.replace(TINY, channels=None, **changes)
+        return tsar_analyse.Source(Path("run"), "run", config, None, 1e-3)
+
+    first = source()
+    old = first._replace(config=dataclasses.replace(first.config, channels=112, gate_bias=0.0))
+    tsar_analyse.check_poolable(first, old)
+    with pytest.raises(UserError, match="pixels is unit and byte-normalised"):
+        tsar_analyse.check_poolable(first, source(pixels="byte-normalised"))
 
 
 def test_without_transfers_the_best_is_told_by_meta_training(monkeypatch) -> None:

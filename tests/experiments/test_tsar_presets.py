@@ -11,6 +11,9 @@ def test_presets_paper_are_published() -> None:
     trained = tsar_meta_train.PRESETS["paper"].config
     published = {
         "model": "tsar",
+        "pixels": "byte-normalised",
+        "reset": True,
+        "init": None,
         "channels": None,  # 112, of model anml 256: see the system's test
         "regulator_channels": 192,
         "outputs": 1000,

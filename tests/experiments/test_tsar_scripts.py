@@ -6,7 +6,9 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,6 +28,7 @@ from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.transfer import TransferConfig
 from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig
+from tsar_jax.training.run import Run, start
 
 CLASSES, IMAGES = 12, 20
 TINY = TsarConfig(
@@ -43,7 +46,7 @@ TINY = TsarConfig(
     eval_rates=(1e-2,),
 )
 TRANSFER = TransferConfig(classes=3, learn=2, test=True, rates=(1e-2,), draws=1, runs=2)
-NAME = "omniglot-random"
+NAME = "omniglot-random-3x2"
 
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -148,7 +151,7 @@ def test_transfer_writes_its_options_and_learns_what_they_say(folder: Path, monk
         run(tsar_transfer, "--run", folder / "fresh", *options)
     stored = [
         json.loads((folder / "fresh" / f"transfer-{name}.json").read_text())["settings"]
-        for name in (f"{NAME}-iid-reset", "classifier", "published")
+        for name in (f"{NAME}-iid-reset-plastic-all", "classifier", "published")
     ]
     classifier = [name for name in noted[1][0] if name.split("/")[0] in ("trunk", "head")]
     assert [plastic for plastic, _ in noted] == [("all",), tuple(classifier), TRANSFERRED["tsar"]]
@@ -182,6 +185,8 @@ def test_compare_refuses_any_other_setting_of_the_transfer(folder: Path) -> None
     [
         ({"plastic": ["trunk", "head"]}, "TSAR, learning trunk head"),
         ({"rln": 10}, "TSAR, rln 10"),
+        ({"plastic": ["head", "trunk", "regulator"]}, "TSAR"),
+        ({"rln": 6}, "TSAR"),
         ({}, "TSAR"),
     ],
 )
@@ -199,7 +204,56 @@ def test_compare_names_what_learned_where_it_is_not_as_published(
     assert list(pooled) == list(
         dict.fromkeys(["TSAR", label, "TSAR, from scratch", f"{label}, from scratch"])
     )
-    assert len(pooled["TSAR"].right_after) == (1 if options else 2)
+    assert len(pooled["TSAR"].right_after) == (2 if label == "TSAR" else 1)
+
+
+LATER = ("iid", "reset", "score", "fresh_draws", "plastic", "rln")
+
+
+@pytest.mark.parametrize(
+    ("model", "label"), [("tsar", "TSAR"), ("anml", "ANML, learning trunk head")]
+)
+def test_compare_reads_transfers_from_before_the_later_settings(
+    folder: Path, tmp_path: Path, model, label
+) -> None:
+    """So they were made: rates on one draw, class after class, and ANML's gate did not learn."""
+    shutil.copytree(folder / "tsar", tmp_path / "run")
+    change(tmp_path / "run" / "config.json", "config", {"model": model})
+    path = tmp_path / "run" / f"transfer-{NAME}.json"
+    stored = json.loads(path.read_text())
+    for name in LATER:
+        del stored["settings"]["transfer"][name]
+    path.write_text(json.dumps(stored))
+    found = tsar_compare.read_transfer(path.parent, NAME)
+    assert found.label == label
+    earlier = {"iid": False, "reset": False, "score": None, "fresh_draws": False}
+    assert earlier.items() <= found.protocol.items()
+
+
+def test_transfers_of_other_protocols_have_other_names() -> None:
+    usual = tsar_transfer.Arguments(**vars(tsar_transfer.CPU))
+    omniglot = dataclasses.replace(usual, target="omniglot", learn=10)
+    names = {
+        "mini_imagenet-random": (usual, {"runs": 49, "rates": (1e-3,), "seed": 1, "score": 30}),
+        "omniglot-random": (omniglot, {"baselines": True, "memory": 5, "rln": 6}),
+        "omniglot-random-600x15-score5": (omniglot, {"classes": 600, "learn": 15, "score": 5}),
+        "cifar100-mixed10": (usual, {"target": "cifar100", "condition": "mixed", "mixed": 10}),
+        "mini_imagenet-random-retention-iid-reset": (
+            usual,
+            {"test": False, "iid": True, "reset": True},
+        ),
+        "mini_imagenet-random-rln10": (usual, {"rln": 10}),
+        "mini_imagenet-random-plastic-trunk.block_0+head": (
+            usual,
+            {"plastic": ("trunk/block_0", "head")},
+        ),
+        "mini_imagenet-random-bias-1-step5": (usual, {"head_bias": -1.0, "step": 5}),
+    }
+    for name, (base, changes) in names.items():
+        arguments = dataclasses.replace(base, **changes)
+        assert tsar_transfer.default_name(arguments, TINY) == name
+    paper = tsar_transfer.Arguments()
+    assert tsar_transfer.default_name(paper, TINY) == "mini_imagenet-random-retention"
 
 
 def test_compare_pools_the_seeds_of_each_model(folder: Path, capsys) -> None:
@@ -267,6 +321,60 @@ def test_sweep_skips_the_finished_and_repeats_itself(folder: Path, capsys, monke
     with pytest.raises(SystemExit):
         run(tsar_bias_sweep, "--out", out, "--train.steps", 3)
     assert "bias-0 was begun with other settings (steps: 2 -> 3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_sweep_that_resets_begins_at_each_bias(tmp_path, monkeypatch, reset) -> None:
+    """All biases share one network, and so compiled programs, where its start does not matter."""
+
+    def note(network, *_):
+        noted.append(network)
+        return Result(3, 1e-2, [0.5] * 2, [0.5] * 2, [[0.5] * 3] * 2), np.full((2, 3), 0.5)
+
+    def train(system, data, config, run):
+        run.path.mkdir(parents=True)
+        return SimpleNamespace(state=SimpleNamespace(params={}), step=2)
+
+    noted: list = []
+    monkeypatch.setattr(tsar_bias_sweep, "transfer", note)
+    monkeypatch.setattr(tsar_bias_sweep, "train", train)
+    monkeypatch.setattr(tsar_bias_sweep, "open_share", lambda *_: jnp.float32(0.5))
+    options = ["--transfer.reset"] if reset else []
+    run(tsar_bias_sweep, "--out", tmp_path, *options)
+    begun = [network.initial_bias for network in noted]
+    assert begun == ([0.0, -8.0] if reset else [TINY.initial_bias] * 2)
+    name = f"transfer-sweep-{NAME}{'-reset' if reset else ''}.json"
+    assert (tmp_path / "bias-8" / name).exists()
+
+
+def test_a_sweep_takes_folders_of_an_earlier_version(tmp_path) -> None:
+    """Its configs had the channels that None stands for now, and a gate's bias without a gate."""
+    today = dataclasses.replace(TINY, channels=None)
+    old = dataclasses.replace(today, channels=112, gate_bias=0.0)
+    start(Run(tmp_path, old, tsar_meta_train.EXPERIMENT), 2)
+    tsar_bias_sweep.check_folder(tmp_path, today)
+    with pytest.raises(UserError, match="channels: 112 -> 5"):
+        tsar_bias_sweep.check_folder(tmp_path, dataclasses.replace(today, channels=5))
+
+
+def test_a_sweep_goes_on_with_the_config_that_its_folder_has(tmp_path, monkeypatch) -> None:
+    """Checkpoints refuse another, even of the same network."""
+
+    def stop(system, data, config, run):
+        raise UserError(f"gate_bias {config.gate_bias}, {run.config.gate_bias}")
+
+    old = dataclasses.replace(TINY, gate_bias=0.0)
+    start(Run(tmp_path / "bias-8", old, tsar_meta_train.EXPERIMENT), 2)
+    monkeypatch.setattr(tsar_bias_sweep, "train", stop)
+    sweep = tsar_bias_sweep.Sweep((-8.0,), TINY, TRANSFER, "omniglot")
+    with pytest.raises(UserError, match=r"gate_bias 0\.0, 0\.0"):
+        tsar_bias_sweep.run_bias(tmp_path / "bias-8", TINY, sweep, {}, None, None)
+
+
+def test_seeds_of_an_earlier_version_are_seeds_of_today() -> None:
+    today = TsarConfig()
+    old = dataclasses.replace(today, channels=112, gate_bias=0.0)
+    assert tsar_compare.training_settings(old) == tsar_compare.training_settings(today)
 
 
 def test_folders_of_biases() -> None:

@@ -1,6 +1,7 @@
 """The numbers of the SYNERgy release: six steps of every method, on both networks."""
 
 import functools
+from dataclasses import fields
 
 import jax
 import jax.numpy as jnp
@@ -104,8 +105,19 @@ def test_steps(path, precision) -> None:
 
 
 def method_of(golden: dict) -> Method:
-    hyper = zip(golden["hyper_names"], golden["hyper_values"], strict=True)
-    return make_method(str(golden["method"]), [f"{name}={value}" for name, value in hyper])
+    """The file's method; its numbers are floats, whatever the hyper-parameters are."""
+    kinds = {field.name: field.type for field in fields(METHODS[str(golden["method"])])}
+    hyper = zip(golden["hyper_names"], golden["hyper_values"].tolist(), strict=True)
+    return make_method(
+        str(golden["method"]), [f"{name}={kinds[str(name)](value)}" for name, value in hyper]
+    )
+
+
+def test_hyper_parameters_that_are_no_floats_are_read() -> None:
+    golden = {"method": "ewc_on", "hyper_names": ["e_lambda", "adjust_fisher"]}
+    assert method_of({**golden, "hyper_values": np.array([2.0, 1.0])}).adjust_fisher is True
+    golden = {"method": "gss", "hyper_names": ["batch_num"], "hyper_values": np.array([3.0])}
+    assert method_of(golden).batch_num == 3
 
 
 def begun(golden: dict, method: Method, bench: Bench) -> Learner:

@@ -148,7 +148,7 @@ def test_der_has_values_of_its_own() -> None:
         (
             *("seq-cifar10", "mer", 64, "synergy"),
             "er on seq-cifar10, buffer 200 in the release of SYNERgy: nothing is published for mer "
-            "on seq-cifar10, buffer 64",
+            "on seq-cifar10, buffer 64; beta, gamma, batch_num: the method's own default",
         ),
     ],
 )

@@ -15,6 +15,8 @@ from tsar_jax.systems.tsar import (
     INNER,
     TRANSFERRED,
     TsarConfig,
+    effective_config,
+    learns_as_published,
     make_network,
     make_system,
     plastic_after,
@@ -89,6 +91,26 @@ def test_layers_that_a_release_freezes(model, rln, names):
     config = dataclasses.replace(CONFIG, model=model)
     params = jax.eval_shape(lambda key: init_params(make_network(config), key), jax.random.key(0))
     assert mask(params, plastic_after(config, rln)) == mask(params, names)
+
+
+def test_what_learns_as_published_may_be_named_otherwise():
+    for model, others in (("tsar", ("head", "trunk", "regulator")), ("anml", None)):
+        config = dataclasses.replace(CONFIG, model=model)
+        assert learns_as_published(config, others or TRANSFERRED[model])
+        assert learns_as_published(config, plastic_after(config, 6))
+        assert not learns_as_published(config, INNER)
+
+
+def test_effective_configs_of_one_network_are_equal():
+    """Runs of earlier versions have 112 channels and a gate's bias of 0, whatever the model."""
+    for model in ("tsar", "unregulated"):
+        today = TsarConfig(model=model)
+        old = dataclasses.replace(today, channels=112, gate_bias=0.0)
+        assert effective_config(old) == effective_config(today) != today
+        assert make_network(effective_config(old)) == make_network(today)
+    anml = effective_config(TsarConfig(model="anml"))
+    assert (anml.channels, anml.gate_bias) == (256, -8)
+    assert anml != effective_config(TsarConfig(model="anml", gate_bias=0.0))
 
 
 def test_transfer_of_anml_teaches_the_gate_but_not_the_trunk_before_it():

@@ -161,9 +161,9 @@ def layer_numbers(record: Record, layer: str) -> dict[str, Any]:
     }
 
 
-def by_threshold(values: Sequence[float] | np.ndarray) -> dict[str, float]:
-    """Return one value per threshold, by threshold."""
-    return {str(t): float(v) for t, v in zip(analysis.THRESHOLDS, values, strict=True)}
+def by_threshold(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    """Return one value per threshold, by threshold: counts as integers, others as floats."""
+    return dict(zip(map(str, analysis.THRESHOLDS), np.asarray(values).tolist(), strict=True))
 
 
 def co_activity_numbers(record: Record, name: str) -> dict[str, Any]:

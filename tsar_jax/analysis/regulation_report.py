@@ -9,10 +9,12 @@ from tsar_jax.analysis import regulation_figures as figures
 from tsar_jax.analysis import regulation_record as records
 
 
-def record_figures(record: records.Record, whose: str, layer: str) -> dict[str, Figure]:
+def record_figures(
+    record: records.Record, whose: str, whose_output: str, layer: str
+) -> dict[str, Figure]:
     """Return the figures of a record, pooled or of one run, by name.
 
-    whose: their title's last line. layer: the one that is shown.
+    whose: their title's last line, and of the output layer's figure. layer: the one shown.
     """
     numbers = records.summarise(record)
     synapses = int(record[f"synapses_{layer}"])
@@ -35,7 +37,7 @@ def record_figures(record: records.Record, whose: str, layer: str) -> dict[str, 
         made["co_activity"] = figures.co_activity_figure(pairs, analysis.THRESHOLDS, whose)
     if "output_positive" in record:
         changes, profiles = records.output_changes(record), records.output_profiles(record)
-        made["output"] = figures.output_figure(changes, profiles, whose)
+        made["output"] = figures.output_figure(changes, profiles, whose_output)
     return made
 
 

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,8 +210,8 @@ def table_rows(
 def markdown_table(outcomes: Sequence[Outcome], measure: str) -> str:
     """Methods x buffers in Markdown; a method without a buffer has the same in every column.
 
-    A last column holds what is published of the stream at these buffers, where anything is, and a
-    line below says of what kind its sources are.
+    A last column holds what is published of the stream at these buffers, where anything is and the
+    accuracies are on test images too; a line below says of what kind its sources are.
     """
     buffers, found = table_rows(outcomes, measure)
     columns = buffers or [0]
@@ -219,7 +220,10 @@ def markdown_table(outcomes: Sequence[Outcome], measure: str) -> str:
         method: [row.get(buffer, row.get(0, "")) for buffer in columns]
         for method, row in found.items()
     }
-    published = published_column(outcomes[0].stream, measure, list(rows), columns)
+    published = {}
+    if not outcomes[0].settings.get("validation"):
+        tasks = outcomes[0].accuracy.shape[1]
+        published = published_column(outcomes[0].stream, measure, list(rows), columns, tasks)
     if published:
         head.append("published")
         rows = {method: [*cells, published.get(method, "")] for method, cells in rows.items()}
@@ -231,7 +235,7 @@ def markdown_table(outcomes: Sequence[Outcome], measure: str) -> str:
 
 
 def published_column(
-    stream: str, measure: str, methods: Sequence[str], buffers: Sequence[int]
+    stream: str, measure: str, methods: Sequence[str], buffers: Sequence[int], tasks: int
 ) -> dict[str, str]:
     """Return what is published of methods on a stream, by method: "85.01 / 88.91 / – (T)".
 
@@ -240,12 +244,16 @@ def published_column(
       measure: one of `MEASURES`.
       methods: those to look for; the others are left out.
       buffers: their sizes, one figure for each; a method without a buffer has one figure.
+      tasks: of the stream. Figures whose reference names another number are left out.
     """
     kind = split_name(stream)
     found: dict[str, dict[int | None, Published]] = {}
     for row in best_sourced(
         find_published(system="continual", measure=measure, method=list(methods))
     ):
+        of_tasks = re.search(r"\((\d+) tasks\)", row.reference)
+        if of_tasks and int(of_tasks[1]) != tasks:
+            continue
         if split_name(row.stream) == kind and (row.size is None or row.size in buffers):
             found.setdefault(row.method, {})[row.size] = row
     return {

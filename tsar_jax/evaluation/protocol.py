@@ -19,6 +19,7 @@ from tsar_jax.evaluation.meta_test import (
 )
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
+from tsar_jax.training.config import earlier
 
 Ties = Literal["largest", "smallest"]
 
@@ -40,14 +41,14 @@ class MetaTestConfig:
     """Learning rates of Adam to search."""
     draws: int = 2
     """Draws of classes in the search: the best rate of each draw, and of those the mode."""
-    ties: Ties = "largest"
+    ties: Ties = dataclasses.field(default="largest", metadata=earlier("largest"))
     """Rate that the search takes where several are best in equally many draws: the largest of
     them, or the smallest, as the release."""
     population: int = 650
     """Classes are drawn among the first this many evaluation classes."""
     learn: int = 15
     """Images of a class that are learned; the others test."""
-    class_order: ClassOrder = "random"
+    class_order: ClassOrder = dataclasses.field(default="random", metadata=earlier("random"))
     """Order in which the drawn classes are learned: random; or data, the data set's own, alphabet
     by alphabet, as the release."""
     plastic: tuple[str, ...] = ("head",)

@@ -29,6 +29,7 @@ from tsar_jax.evaluation.meta_test import (
 from tsar_jax.evaluation.protocol import Result, search_and_run
 from tsar_jax.models import TSAR, Network, init_params, run_levels, stored_levels
 from tsar_jax.plasticity.masks import combine, mask, partition
+from tsar_jax.training.config import earlier
 
 Params = Any
 Condition = Literal["random", "spikes", "nonspikes", "mixed"]
@@ -49,13 +50,14 @@ class TransferConfig:
     """Score held-out images: those of the lower half of each class, those of the upper half being
     learned (the release's --test). Otherwise learn any images and score the same ones, which
     measures retention, as the release's documented command does."""
-    score: int | None = None
-    """Images of each class to score, with test; where the lower half is too small for them, or the
-    upper half for learn, the border moves. None: as many as are learned."""
-    iid: bool = False
+    score: int | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Images of each class to score, with test. Where half a class is too few to learn or to score,
+    as with Omniglot's 15 + 5, the first images are learned and the last scored, as in its
+    meta-test. None: as many as are learned."""
+    iid: bool = dataclasses.field(default=False, metadata=earlier(False))
     """Learn the images of all classes shuffled, not class after class: the oracle. Right after a
     class is then right after its last image."""
-    reset: bool = False
+    reset: bool = dataclasses.field(default=False, metadata=earlier(False))
     """Begin with everything that learns re-initialised, not only the output layer."""
     condition: Condition = "random"
     """Which images are learned: random ones, or those to which the third convolution responds
@@ -68,7 +70,7 @@ class TransferConfig:
     """Learning rates of Adam to search."""
     draws: int = 1
     """Times that the search tries every rate: best rate each time, the mode wins."""
-    fresh_draws: bool = True
+    fresh_draws: bool = dataclasses.field(default=True, metadata=earlier(False))
     """Give every rate of the search a draw of classes and images of its own, as published;
     otherwise the rates share one, and differ by themselves alone."""
     runs: int = 49
@@ -114,15 +116,20 @@ def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -
     )
 
 
-def held_out(config: TransferConfig, per_class: int) -> tuple[int, int]:
-    """Return how many images of a class are never learned, the first ones, and how many scored.
+def split_class(config: TransferConfig, per_class: int) -> tuple[range, range]:
+    """Return which images of a class may be learned, and which may be scored.
 
-    (0, learn) where the learned images are scored.
+    Halves of the class, the upper one to learn; where one of them is too small, the first images
+    and the last. All and all where the learned images are scored.
     """
     if not config.test:
-        return 0, config.learn
+        return range(per_class), range(per_class)
     scored = config.learn if config.score is None else config.score
-    return min(max(per_class // 2, scored), per_class - config.learn), scored
+    half = per_class // 2
+    border = per_class - min(max(half, scored), per_class - config.learn)
+    if border == per_class - half:
+        return range(half, per_class), range(half)
+    return range(border), range(border, per_class)
 
 
 def select(
@@ -134,25 +141,27 @@ def select(
     learned comes in random order.
     """
     classes, per_class = shape
-    lower, scored = held_out(config, per_class)
-    pool = per_class - lower
+    learnable, scorable = split_class(config, per_class)
+    scored = config.learn if config.score is None else config.score
     learn_key, score_key, order_key = jax.random.split(key, 3)
 
-    def draw(key: jax.Array, population: int, count: int) -> jax.Array:
+    def draw(key: jax.Array, among: range, count: int) -> jax.Array:
         keys = jax.random.split(key, classes)
-        return jax.vmap(lambda k: draw_without_replacement(k, population, count))(keys)
+        drawn = jax.vmap(lambda k: draw_without_replacement(k, len(among), count))(keys)
+        return among.start + drawn
 
     if config.condition == "random":
-        learn = lower + draw(learn_key, pool, config.learn)
+        learn = draw(learn_key, learnable, config.learn)
     else:
         assert regulation is not None
         chex.assert_shape(regulation, shape)
-        ranked = lower + jnp.argsort(regulation[:, lower:], axis=1, descending=True)
+        ranks = jnp.argsort(regulation[:, jnp.array(learnable)], axis=1, descending=True)
+        ranked = learnable.start + ranks
         highest = {"spikes": config.learn, "nonspikes": 0, "mixed": config.mixed}[config.condition]
         lowest = config.learn - highest
-        learn = jnp.concatenate([ranked[:, :highest], ranked[:, pool - lowest :]], 1)
+        learn = jnp.concatenate([ranked[:, :highest], ranked[:, len(learnable) - lowest :]], 1)
         learn = jax.random.permutation(order_key, learn, axis=1, independent=True)
-    return Selection(learn, draw(score_key, lower, scored) if config.test else learn)
+    return Selection(learn, draw(score_key, scorable, scored) if config.test else learn)
 
 
 def fresh_output(network: Network, params: Params, bias: float, key: jax.Array) -> Params:

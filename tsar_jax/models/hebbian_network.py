@@ -119,7 +119,9 @@ INITIALISERS: dict[str, Initialiser] = {
     "zeros": lambda key, shape: jnp.zeros(shape),
     "default": uniform(lambda out, into: math.sqrt(1 / into)),
 }
-"""By the release's names: Glorot and Bengio's (xa) and He's (ka) uniform, PyTorch's (default)."""
+"""By the release's names: Glorot and Bengio's (xa) and He's (ka) uniform, PyTorch's (default).
+
+Runs evolved with ka_uni by earlier versions of this project had sqrt(6 / fan in) as its bound."""
 
 COEVOLVED = "coevolve"
 """Weights at birth that are evolved along with the rule."""

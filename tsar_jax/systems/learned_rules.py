@@ -99,7 +99,7 @@ class LearnedRuleConfig(LoopConfig):
     """Python modules to import first, which define terms of your own."""
     avg_window: int = dataclasses.field(default=10, metadata=earlier(10))
     """Episodes in the moving average of the figure's curves, at least 1; coefficients are drawn
-    as they are."""
+    as they are. A resumed run keeps it: plasticity_compare --avg-window draws with another."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from tsar_jax.interop import release_names
 from tsar_jax.models import ANML, TSAR, Network, Ungated, init_params
 from tsar_jax.models.layers import ALL_POOLED
 from tsar_jax.models.regulated import REGULATED
-from tsar_jax.plasticity.masks import leaf_names
+from tsar_jax.plasticity.masks import leaf_names, mask
 from tsar_jax.systems.episodic import EpisodicConfig, meta_training
 from tsar_jax.training.config import earlier
 from tsar_jax.training.system import System
@@ -70,6 +70,28 @@ def classifier_channels(config: TsarConfig) -> int:
     return CHANNELS[config.model] if config.channels is None else config.channels
 
 
+def starting_gate_bias(config: TsarConfig) -> float:
+    """Return the bias that the gate of model anml begins with."""
+    return config.initial_bias if config.gate_bias is None else config.gate_bias
+
+
+def effective_config(config: TsarConfig) -> TsarConfig:
+    """Return a config of the same network that says what None stands for.
+
+    Args:
+        config: any; two of one network, such as one of an earlier version, may differ.
+
+    Returns:
+        The config with the classifier's channels, and with a bias of the gate where the model has
+        a gate, None where it has none.
+    """
+    return dataclasses.replace(
+        config,
+        channels=classifier_channels(config),
+        gate_bias=starting_gate_bias(config) if config.model == "anml" else None,
+    )
+
+
 def make_network(config: TsarConfig) -> Network:
     """The network that a config describes. Raises UserError for layers that do not exist."""
     channels = classifier_channels(config)
@@ -83,8 +105,13 @@ def make_network(config: TsarConfig) -> Network:
             config.regulated,
         )
     if config.model == "anml":
-        bias = config.initial_bias if config.gate_bias is None else config.gate_bias
-        return ANML(config.microbatch, channels, config.regulator_channels, config.outputs, bias)
+        return ANML(
+            config.microbatch,
+            channels,
+            config.regulator_channels,
+            config.outputs,
+            starting_gate_bias(config),
+        )
     return Ungated(config.microbatch, channels, config.outputs, ALL_POOLED)
 
 
@@ -113,6 +140,16 @@ def plastic_after(config: TsarConfig, rln: int) -> tuple[str, ...]:
     shapes = jax.eval_shape(lambda key: init_params(make_network(config), key), jax.random.key(0))
     present = leaf_names(shapes)
     return tuple(name for name in names[2 * rln :] if name in present)
+
+
+def learns_as_published(config: TsarConfig, plastic: tuple[str, ...]) -> bool:
+    """Return whether these names, in whatever words, are of what learns as published.
+
+    Raises:
+        UserError: no parameter has such a name.
+    """
+    shapes = jax.eval_shape(lambda key: init_params(make_network(config), key), jax.random.key(0))
+    return bool(mask(shapes, plastic) == mask(shapes, TRANSFERRED[config.model]))
 
 
 def make_system(config: TsarConfig) -> System:

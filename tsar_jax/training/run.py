@@ -74,7 +74,7 @@ def write_arrays_atomically(path: Path, arrays: "Mapping[str, np.ndarray]") -> N
 
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -17,6 +17,8 @@ from tsar_jax.errors import UserError
 PHASES, PHASE_SIZE, MOST_CLASSES, SEED = 20, 1000, 50, 1993
 LONGTAIL_DECAY = 0.984
 NOISE_DEVIATION, LEAST_NOISE = 0.2, -0.99
+MOST_DRAWS = 10_000
+"""Times that the labels of a phase are drawn until each of its classes occurs."""
 
 
 class Phase(NamedTuple):
@@ -60,7 +62,8 @@ def draw_phases(
         The phases, in order.
 
     Raises:
-        UserError: the images do not last for so many phases.
+        UserError: the images do not last for so many phases, or a phase is too small for its
+            classes.
     """
     random = np.random.RandomState(seed)
     _, first = np.unique(labels, return_index=True)
@@ -96,10 +99,14 @@ def _draw_phase(
     if noise:
         of_phase = of_phase + np.maximum(random.normal(0, NOISE_DEVIATION, count), LEAST_NOISE)
     probabilities = of_phase / of_phase.sum()
-    drawn = random.choice(classes, size=size, replace=True, p=probabilities)
-    while len(np.unique(drawn)) < count:
+    for _ in range(MOST_DRAWS):
         drawn = random.choice(classes, size=size, replace=True, p=probabilities)
-    return _take(random, left, classes, [(drawn == label).sum() for label in classes])
+        if len(np.unique(drawn)) == count:
+            return _take(random, left, classes, [(drawn == label).sum() for label in classes])
+    raise UserError(
+        f"In {MOST_DRAWS:,} draws no {size} images were of all {count} classes of a phase: raise "
+        "--phase-size or lower --phase-classes."
+    )
 
 
 def _draw_pretraining(

@@ -110,4 +110,5 @@ def _value(kind: Any, setting: str, text: str) -> bool | int | float:
     try:
         return kind(text)
     except ValueError:
-        raise UserError(f"{setting!r}: {text!r} is no {kind.__name__}; write a number.") from None
+        number = "a whole number" if kind is int else "a number"
+        raise UserError(f"{setting!r}: {text!r} is none; write {number}.") from None

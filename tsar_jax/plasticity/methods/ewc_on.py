@@ -53,12 +53,12 @@ class EWCOn(Method):
     def at_task_end(
         self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
     ) -> Learner:
-        def fisher_sum(chunk: TaskData) -> Tree:
+        def fisher_sum(chunk: TaskData, key: jax.Array) -> Tree:
             labels = jnp.where(chunk.present > 0, chunk.labels, -1)
             mean, _ = bench.net.fisher(learner.net, bench.view(chunk.stored, key), labels)
             return jax.tree.map(lambda leaf: leaf * labels.size, mean)
 
-        total = sum_chunks(fisher_sum, data)
+        total = sum_chunks(fisher_sum, data, key)
         fisher = jax.tree.map(
             lambda old, new: self.gamma * old + new / data.present.sum(),
             learner.memory.fisher,

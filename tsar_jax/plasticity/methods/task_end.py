@@ -24,13 +24,16 @@ def map_chunks(function: Callable[[TaskData], Any], data: TaskData) -> Any:
     return lax.map(lambda number: function(_chunk(data, number)), _numbers(data))
 
 
-def sum_chunks(function: Callable[[TaskData], Any], data: TaskData) -> Any:
-    """The sum of a tree that is a function of every chunk of a task."""
-    shapes = jax.eval_shape(function, jax.eval_shape(_chunk, data, jnp.int32(0)))
+def sum_chunks(
+    function: Callable[[TaskData, jax.Array], Any], data: TaskData, key: jax.Array
+) -> Any:
+    """Return the sum of a tree that is a function of every chunk of a task and a key of its own."""
+    shapes = jax.eval_shape(function, jax.eval_shape(_chunk, data, jnp.int32(0)), key)
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def add(total: Any, number: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, function(_chunk(data, number))), None
+        found = function(_chunk(data, number), jax.random.fold_in(key, number))
+        return jax.tree.map(jnp.add, total, found), None
 
     return lax.scan(add, zero, _numbers(data))[0]
 

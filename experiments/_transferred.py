@@ -1,0 +1,82 @@
+"""What reads the files of transfers shares: their settings, and which of them may be compared."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.tsar_transfer import TRAINED, Arguments, names_of_plastic
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.protocol import Result
+from tsar_jax.evaluation.results import read_results
+from tsar_jax.systems.tsar import TsarConfig, learns_as_published
+from tsar_jax.training.config import config_from_json, config_to_json
+
+EARLIER_PLASTIC = {"anml": ("trunk", "head")}
+"""What learned before it was a setting, where it was not what learns as published."""
+
+FREE = ("plastic", "rln", "memory", "seed", "baselines", "step", "name")
+"""Settings of a transfer in which compared runs may differ: what learns is named beside them."""
+
+KINDS = {"tsar_transfer": "transfer", "tsar_bias_sweep": "transfer-sweep"}
+"""How the files of a script's transfers begin."""
+
+
+def read_arguments(stored: Mapping[str, Any], model: str, where: str) -> Arguments:
+    """Return a transfer's settings as a file has them, completed if an earlier version wrote it.
+
+    Args:
+        stored: JSON values by name.
+        model: what was transferred, as `TsarConfig.model` names it.
+        where: the file, for the sentence of an error.
+
+    Raises:
+        UserError: a setting is unknown, missing or impossible.
+    """
+    if "plastic" not in stored:
+        stored = {**stored, "plastic": EARLIER_PLASTIC.get(model)}
+    return config_from_json(Arguments, stored, where)
+
+
+def protocol_of(arguments: Arguments) -> dict[str, Any]:
+    """Return the settings of a transfer that must agree between compared runs, as JSON values."""
+    return {name: value for name, value in config_to_json(arguments).items() if name not in FREE}
+
+
+class Transfer(NamedTuple):
+    """A transfer of a meta-trained network: its result, and the settings that must agree."""
+
+    result: Result
+    protocol: dict[str, Any]
+
+
+def find_transfer(path: Path, config: TsarConfig, target: str, step: int | None) -> Transfer | None:
+    """Return the transfer of a run to a target as published, of random images; None without one.
+
+    Everything but the encoder learned what it had been meta-trained to, class after class: files
+    of transfers with iid, reset or other plastic parameters are passed over, and those of another
+    checkpoint. Of several, by tsar_transfer rather than tsar_bias_sweep, the shortest name counts.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    for script, kind in KINDS.items():
+        files = path.glob(f"{kind}-{target}-random*.json")
+        for file in sorted(files, key=lambda file: (len(file.name), file.name)):
+            conditions, settings = read_results(file, script)
+            stored = settings.get("transfer")
+            if not isinstance(stored, Mapping):
+                raise UserError(f"{file} lacks its settings: run {script} again.")
+            arguments = read_arguments(stored, config.model, str(file))
+            if conditions.get(TRAINED) and is_plain(arguments, config, target, step):
+                return Transfer(conditions[TRAINED][0], protocol_of(arguments))
+    return None
+
+
+def is_plain(arguments: Arguments, config: TsarConfig, target: str, step: int | None) -> bool:
+    """Return whether a transfer was one that `find_transfer` looks for."""
+    return (
+        (arguments.target, arguments.condition) == (target, "random")
+        and not (arguments.iid or arguments.reset)
+        and arguments.step in (None, step)
+        and learns_as_published(config, names_of_plastic(arguments, config))
+    )
