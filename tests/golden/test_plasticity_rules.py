@@ -9,10 +9,11 @@ import optax
 import pytest
 from golden import close, files, load
 
+from tsar_jax.data.rule_episodes import Lifetime
 from tsar_jax.models.feedback_network import logits
 from tsar_jax.plasticity.online import Rule, adapt
 from tsar_jax.plasticity.rules import POOL, find_terms
-from tsar_jax.systems.learned_rules import Lifetime, meta_objective
+from tsar_jax.systems.learned_rules import meta_objective
 
 
 def weights_of(seed: int, episode: int, sizes, precision: str):

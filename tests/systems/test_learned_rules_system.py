@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsar_jax.data.rule_episodes import draw_lifetime
 from tsar_jax.errors import UserError
 from tsar_jax.models.feedback_network import init_weights
 from tsar_jax.plasticity.online import Rule
@@ -23,7 +24,6 @@ from tsar_jax.systems.learned_rules import (
     angle,
     check_data,
     columns,
-    draw_lifetime,
     make_optimiser,
     make_system,
 )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tsar_jax.data.rule_episodes import draw_lifetime
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_limits, check_positive, check_widths
 from tsar_jax.evaluation.rule_records import LearnedRule
@@ -16,7 +17,6 @@ from tsar_jax.models.feedback_network import Layers, init_weights, logits
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.plasticity.online import Moments, Rule, adapt
 from tsar_jax.plasticity.rules import find_terms
-from tsar_jax.systems.learned_rules import draw_lifetime
 
 
 @dataclasses.dataclass(frozen=True)

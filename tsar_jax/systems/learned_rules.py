@@ -8,14 +8,14 @@ rule's coefficients by the loss on other images of those classes.
 import dataclasses
 import math
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from tsar_jax.data.episodes import draw_without_replacement
+from tsar_jax.data.rule_episodes import Lifetime, draw_lifetime
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_widths
 from tsar_jax.meta.gradient import meta_gradient
@@ -156,60 +156,6 @@ def make_optimiser(config: LearnedRuleConfig) -> optax.GradientTransformation:
 def finite_or_none(gradient: jax.Array, _: Any) -> jax.Array:
     """A gradient, or zeros if an entry of it is not finite."""
     return jnp.where(jnp.isfinite(gradient).all(), gradient, 0)
-
-
-class Lifetime(NamedTuple):
-    """What one episode shows: moments to learn, in order, and a query set.
-
-    images float [.., pixels] of 0..1, labels: the classes' own numbers.
-    """
-
-    moments: Moments
-    query: Moments
-
-
-def draw_lifetime(
-    key: jax.Array,
-    images: jax.Array,
-    *,
-    classes: int,
-    learn: int,
-    query: int,
-    fixed_images: bool,
-    replacement: bool,
-) -> Lifetime:
-    """Draw an episode: a few classes, learned image by image in mixed order.
-
-    A class that is drawn twice has the same images twice, so that none of them is both learned and
-    scored.
-
-    Args:
-        images: uint8 [classes, per_class, H, W].
-        classes, learn, query, fixed_images, replacement: see `LearnedRuleConfig`.
-    """
-    population, per_class = images.shape[:2]
-    class_key, image_key, order_key = jax.random.split(key, 3)
-    each = learn + query
-    if replacement:
-        chosen = jax.random.randint(class_key, (classes,), 0, population)
-    else:
-        chosen = draw_without_replacement(class_key, population, classes)
-    if fixed_images:
-        rows = jnp.tile(jnp.arange(each), (classes, 1))
-    else:
-        keys = jax.random.split(image_key, classes)
-        rows = jax.vmap(lambda k: draw_without_replacement(k, per_class, each))(keys)
-        first_drawn = jnp.argmax(chosen[:, None] == chosen, axis=1)
-        rows = rows[first_drawn]
-
-    def show(rows: jax.Array) -> Moments:
-        """Rows [classes, n] of each class -> class after class."""
-        shown = images[chosen[:, None], rows].reshape(rows.size, -1)
-        return shown.astype(jnp.float32) / 255, jnp.repeat(chosen, rows.shape[1])
-
-    order = jax.random.permutation(order_key, classes * learn)
-    shuffled = jax.tree.map(lambda leaf: leaf[order], show(rows[:, :learn]))
-    return Lifetime(shuffled, show(rows[:, learn:]))
 
 
 def meta_objective(
