@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import struct
 
 import pytest
 from hypothesis import given
@@ -103,6 +104,19 @@ def test_a_pickle_of_too_many_steps_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(pickles, "MAX_STEPS", 100)
     with pytest.raises(pickle.UnpicklingError, match="more than 100 steps"):
         read(b"\x80\x02" + b"}0" * 60 + b"N.")
+
+
+@pytest.mark.parametrize("number", [b"J%b", b"G%b"])
+def test_keys_that_could_be_slow_to_find_are_few(number) -> None:
+    """Numbers can be chosen so that a dictionary tries each of them before the next."""
+    pack = (lambda key: struct.pack("<i", key)) if number[:1] == b"J" else struct.Struct(">d").pack
+    items = b"".join(number % pack(key) + b"N" for key in range(20_001))
+    assert len(read(b"\x80\x02}(" + items[: 20_000 * (len(items) // 20_001)] + b"u.")) == 20_000
+    with pytest.raises(pickle.UnpicklingError, match="more than 20000 keys"):
+        read(b"\x80\x02}(" + items + b"u.")
+    again = items[: len(items) // 20_001] * 20_001
+    with pytest.raises(pickle.UnpicklingError, match="more than 20000 keys"):
+        read(b"\x80\x02}(" + again + b"u.")
 
 
 def test_the_stream_stands_behind_the_pickle() -> None:

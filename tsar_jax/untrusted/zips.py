@@ -69,13 +69,15 @@ def _check_directory(file: BinaryIO) -> None:
 def zip_members(archive: zipfile.ZipFile, largest: int) -> list[zipfile.ZipInfo]:
     """The files of an archive, sorted by path; folders and what macOS adds to zips left out.
 
-    Raises UserError if a path leads out of the archive, occurs twice, or belongs to a file of more
-    than `largest` bytes.
+    Raises UserError if a path is empty, leads out of the archive, occurs twice, or belongs to a
+    file of more than `largest` bytes.
     """
     members = []
     seen = set()
     for member in archive.infolist():
         name = member.filename
+        if not name:
+            raise refused(archive.filename, name, "it has no name")
         if is_unsafe(name):
             raise refused(archive.filename, name, LEADS_OUT)
         if name in seen:
