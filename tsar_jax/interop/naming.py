@@ -22,12 +22,21 @@ def in_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     ANML's and TSAR's releases keep them in one list, `vars.0`, `vars.1`, ...; where no array has
     such a name, those of the file are taken in its order, without batch norm's running statistics.
+
+    Raises:
+        UserError: the file has several such lists.
     """
     listed = sorted(
         (int(found[1]), name)
         for name in arrays
         if (found := re.fullmatch(r"(?:.*\.)?vars\.(\d{1,6})", name))
     )
+    lists = {name.rpartition("vars.")[0] for _, name in listed}
+    if len(lists) > 1:
+        first, second, *_ = (f"{prefix}vars" for prefix in sorted(lists))
+        raise UserError(
+            f"The file has several networks, such as {first} and {second}: name a file with one."
+        )
     if listed:
         return {name: arrays[name] for _, name in listed}
     return {name: array for name, array in arrays.items() if not name.endswith(BUFFERS)}
@@ -39,7 +48,9 @@ def without_prefix(arrays: Mapping[str, np.ndarray], first: str) -> dict[str, np
     first: the network's first array, by whose name in the file the prefix is found, such as
     `module.` of a network on several GPUs.
     """
-    prefix = next((name.removesuffix(first) for name in arrays if name.endswith(first)), "")
+    # The shortest, for its blocks have arrays of that name too, and so may their aliases.
+    ends = (name.removesuffix(first) for name in arrays if f".{name}".endswith(f".{first}"))
+    prefix = min(ends, key=len, default="")
     return {
         name.removeprefix(prefix): array
         for name, array in arrays.items()

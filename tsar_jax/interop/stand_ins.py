@@ -285,6 +285,11 @@ CALLS: Calls = {
     ("collections", "defaultdict"): lambda *_: {},
     ("collections", "Counter"): lambda *_: {},
     ("functools", "partial"): _inert("functools", "partial"),
+    **{
+        (module, name): _inert(module, name)
+        for module in ("pathlib", "pathlib._local")
+        for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    },
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): lambda: b"",
     ("numpy", "dtype"): NumpyDtype,

@@ -183,10 +183,7 @@ ReadStorage = Callable[[Storage], bytes]
 
 def _content(path: Path, value: Any, read: ReadStorage, order: str, size: int) -> Content:
     """The arrays in what was unpickled, each read on its own and checked against its storage."""
-    named = named_tensors(value)
-    if not named and isinstance(value, dict):  # of training, with the network as one entry
-        inner = next((value[name] for name in CHECKPOINT if name in value), None)
-        named = named_tensors(inner)
+    value, named = _network(value)
     if not named:
         raise UserError(f"{path} holds no arrays: name a file with a network's weights.")
     # Every array may claim a whole storage, and so, all together, many times the file.
@@ -210,6 +207,17 @@ def _content(path: Path, value: Any, read: ReadStorage, order: str, size: int) -
 
     arrays = {name: array(held) for name, held in named.items()}
     return Content(arrays, _attributes(value))
+
+
+def _network(value: Any) -> tuple[Any, dict[str, Tensor | NumpyArray]]:
+    """What holds the network, and its arrays; of a checkpoint, which holds other arrays too."""
+    for name in CHECKPOINT if isinstance(value, dict) else ():
+        inner = value.get(name)
+        if isinstance(inner, dict | list | tuple | Instance):
+            named = named_tensors(inner)
+            if named:
+                return inner, named
+    return value, named_tensors(value)
 
 
 def _attributes(value: Any) -> dict[str, Any]:

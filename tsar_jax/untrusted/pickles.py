@@ -186,17 +186,24 @@ class _Machine:
         if not isinstance(held, dict) or len(items) % 2:
             raise pickle.UnpicklingError("it sets items of what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            held[self._checked_key(key)] = value
+            if self._is_key(key):
+                held[key] = value
 
-    def _checked_key(self, key: Any) -> Any:
-        """A key, refused where to hash or to find it could take forever or end the process."""
+    def _is_key(self, key: Any) -> bool:
+        """Whether a key is kept. None is where to hash or find it could take forever.
+
+        Among objects it is left out, as an optimiser's keys are, which are parameters; data are
+        refused with it.
+        """
         if isinstance(key, int | float):
             self.number_keys += 1
             if self.number_keys > MAX_NUMBER_KEYS:
                 raise pickle.UnpicklingError(f"more than {MAX_NUMBER_KEYS} keys in it are numbers")
         plain = isinstance(key, str | bytes | float | bool | Global) or key is None
         if plain or (isinstance(key, int) and abs(key) < MAX_KEY):
-            return key
+            return True
+        if self.objects:
+            return False
         raise pickle.UnpicklingError(f"it has a key of a dictionary that is {described(key)}")
 
     def _charge(self, given: Any) -> None:
