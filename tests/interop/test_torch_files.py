@@ -229,6 +229,21 @@ def test_what_is_written_is_read(tmp_path) -> None:
     np.testing.assert_array_equal(read_arrays(tmp_path / "b.dat").arrays["0"], shared, strict=True)
 
 
+def test_what_cannot_be_written_leaves_no_file(tmp_path) -> None:
+    with pytest.raises(UserError, match="Array half is of float16"):
+        write_state_dict(tmp_path / "a.pt", {"half": np.zeros(3, np.float16)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_not_written_through_a_link_beside_it(tmp_path) -> None:
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "a.pt.tmp").symlink_to(tmp_path / "other")
+    write_state_dict(tmp_path / "a.pt", {"w": np.zeros(3)})
+    assert (tmp_path / "other").read_text() == "kept"
+    assert not (tmp_path / "a.pt").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_arrays_pickled_alone_are_read(tmp_path, protocol) -> None:
     array = np.arange(6.0).reshape(2, 3)
