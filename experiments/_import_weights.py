@@ -4,7 +4,8 @@
 
 FILE is read without PyTorch, and nothing that it asks for is run: what torch.save wrote, whole
 modules and state dictionaries, in either format and from any device. Widths are the file's; what
-it does not say is a setting of the run: tsar-jax import KIND --help shows them.
+it does not say is a setting of the run: tsar-jax import KIND --help shows them. Files come before
+flags, for a flag may take several values.
 
 Examples:
   tsar-jax import anml OmniANML.net --run runs/anml --steps 20000
