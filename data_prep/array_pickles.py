@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tsar_jax.untrusted.pickles import load
+from tsar_jax.untrusted.pickles import described, load
 
 
 def load_arrays(data: bytes) -> Any:
@@ -40,7 +40,7 @@ class _Bytes:
 
     def __init__(self, code: str | bytes, align: bool, copy: bool) -> None:
         if code not in ("u1", b"u1"):
-            raise pickle.UnpicklingError(f"an array in it is of {code!r}, not of bytes")
+            raise pickle.UnpicklingError(f"an array in it is of {described(code)}, not of bytes")
 
     def build(self, state: tuple) -> None:
         """Byte order and alignment, of which single bytes have none."""
@@ -52,8 +52,8 @@ def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
 
 def _encode(text: str, encoding: str) -> bytes:
     """So Python 3 writes bytes for Python 2. Any other encoding could import a module."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+    if encoding != "latin1" or not isinstance(text, str):
+        raise pickle.UnpicklingError(f"it asks for the encoding {described(encoding)}")
     return text.encode("latin1")
 
 

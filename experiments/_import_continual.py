@@ -10,8 +10,14 @@ from experiments import continual_train
 from experiments._continual import Study, lifetimes_of, measured, network_like, prepare
 from experiments._imported import Imported, as_float32, check_shapes, settings
 from tsar_jax.evaluation.continual import write_outcome
-from tsar_jax.interop.continual import mlp_from_release, resnet18_from_release
-from tsar_jax.interop.naming import without_prefix
+from tsar_jax.interop.continual import (
+    mlp_from_release,
+    mlp_names,
+    resnet18_from_release,
+    resnet18_names,
+    resnet18_statistics,
+)
+from tsar_jax.interop.naming import check_arrays, without_prefix
 from tsar_jax.interop.torch_files import Content
 from tsar_jax.models.classifier import Variables
 from tsar_jax.systems.continual import Lifetime
@@ -19,11 +25,13 @@ from tsar_jax.training.run import Run
 
 STREAMS = {"mlp": "rot-mnist", "resnet18": "seq-cifar10"}
 FIRST = {"mlp": "fc1.weight", "resnet18": "conv1.weight"}
+NAMES = {"mlp": mlp_names(), "resnet18": [*resnet18_names(), *resnet18_statistics()]}
 
 
 def import_continual(kind: str, content: Content, argv: list[str], text: str) -> Imported:
     """Return a finished run of continual_train, its network tested once. Raises UserError."""
     arrays = without_prefix(content.arrays, FIRST[kind])
+    check_arrays({name: arrays[name] for name in NAMES[kind] if name in arrays})
     variables = as_float32(
         mlp_from_release(arrays) if kind == "mlp" else resnet18_from_release(arrays)
     )

@@ -20,6 +20,7 @@ from tsar_jax.interop.hebbian import (
     hebbian_coefficients_from_release,
     pixel_policy_from_release,
 )
+from tsar_jax.interop.naming import check_arrays
 from tsar_jax.interop.torch_files import Content
 from tsar_jax.meta.evolution import Genome, begin
 from tsar_jax.models.hebbian_network import COEVOLVED, FEATURES, HIDDEN, KERNELS, layer_shapes
@@ -69,9 +70,22 @@ def import_hebbian(kind: str, contents: Sequence[Content], argv: list[str], text
 
 
 def sort_parts(kind: str, contents: Sequence[Content]) -> Parts:
-    """Tell coefficients, what evolved along with them and static policies apart."""
+    """Tell coefficients, what evolved along with them and static policies apart.
+
+    Raises UserError where the arrays can be neither.
+    """
+    for content in contents:
+        check_arrays(content.arrays)
     if len(contents) == 1 and len(contents[0].arrays) > 1:
-        return Parts(list(contents[0].arrays.values()), None, None)
+        static = list(contents[0].arrays.values())
+        ranks = [4] * len(KERNELS) if kind == "pixel-policy" else []
+        wanted = [*ranks, *[2] * (len(static) - len(ranks))]
+        if [array.ndim for array in static] != wanted or len(wanted) == len(ranks):
+            shapes = [list(array.shape) for array in static[:10]]
+            raise UserError(
+                f"Arrays of shapes {shapes} are of no static policy of kind {kind}: check the file."
+            )
+        return Parts(static, None, None)
     arrays = [array for content in contents for array in content.arrays.values()]
     if len(arrays) > 2 or any(array.ndim not in (1, 2) for array in arrays):
         raise UserError(

@@ -4,7 +4,8 @@
 
 FILE is read without PyTorch, and nothing that it asks for is run: what torch.save wrote, whole
 modules and state dictionaries, in either format and from any device. Widths are the file's; what
-it does not say is a setting of the run: tsar-jax import KIND --help shows them.
+it does not say is a setting of the run: tsar-jax import KIND --help shows them. Files come before
+flags, for a flag may take several values.
 
 Examples:
   tsar-jax import anml OmniANML.net --run runs/anml --steps 20000
@@ -37,6 +38,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from experiments import anml_meta_train, tsar_meta_train
 from experiments._import_continual import STREAMS, import_continual
 from experiments._import_hebbian import import_hebbian
@@ -44,7 +47,7 @@ from experiments._imported import Imported, as_float32, settings
 from tsar_jax import cli
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.interop.episodic import from_release, network_widths
-from tsar_jax.interop.naming import check_finite, in_order
+from tsar_jax.interop.naming import check_arrays, in_order
 from tsar_jax.interop.torch_files import Content, read_arrays
 from tsar_jax.systems.anml import AnmlConfig
 from tsar_jax.systems.continual import ContinualConfig
@@ -85,10 +88,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"{own.files[-1]} is one file too many for kind {own.kind}: leave it out.")
     if (own.run / "config.json").exists():
         raise UserError(f"{own.run} already holds a run: name another folder with --run.")
-    contents = [read_arrays(path) for path in own.files]
-    for content in contents:
-        check_finite(content.arrays)
-    imported = import_contents(own.kind, contents, rest)
+    imported = import_contents(own.kind, [read_arrays(path) for path in own.files], rest)
     write(imported, own.run)
     for line in imported.said:
         print(line)
@@ -116,21 +116,30 @@ def import_contents(kind: str, contents: Sequence[Content], argv: list[str]) -> 
 
 def import_episodic(kind: str, content: Content, argv: list[str], text: str) -> Imported:
     """Return a run of anml_meta_train or tsar_meta_train."""
-    params = from_release(kind, in_order(content.arrays))
+    arrays = in_order(content.arrays)
+    check_arrays(arrays)
+    params = from_release(kind, list(arrays.values()))
     widths = network_widths(kind, params)
     fixed = {"model": kind, "outputs": widths.pop("classes"), **widths}
     params = as_float32(params)
     if kind == "tsar":
         base = dataclasses.replace(tsar_meta_train.PRESETS["paper"].config, steps=0)
         bias = content.attributes.get("bias")
-        if isinstance(bias, float):
-            base = dataclasses.replace(base, initial_bias=bias)
+        if isinstance(bias, int | float) and not isinstance(bias, bool):
+            base = dataclasses.replace(base, initial_bias=finite_bias(bias))
         tsar = settings(kind, base, argv, fixed, text)
         state = first_state(tsar, params, in_bfloat16(tsar))
         return Imported(tsar_meta_train.EXPERIMENT, tsar, state, tsar.steps)
     anml = dataclasses.replace(anml_meta_train.PRESETS["paper"].config, steps=0)
     anml = settings(kind, anml, argv, fixed, text)
     return Imported(anml_meta_train.EXPERIMENT, anml, first_state(anml, params), anml.steps)
+
+
+def finite_bias(bias: float) -> float:
+    """Return a file's initial bias. Raises UserError unless it is a number in float32."""
+    if not abs(bias) <= float(np.finfo(np.float32).max):  # an integer may be beyond any float
+        raise UserError("The file's initial bias is not finite in float32: name another file.")
+    return float(bias)
 
 
 def write(imported: Imported, path: Path) -> None:

@@ -182,6 +182,17 @@ def test_exit_codes(capsys, error, code):
     assert str(error) in capsys.readouterr().err
 
 
+def test_what_a_file_says_cannot_steer_the_terminal(capsys):
+    def main():
+        warnings.warn("\x1b[2J\nTwo.", stacklevel=1)
+        raise UserError("Array \x1b]0;x\x07\x9b1m\udc80\u202eé.\nTwo.")
+
+    assert exit_of(main) == 2
+    assert capsys.readouterr().err == (
+        "warning: \\x1b[2J\nTwo.\nerror: Array \\x1b]0;x\\x07\\x9b1m\\udc80\\u202eé.\\nTwo.\n"
+    )
+
+
 def test_warnings_are_lines(capsys):
     cli.run_main(lambda: warnings.warn("Careful.", stacklevel=1))
     assert capsys.readouterr().err == "warning: Careful.\n"

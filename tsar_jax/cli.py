@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, escaped
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.config import (
     config_difference,
@@ -254,11 +254,12 @@ def run_main(main: Callable[[], Any]) -> None:
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    text = "\n".join(map(escaped, str(message).split("\n")))
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _exit(message: str, code: int) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(escaped(message), file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 

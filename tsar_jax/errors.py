@@ -61,3 +61,13 @@ def check_limits(*limits: tuple[str, int, int, str]) -> None:
     for name, value, limit, what in limits:
         if value > limit:
             raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
+
+
+def escaped(text: str) -> str:
+    """Return a line of text with everything escaped that could steer a terminal.
+
+    Messages name what files contain, and a file may come from anywhere.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

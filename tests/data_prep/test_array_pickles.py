@@ -121,6 +121,15 @@ def test_an_encoding_that_would_be_looked_up_is_refused() -> None:
         load_arrays(data)
 
 
+@pytest.mark.parametrize(
+    "called", [b"cnumpy\ndtype\n(%bI0\nI1\ntR.", b"c_codecs\nencode\n(Vx\n%btR."]
+)
+def test_what_is_refused_is_not_printed_whole(called: bytes) -> None:
+    doubled = b"N" + b"2\x86" * 40  # a tuple of a tuple twice, and so on
+    with pytest.raises(pickle.UnpicklingError, match="a tuple"):
+        load_arrays(b"\x80\x02" + called % doubled)
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.float32, np.bool_, object, "S3", "u1,u1"])
 def test_an_array_of_anything_but_bytes_is_refused(dtype: Any) -> None:
     content = {b"data": np.zeros(3, dtype)}

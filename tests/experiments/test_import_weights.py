@@ -1,6 +1,7 @@
 """Weights of the releases as runs: what takes such a run, the way back, and beginning with one."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from commands import command, failure
 
 from experiments import (
+    _import_weights,
     _meta_trained,
     anml_analyse,
     anml_meta_test,
@@ -349,3 +351,68 @@ def test_evolution_and_continual_learning_begin_with_imported_weights(
     name = "learner/net/params/layer_1/kernel"
     wanted = state(runs / "mlp")[name][0]
     np.testing.assert_array_equal(begun[name], [wanted, wanted])
+
+
+EMPTY = {"anml": "anml-state-dict.pth", "oml": "oml-legacy.net", "tsar": TSAR}
+MLP = SOURCES["mlp"][1]
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+@pytest.mark.parametrize("fill", [None, 1e300, np.nan], ids=str)
+def test_a_network_with_an_array_of_no_use_is_one_sentence(tmp_path, capsys, kind, fill) -> None:
+    arrays = read_arrays(FILES / EMPTY[kind]).arrays
+    for index in (0, 1, len(arrays) - 2):
+        bad = {f"vars.{place}": array for place, array in enumerate(arrays.values())}
+        array = bad[f"vars.{index}"]
+        empty = np.zeros((0, *array.shape[1:]), np.float32)
+        bad[f"vars.{index}"] = empty if fill is None else np.full(array.shape, fill)
+        write_state_dict(tmp_path / "a.pt", bad)
+        said = refused(capsys, "import", kind, tmp_path / "a.pt", "--run", tmp_path / "run")
+        assert f"Array vars.{index} " in said
+        assert "warning" not in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "named"),
+    [
+        ("mlp", [{"fc1.weight": np.zeros((0, 784), np.float32)}], "fc1.weight"),
+        ("mlp", [{"fc1.weight": np.full((100, 784), 1e300)}], "fc1.weight"),
+        ("hebbian", [np.zeros((0, 5))], "Array 0"),
+        ("hebbian", [np.zeros((0,))], "Array 0"),
+        ("hebbian", [np.zeros(()), np.zeros(())], "Array 0"),
+        ("hebbian", [{"a": np.zeros(3), "b": np.zeros((2, 3))}], "static policy"),
+        ("hebbian", [{"a": np.zeros(()), "b": np.zeros(())}], "Array a"),
+        ("hebbian", [{"a": np.zeros((2**31 - 1, 0)), "b": np.zeros((2, 3))}], "Array a"),
+        ("pixel-policy", [{"a": np.zeros((2, 3)), "b": np.zeros((2, 3))}], "static policy"),
+    ],
+    ids=str,
+)
+def test_arrays_that_no_network_has_are_one_sentence(tmp_path, capsys, kind, files, named) -> None:
+    paths = []
+    for index, content in enumerate(files):
+        paths.append(tmp_path / f"{index}.pt")
+        if isinstance(content, dict):
+            whole = dict(read_arrays(FILES / MLP).arrays) if kind == "mlp" else {}
+            write_state_dict(paths[-1], whole | content)
+        else:
+            paths[-1].write_bytes(pickle.dumps(content))
+    assert named in refused(capsys, "import", kind, *paths, "--run", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("bias", "taken"),
+    [(-8.0, -8.0), (-8, -8.0), (True, "default"), ("x", "default")]
+    + [(bias, None) for bias in (np.nan, -np.inf, 1e308, 10**400)],
+    ids=lambda value: str(value)[:9],
+)
+def test_the_initial_bias_of_a_file_is_checked(monkeypatch, tmp_path, capsys, bias, taken) -> None:
+    content = read_arrays(FILES / TSAR)._replace(attributes={"bias": bias})
+    monkeypatch.setattr(_import_weights, "read_arrays", lambda path: content)
+    words = ("import", "tsar", FILES / TSAR, "--run", tmp_path / "run")
+    if taken is None:
+        assert "initial bias is not finite" in refused(capsys, *words)
+        return
+    tool(*words)
+    default = tsar_meta_train.PRESETS["paper"].config.initial_bias
+    config = load_config(tmp_path / "run", tsar.TsarConfig)
+    assert config.initial_bias == (default if taken == "default" else taken)

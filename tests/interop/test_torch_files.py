@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_pickles import tensor, zipped
 
 from tsar_jax.errors import UserError
 from tsar_jax.interop import torch_writer as writer
+from tsar_jax.interop.naming import in_order, without_prefix
 from tsar_jax.interop.torch_files import MAGIC, read_arrays
 from tsar_jax.interop.torch_writer import write_array, write_state_dict
 
+TEXT, NAME = writer._text, writer._name
 FILES = Path(__file__).parent / "release_files"
 EXPECTED = json.loads((FILES / "expected.json").read_text())
 TRACE = Path("/tmp/tsar_jax_was_here")
@@ -101,26 +104,6 @@ def test_a_damaged_file_is_read_or_refused(scratch, name, data) -> None:
     for place in data.draw(st.lists(end, min_size=1, max_size=4)):
         content[place] ^= 1 << data.draw(st.integers(0, 7))
     read_or_refused(scratch, bytes(content))
-
-
-def zipped(path: Path, pickled: bytes, storages=(), **members: bytes) -> Path:
-    """A file in zip format of a pickle, storages and other members."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/data.pkl", pickled)
-        for index, data in enumerate(storages):
-            archive.writestr(f"a/data/{index}", data)
-        for name, data in members.items():
-            archive.writestr(f"a/{name}", data)
-    return path
-
-
-def tensor(kind="FloatStorage", count=6, offset=0, shape=(6,), strides=(1,), key="0") -> bytes:
-    """A pickle of one tensor, which may claim anything."""
-    text, name, number, numbers = writer._text, writer._name, writer._number, writer._numbers
-    storage = b"(" + text("storage") + name("torch", kind) + text(key) + text("cpu")
-    storage += number(count) + b"tQ"
-    view = number(offset) + numbers(shape) + numbers(strides) + b"\x89N"
-    return b"\x80\x02" + name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage + view + b"tR."
 
 
 @pytest.mark.parametrize(
@@ -227,30 +210,6 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path) -> None:
             read_arrays(tmp_path / "file")
 
 
-def looped_module() -> bytes:
-    """A module that is its own submodule."""
-    state = b"}" + writer._text("_modules") + b"}" + writer._text("m") + b"h\x00ss"
-    return b"\x80\x02" + writer._name("a", "B") + b")\x81q\x00" + state + b"b."
-
-
-def branching_module() -> bytes:
-    """Modules that each are twice in the next: 2**40 of them to walk."""
-    made = b"\x80\x02"
-    for level in range(40):
-        inner = b"h" + bytes([level - 1]) if level else b"N"
-        parts = b"}(" + b"".join(writer._text(name) + inner for name in "ab") + b"u"
-        made += writer._name("a", "B") + b")\x81q" + bytes([level])
-        made += b"}" + writer._text("_modules") + parts + b"sb0"
-    return made + b"h\x27."
-
-
-@pytest.mark.parametrize("made", [looped_module, branching_module])
-def test_modules_without_an_end_are_refused(tmp_path, made) -> None:
-    (tmp_path / "file").write_bytes(made())
-    with pytest.raises(UserError, match="have no end"):
-        read_arrays(tmp_path / "file")
-
-
 def test_what_is_written_is_read(tmp_path) -> None:
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(2, 3)).astype(np.float32)
@@ -268,6 +227,21 @@ def test_what_is_written_is_read(tmp_path) -> None:
         np.testing.assert_array_equal(found[name], array, strict=True)
     write_array(tmp_path / "b.dat", shared)
     np.testing.assert_array_equal(read_arrays(tmp_path / "b.dat").arrays["0"], shared, strict=True)
+
+
+def test_what_cannot_be_written_leaves_no_file(tmp_path) -> None:
+    with pytest.raises(UserError, match="Array half is of float16"):
+        write_state_dict(tmp_path / "a.pt", {"half": np.zeros(3, np.float16)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_not_written_through_a_link_beside_it(tmp_path) -> None:
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "a.pt.tmp").symlink_to(tmp_path / "other")
+    write_state_dict(tmp_path / "a.pt", {"w": np.zeros(3)})
+    assert (tmp_path / "other").read_text() == "kept"
+    assert not (tmp_path / "a.pt").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -301,3 +275,42 @@ def test_pytorch_reads_what_is_written_and_is_read(tmp_path) -> None:
             for name, array in wanted.items():
                 value = array.float().numpy() if saved is strided else array
                 np.testing.assert_array_equal(found[name], value, strict=True)
+
+
+def test_a_checkpoint_is_its_network_whatever_else_it_holds(tmp_path) -> None:
+    one = tensor()[2:-1]
+    inner = b"}" + TEXT("w") + one + b"s"
+    pickled = b"\x80\x02}(" + TEXT("loss") + one + TEXT("state_dict") + inner + b"u."
+    assert list(read_arrays(zipped(tmp_path / "a", pickled, [bytes(24)])).arrays) == ["w"]
+    pickled = b"\x80\x02}(" + TEXT("net") + one + TEXT("model") + b"}u."
+    assert list(read_arrays(zipped(tmp_path / "a", pickled, [bytes(24)])).arrays) == ["net"]
+
+
+def test_optimisers_and_paths_among_attributes_do_no_harm(tmp_path) -> None:
+    one = tensor()[2:-1]
+    state = NAME("collections", "defaultdict") + NAME("builtins", "dict") + b"\x85R"
+    optimiser = NAME("torch.optim", "Adam") + b")\x81}" + TEXT("state")
+    optimiser += state + one + b"}ss" + b"b"
+    place = NAME("pathlib", "PosixPath") + TEXT("a") + TEXT("b") + b"\x86R"
+    parts = TEXT("_parameters") + b"}" + TEXT("w") + one + b"s"
+    module = NAME("a", "B") + b")\x81}(" + parts
+    module += TEXT("optimiser") + optimiser + TEXT("place") + place + b"ub."
+    path = zipped(tmp_path / "a", b"\x80\x02" + module, [bytes(24)])
+    assert list(read_arrays(path).arrays) == ["w"]
+
+
+def test_a_network_is_found_by_its_shortest_name() -> None:
+    order = ("m._features.2.0.conv1.weight", "m.layer1.0.conv1.weight", "m.conv1.weight", "x")
+    named = without_prefix({name: np.array(name) for name in order}, "conv1.weight")
+    assert named["conv1.weight"] == "m.conv1.weight"
+    assert "x" not in named
+    assert list(without_prefix({"myconv1.weight": np.ones(1)}, "conv1.weight")) == [
+        "myconv1.weight"
+    ]
+
+
+def test_lists_of_two_networks_are_not_merged() -> None:
+    arrays = {name: np.ones(1) for name in ("a.vars.1", "a.vars.0", "norm.running_mean")}
+    assert list(in_order(arrays)) == ["a.vars.0", "a.vars.1"]
+    with pytest.raises(UserError, match=r"such as a\.vars and b\.vars"):
+        in_order(arrays | {"b.vars.2": np.ones(1)})

@@ -17,20 +17,29 @@ MLP_ALIASES = {
 RESNET_STEM = {"conv1": "_features.0", "bn1": "_features.1", "linear": "classifier"}
 
 
-def in_order(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Return a network's parameters in the release's order.
+def in_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a network's parameters by their names in the file, in the release's order.
 
     ANML's and TSAR's releases keep them in one list, `vars.0`, `vars.1`, ...; where no array has
     such a name, those of the file are taken in its order, without batch norm's running statistics.
+
+    Raises:
+        UserError: the file has several such lists.
     """
-    listed = {
-        int(found[1]): array
-        for name, array in arrays.items()
+    listed = sorted(
+        (int(found[1]), name)
+        for name in arrays
         if (found := re.fullmatch(r"(?:.*\.)?vars\.(\d{1,6})", name))
-    }
+    )
+    lists = {name.rpartition("vars.")[0] for _, name in listed}
+    if len(lists) > 1:
+        first, second, *_ = (f"{prefix}vars" for prefix in sorted(lists))
+        raise UserError(
+            f"The file has several networks, such as {first} and {second}: name a file with one."
+        )
     if listed:
-        return [listed[index] for index in sorted(listed)]
-    return [array for name, array in arrays.items() if not name.endswith(BUFFERS)]
+        return {name: arrays[name] for _, name in listed}
+    return {name: array for name, array in arrays.items() if not name.endswith(BUFFERS)}
 
 
 def without_prefix(arrays: Mapping[str, np.ndarray], first: str) -> dict[str, np.ndarray]:
@@ -39,7 +48,9 @@ def without_prefix(arrays: Mapping[str, np.ndarray], first: str) -> dict[str, np
     first: the network's first array, by whose name in the file the prefix is found, such as
     `module.` of a network on several GPUs.
     """
-    prefix = next((name.removesuffix(first) for name in arrays if name.endswith(first)), "")
+    # The shortest, for its blocks have arrays of that name too, and so may their aliases.
+    ends = (name.removesuffix(first) for name in arrays if f".{name}".endswith(f".{first}"))
+    prefix = min(ends, key=len, default="")
     return {
         name.removeprefix(prefix): array
         for name, array in arrays.items()
@@ -77,8 +88,23 @@ def with_resnet18_aliases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     return named
 
 
-def check_finite(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise UserError where a number among the arrays is infinite or none."""
+def check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
+    """Check the arrays that a network is made of, before anything relies on their shapes.
+
+    Raises:
+        UserError: one is not of numbers, is a single number, has none, or has one that is
+            infinite in float32, the type of our weights, or not a number.
+    """
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise UserError(f"Array {name} is not finite: name a file whose weights are.")
+        if array.dtype.kind not in "fiu":
+            raise UserError(f"Array {name} is not of numbers: name a file whose weights are.")
+        if array.ndim == 0 or array.size == 0:
+            raise UserError(
+                f"Array {name} has shape {list(array.shape)}, as no weights have: check the file."
+            )
+        with np.errstate(over="ignore"):
+            cast = array.astype(np.float32, copy=False)
+        if not np.isfinite(cast).all():
+            raise UserError(
+                f"Array {name} is not finite in float32: name a file whose weights are."
+            )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tsar_jax.untrusted.pickles import Calls, Global, Instance
+from tsar_jax.untrusted.pickles import Calls, Global, Instance, described
 
 BFLOAT16 = "bfloat16"
 STORAGES = {
@@ -31,6 +31,7 @@ DTYPES = {
     **{"uint16": "u2", "uint32": "u4", "uint64": "u8"},
 }
 TORCH = ("torch", "torch.cuda", "torch.storage")
+BEYOND = "it has a tensor that reaches beyond its storage"
 
 
 class Element(str):
@@ -44,7 +45,7 @@ class Element(str):
 def dtype_of_storage(kind: Any) -> Element:
     """Return the type of the numbers in a storage of class `kind`, on any device."""
     if not isinstance(kind, Global) or kind.module not in TORCH or kind.name not in STORAGES:
-        raise pickle.UnpicklingError(f"it has a storage of numbers that are unknown here ({kind})")
+        raise pickle.UnpicklingError(f"it has a storage of unknown numbers ({described(kind)})")
     return Element(STORAGES[kind.name])
 
 
@@ -58,6 +59,14 @@ def _counts(values: Any) -> tuple[int, ...]:
     if not isinstance(values, tuple) or len(values) > 32:
         raise pickle.UnpicklingError("it has a shape that is no row of numbers")
     return tuple(map(_count, values))
+
+
+def _shape(values: Any) -> tuple[int, ...]:
+    """The lengths of an array's axes. NumPy refuses huge ones even where there are no elements."""
+    shape = _counts(values)
+    if 0 in shape and math.prod(max(length, 1) for length in shape) >= 2**31:
+        raise pickle.UnpicklingError("it has an array of no elements and a huge axis")
+    return shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +112,17 @@ class Tensor:
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def last(self) -> int:
+        """Where the last element lies, if there is any."""
+        steps = zip(self.shape, self.strides, strict=True)
+        return self.offset + sum((length - 1) * stride for length, stride in steps)
+
     def read(self, data: np.ndarray, order: str) -> np.ndarray:
-        """Return the tensor as an array; bfloat16 becomes float32. data: the storage's bytes."""
+        """Return the tensor as an array; bfloat16 becomes float32.
+
+        data: the storage's bytes. Raises pickle.UnpicklingError where the tensor reaches beyond.
+        """
         if self.dtype == BFLOAT16:
             halves = self._view(data.view(np.dtype(f"{order}u2"))).astype(np.uint32)
             return (halves << 16).view(np.float32)
@@ -114,6 +132,9 @@ class Tensor:
     def _view(self, flat: np.ndarray) -> np.ndarray:
         if not math.prod(self.shape):
             return np.zeros(self.shape, flat.dtype)
+        # Whatever was checked before, no memory but the storage's is ever read.
+        if self.last >= flat.size:
+            raise pickle.UnpicklingError(BEYOND)
         return np.lib.stride_tricks.as_strided(
             flat[self.offset :],
             self.shape,
@@ -136,21 +157,19 @@ def make_tensor(
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("it has a tensor without a storage")
     dtype = dtype or storage.dtype
-    shape, strides = _counts(shape), _counts(strides)
+    shape, strides = _shape(shape), _counts(strides)
     offset = _count(offset) + storage.offset
     if len(shape) != len(strides):
         raise pickle.UnpicklingError("it has a tensor of another number of strides than axes")
     # Untyped storages count bytes; the last element must lie within.
     held = storage.nbytes // dtype.itemsize
-    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    tensor = Tensor(storage, dtype, offset, shape, strides)
     elements = math.prod(shape)
-    if elements == 0 and max(shape) >= 2**31:
-        raise pickle.UnpicklingError("it has a tensor of no elements and a huge axis")
-    if elements > held or (elements and last >= held) or offset > held:
-        raise pickle.UnpicklingError("it has a tensor that reaches beyond its storage")
+    if elements > held or (elements and tensor.last >= held) or offset > held:
+        raise pickle.UnpicklingError(BEYOND)
     if storage.nbytes % dtype.itemsize:
         raise pickle.UnpicklingError("it has a storage of another size than its elements")
-    return Tensor(storage, dtype, offset, shape, strides)
+    return tensor
 
 
 def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
@@ -161,14 +180,18 @@ def _rebuild_typed(
     storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
 ) -> Tensor:
     if not isinstance(dtype, Global) or dtype.module != "torch" or dtype.name not in DTYPES:
-        raise pickle.UnpicklingError(f"it has a tensor of numbers that are unknown here ({dtype})")
+        raise pickle.UnpicklingError(f"it has a tensor of unknown numbers ({described(dtype)})")
     return make_tensor(storage, offset, shape, strides, Element(DTYPES[dtype.name]))
 
 
 def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
     rebuilders = {name for name in CALLS if name[0] == "torch._utils"}
     if not isinstance(function, Global) or function not in rebuilders:
-        raise pickle.UnpicklingError(f"it asks to call {function}, which no weights need")
+        raise pickle.UnpicklingError(
+            f"it asks to call {described(function)}, which no weights need"
+        )
+    if not isinstance(arguments, tuple):
+        raise pickle.UnpicklingError("it calls with what are no arguments")
     return CALLS[function](*arguments)
 
 
@@ -178,7 +201,7 @@ class NumpyDtype:
     def __init__(self, code: Any, *_: Any) -> None:
         code = code.decode("latin1") if isinstance(code, bytes) else code
         if not isinstance(code, str) or not re.fullmatch(r"[fiu][1248]|b1", code) or code == "f1":
-            raise pickle.UnpicklingError(f"it has an array of {code!r:.40}, not of numbers")
+            raise pickle.UnpicklingError(f"it has an array of {described(code)}, not of numbers")
         self.dtype = np.dtype(code)
 
     def build(self, state: Any) -> None:
@@ -207,11 +230,12 @@ class NumpyArray:
         """Become the array of these bytes; refused where they are not as many as it needs."""
         if not isinstance(dtype, NumpyDtype) or not isinstance(data, bytes | bytearray):
             raise pickle.UnpicklingError("it has an array that is not of numbers")
-        shape = _counts(shape)
+        shape = _shape(shape)
         if math.prod(shape) * dtype.dtype.itemsize != len(data) or order not in ("C", "F"):
             raise pickle.UnpicklingError("it has an array of another size than its bytes")
         flat = np.frombuffer(data, dtype.dtype)
-        self.array = flat.reshape(shape, order=order).astype(dtype.dtype.newbyteorder("="))
+        native = dtype.dtype.newbyteorder("=")
+        self.array = flat.reshape(shape, order=order).astype(native, copy=False)
 
 
 def _numpy_from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> NumpyArray:
@@ -228,17 +252,12 @@ def _numpy_scalar(dtype: Any, data: Any) -> Any:
 def _encode(text: Any, encoding: Any) -> bytes:
     """So Python 3 writes bytes for Python 2. Any other encoding could import a module."""
     if encoding != "latin1" or not isinstance(text, str):
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r:.40}")
+        raise pickle.UnpicklingError(f"it asks for the encoding {described(encoding)}")
     return text.encode("latin1")
 
 
 def _inert(module: str, name: str) -> Any:
-    return lambda *arguments: Instance(Global(module, name), arguments)
-
-
-def _listed(items: Any = ()) -> list[Any]:
-    """A set as a list, for to find equal members they would have to be hashed."""
-    return list(items) if isinstance(items, list | tuple) else []
+    return lambda *_: Instance(Global(module, name))
 
 
 def _mapping(pairs: Any = ()) -> dict[Any, Any]:
@@ -266,11 +285,20 @@ CALLS: Calls = {
     ("collections", "defaultdict"): lambda *_: {},
     ("collections", "Counter"): lambda *_: {},
     ("functools", "partial"): _inert("functools", "partial"),
+    **{
+        (module, name): _inert(module, name)
+        for module in ("pathlib", "pathlib._local")
+        for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    },
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): lambda: b"",
     ("numpy", "dtype"): NumpyDtype,
-    **{(module, "set"): _listed for module in ("__builtin__", "builtins")},
-    **{(module, "frozenset"): _listed for module in ("__builtin__", "builtins")},
+    # No weights lie in a set, whose members would have to be hashed.
+    **{
+        (module, name): lambda *_: []
+        for module in ("__builtin__", "builtins")
+        for name in ("set", "frozenset")
+    },
     **{
         (f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: NumpyArray()
         for core in ("core", "_core")

@@ -28,6 +28,10 @@ MAX_PICKLE = 1 << 26
 CHECKPOINT = ("state_dict", "model_state_dict", "model", "net")
 """Under which of them a checkpoint keeps its network."""
 MAX_NAMES = 20_000
+MAX_NAME = 1000
+"""Characters of an array's name."""
+MAX_VISITED = 5 * MAX_NAMES
+"""Modules, and entries of modules, of which many are no arrays."""
 MAX_DEPTH = 50
 """Of the tree of a network's modules."""
 
@@ -88,9 +92,8 @@ def _read_zip(path: Path, file: BinaryIO, size: int) -> Content:
             order = {b"little": "<", b"big": ">"}.get(member_bytes("byteorder", 16).strip(), "")
         if not order:
             raise pickle.UnpicklingError("its byte order is neither little nor big")
-        value = load(
-            io.BytesIO(member_bytes("data.pkl", MAX_PICKLE)), CALLS, persistent=_as_storage
-        )
+        pickled = io.BytesIO(member_bytes("data.pkl", MAX_PICKLE))
+        value = load(pickled, CALLS, persistent=_keeping({}))
 
         def storage_bytes(storage: Storage) -> bytes:
             return member_bytes(f"data/{storage.key}", size)
@@ -101,7 +104,7 @@ def _read_zip(path: Path, file: BinaryIO, size: int) -> Content:
 def _read_stream(path: Path, file: BinaryIO, size: int) -> Content:
     """Of a file in the older format, or of one pickle."""
     head = io.BytesIO(file.read(MAX_PICKLE))
-    first = load(head, CALLS, persistent=_as_storage)
+    first = load(head, CALLS, persistent=_keeping({}))
     if first != MAGIC:
         return _content(path, first, _no_storage, "<", size)
     protocol, system = load(head, CALLS), load(head, CALLS)
@@ -109,14 +112,7 @@ def _read_stream(path: Path, file: BinaryIO, size: int) -> Content:
     if protocol != PROTOCOL or not little:
         raise pickle.UnpicklingError("its protocol is unknown, or its machine was big-endian")
     storages: dict[str, Storage] = {}
-
-    def keep(identifier: Any) -> Any:
-        found = _as_storage(identifier)
-        if isinstance(found, Storage):
-            storages.setdefault(found.key, found)
-        return found
-
-    value = load(head, CALLS, persistent=keep)
+    value = load(head, CALLS, persistent=_keeping(storages))
     keys = load(head, CALLS)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise pickle.UnpicklingError("it does not list its storages")
@@ -161,6 +157,23 @@ def _as_storage(identifier: Any) -> Any:
     raise pickle.UnpicklingError("it asks for something outside of it that is no storage")
 
 
+def _keeping(storages: dict[str, Storage]) -> Callable[[Any], Any]:
+    """Return what answers a file's references, each storage being described in one way only.
+
+    storages: filled with them, by key.
+    """
+
+    def answer(identifier: Any) -> Any:
+        found = _as_storage(identifier)
+        if isinstance(found, Storage):
+            first = storages.setdefault(found.key, found)
+            if (first.dtype, first.count) != (found.dtype, found.count):
+                raise pickle.UnpicklingError(f"it describes its storage {found.key} in two ways")
+        return found
+
+    return answer
+
+
 def _no_storage(storage: Storage) -> bytes:
     raise pickle.UnpicklingError("its tensors have no storages")
 
@@ -170,10 +183,7 @@ ReadStorage = Callable[[Storage], bytes]
 
 def _content(path: Path, value: Any, read: ReadStorage, order: str, size: int) -> Content:
     """The arrays in what was unpickled, each read on its own and checked against its storage."""
-    named = named_tensors(value)
-    if not named and isinstance(value, dict):  # of training, with the network as one entry
-        inner = next((value[name] for name in CHECKPOINT if name in value), None)
-        named = named_tensors(inner)
+    value, named = _network(value)
     if not named:
         raise UserError(f"{path} holds no arrays: name a file with a network's weights.")
     # Every array may claim a whole storage, and so, all together, many times the file.
@@ -199,6 +209,17 @@ def _content(path: Path, value: Any, read: ReadStorage, order: str, size: int) -
     return Content(arrays, _attributes(value))
 
 
+def _network(value: Any) -> tuple[Any, dict[str, Tensor | NumpyArray]]:
+    """What holds the network, and its arrays; of a checkpoint, which holds other arrays too."""
+    for name in CHECKPOINT if isinstance(value, dict) else ():
+        inner = value.get(name)
+        if isinstance(inner, dict | list | tuple | Instance):
+            named = named_tensors(inner)
+            if named:
+                return inner, named
+    return value, named_tensors(value)
+
+
 def _attributes(value: Any) -> dict[str, Any]:
     state = value.state if isinstance(value, Instance) else None
     return {k: v for k, v in state.items() if isinstance(k, str)} if isinstance(state, dict) else {}
@@ -215,6 +236,8 @@ def named_tensors(value: Any) -> dict[str, Tensor | NumpyArray]:
     def add(name: str, held: Any) -> None:
         if isinstance(held, Tensor | NumpyArray):
             found[name] = held
+            if len(name) > MAX_NAME:
+                raise pickle.UnpicklingError(f"a name in it has more than {MAX_NAME} characters")
             if len(found) > MAX_NAMES:
                 raise pickle.UnpicklingError(f"it has more than {MAX_NAMES} arrays")
 
@@ -222,7 +245,8 @@ def named_tensors(value: Any) -> dict[str, Tensor | NumpyArray]:
         _walk(value, "", 0, add, [0])
     elif isinstance(value, dict):
         for name, held in value.items():
-            add(str(name)[:200], held)
+            if isinstance(name, str | int):
+                add(str(name), held)
     elif isinstance(value, list | tuple):
         for index, held in enumerate(value):
             add(str(index), held)
@@ -235,17 +259,17 @@ def _walk(
     module: Instance, prefix: str, depth: int, add: Callable[[str, Any], None], visited: list[int]
 ) -> None:
     """Parameters, then buffers, then those of the submodules, as a state dictionary has them."""
-    visited[0] += 1
-    if depth > MAX_DEPTH or visited[0] > MAX_NAMES:
-        raise pickle.UnpicklingError("its modules have no end")
     state = module.state if isinstance(module.state, dict) else {}
+    parts = [state.get(name) for name in ("_parameters", "_buffers", "_modules")]
+    parameters, buffers, modules = (part if isinstance(part, dict) else {} for part in parts)
+    # A module that occurs again and again is walked as often, with whatever it holds.
+    visited[0] += 1 + len(parameters) + len(buffers) + len(modules)
+    if depth > MAX_DEPTH or visited[0] > MAX_VISITED or len(prefix) > MAX_NAME:
+        raise pickle.UnpicklingError("its modules have no end")
 
-    def part(name: str) -> list[tuple[str, Any]]:
-        held = state.get(name)
-        return [(str(k)[:200], v) for k, v in held.items()] if isinstance(held, dict) else []
-
-    for name, held in [*part("_parameters"), *part("_buffers")]:
-        add(prefix + name, held)
-    for name, held in part("_modules"):
-        if isinstance(held, Instance):
+    for name, held in [*parameters.items(), *buffers.items()]:
+        if isinstance(name, str):
+            add(prefix + name, held)
+    for name, held in modules.items():
+        if isinstance(name, str) and isinstance(held, Instance):
             _walk(held, f"{prefix}{name}.", depth + 1, add, visited)

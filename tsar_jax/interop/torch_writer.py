@@ -1,7 +1,6 @@
 """Files that PyTorch loads, written without it: the zip format of `torch.save`."""
 
 import math
-import os
 import pickle
 import struct
 import zipfile
@@ -9,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from tsar_jax.atomic import replacing
+from tsar_jax.errors import UserError
 
 STORAGES = {"f8": "DoubleStorage", "f4": "FloatStorage", "i8": "LongStorage"}
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -19,7 +21,15 @@ def write_state_dict(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays of float32, float64 or int64 as a state dictionary.
 
     Names of one and the same array share its storage. A reader sees a whole file or none.
+
+    Raises:
+        UserError: an array is of another type.
     """
+    for name, array in arrays.items():
+        if array.dtype.str[1:] not in STORAGES:
+            raise UserError(
+                f"Array {name} is of {array.dtype}: convert it to float32, float64 or int64."
+            )
     storages: dict[int, tuple[str, np.ndarray]] = {}
     for array in arrays.values():
         storages.setdefault(id(array), (str(len(storages)), array))
@@ -36,23 +46,18 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def _write(path: Path, pickled: bytes, storages: Mapping[str, np.ndarray]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
     folder = path.stem or "archive"
-    with temporary.open("wb") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
 
-            def add(name: str, data: bytes) -> None:
-                archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", EPOCH), data)
+        def add(name: str, data: bytes) -> None:
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", EPOCH), data)
 
-            add("data.pkl", pickled)
-            add("byteorder", b"little")
-            for key, array in storages.items():
-                order = array.dtype.newbyteorder("<")
-                add(f"data/{key}", np.ascontiguousarray(array).astype(order, copy=False).tobytes())
-            add("version", b"3\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        add("data.pkl", pickled)
+        add("byteorder", b"little")
+        for key, array in storages.items():
+            order = array.dtype.newbyteorder("<")
+            add(f"data/{key}", np.ascontiguousarray(array).astype(order, copy=False).tobytes())
+        add("version", b"3\n")
 
 
 def _text(text: str) -> bytes:

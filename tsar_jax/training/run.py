@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tsar_jax.atomic import replacing
 from tsar_jax.errors import UserError
 from tsar_jax.training.config import config_from_json, config_to_json
 
@@ -60,24 +61,16 @@ class Run:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replaces the file `path` with `text`; a reader or a crash sees the old file or the new."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_arrays_atomically(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
     """Replace the file `path` with a compressed npz of `arrays`, or leave the old one."""
     import numpy as np  # here, for the command line imports this module and must start quickly
 
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def check_new(path: Path) -> None:

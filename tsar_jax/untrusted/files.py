@@ -19,7 +19,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     """
     # Without O_NONBLOCK a pipe that nobody writes to would be waited for.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    if path.is_symlink():
+    if os.path.islink(path):  # which, unlike Path.is_symlink, takes impossible names for absent
         raise UserError(f"{path} is a link: name the file itself.")
     try:
         descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))

@@ -6,16 +6,27 @@ what it was given, and a call is answered by one of the few functions that the c
 """
 
 import dataclasses
+import io
 import pickle
 import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 MAX_STEPS = 2_000_000
-"""Opcodes of one pickle at most: each makes an object or less, which bounds the memory."""
+"""Opcodes of one pickle at most: each makes one object or none, so their number bounds theirs."""
+
+MAX_COPIES = 4
+FREE_COPIES = 1 << 20
+"""What calls and states may be given in all: so many times the pickle's bytes, and these besides.
+
+One object may be an argument of every call, so the opcodes alone do not bound what calls copy.
+"""
 
 MAX_KEY = 2**60
 """Integers that may be keys lie between minus this and this, where no two have the same hash."""
+
+MAX_NUMBER_KEYS = 20_000
+"""Items of all dictionaries with a number as the key: a file can choose them to be slow to find."""
 
 
 class Global(NamedTuple):
@@ -24,8 +35,14 @@ class Global(NamedTuple):
     module: str
     name: str
 
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+
+def described(value: Any) -> str:
+    """Return a value for a message, cut before it is formatted: a nested one may have no end."""
+    if isinstance(value, Global):
+        return f"{value.module[:80]}.{value.name[:80]}"
+    if isinstance(value, str | bytes):
+        return repr(value[:40])
+    return f"a {type(value).__name__}"
 
 
 Calls = Mapping[tuple[str, str], Callable[..., Any]]
@@ -100,8 +117,13 @@ class _Machine:
         self.strings_as_bytes = strings_as_bytes
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.copies_left = 0
+        self.number_keys = 0
 
     def run(self, stream: BinaryIO) -> Any:
+        start = stream.tell()
+        self.copies_left = MAX_COPIES * (stream.seek(0, io.SEEK_END) - start) + FREE_COPIES
+        stream.seek(start)
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count >= MAX_STEPS:
                 raise pickle.UnpicklingError(f"it takes more than {MAX_STEPS} steps to build")
@@ -164,7 +186,33 @@ class _Machine:
         if not isinstance(held, dict) or len(items) % 2:
             raise pickle.UnpicklingError("it sets items of what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            held[_checked_key(key)] = value
+            if self._is_key(key):
+                held[key] = value
+
+    def _is_key(self, key: Any) -> bool:
+        """Whether a key is kept. None is where to hash or find it could take forever.
+
+        Among objects it is left out, as an optimiser's keys are, which are parameters; data are
+        refused with it.
+        """
+        if isinstance(key, int | float):
+            self.number_keys += 1
+            if self.number_keys > MAX_NUMBER_KEYS:
+                raise pickle.UnpicklingError(f"more than {MAX_NUMBER_KEYS} keys in it are numbers")
+        plain = isinstance(key, str | bytes | float | bool | Global) or key is None
+        if plain or (isinstance(key, int) and abs(key) < MAX_KEY):
+            return True
+        if self.objects:
+            return False
+        raise pickle.UnpicklingError(f"it has a key of a dictionary that is {described(key)}")
+
+    def _charge(self, given: Any) -> None:
+        """Count what a call or a state is given, and where it is a tuple what is in that."""
+        values = (given, *given) if isinstance(given, tuple) else (given,)
+        sized = str | bytes | bytearray | list | tuple | dict
+        self.copies_left -= sum(len(value) for value in values if isinstance(value, sized))
+        if self.copies_left < 0:
+            raise pickle.UnpicklingError("it hands the same objects to too many calls")
 
     def _dict(self) -> None:
         items = self._pop_mark()
@@ -175,7 +223,8 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise pickle.UnpicklingError("it names what is no text")
         if not self.objects and (module, name) not in self.calls:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+            asked = described(Global(module, name))
+            raise pickle.UnpicklingError(f"it asks for {asked}, which no array needs")
         self.stack.append(Global(module, name))
 
     def _call(self) -> None:
@@ -183,7 +232,10 @@ class _Machine:
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise pickle.UnpicklingError("it calls what is no function")
         if function not in self.calls:
-            raise pickle.UnpicklingError(f"it asks to call {function}, which no weights need")
+            raise pickle.UnpicklingError(
+                f"it asks to call {described(function)}, which no weights need"
+            )
+        self._charge(arguments)
         self.stack.append(self.calls[function](*arguments))
 
     def _new(self, count: int) -> None:
@@ -195,6 +247,7 @@ class _Machine:
     def _build(self) -> None:
         (state,) = self._pop(1)
         holder = self.stack[-1]
+        self._charge(state)
         if hasattr(holder, "build"):
             holder.build(state)
         elif not isinstance(holder, dict):  # whose state is what an OrderedDict keeps besides
@@ -203,6 +256,7 @@ class _Machine:
     def _persistent(self, identifier: Any) -> None:
         if self.persistent is None:
             raise pickle.UnpicklingError("it asks for something that lies outside of it")
+        self._charge(identifier)
         self.stack.append(self.persistent(identifier))
 
     HANDLERS: ClassVar[dict[str, Callable[["_Machine", Any], Any]]] = {
@@ -254,11 +308,3 @@ _LITERALS = {
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
-
-
-def _checked_key(key: Any) -> Any:
-    """A key of a dictionary, refused where to hash it could take forever or end the process."""
-    plain = isinstance(key, str | bytes | float | bool | Global) or key is None
-    if plain or (isinstance(key, int) and abs(key) < MAX_KEY):
-        return key
-    raise pickle.UnpicklingError(f"it has a key of a dictionary that is a {type(key).__name__}")

@@ -20,6 +20,8 @@ LEADS_OUT = "its path leads out of the archive"
 OCCURS_TWICE = "it occurs twice"
 MAX_DIRECTORY = 1 << 25
 """Bytes of an archive's list of members at most: some 300,000 of them."""
+END_RECORD = 22
+"""Bytes of the record that ends an archive without a comment."""
 END_BYTES = 1 << 17
 """The end of an archive, a comment of 65,535 bytes included, lies in so many bytes."""
 
@@ -55,13 +57,20 @@ def _check_directory(file: BinaryIO) -> None:
     tail_start = max(file.tell() - END_BYTES, 0)
     file.seek(tail_start)
     tail = file.read()
-    where = tail.rfind(b"PK\5\6")
+    # As zipfile looks for it: at the very end, and only then before a comment.
+    bare = tail[-END_RECORD:]
+    plain = bare[:4] == b"PK\5\6" and bare[-2:] == b"\0\0"
+    where = len(tail) - END_RECORD if plain else tail.rfind(b"PK\5\6")
     if where < 0:
         raise zipfile.BadZipFile("its end is missing")
-    (size,) = struct.unpack_from("<I", tail, where + 12)
-    if tail[where - 20 : where - 16] == b"PK\6\7":
-        file.seek(struct.unpack_from("<Q", tail, where - 12)[0])
+    disks, size = struct.unpack_from("<4xI4xI", tail, where)
+    if where >= 20 and tail[where - 20 : where - 16] == b"PK\6\7":
+        first, place, count = struct.unpack_from("<IQI", tail, where - 16)
+        disks |= first | count >> 1
+        file.seek(place)
         size = max(struct.unpack_from("<Q", file.read(56), 40)[0], size % 0xFFFFFFFF)
+    if disks:
+        raise zipfile.BadZipFile("it is one of several parts")
     if size > MAX_DIRECTORY:
         raise zipfile.BadZipFile(f"the list of its members takes {size} bytes")
 
@@ -69,13 +78,15 @@ def _check_directory(file: BinaryIO) -> None:
 def zip_members(archive: zipfile.ZipFile, largest: int) -> list[zipfile.ZipInfo]:
     """The files of an archive, sorted by path; folders and what macOS adds to zips left out.
 
-    Raises UserError if a path leads out of the archive, occurs twice, or belongs to a file of more
-    than `largest` bytes.
+    Raises UserError if a path is empty, leads out of the archive, occurs twice, or belongs to a
+    file of more than `largest` bytes.
     """
     members = []
     seen = set()
     for member in archive.infolist():
         name = member.filename
+        if not name:
+            raise refused(archive.filename, name, "it has no name")
         if is_unsafe(name):
             raise refused(archive.filename, name, LEADS_OUT)
         if name in seen:
