@@ -11,6 +11,7 @@ import numpy as np
 from tsar_jax import cli
 from tsar_jax.errors import UserError
 from tsar_jax.training.checkpoints import leaf_names
+from tsar_jax.training.initial import first_misfit
 from tsar_jax.training.run import Run
 
 Config = TypeVar("Config")
@@ -59,13 +60,11 @@ def check_shapes(tree: Any, like: Any, what: str, option: str) -> None:
 
     what: the network; option: by which another is named.
     """
-    names, leaves = leaf_names(like), jax.tree.leaves(like)
-    held = dict(zip(leaf_names(tree), jax.tree.leaves(tree), strict=True))
-    for name in (*names, *held):
-        wanted = leaves[names.index(name)].shape if name in names else None
-        found = held[name].shape if name in held else None
-        if found != wanted:
-            texts = [list(shape) if shape is not None else "absent" for shape in (found, wanted)]
-            raise UserError(
-                f"{name} is {texts[0]} in the file, but {texts[1]} in {what}: change {option}."
-            )
+    held, wanted = (
+        dict(zip(leaf_names(arrays), jax.tree.leaves(arrays), strict=True))
+        for arrays in (tree, like)
+    )
+    misfit = first_misfit(held, wanted)
+    if misfit is not None:
+        name, found, needed = misfit
+        raise UserError(f"{name} is {found} in the file, but {needed} in {what}: change {option}.")

@@ -1,5 +1,6 @@
 """Weights to begin a run with that another run has found, or a release."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,12 @@ def load_initial(run: str, branch: str, like: Any, *, seed: bool = False) -> Any
         if name.startswith(f"{branch}/")
     }
     names, leaves = leaf_names(like), jax.tree.leaves(like)
-    for name, leaf in zip(names, leaves, strict=True):
-        if name not in held or held[name].shape != leaf.shape:
-            there = list(held[name].shape) if name in held else "absent"
-            raise UserError(
-                f"The weights of {path} do not fit this run: {name} is {there} there, but "
-                f"{list(leaf.shape)} here; set the network as there, or name another run with "
-                "--init."
-            )
-    extra = [name for name in held if name not in names]
-    if extra:
+    misfit = first_misfit(held, dict(zip(names, leaves, strict=True)))
+    if misfit is not None:
+        name, there, here = misfit
         raise UserError(
-            f"The weights of {path} do not fit this run: {extra[0]} is "
-            f"{list(held[extra[0]].shape)} there, but absent here; set the network as there, or "
-            "name another run with --init."
+            f"The weights of {path} do not fit this run: {name} is {there} there, but {here} here; "
+            "set the network as there, or name another run with --init."
         )
     arrays = [
         # Copied, for the loop donates the state's buffers and NumPy's are not JAX's to overwrite.
@@ -58,3 +51,23 @@ def load_initial(run: str, branch: str, like: Any, *, seed: bool = False) -> Any
         for name, leaf in zip(names, leaves, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(like), arrays)
+
+
+def first_misfit(
+    held: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> tuple[str, list[int] | str, list[int] | str] | None:
+    """Return the first array that is not held as it is wanted, or None if there is none.
+
+    Args:
+        held, wanted: what has a shape, by name.
+
+    Returns:
+        Its name, and its shape as held and as wanted; "absent" where there is no such array.
+    """
+    for name in (*wanted, *held):
+        there, here = (
+            list(arrays[name].shape) if name in arrays else "absent" for arrays in (held, wanted)
+        )
+        if there != here:
+            return name, there, here
+    return None
