@@ -1,7 +1,6 @@
 """Films of evolved policies, frame by frame, without a screen."""
 
 import functools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from experiments._evolved import Evolved
+from tsar_jax.atomic import replacing
 from tsar_jax.environments.registry import CAR_RACING, QUADRUPED
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.evaluation.rollouts import HostStep, begin_life, host_steps, live_step, make_lives
@@ -93,14 +93,13 @@ def write_gif(path: Path, frames: np.ndarray, seconds: float) -> Path:
     first, *rest = (
         Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames
     )
-    temporary = path.with_name(path.name + ".tmp")
-    first.save(
-        temporary,
-        format="GIF",
-        save_all=True,
-        append_images=rest,
-        duration=round(1000 * seconds),
-        loop=0,
-    )
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        first.save(
+            file,
+            format="GIF",
+            save_all=True,
+            append_images=rest,
+            duration=round(1000 * seconds),
+            loop=0,
+        )
     return path

@@ -14,7 +14,7 @@ from tsar_jax.meta.low_precision import widen
 from tsar_jax.models import Network, init_params
 from tsar_jax.systems.episodic import EpisodicConfig, State, first_state
 from tsar_jax.training.checkpoints import load_checkpoint
-from tsar_jax.training.initial import load_initial
+from tsar_jax.training.initial import begin_from
 from tsar_jax.training.run import Run, load_config, read_description
 from tsar_jax.training.system import System
 
@@ -57,7 +57,7 @@ def join_names(names: Sequence[str]) -> str:
     return f"{len(names)}names{zlib.crc32(joined.encode()):08x}"
 
 
-def begin_from(
+def begin_trained(
     config: EpisodicConfig, network: Network, run: Run, in_bfloat16: tuple[str, ...] = ()
 ) -> Callable[[], State] | None:
     """Return what makes the state to begin with from the run that --init names; None: none is.
@@ -67,15 +67,7 @@ def begin_from(
     Raises:
         UserError: a new run's weights do not fit its network.
     """
-    init = config.init
-    if init is None:
-        return None
     like = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
-    # A resumed run has checkpoints of its own and does not need the other one any more.
-    loaded = [] if run.resume else [load_initial(init, "params", like)]
-
-    def begin() -> State:
-        params = loaded.pop() if loaded else load_initial(init, "params", like)
-        return first_state(config, params, in_bfloat16)
-
-    return begin
+    return begin_from(
+        config.init, "params", like, run, lambda params: first_state(config, params, in_bfloat16)
+    )

@@ -16,7 +16,7 @@ Then: tsar-jax run anml_meta_test --run runs/NAME
 
 import dataclasses
 
-from experiments._meta_trained import begin_from, load_omniglot
+from experiments._meta_trained import begin_trained, load_omniglot
 from tsar_jax import cli
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic import check_data
@@ -77,7 +77,7 @@ def main() -> None:
     config, run = cli.parse(AnmlConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
     data = load_omniglot()
     check_data(config, data)
-    begin = begin_from(config, make_network(config), run)
+    begin = begin_trained(config, make_network(config), run)
     train(make_system(config), data, config, run, first_state=begin)
     print(f"{run.path}: meta-trained for {config.steps} steps.")
     print(f"Next: tsar-jax run anml_meta_test --run {run.path}")

@@ -23,7 +23,6 @@ Then: tsar-jax run continual_analyse --run RUN
 """
 
 import dataclasses
-from collections.abc import Callable
 
 from experiments._continual import Study, lifetimes_of, measured, network_like, prepare
 from tsar_jax import cli
@@ -38,8 +37,8 @@ from tsar_jax.evaluation.continual import (
     write_outcome,
 )
 from tsar_jax.plasticity.methods import METHODS
-from tsar_jax.systems.continual import ContinualConfig, Lifetime, make_system
-from tsar_jax.training.initial import load_initial
+from tsar_jax.systems.continual import ContinualConfig, make_system
+from tsar_jax.training.initial import begin_from
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
 
@@ -87,7 +86,14 @@ def learn(study: Study, run: Run) -> Outcome:
         print(f"hyper-parameters not given: {study.values_of}")
     print(f"{config.method} on {config.stream}, buffer {config.buffer}: {chosen(config)}")
     system = make_system(config, study.life)
-    begin = begin_from(study, run)
+    begin = begin_from(
+        config.init,
+        "learner/net",
+        network_like(study),
+        run,
+        lambda network: lifetimes_of(study, network),
+        seed=True,
+    )
     trained = train(system, study.life.stream.data, config, run, first_state=begin)
     outcome = measured(study, trained.state)
     write_outcome(run.path, outcome)
@@ -97,20 +103,6 @@ def learn(study: Study, run: Run) -> Outcome:
     figure, _ = accuracy_figure(outcome, run.figures / "accuracy")
     print(f"figure:     {figure}")
     return outcome
-
-
-def begin_from(study: Study, run: Run) -> Callable[[], Lifetime] | None:
-    """Return what makes the lifetimes to begin with from the run that --init names; None: none is.
-
-    Raises:
-        UserError: a new run's network does not fit its stream.
-    """
-    init, like = study.config.init, network_like(study)
-    if init is None:
-        return None
-    if not run.resume:  # which has checkpoints of its own
-        load_initial(init, "learner/net", like, seed=True)
-    return lambda: lifetimes_of(study, load_initial(init, "learner/net", like, seed=True))
 
 
 def chosen(config: ContinualConfig) -> str:

@@ -15,20 +15,17 @@ Then: tsar-jax run hebbian_evaluate --run RUN
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 
 from tsar_jax import cli
 from tsar_jax.analysis.hebbian_figures import evolution_figure
 from tsar_jax.devices import split_cpu
-from tsar_jax.meta.evolution import Evolution, Strategy, begin
+from tsar_jax.meta.evolution import Evolution, begin
 from tsar_jax.systems.hebbian import HebbianConfig, make_system
 from tsar_jax.systems.hebbian_policy import STATIC, PolicyConfig
-from tsar_jax.training.initial import load_initial
+from tsar_jax.training.initial import begin_from
 from tsar_jax.training.loop import train
-from tsar_jax.training.run import Run
-from tsar_jax.training.system import HostSystem, System
 
 EXPERIMENT = "hebbian_evolve"
 
@@ -130,30 +127,15 @@ PRESETS = {
 }
 
 
-def begin_from(
-    config: HebbianConfig, system: System | HostSystem, run: Run
-) -> Callable[[], Strategy] | None:
-    """Return what makes the strategy to begin with from the run that --init names; None: none is.
-
-    Raises:
-        UserError: a new run's genome does not fit its policy.
-    """
-    init = config.init
-    if init is None:
-        return None
-    like = jax.eval_shape(system.init, jax.random.key(0)).genome
-    if not run.resume:  # which has checkpoints of its own
-        load_initial(init, "genome", like)
-    return lambda: begin(config.evolution, load_initial(init, "genome", like))
-
-
 def main() -> None:
     config, run = cli.parse(
         HebbianConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )
     split_cpu()
     system = make_system(config)
-    trained = train(system, (), config, run, first_state=begin_from(config, system, run))
+    genome = jax.eval_shape(system.init, jax.random.key(0)).genome
+    first = begin_from(config.init, "genome", genome, run, lambda g: begin(config.evolution, g))
+    trained = train(system, (), config, run, first_state=first)
     print(f"figure:   {evolution_figure(trained.metrics, run.figures / 'evolution')}")
     print(f"Next: tsar-jax run hebbian_evaluate --run {run.path}")
 

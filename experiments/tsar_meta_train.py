@@ -14,7 +14,7 @@ Examples:
 Then: tsar-jax run tsar_transfer --run runs/NAME
 """
 
-from experiments._meta_trained import begin_from, load_omniglot
+from experiments._meta_trained import begin_trained, load_omniglot
 from tsar_jax import cli
 from tsar_jax.systems.episodic import check_data
 from tsar_jax.systems.tsar import TsarConfig, in_bfloat16, make_network, make_system
@@ -67,7 +67,7 @@ def main() -> None:
     config, run = cli.parse(TsarConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
     data = load_omniglot()
     check_data(config, data)
-    begin = begin_from(config, make_network(config), run, in_bfloat16(config))
+    begin = begin_trained(config, make_network(config), run, in_bfloat16(config))
     train(make_system(config), data, config, run, first_state=begin)
     print(f"{run.path}: meta-trained for {config.steps} steps.")
     print(f"Next: tsar-jax run tsar_transfer --run {run.path}")

@@ -9,7 +9,6 @@ Figures are objects, not pyplot's global state, so none needs a screen or outliv
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
+
+from tsar_jax.atomic import replacing
 
 # Okabe and Ito (2008): told apart with every common kind of colour blindness.
 BLUE = "#0072B2"
@@ -80,9 +81,7 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     }
     for suffix, metadata in unstamped.items():
         target = path.with_name(f"{path.name}.{suffix}")
-        temporary = path.with_name(f"{path.name}.{suffix}.tmp")
-        with styled():
-            figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata)
-        os.replace(temporary, target)
+        with styled(), replacing(target) as file:
+            figure.savefig(file, format=suffix, dpi=200, metadata=metadata)
         written.append(target)
     return written

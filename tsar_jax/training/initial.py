@@ -1,6 +1,6 @@
 """Weights to begin a run with that another run has found, or a release."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,38 @@ import numpy as np
 
 from tsar_jax.errors import UserError
 from tsar_jax.training.checkpoints import leaf_names, read_newest
-from tsar_jax.training.run import read_description
+from tsar_jax.training.run import Run, read_description
+
+
+def begin_from(
+    init: str | None,
+    branch: str,
+    like: Any,
+    run: Run,
+    make: Callable[[Any], Any],
+    *,
+    seed: bool = False,
+) -> Callable[[], Any] | None:
+    """Return what makes the state to begin with from the run that --init names; None: none is.
+
+    Args:
+        init: the run's folder.
+        branch, like, seed: what of its state, as `load_initial` takes them.
+        run: the run that begins; if it resumes, the other is read only where it has no checkpoint.
+        make: makes the state of what was loaded.
+
+    Raises:
+        UserError: what a new run begins with is not there or does not fit.
+    """
+    if init is None:
+        return None
+
+    def load() -> Any:
+        return load_initial(init, branch, like, seed=seed)
+
+    loaded = [] if run.resume else [load()]
+    # Handed over and not kept, for the state may be a large part of the memory.
+    return lambda: make(loaded.pop() if loaded else load())
 
 
 def load_initial(run: str, branch: str, like: Any, *, seed: bool = False) -> Any:
