@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.errors import UserError, escaped
+from tsar_jax.pretrained import resolve
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.config import (
     config_difference,
@@ -237,11 +238,13 @@ def _new_folder(parent: Path, parts: Sequence[str]) -> Path:
 def run_main(main: Callable[[], Any]) -> None:
     """Runs a script's `main` and turns its errors into a sentence on stderr and an exit code.
 
+    In its arguments `pretrained:NAME` stands for a run that comes with the package.
     UserError 2, TrainingDiverged 1, Ctrl-C 130, SIGTERM 143; other exceptions pass through.
     """
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
+            sys.argv[1:] = map(resolve, sys.argv[1:])
             main()
         except UserError as error:
             _exit(f"error: {error}", 2)
@@ -264,7 +267,9 @@ def _exit(message: str, code: int) -> None:
 
 
 def main() -> None:
-    """The console command: tsar-jax list, run, status, import, export and published."""
+    """The console command: tsar-jax list, run, status, pretrained, import,
+    export, published and claims.
+    """
     run_main(lambda: command(sys.argv[1:]))
 
 
@@ -282,12 +287,22 @@ def command(argv: Sequence[str]) -> None:
     runner.add_argument("arguments", nargs=argparse.REMAINDER, help="its settings")
     status_parser = commands.add_parser("status", help="show how far a run is")
     status_parser.add_argument("run", help="the run's folder", type=Path)
+    pretrained = commands.add_parser(
+        "pretrained", help="list the trained runs that come with this, for --run pretrained:NAME"
+    )
+    pretrained.add_argument("name", nargs="?", help="show all that is known of one")
     published = commands.add_parser(
         "published", help="show published figures, or fill them into Markdown files"
     )
     published.add_argument("selectors", nargs="*", metavar="FIELD=VALUE", help=SELECTOR_HELP)
     published.add_argument(
         "--write", nargs="+", type=Path, metavar="FILE", help="fill the marked passages of FILE"
+    )
+    claims = commands.add_parser(
+        "claims", help="show what the papers claim beside this project's results"
+    )
+    claims.add_argument(
+        "--write", action="store_true", help="compute them anew and fill the README's table"
     )
     for name, about in FILE_COMMANDS.items():
         file_command = commands.add_parser(name, add_help=False, help=about)
@@ -300,6 +315,14 @@ def command(argv: Sequence[str]) -> None:
         from tsar_jax.evaluation.published_text import show_published
 
         show_published(arguments.selectors, arguments.write)
+    elif arguments.command == "claims":
+        from tsar_jax.evaluation.claims import show_claims
+
+        show_claims(arguments.write)
+    elif arguments.command == "pretrained":
+        from tsar_jax.pretrained.listing import listing
+
+        print(listing(arguments.name))
     elif arguments.command == "list":
         print(list_text(experiments()))
     elif arguments.command == "run":

@@ -1,0 +1,220 @@
+"""What the papers claim beside what this project's own results show, in one table.
+
+`results/claims.csv` has a row for each claim. `tsar-jax claims --write` computes the columns
+`ours`, `spread` and `runs` from the raw results that a row names, and fills the table in the
+README between the comments `claims` and `end claims`. Columns:
+
+| column | what stands there |
+|---|---|
+| system, claim | whose claim, and what it says, in words |
+| command | what makes our figure |
+| size | of the network and the training: published, or which preset |
+| ours, spread, runs | mean, standard deviation and number of what `where` selects; empty: not run |
+| unit | share, percent or score |
+| published | selectors of published figures, as `tsar-jax published` takes them |
+| raw, where | file of raw results, from the project's root, and what of it: see `read_values` |
+| commit | that recorded the raw results |
+| device, hours | where the runs were made, and hours of each; empty: not recorded |
+"""
+
+import csv
+import io
+import json
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tsar_jax.errors import UserError
+from tsar_jax.evaluation.published_results import best_sourced, joined_figures
+from tsar_jax.evaluation.published_text import select
+
+CLAIMS = Path("results", "claims.csv")
+README = Path("README.md")
+NOT_RUN = "not run"
+UNITS = ("share", "percent", "score")
+TABLE = re.compile(r"(<!-- claims -->\n).*?(<!-- end claims -->)", re.DOTALL)
+HEAD = ("system", "claim", "size", "ours", "runs", "published", "command", "commit", "where made")
+
+
+class Claim(NamedTuple):
+    """One claim; the module's docstring says what stands in each field."""
+
+    system: str
+    claim: str
+    command: str
+    size: str
+    ours: str
+    spread: str
+    runs: str
+    unit: str
+    published: str
+    raw: str
+    where: str
+    commit: str
+    device: str
+    hours: str
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """Return the claims in a file, in its order.
+
+    Raises:
+        UserError: the file cannot be read or is not one of claims.
+    """
+    try:
+        head, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
+        if tuple(head) != Claim._fields:
+            raise ValueError(f"its columns are not {', '.join(Claim._fields)}")
+        claims = [Claim(*row) for row in rows]
+        for claim in claims:
+            if claim.unit not in UNITS:
+                raise ValueError(f"the unit {claim.unit!r} is not one of {', '.join(UNITS)}")
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is not a file of claims ({error}): correct it.") from error
+    return claims
+
+
+def read_values(root: Path, raw: str, where: str) -> list[float]:
+    """Return the numbers that a row's raw results hold, one for each run.
+
+    Args:
+        root: the project's folder.
+        raw: a JSON or CSV file in it.
+        where: of JSON, keys and indices to a list, "conditions/anml/0/test"; of CSV, cells that a
+            row must have or ranges of whole numbers, and the column to take,
+            "method=er seed=0..4: accuracy".
+
+    Raises:
+        UserError: there are no such numbers.
+    """
+    try:
+        text = (root / raw).read_text(encoding="utf-8")
+        if raw.endswith(".json"):
+            found = json.loads(text)
+            for key in where.split("/"):
+                found = found[int(key) if isinstance(found, list) else key]
+            values = list(map(float, found))
+        else:
+            cells, _, column = where.rpartition(": ")
+            wanted = [cell.partition("=")[::2] for cell in cells.split()]
+            rows = csv.DictReader(io.StringIO(text))
+            values = [float(r[column]) for r in rows if all(_is(r[n], v) for n, v in wanted)]
+        if not values or not all(map(math.isfinite, values)):
+            raise ValueError("no finite numbers")
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{raw} has no numbers at {where!r} ({error!r}): correct it.") from error
+    return values
+
+
+def _is(cell: str, wanted: str) -> bool:
+    """Return whether a cell is as wanted, or a whole number in a range such as 551..600."""
+    first, dots, last = wanted.partition("..")
+    return int(first) <= int(cell) <= int(last) if dots else cell == wanted
+
+
+def measured(claim: Claim, root: Path) -> Claim:
+    """Return a claim with our figure computed from its raw results; without one if none are named.
+
+    Of a curve that holds means over runs (column *_mean) the figure is the mean over the part that
+    is selected; its spread over runs cannot be told, and the number of runs is as the file has it.
+
+    Raises:
+        UserError: see `read_values`.
+    """
+    if not claim.raw:
+        return claim._replace(ours="", spread="", runs="")
+    values = read_values(root, claim.raw, claim.where)
+    if claim.where.endswith("_mean"):
+        return claim._replace(ours=_number(statistics.fmean(values), claim.unit), spread="")
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return claim._replace(
+        ours=_number(statistics.fmean(values), claim.unit),
+        spread="" if spread is None else _number(spread, claim.unit),
+        runs=str(len(values)),
+    )
+
+
+def _number(value: float, unit: str) -> str:
+    """Return a figure with its unit's digits; raw results hold shares, for percent too."""
+    if unit == "percent":
+        return f"{100 * value:.1f}"
+    return f"{value:.3f}".removeprefix("0") if unit == "share" else f"{value:.0f}"
+
+
+def claims_csv(claims: Sequence[Claim]) -> str:
+    """Return claims as the text of their file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([Claim._fields, *claims])
+    return text.getvalue()
+
+
+def claims_table(claims: Sequence[Claim]) -> str:
+    """Return claims as a table in Markdown."""
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    for claim in claims:
+        where = ", ".join(filter(None, (claim.device, claim.hours and f"{claim.hours} h a run")))
+        figure = " ± ".join(filter(None, (claim.ours, claim.spread)))
+        cells = {
+            "ours": figure or NOT_RUN,
+            "published": _published(claim),
+            "command": f"`{claim.command}`",
+            "where made": where,
+        }
+        row = [cells.get(name) or getattr(claim, name, "") for name in HEAD]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _published(claim: Claim) -> str:
+    if not claim.published:
+        return "–"
+    return joined_figures(best_sourced(select(claim.published.split())))
+
+
+def fill_table(text: str, claims: Sequence[Claim], where: str) -> str:
+    """Return a Markdown text with its table of claims filled anew.
+
+    Raises:
+        UserError: the text, of the file `where`, has no such place.
+    """
+    if not TABLE.search(text):
+        raise UserError(f"{where} has no place for claims: add <!-- claims --> and an end.")
+    return TABLE.sub(lambda match: f"{match[1]}{claims_table(claims)}{match[2]}", text)
+
+
+def current(root: Path) -> Mapping[Path, str]:
+    """Return the file of claims and the README as they should be.
+
+    Args:
+        root: the project's folder.
+
+    Raises:
+        UserError: one of the files is missing or wrong, or a raw result is not there.
+    """
+    claims = [measured(claim, root) for claim in read_claims(root / CLAIMS)]
+    readme = root / README
+    filled = fill_table(readme.read_text(encoding="utf-8"), claims, str(readme))
+    return {root / CLAIMS: claims_csv(claims), readme: filled}
+
+
+def show_claims(write: bool) -> None:
+    """Print the claims of the project in the working folder, or compute and fill them anew.
+
+    Raises:
+        UserError: the working folder is not the project's, or see `current`.
+    """
+    from tsar_jax.training.run import write_atomically
+
+    root = Path()
+    if not (root / CLAIMS).is_file():
+        raise UserError(f"There is no {CLAIMS} here: go to the project's folder.")
+    if not write:
+        print(claims_table(read_claims(root / CLAIMS)), end="")
+        return
+    for path, text in current(root).items():
+        write_atomically(path, text)
+        print(f"filled {path}")

@@ -1,0 +1,12 @@
+"""Trained things that come with the package, as run folders.
+
+    unpack("quadruped")     -> runs/pretrained/quadruped, a run like any other
+    known()                 -> what there is, by name
+
+On the command line `pretrained:NAME` stands wherever a run is named. Each is two files here:
+NAME.json (the run's config, where it is from and what it reaches) and NAME.npz (its arrays).
+"""
+
+from tsar_jax.pretrained.store import PREFIX, Pretrained, known, resolve, unpack
+
+__all__ = ["PREFIX", "Pretrained", "known", "resolve", "unpack"]

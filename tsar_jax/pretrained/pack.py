@@ -1,0 +1,132 @@
+"""Put a trained run among those that come with the package (for maintainers).
+
+    python -m tsar_jax.pretrained.pack runs/NAME quadruped --keep genome --half \\
+        --about "..." --result "..." --use "tsar-jax run ..." --command "..." --commit HASH \\
+        --machine "..." --date 2026-11-27 --hours 1.2
+
+The result is to be measured with the packed arrays: pack first, measure `pretrained:NAME`, then
+pack again with what was found.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from tsar_jax import cli
+from tsar_jax.atomic import replacing
+from tsar_jax.errors import UserError
+from tsar_jax.pretrained.store import HERE, Pretrained
+from tsar_jax.training.checkpoints import read_newest
+from tsar_jax.training.run import read_description, write_atomically
+
+FIXED_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What to pack, and what is to be said of it."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder."""
+    name: tyro.conf.Positional[str]
+    """What it is to be called."""
+    about: str
+    """What it is, in a sentence."""
+    result: str
+    """What it reaches, in a sentence."""
+    use: str
+    """Command that shows it."""
+    command: str
+    """Command that trained it."""
+    commit: str
+    """Commit that it was trained at."""
+    machine: str
+    """Machine that it was trained on."""
+    date: str
+    """Day of the training."""
+    hours: float
+    """Hours that it took."""
+    keep: tuple[str, ...] = ()
+    """Branches of the state to keep, the others being zero again (default: all)."""
+    half: bool = False
+    """Keep float32 arrays in float16."""
+    files: tuple[str, ...] = ()
+    """The run's text files to keep."""
+    out: Path = HERE
+    """Folder of packaged files."""
+
+
+def pack(arguments: Arguments) -> tuple[Path, Path]:
+    """Write NAME.npz and NAME.json and return their paths.
+
+    Raises:
+        UserError: the run has no checkpoint, or none of its arrays is in a branch to be kept.
+    """
+    described = read_description(arguments.run)
+    found = read_newest(arguments.run / "checkpoints")
+    if found is None:
+        raise UserError(f"{arguments.run} has no checkpoint: name a trained run.")
+    arrays, record = found
+    kept = {
+        name: array.astype(np.float16) if arguments.half and array.dtype == np.float32 else array
+        for name, array in arrays.items()
+        if not arguments.keep or name.split("/")[0] in arguments.keep
+    }
+    if not kept:
+        raise UserError(f"{arguments.run} has no array in {arguments.keep}: mend --keep.")
+    content = npz(kept)
+    pretrained = Pretrained(
+        about=arguments.about,
+        use=arguments.use,
+        result=arguments.result,
+        experiment=described["experiment"],
+        preset=described["preset"],
+        steps=described["steps"],
+        step=record["step"],
+        config=described["config"],
+        arrays={name: (str(array.dtype), list(array.shape)) for name, array in arrays.items()},
+        provenance={
+            "command": arguments.command,
+            "commit": arguments.commit,
+            "machine": arguments.machine,
+            "date": arguments.date,
+            "hours": f"{arguments.hours:g}",
+        },
+        sha256=hashlib.sha256(content).hexdigest(),
+        files={
+            name: (arguments.run / name).read_text(encoding="utf-8") for name in arguments.files
+        },
+    )
+    data, text = (arguments.out / f"{arguments.name}.{suffix}" for suffix in ("npz", "json"))
+    with replacing(data) as file:
+        file.write(content)
+    write_atomically(text, json.dumps(dataclasses.asdict(pretrained), indent=1) + "\n")
+    return data, text
+
+
+def npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """Return a compressed npz file; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy", FIXED_DATE)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with file.open(member, "w") as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, description=__doc__, prog="python -m tsar_jax.pretrained.pack")
+    for path in pack(arguments):
+        print(f"{path}  {path.stat().st_size / 1e6:.3g} MB")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,192 @@
+"""Read what comes with the package, and write it as run folders."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tsar_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HERE = Path(__file__).parent
+PREFIX = "pretrained:"
+UNPACKED = Path("runs", "pretrained")
+"""Where runs are unpacked, from the working folder."""
+
+PROVENANCE = "pretrained.json"
+"""File of an unpacked run that says where it is from."""
+
+REINSTALL = "install the package again"
+NAME = re.compile(rf"(?P<before>(?:^|.*=)){PREFIX}(?P<name>[^/]*)(?P<rest>/.*)?", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """One trained thing.
+
+    Attributes:
+        about: what it is, in a line.
+        use: command that shows what it does.
+        result: what it reaches, measured with these very arrays.
+        experiment, preset, steps, config: of the run, as its config.json holds them.
+        step: of the checkpoint.
+        arrays: dtype and shape of each of the state's arrays, by name; one that the file does not
+            hold is zero, as an optimiser's moments are in the beginning.
+        provenance: command, commit, machine, date and hours of the training.
+        sha256: of the file of arrays.
+        files: the run's other files, by name; text.
+    """
+
+    about: str
+    use: str
+    result: str
+    experiment: str
+    preset: str
+    steps: int
+    step: int
+    config: dict[str, Any]
+    arrays: dict[str, tuple[str, list[int]]]
+    provenance: dict[str, str]
+    sha256: str
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def known(folder: Path = HERE) -> dict[str, Pretrained]:
+    """Return what comes with the package, by name.
+
+    Raises:
+        UserError: a description is damaged.
+    """
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+
+
+def _read(path: Path) -> Pretrained:
+    try:
+        return Pretrained(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): {REINSTALL}.") from error
+
+
+def resolve(argument: str) -> str:
+    """Return a command's argument with `pretrained:NAME` replaced by the folder it is unpacked to.
+
+    Args:
+        argument: "pretrained:NAME", "--run=pretrained:NAME" or "pretrained:NAME/rule.json";
+            anything else is returned as it is.
+
+    Raises:
+        UserError: see `unpack`.
+    """
+    match = NAME.fullmatch(argument)
+    if match is None:
+        return argument
+    return f"{match['before']}{unpack(match['name'])}{match['rest'] or ''}"
+
+
+def unpack(name: str, parent: Path = UNPACKED, folder: Path = HERE) -> Path:
+    """Write a run folder of what comes with the package, unless it is there already.
+
+    Args:
+        name: one of `known`.
+        parent: folder to write it in.
+        folder: where the packaged files are.
+
+    Returns:
+        The run's folder, `parent`/`name`.
+
+    Raises:
+        UserError: there is no such name, the files are damaged, or the folder holds something else
+            or cannot be written.
+    """
+    found = known(folder)
+    if name not in found:
+        raise UserError(
+            f"There is nothing pretrained called {name!r}: choose from {', '.join(found)}."
+        )
+    pretrained, path = found[name], parent / name
+    if path.exists():
+        _check_same(path, pretrained)
+        return path
+    arrays = read_arrays(folder / f"{name}.npz", pretrained)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent) as temporary:
+            whole = Path(temporary, name)
+            _write(whole, pretrained, arrays)
+            # Another process may have been quicker; its folder is as good.
+            if not path.exists():
+                shutil.move(whole, path)
+    except OSError as error:
+        raise UserError(
+            f"{name} cannot be unpacked to {path} ({error.strerror or error}): "
+            "go to a folder that can be written."
+        ) from error
+    return path
+
+
+def _check_same(path: Path, pretrained: Pretrained) -> None:
+    try:
+        held = json.loads((path / PROVENANCE).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        held = None
+    if held != pretrained.sha256:
+        raise UserError(
+            f"{path} is not what comes with this version of the package: move it out of the way."
+        )
+
+
+def read_arrays(path: Path, pretrained: Pretrained) -> "dict[str, np.ndarray]":
+    """Return the state's arrays by name, in the dtypes that training had.
+
+    Raises:
+        UserError: the file is missing or not the one that the description names.
+    """
+    import numpy as np  # here, for a command line that names none of them must start quickly
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {REINSTALL}.") from error
+    if hashlib.sha256(content).hexdigest() != pretrained.sha256:
+        raise UserError(f"{path} is damaged: {REINSTALL}.")
+    with np.load(path, allow_pickle=False) as file:
+        held = {name: file[name] for name in file.files}
+    return {
+        name: held[name].astype(dtype) if name in held else np.zeros(shape, dtype)
+        for name, (dtype, shape) in pretrained.arrays.items()
+    }
+
+
+def _write(path: Path, pretrained: Pretrained, arrays: "Mapping[str, np.ndarray]") -> None:
+    # Imported here, for they take seconds.
+    from tsar_jax.training.checkpoints import CheckpointWriter
+
+    path.mkdir()
+    (path / "figures").mkdir()
+    writer = CheckpointWriter(path / "checkpoints", keep=1)
+    try:
+        writer.save(pretrained.step, dict(arrays), pretrained.config)
+        writer.wait()
+    finally:
+        writer.close()
+    description = {
+        "experiment": pretrained.experiment,
+        "preset": pretrained.preset,
+        "steps": pretrained.steps,
+        "config": pretrained.config,
+    }
+    provenance = {"result": pretrained.result, **pretrained.provenance, "sha256": pretrained.sha256}
+    texts = {
+        **pretrained.files,
+        PROVENANCE: json.dumps(provenance, indent=2) + "\n",
+        "config.json": json.dumps(description, indent=2) + "\n",
+    }
+    for name, text in texts.items():
+        (path / name).write_text(text, encoding="utf-8")
