@@ -1,45 +1,17 @@
-"""Archives from elsewhere: fetched whole or not at all, and read without trust.
+"""Archives from elsewhere: fetched whole or not at all, or found where the user has them."""
 
-Nothing is ever extracted. Members are read into memory, and an archive in which any member has an
-unsafe path or an implausible size is refused before the first is read.
-"""
-
-import gzip
 import hashlib
 import http.client
-import io
-import tarfile
 import urllib.request
-import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.progress import Progress
 
 from data_prep.progress import progress_bar
+from data_prep.sources import Source, locate_source
 from tsar_jax.errors import UserError
-from tsar_jax.untrusted.zips import (
-    LEADS_OUT,
-    OCCURS_TWICE,
-    is_unsafe,
-    open_zip,
-    read_member,
-    refused,
-    too_large,
-    zip_members,
-)
-
-__all__ = [
-    "RemoteArchive",
-    "fetch",
-    "is_unsafe",
-    "locate",
-    "open_zip",
-    "read_member",
-    "read_tar_gz",
-    "refused",
-    "zip_members",
-]
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 16
@@ -57,23 +29,25 @@ class RemoteArchive(NamedTuple):
         return self.url.rsplit("/", 1)[-1]
 
 
-def locate(remote: RemoteArchive, archives: Path | None, downloads: Path) -> Path:
+def locate(
+    remote: RemoteArchive,
+    archives: Path | None,
+    downloads: Path,
+    holds: Callable[[Source], bool] = lambda folder: False,
+) -> Path:
     """The path of an archive: in the user's folder where one is given, else downloaded.
 
     Archives of the user's own are not compared with the published SHA-256, so that the same images
-    zipped anew will do; what they must contain is for the data set's reader to check.
+    zipped anew will do; what they must contain is for the data set's reader to check. A folder in
+    which they lie unpacked, as `holds` tells, is as good.
     """
     if archives is None:
         return fetch(remote, downloads)
-    if not archives.is_dir():
-        raise UserError(f"the archives folder {archives} does not exist: name one that does")
-    path = archives / remote.filename
-    if not path.is_file():
-        raise UserError(
-            f"{remote.filename} is not in {archives}: put it there (from {remote.url}), or leave "
-            "out --archives to download it"
-        )
-    return path
+    missing = (
+        f"{remote.filename} is not in {{archives}}, packed or unpacked, but {{found}}: put it "
+        f"there (from {remote.url}), or leave out --archives to download it"
+    )
+    return locate_source(archives, remote.filename, holds, missing)
 
 
 def fetch(remote: RemoteArchive, folder: Path) -> Path:
@@ -117,65 +91,3 @@ def _download(remote: RemoteArchive, part: Path, bar: Progress) -> str:
             left -= len(chunk)
             bar.advance(task, len(chunk))
     return sha256.hexdigest()
-
-
-def read_tar_gz(path: Path, largest: int) -> dict[str, bytes]:
-    """The files of a tar.gz archive by path; no more than `largest` bytes of it are unpacked.
-
-    Raises UserError if it is damaged, cut short or larger, or if a member is neither a file nor a
-    folder, occurs twice, or has a path that leads out of the archive.
-    """
-    unpacked = io.BytesIO(_unpack(path, largest))
-    try:
-        with tarfile.open(fileobj=unpacked, mode="r:") as archive:
-            members = _tar_members(path, archive, largest)
-            return {member.name: _read_tar_member(path, archive, member) for member in members}
-    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
-        raise _incomplete(path, error) from error
-
-
-def _unpack(path: Path, largest: int) -> bytes:
-    # Whole and bounded before tarfile sees it, which trusts the sizes that headers declare.
-    try:
-        with gzip.open(path) as file:
-            unpacked = file.read(largest + 1)
-    except (EOFError, OSError, zlib.error) as error:
-        raise _incomplete(path, error) from error
-    if len(unpacked) > largest:
-        raise UserError(f"{path} unpacks to more than {largest} bytes: get the archive again")
-    return unpacked
-
-
-def _incomplete(path: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{path} is not a complete tar.gz archive ({error}): delete it and get it again"
-    )
-
-
-def _tar_members(path: Path, archive: tarfile.TarFile, largest: int) -> list[tarfile.TarInfo]:
-    """The files of an archive, once every member has been found harmless."""
-    members = []
-    seen = set()
-    for member in archive:
-        name = member.name
-        if is_unsafe(name):
-            raise refused(path, name, LEADS_OUT)
-        if name in seen:
-            raise refused(path, name, OCCURS_TWICE)
-        if not (member.isreg() or member.isdir()) or member.issparse():
-            raise refused(path, name, "it is neither a plain file nor a folder")
-        # Checked before the next header is looked for, which lies that many bytes on.
-        if not 0 <= member.size <= largest:
-            raise refused(path, name, too_large(member.size, largest))
-        seen.add(name)
-        if member.isreg():
-            members.append(member)
-    return members
-
-
-def _read_tar_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    data = file.read() if file else b""
-    if len(data) != member.size:
-        raise refused(path, member.name, f"it has {len(data)} of {member.size} bytes")
-    return data

@@ -28,9 +28,9 @@ class _Array:
 
     pixels: np.ndarray
 
-    def build(self, state: tuple[int, tuple[int, ...], "_Bytes", bool, bytes]) -> None:
+    def build(self, state: tuple[int, tuple[int, ...], "_Bytes", bool, bytes | bytearray]) -> None:
         _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Bytes) or not isinstance(data, bytes):
+        if not isinstance(dtype, _Bytes) or not isinstance(data, bytes | bytearray):
             raise pickle.UnpicklingError("an array in it is not of bytes")
         self.pixels = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
 
@@ -50,6 +50,15 @@ def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
     return _Array()
 
 
+def _from_buffer(
+    data: bytes | bytearray, dtype: "_Bytes", shape: tuple[int, ...], order: str
+) -> _Array:
+    """So NumPy writes arrays since pickle protocol 5."""
+    array = _Array()
+    array.build((1, shape, dtype, order == "F", data))
+    return array
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """So Python 3 writes bytes for Python 2. Any other encoding could import a module."""
     if encoding != "latin1" or not isinstance(text, str):
@@ -65,6 +74,8 @@ def _no_bytes() -> bytes:
 STAND_INS: dict[tuple[str, str], Callable] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Bytes,
     ("_codecs", "encode"): _encode,

@@ -2,50 +2,79 @@
 
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.archives import read_tar_gz, refused
 from data_prep.array_pickles import load_arrays
+from data_prep.sources import Source, open_source
 from tsar_jax.errors import UserError
 
 SIDE = 32
-# Either official archive unpacks to 186 MB.
+# Either official archive unpacks to 186 MB, of which CIFAR-100's training images are 155.
 LARGEST_ARCHIVE = 1 << 28
+LARGEST_MEMBER = 160_000_000
+
+
+@contextmanager
+def open_archive(path: Path, folder: str, mark: str) -> Iterator["Archive"]:
+    """The archive or folder at a path, or UserError if it cannot be read.
+
+    folder: where the members lie in the official archive, such as "cifar-10-batches-py/". mark: the
+    one whose place tells where they lie in this one.
+    """
+    with open_source(path, LARGEST_MEMBER, LARGEST_ARCHIVE) as source:
+        yield Archive(source, folder, mark)
+
+
+def as_bytes(value: Any) -> Any:
+    """Text as the bytes that Python 2 wrote for it; anything else as it is."""
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
 
 
 class Archive:
-    """The members of an archive by path. Raises UserError if it cannot be read."""
+    """The members of an archive, by their names in the official one's folder."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._members = read_tar_gz(path, LARGEST_ARCHIVE)
+    def __init__(self, source: Source, folder: str, mark: str) -> None:
+        roots = source.roots(mark)
+        official = [root for root in roots if ("/" + root).endswith("/" + folder)]
+        if len(official or roots) > 1:
+            raise UserError(
+                f"{source.where} holds {mark} {len(roots)} times ({', '.join(roots[:2])} ...): "
+                "name the folder of one of them"
+            )
+        self.source = source.below((official or roots or [folder])[0])
+        self.folder = folder
 
     def unpickle(self, member: str) -> dict[Any, Any]:
         """The dictionary that a member holds; nothing that its pickle asks for is run."""
-        if member not in self._members:
+        if member not in self.source.paths:
             raise UserError(
-                f"{self.path} has no member {member!r}: download the official archive again"
+                f"{self.source.where} has no member {self.folder + member!r}, but "
+                f"{self.source.found()}: download the official archive again"
             )
         try:
-            found = load_arrays(self._members[member])
+            found = load_arrays(self.source.read(member, LARGEST_MEMBER))
         except pickle.UnpicklingError as error:
             raise self.refused(member, " ".join(str(error).split())) from error
         if not isinstance(found, dict):
             raise self.refused(member, "it is not a dictionary")
-        return found
+        # Pickled anew under Python 3, the keys are often text.
+        return {as_bytes(key): value for key, value in found.items()}
 
     def refused(self, member: str, reason: str) -> UserError:
         """The error that the archive deserves for a member that is not as expected."""
-        return refused(self.path, member, reason)
+        return self.source.refused(member, reason)
 
     def names(self, member: str, key: bytes, classes: int) -> tuple[str, ...]:
         """The names of the classes in a member, ASCII bytes without spaces, all different."""
         names = self.unpickle(member).get(key)
         if not isinstance(names, list) or len(names) != classes:
             raise self.refused(member, f"it does not name {classes} classes")
+        names = [as_bytes(name) for name in names]
         for name in names:
             if not isinstance(name, bytes) or not re.fullmatch(rb"[\w-]+", name):
                 raise self.refused(member, f"{name!r:.80} is not a name of a class")

@@ -7,16 +7,17 @@ import tensorflow_datasets as tfds
 
 from data_prep.archives import RemoteArchive, locate
 from data_prep.building import ImageBuilder, Prepared, prepare_labelled
-from data_prep.cifar import Archive
+from data_prep.cifar import open_archive
 from tsar_jax.data import cifar10
 from tsar_jax.data.types import LabelledImages
 from tsar_jax.errors import UserError
 
 FOLDER = "cifar-10-batches-py/"
 MEMBERS = {
-    "train": tuple(f"{FOLDER}data_batch_{number}" for number in range(1, 6)),
-    "test": (FOLDER + "test_batch",),
+    "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
+    "test": ("test_batch",),
 }
+MARK = "data_batch_1"
 
 # Size as the archive's server tells it, digest as published with Keras.
 REMOTE = RemoteArchive(
@@ -41,7 +42,9 @@ def prepare_cifar10(archives: Path | None, out: Path, overwrite: bool = False) -
     """
 
     def read() -> dict[str, LabelledImages]:
-        path = locate(REMOTE, archives, out / "downloads" / "cifar10")
+        path = locate(
+            REMOTE, archives, out / "downloads" / "cifar10", lambda folder: bool(folder.roots(MARK))
+        )
         return read_archive(path)
 
     return prepare_labelled(Cifar10At32, read, out, overwrite)
@@ -52,13 +55,13 @@ def read_archive(path: Path) -> dict[str, LabelledImages]:
 
     Raises UserError if the archive is not as expected, and runs nothing that its pickles ask for.
     """
-    archive = Archive(path)
-    names = archive.names(FOLDER + "batches.meta", b"label_names", cifar10.CLASSES)
     splits = {}
-    for split, members in MEMBERS.items():
-        batches = [archive.images(member, b"labels", len(names)) for member in members]
-        images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        splits[split] = LabelledImages(images, labels, names)
+    with open_archive(path, FOLDER, MARK) as archive:
+        names = archive.names("batches.meta", b"label_names", cifar10.CLASSES)
+        for split, members in MEMBERS.items():
+            batches = [archive.images(member, b"labels", len(names)) for member in members]
+            images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+            splits[split] = LabelledImages(images, labels, names)
     problem = cifar10.layout_problem(splits)
     if problem:
         raise UserError(f"{path} is not CIFAR-10, {problem}: download the official archive again")

@@ -10,13 +10,15 @@ from PIL import Image
 
 from data_prep.archives import RemoteArchive, locate
 from data_prep.building import ImageBuilder, Prepared, prepare
-from data_prep.cifar import Archive
+from data_prep.cifar import Archive, open_archive
 from data_prep.images import resize_colour
 from data_prep.progress import track
+from data_prep.sources import Source
 from tsar_jax.data import cifar100
 from tsar_jax.data.types import ImageSet
 
-MEMBERS = "cifar-100-python/"
+FOLDER = "cifar-100-python/"
+MARK = "meta"
 
 # Size as published with the archive's page, digest as published with Keras.
 REMOTE = RemoteArchive(
@@ -52,7 +54,7 @@ def prepare_cifar100(
 
     @functools.cache
     def read() -> dict[str, ImageSet]:
-        path = locate(REMOTE, archives, out / "downloads" / "cifar100")
+        path = locate(REMOTE, archives, out / "downloads" / "cifar100", is_cifar100)
         return read_archive(path, cifar100.CLASSES, cifar100.IMAGES_PER_CLASS)
 
     def read_resized() -> dict[str, ImageSet]:
@@ -64,18 +66,24 @@ def prepare_cifar100(
     )
 
 
+def is_cifar100(folder: Source) -> bool:
+    """Whether a folder holds the archive's three members side by side."""
+    return any(
+        {"meta", "train", "test"} <= folder.below(root).paths.keys() for root in folder.roots(MARK)
+    )
+
+
 def read_archive(path: Path, classes: int, per_class: Mapping[str, int]) -> dict[str, ImageSet]:
     """The splits, uint8 [classes, per_class[split], 32, 32, 3], in the order of their labels.
 
     Within a class the images keep the archive's order. Raises UserError if the archive is not as
     expected, and runs nothing that its pickles ask for.
     """
-    archive = Archive(path)
-    names = archive.names(MEMBERS + "meta", b"fine_label_names", classes)
-    return {
-        split: _read_split(archive, MEMBERS + split, names, each)
-        for split, each in per_class.items()
-    }
+    with open_archive(path, FOLDER, MARK) as archive:
+        names = archive.names("meta", b"fine_label_names", classes)
+        return {
+            split: _read_split(archive, split, names, each) for split, each in per_class.items()
+        }
 
 
 def _read_split(archive: Archive, member: str, names: tuple[str, ...], each: int) -> ImageSet:

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_prep.archives import RemoteArchive, fetch, open_zip, read_member, zip_members
+from data_prep.archives import RemoteArchive, fetch
 from data_prep.building import ImageBuilder, Prepared, prepare
-from data_prep.idx import File, read_file
+from data_prep.idx import File, find_files, read_file
 from data_prep.labelled import Labelled, group, read_labelled, read_tfds
 from data_prep.packaging import write_packaged_file
+from data_prep.sources import Source, folder_source, locate_source, open_source
 from tsar_jax.data import emnist
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
 
-# The archive has 562 MB, so none of its members has more; that of Balanced's images has far less.
+MAPPING = "emnist-balanced-mapping.txt"
+# The archive has 562 MB, so none of its members has more; those that are read have far less.
 LARGEST_MEMBER = 1 << 29
-MEMBERS = "gzip/"
 TFDS_NAME = "emnist/balanced"
 PAGE = "https://www.nist.gov/itl/products-and-services/emnist-dataset"
 
@@ -29,8 +30,8 @@ REMOTE = RemoteArchive(
 )
 OBTAIN = f"put it there from {REMOTE.filename} of {PAGE}, or leave out --archives to download that"
 
-# Gives the first of several files that is there.
-Find = Callable[..., File]
+# Gives the file of an official name, without the ending that tells how it is packed.
+Find = Callable[[str], File]
 
 
 class EmnistBalanced28(ImageBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -54,30 +55,26 @@ def prepare_emnist(
     def read() -> dict[str, ImageSet]:
         if tfds_data is not None:
             return {split: _read_prepared(tfds_data, split) for split in emnist.IMAGES_PER_CLASS}
-        folder = archives or fetch(REMOTE, out / "downloads" / "emnist").parent
-        with open_files(folder) as find:
+        with open_files(archives, out / "downloads" / "emnist") as find:
             return read_balanced(find)
 
     return prepare(EmnistBalanced28, read, out, overwrite)
 
 
 @contextmanager
-def open_files(folder: Path) -> Iterator[Find]:
-    """The files in the folder's gzip.zip or, without it, in the folder itself."""
-    path = folder / REMOTE.filename
-    if not path.is_file():
-        yield lambda *names: read_file(folder, names, OBTAIN)
-        return
-    with open_zip(path) as archive:
-        members = {member.filename: member for member in zip_members(archive, LARGEST_MEMBER)}
+def open_files(archives: Path | None, downloads: Path) -> Iterator[Find]:
+    """The files in gzip.zip, in an archive of another name or in the folder that the user named."""
+    if archives is None:
+        path = fetch(REMOTE, downloads)
+    else:
+        missing = f"{{archives}} has no file {MAPPING}, but {{found}}: {OBTAIN}"
+        path = locate_source(archives, REMOTE.filename, _has_mapping, missing)
+    with open_source(path, LARGEST_MEMBER) as source:
+        yield lambda name: read_file(source, name, OBTAIN)
 
-        def find(*names: str) -> File:
-            for name in names:
-                if member := members.get(MEMBERS + name):
-                    return File(f"{member.filename} of {path}", read_member(archive, member))
-            raise UserError(f"{path} has no member {MEMBERS}{names[0]}: get it again from {PAGE}")
 
-        yield find
+def _has_mapping(folder: Source) -> bool:
+    return bool(find_files(folder, (MAPPING,))[MAPPING])
 
 
 def read_balanced(find: Find) -> dict[str, ImageSet]:
@@ -85,7 +82,7 @@ def read_balanced(find: Find) -> dict[str, ImageSet]:
 
     Raises UserError if the files are not those of EMNIST Balanced.
     """
-    check_mapping(find("emnist-balanced-mapping.txt"))
+    check_mapping(find(MAPPING))
     return {
         split: _upright(_read_idx(find, f"emnist-balanced-{split}"), each, "EMNIST Balanced")
         for split, each in emnist.IMAGES_PER_CLASS.items()
@@ -95,7 +92,8 @@ def read_balanced(find: Find) -> dict[str, ImageSet]:
 def check_mapping(file: File) -> None:
     """Raises UserError unless the lines, label and character code, are of EMNIST's classes."""
     expected = [[str(label), str(ord(name))] for label, name in enumerate(emnist.NAMES)]
-    if [line.split() for line in file.data.decode("ascii", "replace").splitlines()] != expected:
+    lines = file.data.decode("ascii", "replace").splitlines()
+    if [line.split() for line in lines if line.strip()] != expected:
         raise UserError(
             f"{file.name} does not map the labels 0 to {len(expected) - 1} to the codes of the "
             f"characters {''.join(emnist.NAMES)}: get it again"
@@ -104,7 +102,7 @@ def check_mapping(file: File) -> None:
 
 def _read_idx(find: Find, name: str) -> Labelled:
     kinds = (f"{name}-images-idx3-ubyte", f"{name}-labels-idx1-ubyte")
-    return read_labelled(*(find(f"{kind}.gz", kind) for kind in kinds))
+    return read_labelled(*map(find, kinds))
 
 
 def _read_prepared(folder: Path, split: str) -> ImageSet:
@@ -125,9 +123,12 @@ def package_emnist(archives: Path, output: Path = emnist.PACKAGED) -> Path:
     mapping. Raises UserError if they are missing, damaged or not the published ones.
     """
 
-    def find(*names: str) -> File:
-        return read_file(archives, names, "name the folder of the packaged images' source")
+    def find(name: str) -> File:
+        return read_file(source, name, "name the folder of the packaged images' source")
 
+    if not archives.is_dir():
+        raise UserError(f"the archives folder {archives} does not exist: name one that does")
+    source = folder_source(archives)
     check_mapping(find("emnist-bymerge-mapping.txt"))
     splits = {
         split: _upright(_read_idx(find, f"emnist-bymerge-test{each}"), each, "EMNIST ByMerge")

@@ -1,24 +1,23 @@
-"""IDX files, in which MNIST and EMNIST come: read without trust, compressed by gzip or not.
+"""IDX files, in which MNIST and EMNIST come: read without trust, compressed or not.
 
 A file begins with a magic number of four bytes, 0x00000800 plus the number of dimensions where the
 values are unsigned bytes. The size of each dimension follows, four bytes, then the values, the last
 dimension fastest; all numbers are big-endian.
 """
 
-import gzip
 import io
 import math
-import zlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+import re
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from data_prep.sources import Source
 from tsar_jax.errors import UserError
+from tsar_jax.untrusted.compression import ERRORS, unpacked
 
 UNSIGNED_BYTES = 0x00000800
-GZIP_MAGIC = b"\x1f\x8b"
+ENDING = re.compile(r"\.(gz|bz2|xz|idx)$")
 # EMNIST Balanced has 88 MB of training images.
 LARGEST = 1 << 27
 
@@ -30,21 +29,44 @@ class File(NamedTuple):
     data: bytes
 
 
-def read_file(folder: Path, names: Sequence[str], obtain: str) -> File:
-    """The first of these files that the folder has.
+def usual_name(path: str) -> str:
+    """The name that a file at this path has officially, such as "train-images-idx3-ubyte".
 
-    obtain: where to get it, for the UserError that is raised if it has none of them or one that is
+    Some copies write ".idx3" for "-idx3", and some are packed under a name that does not say so.
+    """
+    name = path.rsplit("/", 1)[-1].lower()
+    while ENDING.search(name):
+        name = ENDING.sub("", name)
+    return re.sub(r"[._]idx(?=\d-ubyte$)", "-idx", name)
+
+
+def find_files(source: Source, names: tuple[str, ...]) -> dict[str, list[str]]:
+    """By official name, the paths at which the source has that file, the best first.
+
+    Nearest to the top, and of two side by side the one that is still packed.
+    """
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for path in source.paths:
+        if (name := usual_name(path)) in found:
+            found[name].append(path)
+    for paths in found.values():
+        paths.sort(key=lambda path: (path.count("/"), not ENDING.search(path.lower()), path))
+    return found
+
+
+def read_file(source: Source, name: str, obtain: str) -> File:
+    """The file of an official name that the source has, wherever it lies in it.
+
+    obtain: where to get it, for the UserError that is raised if the source has none or one that is
     too large or cannot be read.
     """
-    for path in (folder / name for name in names):
-        if path.is_file():
-            try:
-                if path.stat().st_size > LARGEST:
-                    raise UserError(f"{path} holds more than {LARGEST} bytes: {obtain}")
-                return File(str(path), path.read_bytes())
-            except OSError as error:
-                raise UserError(f"cannot read {path} ({error}): make it readable") from error
-    raise UserError(f"{folder} has no file {' or '.join(names)}: {obtain}")
+    paths = find_files(source, (name,))[name]
+    if not paths:
+        packed = "" if name.endswith(".txt") else ".gz"
+        raise UserError(
+            f"{source.where} has no file {name}{packed}, but {source.found()}: {obtain}"
+        )
+    return File(f"{paths[0]} of {source.where}", source.read(paths[0], LARGEST))
 
 
 def read_idx(file: File, dimensions: int) -> np.ndarray:
@@ -54,26 +76,21 @@ def read_idx(file: File, dimensions: int) -> np.ndarray:
     the file is not whole, goes on after its values, or has another type or number of dimensions.
     """
     try:
-        with _unpacked(file.data) as stream:
+        with unpacked(io.BytesIO(file.data)) as stream:
             sizes = _read_sizes(file.name, stream, dimensions)
             count = math.prod(sizes)
             values = stream.read(count)
             if len(values) < count:
                 raise refused(file.name, f"it ends after {len(values)} of {count} values")
-            # At the end gzip compares its checksum too.
+            # At the end a compressed stream's checksum is compared too.
             if stream.read(1):
                 raise refused(file.name, f"it goes on after its {count} values")
-    except (EOFError, OSError, zlib.error) as error:
+    except ERRORS as error:
         raise refused(file.name, str(error).rstrip(".")) from error
     return np.frombuffer(values, np.uint8).reshape(sizes)
 
 
-def _unpacked(data: bytes) -> io.BytesIO | gzip.GzipFile:
-    stream = io.BytesIO(data)
-    return gzip.GzipFile(fileobj=stream) if data.startswith(GZIP_MAGIC) else stream
-
-
-def _read_sizes(name: str, stream: io.BytesIO | gzip.GzipFile, dimensions: int) -> tuple[int, ...]:
+def _read_sizes(name: str, stream: BinaryIO, dimensions: int) -> tuple[int, ...]:
     header = stream.read(4 * (1 + dimensions))
     if len(header) < 4 * (1 + dimensions):
         raise refused(name, f"it ends within its header, after {len(header)} bytes")

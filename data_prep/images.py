@@ -10,6 +10,15 @@ from PIL import Image
 
 from tsar_jax.errors import UserError
 
+MAX_PIXELS = 1 << 25
+"""Of an image: 33.5 million, 134 MB once decoded; an image is never decoded if it has more."""
+MAX_SCANS = 100
+"""Passes of a progressive JPEG over all of its pixels; some ten are usual."""
+SCAN = b"\xff\xda"
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+TO_BYTES = ((np.arange(1 << 16, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+"""0..65535 -> 0..255, rounded."""
+
 
 @contextlib.contextmanager
 def open_image(
@@ -17,12 +26,22 @@ def open_image(
 ) -> Iterator[Image.Image]:
     """An image in one of these formats, not yet decoded, to be used within the block.
 
+    It has at most `MAX_PIXELS`. One of 16 bits is decoded and scaled to 8, since Pillow cuts all
+    that is above 255; whatever has another range than these two is refused.
+
     wrong: names the offender, should it not be readable. remedy: what to do then. Both are for the
     UserError that the block raises if the image turns out unreadable while it is decoded there.
     """
     try:
         with _quiet_pillow(), Image.open(io.BytesIO(data), formats=formats) as image:
-            yield image
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UserError(
+                    f"{wrong} is {width}x{height}, more than {MAX_PIXELS} pixels: {remedy}"
+                )
+            if image.format == "JPEG" and data.count(SCAN) > MAX_SCANS:
+                raise UserError(f"{wrong} is a JPEG of more than {MAX_SCANS} scans: {remedy}")
+            yield _of_bytes(image, wrong, remedy)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{wrong} is not a readable {' or '.join(formats)} image: {remedy}"
@@ -35,6 +54,23 @@ def _quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
+
+
+def _of_bytes(image: Image.Image, wrong: str, remedy: str) -> Image.Image:
+    """The image, or one of 16 bits a pixel scaled to 8."""
+    # Of TIFF, how many bits a sample really has: Pillow gives those of 12 in 16, unscaled.
+    bits = set(image.tag_v2.get(258, ())) if image.format == "TIFF" else set()  # type: ignore[attr-defined]
+    wide = image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if wide and bits <= {16}:
+        values = np.asarray(image)
+        if image.mode != "I" or (values.min() >= 0 and values.max() < len(TO_BYTES)):
+            return Image.fromarray(TO_BYTES[values])
+    elif image.mode not in (*SIXTEEN_BITS, "I", "F"):
+        return image
+    raise UserError(
+        f"{wrong} has pixels of mode {image.mode}, whose range is not known: convert it to 8 or 16 "
+        "bits a channel"
+    )
 
 
 def resize_colour(image: Image.Image, side: int) -> np.ndarray:

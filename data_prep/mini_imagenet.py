@@ -4,32 +4,33 @@ import csv
 import functools
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep.archives import open_zip, read_member, zip_members
 from data_prep.building import ImageBuilder, Prepared, prepare
 from data_prep.images import open_image, resize_colour
 from data_prep.progress import track
+from data_prep.sources import Source, locate_source, open_source
 from tsar_jax.data import mini_imagenet
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
 
-# What is read into memory at once: a file of 32 MiB, an image of 300 MB.
+# What is read into memory at once.
 LARGEST_FILE = 1 << 25
-LARGEST_SIDE = 10_000
 
 SIDES = (mini_imagenet.SIDE, mini_imagenet.LABELLED_SIDE)
 
 PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 TAKE_PUBLISHED = "take the csv files of the Ravi & Larochelle split as they are published"
 
-# By class, sorted, the file names of its images in the order of the csv file.
+SPLITS = ("train", "val", "test")
+IMAGE = re.compile(r"(train|val|test)/(?:images/)?([^/]+)/(?:images/)?[^/]+\.(?:jpe?g|png)", re.I)
+
+# By class, sorted, the paths of its images in the order of the csv file or, without one, sorted.
 Listing = dict[str, list[str]]
 
 
@@ -45,14 +46,6 @@ class MiniImagenetAt32(ImageBuilder, skip_registration=True):  # type: ignore[ca
 
     VERSION = tfds.core.Version(mini_imagenet.PREPARED_AT_32.version)
     name = mini_imagenet.PREPARED_AT_32.folder
-
-
-class Files(NamedTuple):
-    """What the user brought: where, and how to ask for a file by a path such as "train.csv"."""
-
-    where: Path
-    has: Callable[[str], bool]
-    read: Callable[[str], bytes]
 
 
 def prepare_mini_imagenet(
@@ -77,81 +70,88 @@ def prepare_mini_imagenet(
 
 
 @contextmanager
-def open_files(archives: Path | None, out: Path) -> Iterator[Files]:
-    """The files in the folder's mini-imagenet.zip or, without it, in the folder itself."""
-    if archives is not None and (path := archives / mini_imagenet.ARCHIVE).is_file():
-        with open_zip(path) as archive:
-            members = {member.filename: member for member in zip_members(archive, LARGEST_FILE)}
-            root = _root(path, members)
-            yield Files(
-                path,
-                has=lambda name: root + name in members,
-                read=lambda name: read_member(archive, members[root + name]),
-            )
-    elif archives is not None and (archives / "train.csv").is_file():
-        yield Files(
-            archives,
-            has=lambda name: (archives / name).is_file(),
-            read=lambda name: _read_file(archives / name),
-        )
-    else:
+def open_files(archives: Path | None, out: Path) -> Iterator[Source]:
+    """The data in the folder's mini-imagenet.zip or, without it, in the folder itself."""
+    how = f"{mini_imagenet.OBTAIN} and run `{mini_imagenet.PREPARED.command} --out {out}`"
+    if archives is None or not archives.exists():
         absent = "no folder is named" if archives is None else f"it is not in {archives}"
-        raise UserError(
-            f"mini-ImageNet cannot be prepared, {absent}: {mini_imagenet.OBTAIN} and run "
-            f"`{mini_imagenet.PREPARED.command} --out {out}`"
-        )
+        raise UserError(f"mini-ImageNet cannot be prepared, {absent}: {how}")
+    missing = f"mini-ImageNet cannot be prepared, {{archives}} has it not, but {{found}}: {how}"
+    path = locate_source(archives, mini_imagenet.ARCHIVE, _is_there, missing)
+    with open_source(path, LARGEST_FILE) as source:
+        yield source.below(_root(source))
 
 
-def _root(path: Path, members: Mapping[str, object]) -> str:
-    """The folder of the archive that holds train.csv: "" or, for instance, "mini-imagenet/"."""
-    found = [name for name in members if name.rsplit("/", 1)[-1] == "train.csv"]
+def _is_there(folder: Source) -> bool:
+    return bool(folder.roots("train.csv") or _split_roots(folder))
+
+
+def _split_roots(source: Source) -> list[str]:
+    """The folders that hold train/, val/ and test/ with a folder of images for every class."""
+    holding = [set(source.roots(split)) for split in SPLITS]
+    roots = sorted(set.intersection(*holding), key=len)
+    return [root for root in roots if any(map(IMAGE.fullmatch, source.below(root).paths))]
+
+
+def _root(source: Source) -> str:
+    """The folder that holds train.csv or train/: "" or, for instance, "mini-imagenet/"."""
+    found = source.roots("train.csv")
+    if not found and (sorted_roots := _split_roots(source)):
+        return sorted_roots[0]
     if len(found) != 1:
         raise UserError(
-            f"{path} has {len(found)} files named train.csv, not one: put train.csv, val.csv, "
-            "test.csv and the folder images/ into it once, side by side"
+            f"{source.where} has {len(found)} files named train.csv, not one, but "
+            f"{source.found()}: put train.csv, val.csv, test.csv and the folder images/ into it "
+            "once, side by side, or folders train/, val/ and test/ with a folder for every class"
         )
-    return found[0].removesuffix("train.csv")
+    return found[0]
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error}): make it readable") from error
-    if len(data) > LARGEST_FILE:
-        raise UserError(f"{path} holds more than {LARGEST_FILE} bytes: put the right file there")
-    return data
-
-
-def read_files(files: Files, classes: Mapping[str, int]) -> dict[int, dict[str, ImageSet]]:
+def read_files(files: Source, classes: Mapping[str, int]) -> dict[int, dict[str, ImageSet]]:
     """By side, 28 and 32, the splits: uint8 [classes[split], images_per_class, side, side, 3].
 
     Classes are in the order of their names, a class's images in that of the csv file. Raises
     UserError unless each split has as many classes as given, all classes have the same even number
     of images, and every image listed is there, listed once and readable.
     """
-    listings = {split: read_listing(files, split) for split in classes}
-    check_classes(files.where, listings, classes)
-    check_images(files, listings)
+    if any(f"{split}.csv" in files.paths for split in classes):
+        listings = {split: read_listing(files, split) for split in classes}
+        check_classes(files.where, listings, classes)
+        listings = find_images(files, listings)
+    else:
+        listings = {split: list_folders(files, split) for split in classes}
+        check_classes(files.where, listings, classes)
     both = {split: _read_images(files, split, listing) for split, listing in listings.items()}
     return {side: {split: sized[side] for split, sized in both.items()} for side in SIDES}
 
 
-def read_listing(files: Files, split: str) -> Listing:
+def list_folders(files: Source, split: str) -> Listing:
+    """The images that lie in the split's folder, in one folder for every class."""
+    listing: Listing = {}
+    for name in files.paths:
+        if (match := IMAGE.fullmatch(name)) and match[1] == split:
+            listing.setdefault(match[2], []).append(name)
+    return dict(sorted(listing.items()))
+
+
+def read_listing(files: Source, split: str) -> Listing:
     """The images that `<split>.csv` lists, one in each row of filename and label."""
     name = f"{split}.csv"
-    if not files.has(name):
-        raise UserError(f"{files.where} has no {name}: {TAKE_PUBLISHED}")
+    if name not in files.paths:
+        raise UserError(f"{files.where} has no {name}, but {files.found()}: {TAKE_PUBLISHED}")
     wrong = f"{name} of {files.where}"
     try:
-        rows = list(csv.reader(io.StringIO(files.read(name).decode("utf-8-sig")), strict=True))
+        text = files.read(name, LARGEST_FILE).decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text), strict=True, skipinitialspace=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{wrong} is not a csv file ({error}): {TAKE_PUBLISHED}") from error
-    if rows[:1] != [["filename", "label"]]:
+    # With their numbers, for blank ones are left out.
+    numbered = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, 1)]
+    numbered = [(number, row) for number, row in numbered if any(row)]
+    if not numbered or [cell.lower() for cell in numbered[0][1]] != ["filename", "label"]:
         raise UserError(f"{wrong} does not begin with filename,label: {TAKE_PUBLISHED}")
     listing: Listing = {}
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in numbered[1:]:
         if len(row) != 2 or not all(map(PLAIN_NAME.fullmatch, row)):
             raise UserError(
                 f"row {number} of {wrong} is not a plain file name and a class, {row!r:.200}: "
@@ -185,25 +185,34 @@ def check_classes(where: Path, listings: Mapping[str, Listing], classes: Mapping
                 )
 
 
-def check_images(files: Files, listings: Mapping[str, Listing]) -> None:
-    """Raises UserError if an image is listed twice or missing."""
+def find_images(files: Source, listings: Mapping[str, Listing]) -> dict[str, Listing]:
+    """The paths of the images listed: in images/, or in folders of their classes there.
+
+    Raises UserError if an image is listed twice or missing.
+    """
     seen: set[str] = set()
+    found: dict[str, Listing] = {}
     for split, listing in listings.items():
-        for image in (image for images in listing.values() for image in images):
+        found[split] = {}
+        for label, image in ((label, image) for label, its in listing.items() for image in its):
             if image in seen:
                 raise UserError(
                     f"{split}.csv of {files.where} lists {image!r}, which is listed already: "
                     f"{TAKE_PUBLISHED}"
                 )
             seen.add(image)
-            if not files.has(f"images/{image}"):
+            places = (f"images/{image}", f"images/{label}/{image}", f"{split}/{label}/{image}")
+            there = [place for place in (*places, f"{label}/{image}") if place in files.paths]
+            if not there:
                 raise UserError(
                     f"{files.where} has no images/{image}, which {split}.csv lists: put it there, "
                     "or leave as many images of every class out of the csv files"
                 )
+            found[split].setdefault(label, []).append(there[0])
+    return found
 
 
-def _read_images(files: Files, split: str, listing: Listing) -> dict[int, ImageSet]:
+def _read_images(files: Source, split: str, listing: Listing) -> dict[int, ImageSet]:
     names = [name for images in listing.values() for name in images]
     images = {side: np.empty((len(names), side, side, 3), np.uint8) for side in SIDES}
     for index, name in enumerate(track(names, len(names), f"Reading {split}")):
@@ -215,16 +224,13 @@ def _read_images(files: Files, split: str, listing: Listing) -> dict[int, ImageS
     }
 
 
-def read_photograph(files: Files, name: str) -> dict[int, np.ndarray]:
-    """One image of the folder images/, JPEG or PNG -> by side, RGB uint8 [side, side, 3].
+def read_photograph(files: Source, name: str) -> dict[int, np.ndarray]:
+    """One image, JPEG or PNG -> by side, RGB uint8 [side, side, 3].
 
     It is decoded once for both sides.
     """
-    wrong = f"images/{name} of {files.where}"
+    wrong = f"{name} of {files.where}"
     remedy = "put a whole copy of that image there"
     # ImageNet has PNG images that are named as if they were JPEG.
-    with open_image(files.read(f"images/{name}"), ("JPEG", "PNG"), wrong, remedy) as image:
-        if max(image.size) > LARGEST_SIDE:
-            width, height = image.size
-            raise UserError(f"{wrong} is {width}x{height}, too large: {remedy}")
+    with open_image(files.read(name, LARGEST_FILE), ("JPEG", "PNG"), wrong, remedy) as image:
         return {side: resize_colour(image, side) for side in SIDES}

@@ -1,13 +1,16 @@
 """MNIST: the four official files -> 28x28 images, prepared."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from data_prep.archives import RemoteArchive, fetch
 from data_prep.building import ImageBuilder, Prepared, prepare_labelled
-from data_prep.idx import read_file
+from data_prep.idx import LARGEST, find_files, read_file, usual_name
 from data_prep.labelled import Labelled, check, read_labelled, read_tfds
+from data_prep.sources import Source, locate_source, open_source
 from tsar_jax.data import mnist
 from tsar_jax.data.types import LabelledImages
 
@@ -41,6 +44,10 @@ REMOTE = {
         ),
     ),
 }
+FILES = {
+    split: tuple(usual_name(remote.filename) for remote in remotes)
+    for split, remotes in REMOTE.items()
+}
 OBTAIN = f"put it there from {MIRROR}, or leave out --archives to download it"
 
 
@@ -62,27 +69,46 @@ def prepare_mnist(
     """
 
     def read() -> dict[str, LabelledImages]:
+        with contextlib.ExitStack() as stack:
+            if tfds_data is None:
+                source = stack.enter_context(open_files(archives, out / "downloads" / "mnist"))
+            found = {
+                split: read_tfds(TFDS_NAME, tfds_data, split)
+                if tfds_data is not None
+                else read_files(source, split)
+                for split in mnist.IMAGES
+            }
         return {
             split: check(
-                read_tfds(TFDS_NAME, tfds_data, split)
-                if tfds_data is not None
-                else read_files(archives, out / "downloads" / "mnist", split),
-                mnist.NAMES,
-                mnist.IMAGES[split],
-                mnist.IMAGES_PER_CLASS[split],
-                "MNIST",
+                labelled, mnist.NAMES, mnist.IMAGES[split], mnist.IMAGES_PER_CLASS[split], "MNIST"
             )
-            for split in mnist.IMAGES
+            for split, labelled in found.items()
         }
 
     return prepare_labelled(Mnist28, read, out, overwrite)
 
 
-def read_files(archives: Path | None, downloads: Path, split: str) -> Labelled:
-    """A split's images from the folder `archives`, or downloaded to `downloads` if it is None."""
-    files = []
-    for remote in REMOTE[split]:
-        folder = fetch(remote, downloads).parent if archives is None else archives
-        names = (remote.filename, remote.filename.removesuffix(".gz"))
-        files.append(read_file(folder, names, OBTAIN))
-    return read_labelled(*files)
+@contextlib.contextmanager
+def open_files(archives: Path | None, downloads: Path) -> Iterator[Source]:
+    """The four files in what the user named, a folder or an archive, or downloaded if that is None.
+
+    They may lie anywhere in it, by their official names or similar ones, compressed or not.
+    """
+    if archives is None:
+        folders = {fetch(remote, downloads).parent for both in REMOTE.values() for remote in both}
+        path = folders.pop()
+    else:
+        missing = f"{{archives}} has no file {FILES['train'][0]}.gz, but {{found}}: {OBTAIN}"
+        path = locate_source(archives, "", _has_any, missing)
+    with open_source(path, LARGEST) as source:
+        yield source
+
+
+def _has_any(folder: Source) -> bool:
+    return any(find_files(folder, tuple(name for both in FILES.values() for name in both)).values())
+
+
+def read_files(source: Source, split: str) -> Labelled:
+    """A split's images and labels."""
+    images, labels = (read_file(source, name, OBTAIN) for name in FILES[split])
+    return read_labelled(images, labels)

@@ -1,19 +1,19 @@
 """Omniglot: the two official archives -> 28x28 images, prepared or packaged."""
 
 import re
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_prep.archives import RemoteArchive, locate, open_zip, read_member, zip_members
+from data_prep.archives import RemoteArchive, locate
 from data_prep.building import ImageBuilder, Prepared, prepare
 from data_prep.images import open_image
 from data_prep.packaging import write_packaged_file
 from data_prep.progress import track
+from data_prep.sources import Source, open_source
 from tsar_jax.data import omniglot
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
@@ -56,36 +56,52 @@ def prepare_omniglot(archives: Path | None, out: Path, overwrite: bool = False) 
 
 def read_splits(archives: Path | None, downloads: Path) -> dict[str, ImageSet]:
     """Both splits, from the folder `archives`, or downloaded to `downloads` where it is None."""
-    paths = {split: locate(remote, archives, downloads) for split, remote in REMOTE.items()}
+    paths = {
+        split: locate(remote, archives, downloads, lambda folder, split=split: _has(folder, split))  # type: ignore[misc]
+        for split, remote in REMOTE.items()
+    }
     return {split: read_archive(path, split) for split, path in paths.items()}
+
+
+def _has(folder: Source, split: str) -> bool:
+    """Whether a folder has the drawings of a split in a folder images_<split>."""
+    return bool(folder.roots(f"images_{split}"))
 
 
 def read_archive(path: Path, split: str) -> ImageSet:
     """A split's images, uint8 [classes, 20, 28, 28], in the order of their sorted paths.
 
-    Raises UserError if a member is anything but a 105x105 PNG drawing in its place, or if the
-    classes or the drawings of one are too many or too few.
+    Raises UserError if a file is anything but a 105x105 PNG drawing in its place, or if the classes
+    or the drawings of one are too many or too few.
     """
-    with open_zip(path) as archive:
-        members = zip_members(archive, LARGEST_MEMBER)
-        names = class_names(path, split, [member.filename for member in members])
+    with open_source(path, LARGEST_MEMBER) as whole:
+        roots = whole.roots(f"images_{split}")
+        drawings = whole.below(f"{roots[0]}images_{split}/" if roots else _common_root(whole))
+        names = class_names(path, split, drawings.paths)
         images = [
-            read_drawing(archive, member)
-            for member in track(members, len(members), f"Reading {path.name}")
+            read_drawing(drawings, name)
+            for name in track(drawings.paths, len(drawings.paths), f"Reading {path.name}")
         ]
     shape = (len(names), omniglot.IMAGES_PER_CLASS, omniglot.SIDE, omniglot.SIDE)
     return ImageSet(np.stack(images).reshape(shape), names)
 
 
-def class_names(path: Path, split: str, members: Sequence[str]) -> tuple[str, ...]:
-    """The classes, "Alphabet/character01", of a split whose members' paths are given, sorted."""
-    pattern = re.compile(rf"images_{split}/([^/]+/character\d+)/[^/]+\.png")
+def _common_root(source: Source) -> str:
+    """The folder that all alphabets lie in, where it is not called as in the official archive."""
+    parts = [name.split("/")[:-3] for name in source.paths]
+    roots = {"".join(f"{part}/" for part in above) for above in parts}
+    return roots.pop() if len(roots) == 1 else ""
+
+
+def class_names(path: Path, split: str, members: Iterable[str]) -> tuple[str, ...]:
+    """The classes, "Alphabet/character01", of a split whose drawings' paths are given, sorted."""
+    pattern = re.compile(r"([^/]+/character\d+)/[^/]+\.png")
     counts: dict[str, int] = {}
     for member in members:
         match = pattern.fullmatch(member)
         if not match:
             raise UserError(
-                f"{path} cannot be used, its member {member!r} is not at "
+                f"{path} cannot be used, its member {member!r:.200} is not at "
                 f"images_{split}/<alphabet>/character<number>/<name>.png: download the official "
                 "archive again"
             )
@@ -104,11 +120,11 @@ def class_names(path: Path, split: str, members: Sequence[str]) -> tuple[str, ..
     return tuple(counts)
 
 
-def read_drawing(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+def read_drawing(drawings: Source, name: str) -> np.ndarray:
     """One drawing, PNG 105x105 -> grey uint8 [28, 28]."""
-    wrong = f"{archive.filename} cannot be used, its member {member.filename!r}"
+    wrong = f"{drawings.where} cannot be used, its member {drawings.root + name!r}"
     remedy = "download the official archive again"
-    with open_image(read_member(archive, member), ("PNG",), wrong, remedy) as image:
+    with open_image(drawings.read(name, LARGEST_MEMBER), ("PNG",), wrong, remedy) as image:
         if image.size != (ORIGINAL_SIDE, ORIGINAL_SIDE):
             width, height = image.size
             raise UserError(f"{wrong} is {width}x{height}, not 105x105: {remedy}")

@@ -15,17 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_cifar100 import write_tar_members
 
-from data_prep.archives import (
-    RemoteArchive,
-    fetch,
-    is_unsafe,
-    locate,
-    open_zip,
-    read_member,
-    read_tar_gz,
-    zip_members,
-)
+from data_prep.archives import RemoteArchive, fetch, locate
 from tsar_jax.errors import UserError
+from tsar_jax.untrusted.names import is_unsafe
+from tsar_jax.untrusted.tars import open_tar
+from tsar_jax.untrusted.zips import open_zip, read_member, zip_members
 
 PARTS = st.text(st.characters(exclude_characters="/\\:\0", codec="utf-8"), min_size=1).filter(
     lambda part: part not in (".", "..")
@@ -121,10 +115,15 @@ FOLDER = member("a", type=tarfile.DIRTYPE)
 SMALL = 20_000
 
 
+def read_tar(path: Path, largest: int) -> dict[str, bytes]:
+    with open_tar(path, largest, largest) as tar:
+        return {name: tar.read(name) for name in tar.members}
+
+
 def test_the_files_of_a_tar_archive_are_read(tmp_path: Path) -> None:
     members = [(FOLDER, b""), (member("a/2"), b"two"), (member("a/1"), b"")]
     path = write_tar_members(tmp_path / "a.tar.gz", members)
-    assert read_tar_gz(path, SMALL) == {"a/1": b"", "a/2": b"two"}
+    assert read_tar(path, SMALL) == {"a/1": b"", "a/2": b"two"}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_a_tar_archive_with_an_unsafe_member_is_refused_whole(
 ) -> None:
     path = write_tar_members(tmp_path / "a.tar.gz", members)
     with pytest.raises(UserError, match=reason) as error:
-        read_tar_gz(path, SMALL)
+        read_tar(path, SMALL)
     assert str(path) in str(error.value)
     assert members[-1][0].name in str(error.value)
 
@@ -156,21 +155,21 @@ def test_a_tar_member_that_declares_an_impossible_size_is_refused(
     header = member("liar", size=size).tobuf(tarfile.GNU_FORMAT)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header + bytes(1024)))
     with pytest.raises(UserError, match=rf"'liar'.*holds {size} bytes, not {SMALL}"):
-        read_tar_gz(tmp_path / "a.tar.gz", SMALL)
+        read_tar(tmp_path / "a.tar.gz", SMALL)
 
 
 def test_a_tar_member_that_declares_more_than_there_is_is_refused(tmp_path: Path) -> None:
     header = member("liar", size=5000).tobuf(tarfile.GNU_FORMAT)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header + bytes(1024)))
     with pytest.raises(UserError, match=r"not a complete tar\.gz archive.*unexpected end of data"):
-        read_tar_gz(tmp_path / "a.tar.gz", SMALL)
+        read_tar(tmp_path / "a.tar.gz", SMALL)
 
 
 def test_no_more_than_allowed_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(bytes(10_000_000)))
     with pytest.raises(UserError, match=f"{path} unpacks to more than {SMALL} bytes"):
-        read_tar_gz(path, SMALL)
+        read_tar(path, SMALL)
 
 
 WHOLE_TAR = io.BytesIO()
@@ -182,8 +181,8 @@ with tarfile.open(fileobj=WHOLE_TAR, mode="w:gz") as archive:
 def test_a_truncated_tar_archive_is_refused(tmp_path_factory, length: int) -> None:
     path = tmp_path_factory.mktemp("truncated") / "a.tar.gz"
     path.write_bytes(WHOLE_TAR.getvalue()[:length])
-    with pytest.raises(UserError, match=r"a\.tar\.gz is not a complete tar\.gz archive"):
-        read_tar_gz(path, SMALL)
+    with pytest.raises(UserError, match=r"a\.tar\.gz is not a complete tar[.gz]* archive"):
+        read_tar(path, SMALL)
 
 
 @given(position=st.integers(0, 511), value=st.integers(0, 255))
@@ -197,7 +196,7 @@ def test_a_damaged_tar_header_is_read_or_refused(
     path = tmp_path_factory.mktemp("damaged") / "a.tar.gz"
     path.write_bytes(gzip.compress(bytes(tar)))
     with contextlib.suppress(UserError):
-        assert all(len(data) <= SMALL for data in read_tar_gz(path, SMALL).values())
+        assert all(len(data) <= SMALL for data in read_tar(path, SMALL).values())
 
 
 CONTENT = b"an archive" * 20_000
@@ -257,7 +256,7 @@ def test_the_users_own_archives_are_looked_for_by_name(tmp_path: Path) -> None:
     wanted = remote("https://nowhere.invalid/a.zip")
     with pytest.raises(UserError, match="missing does not exist"):
         locate(wanted, tmp_path / "missing", tmp_path)
-    with pytest.raises(UserError, match=r"a\.zip is not in .*nowhere\.invalid"):
+    with pytest.raises(UserError, match=r"a\.zip is not in .* 0 files: .*nowhere\.invalid"):
         locate(wanted, tmp_path, tmp_path)
     (tmp_path / "a.zip").write_bytes(b"")
     assert locate(wanted, tmp_path, tmp_path / "unused") == tmp_path / "a.zip"

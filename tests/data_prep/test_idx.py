@@ -1,6 +1,8 @@
 """IDX files, whole ones and others."""
 
+import bz2
 import gzip
+import lzma
 import re
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from small_idx import idx
 
 from data_prep import idx as reader
 from data_prep.idx import File, read_file, read_idx
+from data_prep.sources import folder_source
 from tsar_jax.errors import UserError
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
@@ -24,6 +27,12 @@ def test_what_is_written_is_what_is_read(values: np.ndarray, compressed: bool) -
     data = idx(values)
     found = read_idx(File("file", gzip.compress(data) if compressed else data), values.ndim)
     np.testing.assert_array_equal(found, values, strict=True)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_compression_is_told_by_content(pack) -> None:
+    found = read_idx(File("x.gz", pack(idx(IMAGES))), 3)
+    np.testing.assert_array_equal(found, IMAGES, strict=True)
 
 
 @given(st.binary(max_size=64), st.booleans(), st.integers(1, 3))
@@ -88,14 +97,21 @@ def test_no_more_is_unpacked_than_the_header_declares(monkeypatch: pytest.Monkey
     assert asked == [16, 24, 1]
 
 
-def test_the_first_of_the_names_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("images.gz", "images")
-    with pytest.raises(UserError, match=r"has no file images\.gz or images: ask a friend"):
-        read_file(tmp_path, names, "ask a friend")
-    (tmp_path / "images").write_bytes(b"plain")
-    assert read_file(tmp_path, names, "") == File(f"{tmp_path}/images", b"plain")
-    (tmp_path / "images.gz").write_bytes(b"packed")
-    assert read_file(tmp_path, names, "").data == b"packed"
+def test_a_file_is_found_by_its_official_name_and_others_and_nearest_to_the_top(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "train-images-idx3-ubyte"
+
+    def found() -> bytes:
+        return read_file(folder_source(tmp_path), name, "ask a friend").data
+
+    with pytest.raises(UserError, match=rf"has no file {name}\.gz, but 0 files: ask a friend"):
+        found()
+    (tmp_path / "._train-images-idx3-ubyte").write_bytes(b"litter")
+    for path in (f"a/{name}/train-images.idx3-ubyte", f"b/{name}.xz", name, f"{name}.gz"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(path.encode())
+        assert found() == path.encode()
     monkeypatch.setattr(reader, "LARGEST", 5)
-    with pytest.raises(UserError, match=r"images\.gz holds more than 5 bytes: ask a friend"):
-        read_file(tmp_path, names, "ask a friend")
+    with pytest.raises(UserError, match=rf"{name}\.gz.* holds \d+ bytes, not 5"):
+        found()

@@ -1,5 +1,6 @@
 """mini-ImageNet, from the user's files to what `load` gives."""
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checks import assert_nothing_prepared, assert_same, run_main
+from PIL import Image
 from small_mini_imagenet import SmallMiniImagenet, csv, jpeg, resized
 
 import data_prep.mini_imagenet as preparation
@@ -111,6 +113,12 @@ def fewer(files: dict[str, bytes], left: int) -> dict[str, bytes]:
     return {**files, **kept}
 
 
+def png_of(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 FIRST = "n000000009.jpg"  # an image of train.csv
 Change = Callable[[dict[str, bytes]], dict[str, bytes]]
 BAD_FILES: list[tuple[Change, str]] = [
@@ -135,7 +143,7 @@ BAD_FILES: list[tuple[Change, str]] = [
     (lambda f: {**f, f"images/{FIRST}": b"no image"}, f"{FIRST} of .* is not a readable JPEG or"),
     (lambda f: {**f, f"images/{FIRST}": f[f"images/{FIRST}"][:500]}, "is not a readable JPEG or P"),
     (lambda f: {**f, f"images/{FIRST}": jpeg(GREY, "P", "GIF")}, "is not a readable JPEG or PNG"),
-    (lambda f: {**f, f"images/{FIRST}": jpeg(np.zeros((1, 10_001, 3), np.uint8))}, "is 10001x1"),
+    (lambda f: {**f, f"images/{FIRST}": png_of(6000, 6000)}, "is 6000x6000, more than 33554432 p"),
 ]
 
 

@@ -104,7 +104,7 @@ Change = Callable[[SmallSet], dict[str, bytes | None]]
             lambda s: {f"train_{k}": idx(v["train"][1:]) for k, v in arrays(s).items()},
             "not of MNIST, it has 9 images, not 10",
         ),
-        (lambda s: {"train_images": None}, "has no file train-images-idx3-ubyte.gz or train-imag"),
+        (lambda s: {"train_images": None}, "has no file train-images-idx3-ubyte.gz, but 3 files"),
     ],
 )
 def test_wrong_files_are_one_clear_sentence_and_prepare_nothing(

@@ -119,7 +119,7 @@ def replaced(files: Files, name: str, old: bytes, new: bytes) -> Files:
         (lambda f: {**f, ANNOTATIONS: b""}, "val_annotations.txt does not give its class"),
         (lambda f: without(f, VALIDATION), f"gives a class to .*{VALIDATION}', not there"),
         (lambda f: {**f, "val/images/more.JPEG": b""}, "txt does not give its class"),
-        (lambda f: {**f, "train/n00000003/x.JPEG": b""}, "x.JPEG' .*it is not at .*<class>/images"),
+        (lambda f: {**f, "train/n00000003/a/x.JPEG": b""}, "x.JPEG' .*it is not at .*<class>/im"),
         (lambda f: {**f, "train/n00000003/images/x.png": b""}, "x.png' .*it is not at"),
         (lambda f: {**f, FIRST: b"no image"}, f"{FIRST}' is not a readable JPEG image"),
         (lambda f: {**f, FIRST: f[FIRST][:500]}, f"{FIRST}' is not a readable JPEG image"),

@@ -1,35 +1,48 @@
 """Zip archives from elsewhere: read without trust.
 
-Nothing is ever extracted. Members are read into memory, and an archive in which any member has an
-unsafe path or an implausible size is refused before the first is read.
+Nothing is ever extracted. Members are read into memory in bounded pieces, and an archive in which
+any member has an unsafe path, an implausible size or an unusual compression is refused before the
+first is read.
 """
 
+import io
 import os
-import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 from tsar_jax.errors import UserError
+from tsar_jax.untrusted.names import is_litter, is_unsafe, plain_name
 
 LEADS_OUT = "its path leads out of the archive"
 OCCURS_TWICE = "it occurs twice"
+MAX_MEMBERS = 150_000
+"""Members of an archive at most; Tiny ImageNet has 120,609."""
 MAX_DIRECTORY = 1 << 25
-"""Bytes of an archive's list of members at most: some 300,000 of them."""
+"""Bytes of an archive's list of members at most."""
 END_RECORD = 22
 """Bytes of the record that ends an archive without a comment."""
+WIDE_RECORD = 56
+WIDE_LOCATOR = 20
+"""Bytes of what lies before that record where the archive is large."""
 END_BYTES = 1 << 17
 """The end of an archive, a comment of 65,535 bytes included, lies in so many bytes."""
+MEMBER = b"PK\1\2"
+"""How every entry in the list of members begins."""
+OTHER_METHODS = {9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd"}
+"""Compressions of members that are not read: some unpack a gigabyte before they can be stopped."""
+PIECE = 1 << 20
+"""Bytes that are unpacked at once."""
+FREE_TOTAL = 1 << 28
+MAX_RATIO = 50
+"""What an archive may unpack to in all: so many times its own bytes, or FREE_TOTAL if that is more.
 
-
-def is_unsafe(name: str) -> bool:
-    """Whether a member's path is absolute or climbs out of the folder it is unpacked in."""
-    path = name.replace("\\", "/")
-    return path.startswith("/") or ".." in path.split("/") or bool(re.match(r"[A-Za-z]:", path))
+Images hardly compress, and text does less well than this; a bomb does better than a thousand.
+"""
 
 
 @contextmanager
@@ -39,16 +52,26 @@ def open_zip(path: Path, file: BinaryIO | None = None) -> Iterator[zipfile.ZipFi
     file: the archive, where it has been opened already.
     """
     try:
-        if file is not None:
-            _check_directory(file)
-        archive = zipfile.ZipFile(file or path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        raise UserError(
-            f"{path} is not a complete zip archive ({error}): delete it and get it again"
-        ) from error
-    archive.filename = str(path)
-    with archive:
-        yield archive
+        source = nullcontext(file) if file is not None else path.open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): make it readable") from error
+    with source as opened:
+        try:
+            _check_directory(opened)
+            archive = zipfile.ZipFile(opened)
+        except (
+            zipfile.BadZipFile,
+            OSError,
+            ValueError,
+            NotImplementedError,
+            struct.error,
+        ) as error:
+            raise UserError(
+                f"{path} is not a complete zip archive ({error}): delete it and get it again"
+            ) from error
+        archive.filename = str(path)
+        with archive:
+            yield archive
 
 
 def _check_directory(file: BinaryIO) -> None:
@@ -64,50 +87,86 @@ def _check_directory(file: BinaryIO) -> None:
     if where < 0:
         raise zipfile.BadZipFile("its end is missing")
     disks, size = struct.unpack_from("<4xI4xI", tail, where)
-    if where >= 20 and tail[where - 20 : where - 16] == b"PK\6\7":
-        first, place, count = struct.unpack_from("<IQI", tail, where - 16)
+    lists = {(tail_start + where - size, size)}
+    locator = where - WIDE_LOCATOR
+    if locator >= 0 and tail[locator : locator + 4] == b"PK\6\7":
+        first, place, count = struct.unpack_from("<IQI", tail, locator + 4)
         disks |= first | count >> 1
-        file.seek(place)
-        size = max(struct.unpack_from("<Q", file.read(56), 40)[0], size % 0xFFFFFFFF)
+        # Where the locator says, and where zipfile looks: directly before it.
+        before = tail_start + locator - WIDE_RECORD
+        lists = {(before - size % 0xFFFFFFFF, size % 0xFFFFFFFF)}
+        for at in {place, before}:
+            file.seek(max(at, 0))
+            wide = struct.unpack_from("<Q", file.read(WIDE_RECORD), 40)[0]
+            lists.add((at - wide, wide))
     if disks:
         raise zipfile.BadZipFile("it is one of several parts")
+    for start, size in lists:
+        _check_list(file, start, size)
+
+
+def _check_list(file: BinaryIO, start: int, size: int) -> None:
     if size > MAX_DIRECTORY:
         raise zipfile.BadZipFile(f"the list of its members takes {size} bytes")
+    file.seek(max(start, 0))
+    members = file.read(size).count(MEMBER)
+    if members > MAX_MEMBERS:
+        raise zipfile.BadZipFile(f"it has {members} members, more than {MAX_MEMBERS}")
 
 
 def zip_members(archive: zipfile.ZipFile, largest: int) -> list[zipfile.ZipInfo]:
-    """The files of an archive, sorted by path; folders and what macOS adds to zips left out.
+    """The files of an archive, sorted by path; folders and what systems add are left out.
 
     Raises UserError if a path is empty, leads out of the archive, occurs twice, or belongs to a
-    file of more than `largest` bytes.
+    file of more than `largest` bytes or of a compression other than deflate, or if all of them
+    together are implausibly large.
     """
     members = []
     seen = set()
     for member in archive.infolist():
         name = member.filename
-        if not name:
-            raise refused(archive.filename, name, "it has no name")
+        plain = plain_name(name)
         if is_unsafe(name):
             raise refused(archive.filename, name, LEADS_OUT)
-        if name in seen:
+        if name.endswith(("/", "\\")) or is_litter(plain):
+            continue
+        if not plain:
+            raise refused(archive.filename, name, "it has no name")
+        if plain in seen:
             raise refused(archive.filename, name, OCCURS_TWICE)
         if member.file_size > largest:
             raise refused(archive.filename, name, too_large(member.file_size, largest))
-        seen.add(name)
-        if not member.is_dir() and not _is_mac_litter(name):
-            members.append(member)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            kind = OTHER_METHODS.get(member.compress_type, f"method {member.compress_type}")
+            raise refused(archive.filename, name, f"it is packed by {kind}, not by deflate")
+        seen.add(plain)
+        members.append(member)
+    check_total(archive, sum(member.file_size for member in members))
     return sorted(members, key=lambda member: member.filename)
 
 
-def _is_mac_litter(name: str) -> bool:
-    parts = name.split("/")
-    return parts[0] == "__MACOSX" or parts[-1] == ".DS_Store"
+def check_total(archive: zipfile.ZipFile, total: int) -> None:
+    """Raise UserError where an archive's members are more than one of its size plausibly holds."""
+    assert archive.fp is not None
+    most = max(FREE_TOTAL, MAX_RATIO * archive.fp.seek(0, os.SEEK_END))
+    if total > most:
+        raise UserError(
+            f"{archive.filename} cannot be used, its members unpack to {total} bytes, more than "
+            f"{most}: get the archive again"
+        )
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """The bytes of a member, at most as many as the archive declares, their checksum verified."""
+    """The bytes of a member, exactly as many as the archive declares, their checksum verified."""
+    data = io.BytesIO()
     try:
-        return archive.read(member)
+        with archive.open(member) as file:
+            # In pieces: asked for all, zipfile unpacks all, and only then cuts it.
+            while left := member.file_size - data.tell():
+                if not (piece := file.read(min(PIECE, left))):
+                    raise EOFError(f"it has {data.tell()} of {member.file_size} bytes")
+                data.write(piece)
+            file.read(1)  # where the checksum of an empty member is compared
     except (
         zipfile.BadZipFile,  # a wrong checksum or header
         zlib.error,
@@ -119,6 +178,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         struct.error,
     ) as error:
         raise refused(archive.filename, member.filename, str(error) or "it is damaged") from error
+    return data.getvalue()
 
 
 def too_large(size: int, largest: int) -> str:
