@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.errors import UserError, escaped
+from tsar_jax.modules import check_allowed, environment_modules, modules_of
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.config import (
     config_difference,
@@ -208,6 +209,7 @@ def _parse_resumed(
             f"{path} has the preset {preset!r}, not {own.preset!r}: leave out --preset."
         )
     config = config_from_json(config_class, stored["config"], str(path / "config.json"))
+    rest = _check_modules(path, config, rest)
     asked = parse_config(config_class, config, rest, f"run {experiment}", text)
     difference = config_difference(config_to_json(config), config_to_json(asked))
     if difference:
@@ -216,6 +218,22 @@ def _parse_resumed(
             "leave them out, or start a new run."
         )
     return config, Run(path, config, experiment, preset, resume=True)
+
+
+def _check_modules(path: Path, config: Any, rest: list[str]) -> list[str]:
+    """Return the flags that are left for the config of a resumed run.
+
+    Raises UserError where the run would import modules that the command line does not name, with
+    --modules or as part of --environment.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--modules", nargs="*", default=[])
+    named, others = parser.parse_known_args(rest)
+    parser.add_argument("--environment", default="")
+    environment = parser.parse_known_args(rest)[0].environment
+    allowed = [*named.modules, *environment_modules(environment)]
+    check_allowed(modules_of(config), allowed, path)
+    return rest if hasattr(config, "modules") else others
 
 
 def _new_folder(parent: Path, parts: Sequence[str]) -> Path:

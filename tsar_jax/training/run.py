@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsar_jax.atomic import replacing
 from tsar_jax.errors import UserError
+from tsar_jax.modules import allowing
 from tsar_jax.training.config import config_from_json, config_to_json
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Run:
     def resume_command(self) -> str:
         """The command that continues the run."""
         script = f"tsar-jax run {self.experiment} " if self.experiment else ""
-        return f"{script}--resume {self.path}"
+        return f"{script}--resume {self.path}{allowing(self.config)}"
 
 
 def write_atomically(path: Path, text: str) -> None:
