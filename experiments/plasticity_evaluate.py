@@ -30,7 +30,7 @@ from tsar_jax.errors import UserError, check_limits, check_rates
 from tsar_jax.evaluation.rule_evaluation import CurveConfig, check_rule, learning_curves
 from tsar_jax.evaluation.rule_records import LearnedRule, read_rule
 from tsar_jax.modules import check_allowed, import_modules
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 Curves = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -159,6 +159,7 @@ def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
             writer.writerow([name, at, *values])
         mean, low, high = (100 * part[-1] for part in bands[0])
         table.add_row(name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
+    make_folder(out, "--out")
     write_atomically(out / "evaluation.csv", text.getvalue())
     figures = rule_curves_figure(
         updates, curves, 1 / arguments.classes, out / "figures" / "evaluation"

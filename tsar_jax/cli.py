@@ -239,17 +239,7 @@ def _check_modules(path: Path, config: Any, rest: list[str]) -> list[str]:
 def _new_folder(parent: Path, parts: Sequence[str]) -> Path:
     """Makes a folder of its own for a run named after `parts` and the time."""
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = "-".join(str(part) for part in [*parts, time] if part)
-    for count in range(1, 100):
-        path = parent / (name if count == 1 else f"{name}-{count}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError:
-            break
-        return path
-    return parent / name  # check_new says what is wrong with it
+    return run_folder.claim_folder(parent, "-".join(str(part) for part in [*parts, time] if part))
 
 
 def run_main(main: Callable[[], Any]) -> None:
@@ -269,6 +259,8 @@ def run_main(main: Callable[[], Any]) -> None:
             _exit(str(error), 128 + error.signum)
         except KeyboardInterrupt:
             _exit("stopped", 128 + signal.SIGINT)
+        finally:
+            run_folder.release_folders()
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
