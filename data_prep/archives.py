@@ -58,6 +58,7 @@ def fetch(remote: RemoteArchive, folder: Path) -> Path:
     part = path.with_name(path.name + ".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # a link of that name would be written through
         with progress_bar() as bar:
             digest = _download(remote, part, bar)
         if digest != remote.sha256:
@@ -82,7 +83,7 @@ def _download(remote: RemoteArchive, part: Path, bar: Progress) -> str:
     task = bar.add_task(f"Downloading {remote.filename}", total=remote.size)
     with (
         urllib.request.urlopen(remote.url, timeout=TIMEOUT_SECONDS) as response,
-        part.open("wb") as file,
+        part.open("xb") as file,
     ):
         left = remote.size
         while left > 0 and (chunk := response.read(min(CHUNK_BYTES, left))):

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
 from data_prep.progress import track
+from tsar_jax.atomic import open_lock
 from tsar_jax.data.labelled import pool
 from tsar_jax.data.prepared import read_labelled, write_record
 from tsar_jax.data.types import ImageSet, LabelledImages
@@ -146,7 +147,7 @@ def prepare_labelled(
 
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    with (home / ".lock").open("w") as file:
+    with open_lock(home / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,6 +12,7 @@ from experiments.hebbian_evolve import EXPERIMENT
 from tsar_jax.environments.registry import QUADRUPED, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.meta.evolution import Genome, begin
+from tsar_jax.modules import check_allowed, environment_modules
 from tsar_jax.systems.hebbian import HebbianConfig, policy_for
 from tsar_jax.systems.hebbian_policy import Policy
 from tsar_jax.training.checkpoints import load_checkpoint
@@ -33,12 +34,22 @@ def read_config(path: Path) -> HebbianConfig:
     return read_run(path, EXPERIMENT, HebbianConfig)
 
 
+def check_environment(path: Path, config: HebbianConfig, modules: Sequence[str]) -> None:
+    """Check that a run's environment imports no module but those that the command line names.
+
+    Raises:
+        UserError: it is "module:Name-v0" of another module.
+    """
+    check_allowed(environment_modules(config.environment), modules, path)
+
+
 def open_worlds(
     config: HebbianConfig, count: int, bodies: Sequence[str] = (), environment: str = ""
 ) -> Worlds:
     """The run's environment, or its bodies or others, by name; simulators for `count` lifetimes.
 
-    environment: another one than the run's.
+    config: the command line's, or of a run that `check_environment` has seen. environment: another
+    one than the run's.
     """
     names, chosen = tuple(bodies) or config.bodies, environment or config.environment
     found = find_environments(chosen, names, config.engine, config.integrator)

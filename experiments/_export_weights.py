@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments import anml_meta_train, continual_train, hebbian_evolve, tsar_meta_train
 from experiments._continual import prepare
-from experiments._evolved import Evolved, load_evolved, open_worlds
+from experiments._evolved import Evolved, check_environment, load_evolved, open_worlds
 from experiments._meta_trained import load_state
 from tsar_jax.errors import UserError
 from tsar_jax.interop.continual import (
@@ -42,6 +42,7 @@ from tsar_jax.interop.hebbian import (
 )
 from tsar_jax.interop.naming import with_mlp_aliases, with_resnet18_aliases
 from tsar_jax.interop.torch_writer import write_array, write_state_dict
+from tsar_jax.modules import import_modules
 from tsar_jax.systems import anml, tsar
 from tsar_jax.systems.anml import AnmlConfig
 from tsar_jax.systems.continual import ContinualConfig, make_system, reported_model
@@ -65,6 +66,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("file", type=Path, help="the file to write")
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
+    parser.add_argument(
+        "--modules", nargs="*", default=[], help="modules that the run's environment may import"
+    )
     asked = parser.parse_args(argv)
     if not asked.run.is_dir():
         raise UserError(f"There is no run folder {asked.run}: check the path.")
@@ -74,6 +78,9 @@ def main(argv: Sequence[str]) -> None:
             f"{asked.run} is a run of {experiment!r}, of which no release has files: name one of "
             f"{', '.join(EXPORTS)}."
         )
+    if experiment == hebbian_evolve.EXPERIMENT:
+        check_environment(asked.run, load_config(asked.run, HebbianConfig), asked.modules)
+        import_modules(asked.modules)
     for path in EXPORTS[experiment](asked.run, asked.file, asked.step):
         print(f"written: {path}")
 

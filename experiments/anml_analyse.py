@@ -115,7 +115,7 @@ def main() -> None:
     protocol = meta_test_protocol(settings, config, len(evaluation.names))
     system = make_system(config)
     state, step = load_state(settings.run, make_system(config), settings.step)
-    check_writable(settings.run / "figures")
+    check_writable(settings.run)
     class_key, run_key = jax.random.split(jax.random.key(settings.seed))
     chosen = np.sort(draw_without_replacement(class_key, len(evaluation.names), settings.classes))
     images = evaluation.images[chosen]

@@ -25,7 +25,7 @@ from tsar_jax.evaluation.results import markdown, pool_seeds, published_series, 
 from tsar_jax.systems.anml import AnmlConfig
 from tsar_jax.training.config import config_difference, with_later_fields
 from tsar_jax.training.metrics import read_rows
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 FREE = ("memory", "seed", "baselines", "step", "name")
 """Settings of a meta-test in which compared runs may differ."""
@@ -76,6 +76,7 @@ def main() -> None:
         published=models,
     )
     table = markdown(pooled, published_series(models, "accuracy"))
+    make_folder(arguments.out, "--out")
     write_atomically(arguments.out / "table.md", table)
     from tsar_jax.analysis.meta_test_figure import learning_figure
 

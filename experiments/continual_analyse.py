@@ -41,7 +41,7 @@ from tsar_jax.evaluation.continual_probes import (
 )
 from tsar_jax.systems.continual import ContinualConfig, Lifetime, make_system, reported_model
 from tsar_jax.training.checkpoints import load_checkpoint
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,7 @@ def main() -> None:
         for path, outcome in zip(arguments.runs, outcomes, strict=True)
     ]
     content = {analysis.label: analysis.to_json() for analysis in analyses}
+    make_folder(arguments.out, "--out")
     write_atomically(arguments.out / "analysis.json", json.dumps(content, indent=1) + "\n")
     figures = arguments.out / "figures"
     written = [

@@ -36,7 +36,7 @@ from tsar_jax.evaluation.continual import (
 from tsar_jax.plasticity.methods import METHODS
 from tsar_jax.plasticity.methods.published import Release
 from tsar_jax.systems.continual import ContinualConfig
-from tsar_jax.training.run import Run, check_writable, load_config, write_atomically
+from tsar_jax.training.run import Run, check_writable, load_config, make_folder, write_atomically
 
 EXPERIMENT = "continual_table"
 SEVEN = ("sgd", "joint", "er", "der", "derpp", "clser", "synergy")
@@ -109,6 +109,7 @@ def main() -> None:
     wanted = {cell_name(*cell): run_config(config, *cell) for cell in cells(config)}
     # Every cell is prepared once before the first runs, so that a wrong setting shows at once.
     values = "".join(f"- {name}: {prepare(cell).values_of}\n" for name, cell in wanted.items())
+    make_folder(out, "--out")
     write_atomically(out / "values.md", values)
     print(values)
     outcomes = [

@@ -18,7 +18,13 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from experiments._evolved import Lifetimes, load_evolved, open_worlds, read_config
+from experiments._evolved import (
+    Lifetimes,
+    check_environment,
+    load_evolved,
+    open_worlds,
+    read_config,
+)
 from experiments._film import film, write_gif
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
@@ -26,6 +32,7 @@ from tsar_jax.environments.quadruped import CONTROL_STEP
 from tsar_jax.environments.registry import QUADRUPED
 from tsar_jax.errors import check_positive
 from tsar_jax.evaluation.rollouts import traces
+from tsar_jax.modules import import_modules
 from tsar_jax.training.run import check_writable, write_atomically
 
 
@@ -42,6 +49,8 @@ class Arguments(Lifetimes):
     from car_racing, gymnasium's CarRacing-v3."""
     step: int | None = None
     """Generation of the checkpoint to load (default: the newest)."""
+    modules: tuple[str, ...] = ()
+    """Python modules to import first; a run whose environment wants another is refused."""
     film: bool = True
     """Film the first lifetime in each world."""
 
@@ -52,7 +61,10 @@ class Arguments(Lifetimes):
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_evaluate")
     config = read_config(arguments.run)
+    if not arguments.environment:
+        check_environment(arguments.run, config, arguments.modules)
     check_writable(arguments.run)
+    import_modules(arguments.modules)
     split_cpu()
     environment = arguments.environment or config.environment
     worlds = open_worlds(config, arguments.lifetimes, arguments.bodies, environment)

@@ -19,7 +19,14 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from experiments._evolved import Evolved, Lifetimes, load_evolved, open_worlds, read_config
+from experiments._evolved import (
+    Evolved,
+    Lifetimes,
+    check_environment,
+    load_evolved,
+    open_worlds,
+    read_config,
+)
 from tsar_jax import cli
 from tsar_jax.analysis.hebbian_figures import recovery_figure, weights_figure
 from tsar_jax.devices import split_cpu
@@ -27,6 +34,7 @@ from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.evaluation.lesions import Lesion, lesioned
 from tsar_jax.evaluation.rollouts import Trace, traces
+from tsar_jax.modules import import_modules
 from tsar_jax.training.run import check_writable, write_atomically
 
 INTACT, FROZEN, SATURATED, ZEROED = "intact", "frozen", "saturated", "zeroed"
@@ -44,6 +52,8 @@ class Arguments(Lifetimes):
     """Of a quadruped (default: the first that it evolved with)."""
     step: int | None = None
     """Generation of the checkpoint to load (default: the newest)."""
+    modules: tuple[str, ...] = ()
+    """Python modules to import first; a run whose environment wants another is refused."""
     at: int = 300
     """Step of the lesion, counted from 0."""
     lasting: int = 100
@@ -60,7 +70,9 @@ class Arguments(Lifetimes):
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_lesion")
     config = read_config(arguments.run)
+    check_environment(arguments.run, config, arguments.modules)
     check_writable(arguments.run)
+    import_modules(arguments.modules)
     split_cpu()
     bodies = (arguments.body,) if arguments.body else config.bodies[:1]
     (world,) = open_worlds(config, arguments.lifetimes, bodies).values()

@@ -24,7 +24,7 @@ from tsar_jax.errors import UserError, check_positive
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
 from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.training.metrics import Row, read_rows
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 Fitness = dict[str, dict[str, np.ndarray]]
 
@@ -81,6 +81,7 @@ def write(out: Path, fitness: Fitness) -> None:
         rule: {body: scores.tolist() for body, scores in of_bodies.items()}
         for rule, of_bodies in fitness.items()
     }
+    make_folder(out, "--out")
     write_atomically(out / "bodies.json", json.dumps(content, indent=2) + "\n")
     bodies = list(next(iter(fitness.values())))
     lines = [f"| rule | {' | '.join(bodies)} |", "|---" * (1 + len(bodies)) + "|"]

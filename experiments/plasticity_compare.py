@@ -40,7 +40,7 @@ from tsar_jax.evaluation.rule_records import EPISODES, read_episodes
 from tsar_jax.plasticity.rules import POOL
 from tsar_jax.systems.learned_rules import LearnedRuleConfig, columns, record_shapes
 from tsar_jax.training.config import config_difference, config_to_json
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 FIRST = "pseudo_gradient"
 NAMES = {
@@ -341,6 +341,7 @@ def write_and_show(
     head, *rows = table_rows(rules)
     lines = [head, ["---", *["---:"] * (len(head) - 2), "---"], *rows]
     markdown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    make_folder(out, "--out")
     write_atomically(out / "table.md", f"{markdown}\n\n{explanation(rules, notes)}\n")
     write_atomically(out / "curves.csv", curves_csv(rules, window))
     write_figures(out / "figures", rules, chance, window)

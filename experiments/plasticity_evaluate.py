@@ -5,6 +5,7 @@ Examples:
   tsar-jax run plasticity_evaluate --out OUT --rules A/rule.json B/rule.json --target mnist
   tsar-jax run plasticity_evaluate --out OUT --rules A/rule.json --target omniglot --learn 10
   tsar-jax run plasticity_evaluate --out OUT --rules A/rule.json --held-out 12   never seen
+  tsar-jax run plasticity_evaluate --out OUT --rules A/rule.json --modules my_rules   your terms
   tsar-jax run plasticity_evaluate --out OUT --preset figure-1    MNIST: feedback alignment is late
 
 Beside the rules are feedback alignment and backpropagation at --reference-rate. Prints a table and
@@ -22,14 +23,14 @@ from typing import Literal
 import jax
 import numpy as np
 
-from experiments.plasticity_meta_train import import_modules
 from tsar_jax import cli
 from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
 from tsar_jax.errors import UserError, check_limits, check_rates
 from tsar_jax.evaluation.rule_evaluation import CurveConfig, check_rule, learning_curves
 from tsar_jax.evaluation.rule_records import LearnedRule, read_rule
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.modules import check_allowed, import_modules
+from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 Curves = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -40,6 +41,9 @@ class Arguments(CurveConfig):
 
     rules: tuple[Path, ...] = ()
     """Files of rules, as plasticity_meta_train writes them."""
+    modules: tuple[str, ...] = ()
+    """Python modules to import, which define terms of the rules; a rule that wants another is
+    refused."""
     target: Literal["emnist", "mnist", "omniglot"] = "emnist"
     """The characters: EMNIST, MNIST's digits or Omniglot's evaluation classes."""
     held_out: int = 0
@@ -98,7 +102,7 @@ def gather(arguments: Arguments) -> dict[str, LearnedRule]:
                 f"{arguments.held_out}: lower --held-out, or meta-train with --held-out "
                 f"{arguments.held_out}."
             )
-        import_modules(rule.modules)
+        check_allowed(rule.modules, arguments.modules, path)
         found[name] = rule
     return found
 
@@ -109,6 +113,7 @@ def main() -> None:
     )
     check_writable(out, "--out")
     rules = gather(arguments)
+    import_modules(arguments.modules)
     images = load_target(arguments)
     for name, rule in rules.items():
         check_rule(rule, arguments, images.shape, name)
@@ -154,6 +159,7 @@ def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
             writer.writerow([name, at, *values])
         mean, low, high = (100 * part[-1] for part in bands[0])
         table.add_row(name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
+    make_folder(out, "--out")
     write_atomically(out / "evaluation.csv", text.getvalue())
     figures = rule_curves_figure(
         updates, curves, 1 / arguments.classes, out / "figures" / "evaluation"

@@ -7,7 +7,8 @@ Examples:
   tsar-jax run plasticity_meta_train --modules my_rules --terms pseudo_gradient anti_hebb
   tsar-jax run plasticity_meta_train --no-fixed-images --no-replacement
                                                 other images in every episode, of different classes
-  tsar-jax run plasticity_meta_train --resume runs/NAME     go on where it was stopped
+  tsar-jax run plasticity_meta_train --resume runs/NAME     go on where it was stopped; with
+                                                --modules my_rules again, where the run has any
 
 Writes RUN/episodes.csv (loss, accuracy, coefficients, angles and orthonormality of every episode
 and seed), RUN/rule.json (the learned rule) and RUN/figures/episodes.png and .pdf.
@@ -15,15 +16,11 @@ Then: tsar-jax run plasticity_evaluate --rules RUN/rule.json
 """
 
 import dataclasses
-import importlib
-import sys
-from collections.abc import Sequence
 
 from tsar_jax import cli
 from tsar_jax.analysis.rule_figures import episodes_figure
 from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
-from tsar_jax.errors import UserError
 from tsar_jax.evaluation.rule_records import (
     RULE,
     learned_rule,
@@ -31,6 +28,7 @@ from tsar_jax.evaluation.rule_records import (
     write_episodes,
     write_rule,
 )
+from tsar_jax.modules import allowing, import_modules
 from tsar_jax.plasticity.rules import POOL
 from tsar_jax.systems.learned_rules import LearnedRuleConfig, check_data, make_rule, make_system
 from tsar_jax.training.loop import train
@@ -89,20 +87,6 @@ PRESETS = {
 }
 
 
-def import_modules(names: Sequence[str]) -> None:
-    """Imports a user's modules, also from the working folder; UserError where one cannot be."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(
-                f"The module {name!r} cannot be imported ({error}): name one that Python finds "
-                "from here, without .py."
-            ) from error
-
-
 def main() -> None:
     config, run = cli.parse(
         LearnedRuleConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
@@ -128,7 +112,7 @@ def main() -> None:
         window=config.avg_window,
     )
     print(f"figure:   {figure}")
-    print(f"Next: tsar-jax run plasticity_evaluate --rules {run.path / RULE}")
+    print(f"Next: tsar-jax run plasticity_evaluate --rules {run.path / RULE}{allowing(config)}")
 
 
 if __name__ == "__main__":

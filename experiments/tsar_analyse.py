@@ -56,7 +56,12 @@ from tsar_jax.evaluation.transfer import TransferConfig, check_target, fresh_out
 from tsar_jax.models import TSAR
 from tsar_jax.systems.tsar import TsarConfig, effective_config, make_network, make_system
 from tsar_jax.training.metrics import read_rows
-from tsar_jax.training.run import check_writable, write_arrays_atomically, write_atomically
+from tsar_jax.training.run import (
+    check_writable,
+    make_folder,
+    write_arrays_atomically,
+    write_atomically,
+)
 
 RATE = 1e-3
 """Learning rate of a run that has no transfer: the largest of the published grid."""
@@ -368,7 +373,7 @@ def write_and_show(settings: Arguments, groups: dict[float, Group]) -> None:
     """Write numbers, arrays and figures; print a line per analysis and where they are."""
     made, out = report(settings, groups), settings.out
     path, arrays = out / "analysis.json", out / "arrays"
-    arrays.mkdir(exist_ok=True)
+    make_folder(arrays, "--out")
     for bias, group in groups.items():
         for run in group.runs:
             write_arrays_atomically(arrays / f"{run.source.name}.npz", run.record)

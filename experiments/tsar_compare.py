@@ -31,7 +31,7 @@ from tsar_jax.evaluation.results import percent, pool_seeds, read_results, resul
 from tsar_jax.systems.tsar import TsarConfig, effective_config, learns_as_published
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.loop import LoopConfig
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 MODELS = {"tsar": "TSAR", "anml": "ANML", "unregulated": "unregulated"}
 """The models' names in tables and figures."""
@@ -200,6 +200,7 @@ def write_and_show(out: Path, runs: list[Transferred], pooled: Mapping[str, Pool
         "right_after": {label: p.right_after.tolist() for label, p in pooled.items()},
     }
     results = {label: [p.result] for label, p in pooled.items()}
+    make_folder(out, "--out")
     write_atomically(out / "transfer.json", results_to_json(results, settings))
     head, *rows = accuracy_rows(pooled)
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]

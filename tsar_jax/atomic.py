@@ -1,11 +1,14 @@
-"""Files that are whole or not there at all."""
+"""Files that are whole or not there at all, and nothing written through a link."""
 
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from tsar_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -25,3 +28,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file for `open(..., opener=no_link)`; a link at its place is an OSError."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """Open a file to be locked, made where there is none; what it holds stays as it is.
+
+    Raises:
+        UserError: there is something else of that name, or it cannot be made.
+    """
+    # Without O_NONBLOCK a pipe could be waited for.
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+    remedy = "delete it, for it only keeps processes apart"
+    try:
+        file = os.fdopen(no_link(str(path), flags), "r+b", buffering=0)
+    except OSError as error:
+        raise UserError(f"{path} cannot be locked ({error.strerror}): {remedy}.") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UserError(f"{path} is no regular file: {remedy}.")
+    return file

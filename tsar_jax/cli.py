@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.errors import UserError, escaped
+from tsar_jax.modules import check_allowed, environment_modules, modules_of
 from tsar_jax.pretrained import resolve
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.config import (
@@ -209,6 +210,7 @@ def _parse_resumed(
             f"{path} has the preset {preset!r}, not {own.preset!r}: leave out --preset."
         )
     config = config_from_json(config_class, stored["config"], str(path / "config.json"))
+    rest = _check_modules(path, config, rest)
     asked = parse_config(config_class, config, rest, f"run {experiment}", text)
     difference = config_difference(config_to_json(config), config_to_json(asked))
     if difference:
@@ -219,20 +221,26 @@ def _parse_resumed(
     return config, Run(path, config, experiment, preset, resume=True)
 
 
+def _check_modules(path: Path, config: Any, rest: list[str]) -> list[str]:
+    """Return the flags that are left for the config of a resumed run.
+
+    Raises UserError where the run would import modules that the command line does not name, with
+    --modules or as part of --environment.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--modules", nargs="*", default=[])
+    named, others = parser.parse_known_args(rest)
+    parser.add_argument("--environment", default="")
+    environment = parser.parse_known_args(rest)[0].environment
+    allowed = [*named.modules, *environment_modules(environment)]
+    check_allowed(modules_of(config), allowed, path)
+    return rest if hasattr(config, "modules") else others
+
+
 def _new_folder(parent: Path, parts: Sequence[str]) -> Path:
     """Makes a folder of its own for a run named after `parts` and the time."""
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = "-".join(str(part) for part in [*parts, time] if part)
-    for count in range(1, 100):
-        path = parent / (name if count == 1 else f"{name}-{count}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError:
-            break
-        return path
-    return parent / name  # check_new says what is wrong with it
+    return run_folder.claim_folder(parent, "-".join(str(part) for part in [*parts, time] if part))
 
 
 def run_main(main: Callable[[], Any]) -> None:
@@ -254,6 +262,8 @@ def run_main(main: Callable[[], Any]) -> None:
             _exit(str(error), 128 + error.signum)
         except KeyboardInterrupt:
             _exit("stopped", 128 + signal.SIGINT)
+        finally:
+            run_folder.release_folders()
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:

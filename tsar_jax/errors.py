@@ -1,5 +1,6 @@
 """Errors that a user can mend."""
 
+import itertools
 from collections.abc import Collection
 
 
@@ -13,7 +14,7 @@ class UserError(Exception):
 def check_known(what: str, name: str, known: Collection[str]) -> None:
     """Raises UserError for a name that is none of the known ones. what: is looked for by it."""
     if name not in known:
-        raise UserError(f"There is no {what} {name!r}: choose from {', '.join(known)}.")
+        raise UserError(f"There is no {what} {shown(name)}: choose from {', '.join(known)}.")
 
 
 def check_positive(config: object, *names: str) -> None:
@@ -63,11 +64,67 @@ def check_limits(*limits: tuple[str, int, int, str]) -> None:
             raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
 
 
-def escaped(text: str) -> str:
+MAX_TEXT = 80
+"""Characters of a text from outside in a message."""
+MAX_MESSAGE = 4000
+"""Characters of a whole message or line."""
+MAX_ITEMS, MAX_SHOWN_DEPTH = 10, 3
+"""Items of a list, and lists within each other, that a message shows."""
+MAX_BITS = 256
+"""Of an integer that a message shows; Python refuses to write very long ones at all."""
+
+
+def escaped(text: str, most: int | None = None) -> str:
     """Return a line of text with everything escaped that could steer a terminal.
 
     Messages name what files contain, and a file may come from anywhere.
+
+    Args:
+        text: from outside.
+        most: characters of it that are kept; None: all.
     """
+    if most is not None and len(text) > most:
+        text = text[: most - 3] + "..."
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def shown(value: object) -> str:
+    """Return a value from outside as Python writes it, shortened and escaped.
+
+    Lists and dictionaries are shown to a few items and levels, so that one whose items are shared
+    or deep ends as soon as any other; of an object of another class only the class is named.
+    """
+    return escaped(_shown(value, 0), MAX_MESSAGE // 4)
+
+
+def _shown(value: object, depth: int) -> str:
+    if isinstance(value, str | bytes | bytearray):
+        # Cut first: what follows takes time and memory in proportion.
+        cut = value[: MAX_TEXT + 1]
+        return repr(cut) if len(cut) <= MAX_TEXT else repr(cut[: MAX_TEXT - 3]) + "..."
+    if value is None or isinstance(value, bool | float | complex):
+        return repr(value)
+    if isinstance(value, int):
+        bits = value.bit_length()
+        return repr(value) if bits <= MAX_BITS else f"an integer of {bits} bits"
+    if isinstance(value, list | tuple | dict):
+        return _shown_items(value, depth)
+    return f"a {type(value).__name__[:MAX_TEXT]}"
+
+
+def _shown_items(value: list | tuple | dict, depth: int) -> str:
+    if len(value) and depth == MAX_SHOWN_DEPTH:
+        return f"a {type(value).__name__} of {len(value)} items"
+    first = itertools.islice(value, MAX_ITEMS)
+    if isinstance(value, dict):
+        items = [f"{_shown(key, depth + 1)}: {_shown(value[key], depth + 1)}" for key in first]
+    else:
+        items = [_shown(item, depth + 1) for item in first]
+    if len(value) > MAX_ITEMS:
+        items.append("...")
+    inner = ", ".join(items)
+    if isinstance(value, tuple):
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    return f"{{{inner}}}" if isinstance(value, dict) else f"[{inner}]"

@@ -5,6 +5,8 @@ import dataclasses
 import json
 import re
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +14,21 @@ from commands import command, failure
 from PIL import Image, ImageSequence
 
 from experiments import (
+    _export_weights,
     car_racing_views,
     hebbian_evaluate,
     hebbian_evolve,
     hebbian_lesion,
     hebbian_morphologies,
 )
+from tsar_jax import cli
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
+from tsar_jax.errors import UserError
 from tsar_jax.meta.evolution import Evolution
+from tsar_jax.systems.hebbian import HebbianConfig
 from tsar_jax.systems.hebbian_policy import PolicyConfig
 from tsar_jax.training.metrics import read_rows
+from tsar_jax.training.run import Run, start
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -331,6 +338,33 @@ def test_bad_input_of_lesions_is_named(flags, sentence, evolved, monkeypatch, ca
 def test_static_weights_have_nothing_to_mend_them(static, monkeypatch, capsys) -> None:
     said = failure(hebbian_lesion, "--run", static, monkeypatch=monkeypatch, capsys=capsys)
     assert f"The weights of {static} are static: take a run of another rule" in said
+
+
+def test_a_runs_environment_imports_only_what_the_command_line_names(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    """Gymnasium imports the module of "module:Name-v0"."""
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    Path("strangers.py").write_text("from pathlib import Path\nPath('ran').write_text('it ran')\n")
+    config = HebbianConfig(environment="strangers:Env-v0")
+    start(Run(tmp_path / "run", config, hebbian_evolve.EXPERIMENT), config.steps)
+    for script in (hebbian_evaluate, hebbian_lesion, hebbian_evolve):
+        option = "--resume" if script is hebbian_evolve else "--run"
+        said = failure(script, option, "run", monkeypatch=monkeypatch, capsys=capsys)
+        assert "run wants the modules strangers" in said
+        assert "--modules strangers" in said
+    with pytest.raises(UserError, match="run wants the modules strangers"):
+        _export_weights.main(["run", "weights.dat"])
+    assert not Path("ran").exists()
+    for named in (["--modules", "strangers"], ["--environment", "strangers:Env-v0"]):
+        monkeypatch.setattr(sys, "argv", ["", "--resume", "run", *named])
+        parsed, _ = cli.parse(
+            HebbianConfig, hebbian_evolve.PRESETS, experiment="hebbian_evolve", description=""
+        )
+        assert parsed == config
+    with pytest.raises(UserError):  # for the module registers nothing
+        command(hebbian_evaluate, "--run", "run", *named, monkeypatch=monkeypatch)
+    assert Path("ran").exists()
 
 
 def test_runs_of_another_kind_are_named(evolved, tmp_path, monkeypatch, capsys) -> None:

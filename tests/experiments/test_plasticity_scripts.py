@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from commands import command, failure
 from experiments import plasticity_evaluate, plasticity_meta_train
 from tsar_jax import cli
 from tsar_jax.data.types import Dataset
+from tsar_jax.errors import UserError
 from tsar_jax.evaluation.rule_records import read_episodes, read_rule
 from tsar_jax.plasticity import rules
 
@@ -141,6 +144,89 @@ def test_a_term_of_ones_own_from_a_module_beside(tmp_path, monkeypatch) -> None:
     assert rule.modules == ("my_rules",)
     assert rule.terms == ("pseudo_gradient", "anti_hebb")
     assert rule.coefficients[1] != 0
+
+
+STRANGERS_MODULE = "from pathlib import Path\nPath('ran').write_text('it ran')\n"
+
+
+@pytest.fixture
+def stranger(trained, tmp_path, monkeypatch):
+    """A working folder with a module, and a run and a rule from elsewhere that want it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.delitem(sys.modules, "strangers", raising=False)
+    Path("strangers.py").write_text(STRANGERS_MODULE)
+    shutil.copytree(trained, "run")
+    for name in ("rule.json", "config.json"):
+        content = json.loads(Path("run", name).read_text())
+        content.get("config", content)["modules"] = ["strangers"]
+        Path("run", name).write_text(json.dumps(content))
+    yield Path("run")
+    sys.modules.pop("strangers", None)
+
+
+def test_a_rule_imports_only_what_the_command_line_names(stranger, monkeypatch, capsys) -> None:
+    asked = ("--preset", "smoke", "--out", "out", "--rules", stranger / "rule.json")
+    said = failure(plasticity_evaluate, *asked, monkeypatch=monkeypatch, capsys=capsys)
+    assert "rule.json wants the modules strangers" in said
+    assert "allow them with --modules strangers" in said
+    assert not Path("ran").exists()
+    assert "" not in sys.path
+    command(plasticity_evaluate, *asked, "--modules", "strangers", monkeypatch=monkeypatch)
+    assert Path("ran").exists()
+    assert Path("out", "evaluation.csv").exists()
+
+
+def test_a_resumed_run_imports_only_what_the_command_line_names(
+    stranger, monkeypatch, capsys
+) -> None:
+    script = plasticity_meta_train
+    asked = ("--resume", stranger)
+    said = failure(script, *asked, monkeypatch=monkeypatch, capsys=capsys)
+    assert "run wants the modules strangers" in said
+    assert "--modules strangers" in said
+    asked = (*asked, "--modules", "another")
+    assert "--modules strangers" in failure(script, *asked, monkeypatch=monkeypatch, capsys=capsys)
+    assert not Path("ran").exists()
+    monkeypatch.setattr(sys, "argv", ["", "--resume", "run", "--modules", "strangers"])
+    config, run = cli.parse(
+        script.LearnedRuleConfig, script.PRESETS, experiment=script.EXPERIMENT, description=""
+    )
+    assert config.modules == ("strangers",)
+    assert run.resume_command().endswith("--resume run --modules strangers")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"terms": [["pseudo_gradient"]]},
+        {"terms": "p"},
+        {"modules": "strangers"},
+        {"modules": [1]},
+        {"coefficients": [10**39, "\x1b[2J"]},
+        {"coefficients": [[1], [1, 2]]},
+        {"beta": [1]},
+        {"beta": True},
+        {"held_out": True},
+        {"source": 1},
+        {"\x1b[31m" * 1000: 1},
+    ],
+)
+def test_a_rule_of_another_form_is_named(wrong, trained, tmp_path) -> None:
+    content = json.loads((trained / "rule.json").read_text())
+    path = tmp_path / "rule.json"
+    path.write_text(json.dumps(content | wrong))
+    with pytest.raises(UserError) as raised:
+        read_rule(path)
+    assert "rule.json" in str(raised.value)
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "1" * 5000 + "}", " " * (1 << 21)])
+def test_a_rule_that_no_one_wrote_is_named(text, tmp_path) -> None:
+    (tmp_path / "rule.json").write_text(text)
+    with pytest.raises(UserError, match=r"rule\.json cannot be read"):
+        read_rule(tmp_path / "rule.json")
 
 
 def start(path, *arguments) -> subprocess.Popen:

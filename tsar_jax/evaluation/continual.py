@@ -27,6 +27,7 @@ from tsar_jax.evaluation.published_results import (
     joined_figures,
 )
 from tsar_jax.training.run import write_atomically
+from tsar_jax.untrusted.files import read_json
 
 ACCURACY, RESULT = "accuracy.csv", "result.json"
 FORMAT = 1
@@ -171,7 +172,7 @@ def read_outcome(folder: Path) -> Outcome:
     path = folder / RESULT
     remedy = f"run or resume continual_train in {folder}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise UserError(f"{folder} has no {RESULT}: {remedy} to its end.") from None
     except (OSError, ValueError) as error:

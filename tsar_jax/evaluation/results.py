@@ -11,6 +11,7 @@ import numpy as np
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result, mean_and_band
 from tsar_jax.evaluation.published_results import LEGEND, Published, find_published
+from tsar_jax.untrusted.files import read_json
 
 Conditions = Mapping[str, Sequence[Result]]
 """Results by condition, such as "meta-trained" or "random features"."""
@@ -31,7 +32,7 @@ def read_results(
     of another form.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         conditions = {
             str(name): [Result(**row) for row in rows]
             for name, rows in stored["conditions"].items()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, shown
 from tsar_jax.models.feedback_network import Feedback
 from tsar_jax.systems.learned_rules import (
     LOST,
@@ -20,9 +20,12 @@ from tsar_jax.systems.learned_rules import (
     record_shapes,
 )
 from tsar_jax.training.run import write_atomically
+from tsar_jax.untrusted.files import read_json
 
 EPISODES, RULE = "episodes.csv", "rule.json"
 FORMAT = 1
+MAX_RULE = 1 << 20
+"""Bytes of a rule's file that is read."""
 
 
 def write_episodes(path: Path, config: LearnedRuleConfig, state: State) -> Path:
@@ -84,6 +87,12 @@ class LearnedRule:
     source: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("terms", "modules"):
+            texts = getattr(self, name)
+            if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+                raise UserError(f"{name} must be a list of names, but is {shown(texts)}.")
+        if not isinstance(self.source, str):
+            raise UserError(f"source must be a text, but is {shown(self.source)}.")
         values = np.asarray(self.coefficients, float)
         if values.shape[-1:] != (len(self.terms),) or values.ndim > 2:
             raise UserError(
@@ -93,11 +102,11 @@ class LearnedRule:
         if not np.isfinite(values).all():
             raise UserError("A rule's coefficients must be finite numbers.")
         if self.feedback not in ("fix", "sym", "sign"):
-            raise UserError(f"feedback must be fix, sym or sign, but is {self.feedback!r}.")
-        if not isinstance(self.held_out, int) or self.held_out < 0:
-            raise UserError(f"held_out must be a count of classes, but is {self.held_out!r}.")
-        if not 0 < self.beta < math.inf:
-            raise UserError(f"beta must be positive, but is {self.beta}.")
+            raise UserError(f"feedback must be fix, sym or sign, but is {shown(self.feedback)}.")
+        if type(self.held_out) is not int or self.held_out < 0:
+            raise UserError(f"held_out must be a count of classes, but is {shown(self.held_out)}.")
+        if type(self.beta) not in (int, float) or not 0 < self.beta < math.inf:
+            raise UserError(f"beta must be positive, but is {shown(self.beta)}.")
 
 
 def write_rule(path: Path, rule: LearnedRule) -> None:
@@ -109,7 +118,7 @@ def write_rule(path: Path, rule: LearnedRule) -> None:
 def read_rule(path: Path) -> LearnedRule:
     """A rule from its file; UserError where it is missing or not one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, MAX_RULE)
     except (OSError, ValueError) as error:
         raise UserError(f"The rule {path} cannot be read ({error}): check the path.") from error
     known = {field.name for field in dataclasses.fields(LearnedRule)}
@@ -120,11 +129,15 @@ def read_rule(path: Path) -> LearnedRule:
         )
     unknown = sorted(set(content) - known - {"format"})
     if unknown or not {"terms", "coefficients"} <= set(content):
-        wrong = f"unknown entry {unknown[0]!r}" if unknown else 'it lacks "terms" or "coefficients"'
+        wrong = (
+            f"unknown entry {shown(unknown[0])}"
+            if unknown
+            else 'it lacks "terms" or "coefficients"'
+        )
         raise UserError(f"{path} is not a rule ({wrong}): its entries are {', '.join(known)}.")
     try:
         return LearnedRule(**{k: _frozen(v) for k, v in content.items() if k != "format"})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is not a rule ({error}): mend it, or train anew.") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

@@ -7,6 +7,7 @@ every byte that changes on the disk.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -266,9 +267,12 @@ def read_newest(folder: Path, set_aside: Path | None = None) -> tuple[Arrays, Re
 
 
 def _move(path: Path, folder: Path) -> Path:
+    """Move a checkpoint into a folder, under a name that is free there, and return it."""
     folder.mkdir(exist_ok=True)
-    count = sum(1 for _ in folder.iterdir())
-    return Path(shutil.move(path, folder / f"{path.name}-{count}"))
+    numbered = (folder / f"{path.name}-{count}" for count in itertools.count())
+    target = next(free for free in numbered if not os.path.lexists(free))
+    path.rename(target)
+    return target
 
 
 def check_config(record: Record, config: Any, source: str) -> None:

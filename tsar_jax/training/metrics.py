@@ -11,8 +11,9 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from tsar_jax.atomic import no_link
 from tsar_jax.errors import UserError
 from tsar_jax.training.run import write_atomically
 
@@ -62,8 +63,8 @@ class MetricsWriter:
         header = _csv_line(columns)
         lines = [_csv_line(_cells(row, columns)) for row in self.rows]
         write_atomically(folder / "metrics.csv", "".join([header, *lines]))
-        self._jsonl = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._csv = (folder / "metrics.csv").open("a", encoding="utf-8", newline="")
+        self._jsonl = _append(folder / "metrics.jsonl")
+        self._csv = _append(folder / "metrics.csv")
 
     def write(self, row: Row) -> None:
         """Appends one row to every file."""
@@ -86,6 +87,10 @@ class MetricsWriter:
         self._csv.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def _append(path: Path) -> TextIO:
+    return open(path, "a", encoding="utf-8", newline="", opener=no_link)
 
 
 def check_tensorboard() -> None:

@@ -6,12 +6,13 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsar_jax.atomic import replacing
+from tsar_jax.atomic import open_lock, replacing
 from tsar_jax.errors import UserError
+from tsar_jax.modules import allowing
 from tsar_jax.training.config import config_from_json, config_to_json
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ class Run:
     def resume_command(self) -> str:
         """The command that continues the run."""
         script = f"tsar-jax run {self.experiment} " if self.experiment else ""
-        return f"{script}--resume {self.path}"
+        return f"{script}--resume {self.path}{allowing(self.config)}"
+
+
+WRITTEN_FOLDERS = ("checkpoints", "damaged_checkpoints", "figures", "arrays", "tensorboard")
+"""In a run's folder, or one that a script writes to."""
+WRITTEN_FILES = (".json", ".jsonl", ".csv", ".md", ".npz", ".lock")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -74,11 +80,12 @@ def write_arrays_atomically(path: Path, arrays: "Mapping[str, np.ndarray]") -> N
 
 
 def check_new(path: Path) -> None:
-    """Makes the folder `path` where needed and checks that a run can begin in it.
+    """Check that a run can begin in the folder `path`, which need not exist.
 
-    Raises UserError if it cannot be written or holds a run already.
+    Raises:
+        UserError: it cannot be written or holds a run already.
     """
-    if (path / "config.json").exists():
+    if os.path.lexists(path / "config.json"):
         raise UserError(
             f"{path} already holds a run: continue it with --resume {path}, "
             "or name another folder with --run."
@@ -87,19 +94,109 @@ def check_new(path: Path) -> None:
 
 
 def check_writable(path: Path, option: str = "--run") -> None:
-    """Makes the folder `path` where needed; raises UserError unless files can be made in it.
+    """Check that files can be made in the folder `path`, and that they stay in there.
 
-    option: of the command line, by which another folder can be named.
+    What it takes to find out is removed again, so that a command that fails later leaves nothing.
+
+    Args:
+        path: the folder, which need not exist.
+        option: of the command line, by which another can be named.
+
+    Raises:
+        UserError: it cannot be written, or has a link or a folder where something is written.
+    """
+    made: list[Path] = []
+    try:
+        made += _make_missing(path)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+        check_inside(path)
+    except OSError as error:
+        raise _unwritable(path, option, error) from error
+    finally:
+        remove_empty(made)
+
+
+def check_inside(path: Path) -> None:
+    """Check that what is written to a folder is written into it and nowhere else.
+
+    Raises:
+        UserError: a folder in it that we write to is, or contains, a link; or a file's place is
+            taken by a folder.
+        OSError: it cannot be read.
+    """
+    for name in WRITTEN_FOLDERS:
+        folder = path / name
+        if os.path.lexists(folder) and not folder.is_symlink() and not folder.is_dir():
+            raise UserError(f"{folder} is no folder, but is written to as one: move it away.")
+        inside = (Path(top) / n for top, a, b in os.walk(folder) for n in (*a, *b))
+        for found in (folder, *inside):
+            if found.is_symlink():
+                raise UserError(
+                    f"{found} is a link, and what is written there would leave {path}: replace it "
+                    "by what it points to, or move the whole folder and link that."
+                )
+    for found in path.iterdir():
+        if found.suffix in WRITTEN_FILES and found.is_dir() and not found.is_symlink():
+            raise UserError(f"{found} is a folder where a file is to be written: move it away.")
+
+
+def _make_missing(path: Path) -> list[Path]:
+    """Make a folder, and return those that were not there, the outermost first."""
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that are empty, the innermost being the last."""
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def make_folder(path: Path, option: str = "--run") -> None:
+    """Make a folder that `check_writable` found fit, before the first file is written.
+
+    Raises:
+        UserError: it cannot be made. option: by which another can be named.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
     except OSError as error:
-        raise UserError(
-            f"The folder {path} cannot be written ({error.strerror or error}): "
-            f"name another with {option}."
-        ) from error
+        raise _unwritable(path, option, error) from error
+
+
+def _unwritable(path: Path, option: str, error: OSError) -> UserError:
+    return UserError(
+        f"The folder {path} cannot be written ({error.strerror or error}): "
+        f"name another with {option}."
+    )
+
+
+_claimed: list[Path] = []
+
+
+def claim_folder(parent: Path, name: str) -> Path:
+    """Make a folder of its own for a run, and return it: `name`, or that and a number.
+
+    `release_folders` removes it if nothing is ever written to it.
+    """
+    path = parent / name
+    for count in range(2, 100):
+        with contextlib.suppress(OSError):
+            made = _make_missing(parent)
+            path.mkdir()
+            _claimed.extend([*made, path])
+            break
+        path = parent / f"{name}-{count}"
+    return path  # check_new says what is wrong with one that could not be made
+
+
+def release_folders() -> None:
+    """Remove the folders that were claimed and are empty, at the end of a command."""
+    remove_empty(_claimed)
+    _claimed.clear()
 
 
 def start(run: Run, steps: int) -> None:
@@ -108,6 +205,7 @@ def start(run: Run, steps: int) -> None:
     Raises UserError as `check_new` does.
     """
     check_new(run.path)
+    make_folder(run.path)
     run.checkpoints.mkdir(exist_ok=True)
     run.figures.mkdir(exist_ok=True)
     write_atomically(run.config_path, json.dumps(run.description(steps), indent=2) + "\n")
@@ -167,7 +265,7 @@ def locked(path: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with (path / ".lock").open("w") as file:
+    with open_lock(path / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -1,0 +1,67 @@
+"""Modules of a user's own, imported only where the command line names them.
+
+What a file names is data: a run folder or a rule from elsewhere must not choose which code runs.
+"""
+
+import importlib
+import sys
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from tsar_jax.errors import UserError, escaped, shown
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import modules that the command line names, also from the working folder.
+
+    Raises:
+        UserError: one cannot be imported.
+    """
+    if names and "" not in sys.path:
+        sys.path.insert(0, "")
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except (ImportError, SyntaxError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The module {shown(name)} cannot be imported ({error}): name one that Python "
+                "finds from here, without .py."
+            ) from error
+
+
+def check_allowed(wanted: Collection[str], named: Collection[str], source: object) -> None:
+    """Check that the command line names the modules that a file wants.
+
+    Args:
+        wanted: modules, as data name them.
+        named: those that the command line does.
+        source: the file or folder.
+
+    Raises:
+        UserError: one is not named.
+    """
+    if set(wanted) <= set(named):
+        return
+    modules = [escaped(name, 80) for name in list(wanted)[:10]]
+    raise UserError(
+        f"{source} wants the modules {', '.join(modules)}, whose code would run: if you trust "
+        f"them, allow them with --modules {' '.join(modules)}."
+    )
+
+
+def environment_modules(environment: str) -> tuple[str, ...]:
+    """Return the module that Gymnasium imports for an environment "module:Name-v0"; else ()."""
+    module, colon, _ = environment.partition(":")
+    return (module,) if colon else ()
+
+
+def modules_of(config: Any) -> tuple[str, ...]:
+    """Return the modules that a run with a config imports: `modules`, and the environment's."""
+    environment = getattr(config, "environment", "")
+    return (*getattr(config, "modules", ()), *environment_modules(environment))
+
+
+def allowing(config: Any) -> str:
+    """Return what a command adds to allow the modules of a config: " --modules mine"; or ""."""
+    modules = modules_of(config)
+    return f" --modules {' '.join(modules)}" if modules else ""
