@@ -24,7 +24,6 @@ from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.environments.quadruped import CONTROL_STEP
 from tsar_jax.environments.registry import QUADRUPED
-from tsar_jax.errors import check_positive
 from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.training.run import check_writable, write_atomically
 
@@ -44,9 +43,6 @@ class Arguments(Lifetimes):
     """Generation of the checkpoint to load (default: the newest)."""
     film: bool = True
     """Film the first lifetime in each world."""
-
-    def __post_init__(self) -> None:
-        check_positive(self, "lifetimes")
 
 
 def main() -> None:

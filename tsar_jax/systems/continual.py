@@ -16,7 +16,7 @@ from jax import lax
 
 from tsar_jax.data.continual.types import Course, Stream, Test
 from tsar_jax.devices import map_over
-from tsar_jax.errors import UserError, check_positive
+from tsar_jax.errors import UserError, check_positive, check_seed
 from tsar_jax.models.classifier import Classifier, Variables
 from tsar_jax.plasticity.methods import (
     Batch,
@@ -95,8 +95,9 @@ class ContinualConfig(LoopConfig):
         for name in ("phase_classes", "pretrain_classes"):
             if getattr(self, name) is not None:
                 check_positive(self, name)
-        if self.schedule_seed is not None and not 0 <= self.schedule_seed < 2**32:
-            raise UserError(f"schedule_seed must be in [0, 2**32), but is {self.schedule_seed}.")
+        check_seed(self, count=self.seeds)
+        if self.schedule_seed is not None:
+            check_seed(self, "schedule_seed")
 
 
 class Lifetime(NamedTuple):
@@ -291,7 +292,7 @@ def make_system(config: ContinualConfig, life: Life) -> SeedsSystem:
     Raises UserError where the method cannot learn the stream.
     """
     check_supported(life.method, config.method, life.stream)
-    seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
+    seeds = (config.seed + np.arange(config.seeds)).astype(np.uint32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data))
 
     def init(_: jax.Array) -> Lifetime:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_seed, checked_seed
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.checkpoints import (
     CheckpointWriter,
@@ -57,15 +57,14 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         least = {"steps": 0, "chunk": 1, "eval_every": 0, "checkpoint_every": 0, "keep": 1}
-        for name, minimum in {**least, "seed": 0}.items():
+        for name, minimum in least.items():
             value = getattr(self, name)
             if value < minimum:
                 raise UserError(f"{name} must be at least {minimum}, but is {value}.")
         for name in ("steps", "chunk"):
             if getattr(self, name) >= 2**31:
                 raise UserError(f"{name} must be below 2**31, but is {getattr(self, name)}.")
-        if self.seed >= 2**32:
-            raise UserError(f"seed must be below 2**32, but is {self.seed}.")
+        check_seed(self)
 
 
 class Trained(NamedTuple):
@@ -85,8 +84,8 @@ class Keys(NamedTuple):
 
 
 def make_keys(seed: int) -> Keys:
-    """Three independent keys."""
-    return Keys(*jax.random.split(jax.random.key(seed), 3))
+    """Three independent keys. Raises UserError for a seed that is not in [0, 2**32)."""
+    return Keys(*jax.random.split(jax.random.key(np.uint32(checked_seed("seed", seed))), 3))
 
 
 def next_boundary(step: int, loop: LoopConfig) -> int:
