@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tsar_jax.errors import UserError
+from tsar_jax.output import outlasting_output
 from tsar_jax.training.run import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +91,7 @@ def run(arguments: Sequence[str] | None, run_one: RunOne) -> int:
     return int(any("error" in row for row in rows))
 
 
+@outlasting_output()
 def main(arguments: Sequence[str] | None = None, run_one: RunOne = run_in_subprocess) -> int:
     """Runs the benchmarks. Returns the exit code: 0, 1 if one failed, 2 after bad input, or 130."""
     try:

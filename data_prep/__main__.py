@@ -9,6 +9,7 @@ import tyro
 
 from tsar_jax.data.prepared import default_folder
 from tsar_jax.errors import UserError
+from tsar_jax.output import outlasting_output
 
 if TYPE_CHECKING:
     from data_prep.building import Prepared
@@ -213,6 +214,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
 }
 
 
+@outlasting_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 2 after bad input, 130 when interrupted."""
     try:

@@ -25,7 +25,6 @@ from tsar_jax.plasticity.methods.published import (
     provenance,
 )
 from tsar_jax.systems.continual import (
-    UNTESTED,
     ContinualConfig,
     Life,
     Lifetime,
@@ -158,7 +157,7 @@ def measured(study: Study, lifetimes: Lifetime) -> Outcome:
         reported=life.method.reported,
         kind=life.stream.kind,
         cumulative=life.stream.cumulative,
-        accuracy=np.where(accuracy == UNTESTED, np.nan, accuracy),
+        accuracy=np.where(accuracy < 0, np.nan, accuracy),
         untrained=np.asarray(untrained, float),
         settings=described(config),
     )

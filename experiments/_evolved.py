@@ -11,6 +11,7 @@ from experiments._meta_trained import read_run
 from experiments.hebbian_evolve import EXPERIMENT
 from tsar_jax.environments.registry import QUADRUPED, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
+from tsar_jax.errors import check_positive, check_seed
 from tsar_jax.meta.evolution import Genome, begin
 from tsar_jax.modules import check_allowed, environment_modules
 from tsar_jax.systems.hebbian import HebbianConfig, policy_for
@@ -76,6 +77,10 @@ class Lifetimes:
     """Lifetimes, each with weights at birth and a world of its own."""
     seed: int = 1
     """Of all of them."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "lifetimes")
+        check_seed(self)
 
     @property
     def keys(self) -> jax.Array:

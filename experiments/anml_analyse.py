@@ -36,7 +36,7 @@ from tsar_jax.analysis.representation import (
 from tsar_jax.analysis.style import save_figure
 from tsar_jax.data import load
 from tsar_jax.data.episodes import Pixels, draw_without_replacement
-from tsar_jax.errors import UserError, check_rates
+from tsar_jax.errors import UserError, check_rates, check_seed
 from tsar_jax.evaluation.meta_test import Protocol, run_many
 from tsar_jax.evaluation.published_results import LEGEND
 from tsar_jax.models import Network
@@ -79,7 +79,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises UserError for impossible values."""
-        least = {"classes": 1, "images": 1, "meta_test_runs": 1, "memory": 1, "seed": 0}
+        least = {"classes": 1, "images": 1, "meta_test_runs": 1, "memory": 1}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise UserError(f"{name} must be at least {minimum}, but is {getattr(self, name)}.")
@@ -87,8 +87,7 @@ class Settings:
             raise UserError(
                 f"meta_test_classes must be at least 1, but is {self.meta_test_classes}."
             )
-        if self.seed >= 2**32:
-            raise UserError(f"seed must be below 2**32, but is {self.seed}.")
+        check_seed(self)
         check_rates(self, "rate")
         if self.images > self.classes:
             raise UserError(f"images is {self.images}, but there are only {self.classes} classes.")

@@ -23,7 +23,7 @@ from tsar_jax.analysis.style import new_figure, save_figure, styled
 from tsar_jax.environments.car_racing.racing import FRAMES_PER_SECOND, observe, start, step
 from tsar_jax.environments.car_racing.track import given_track
 from tsar_jax.environments.gymnasium_env import INSTALL
-from tsar_jax.errors import UserError, check_positive
+from tsar_jax.errors import UserError, check_positive, check_seed
 from tsar_jax.training.run import check_writable
 
 HOLD = 15
@@ -46,6 +46,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         check_positive(self, "races")
+        check_seed(self, count=self.races)
         if self.frames < FRAMES_PER_SECOND + 10:
             raise UserError(
                 f"frames must be at least {FRAMES_PER_SECOND + 10}, but is {self.frames}: in the "

@@ -22,7 +22,7 @@ from experiments._continual import Study, prepare
 from tsar_jax import cli
 from tsar_jax.analysis.continual_figures import bars_figure, curves_figure
 from tsar_jax.data.continual.registry import GCIL_SETTINGS
-from tsar_jax.errors import UserError, check_known
+from tsar_jax.errors import UserError, check_known, check_positive, check_seed
 from tsar_jax.evaluation.continual import (
     MEASURES,
     RESULT,
@@ -88,6 +88,10 @@ class TableConfig:
             check_known("method", method, METHODS)
         if not self.methods or not self.buffers:
             raise UserError("Name at least one of --methods and one of --buffers.")
+        check_positive(self, "seeds")
+        check_seed(self, count=self.seeds)
+        if self.schedule_seed is not None:
+            check_seed(self, "schedule_seed")
 
 
 PRESETS = {

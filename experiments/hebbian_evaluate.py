@@ -30,7 +30,6 @@ from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.environments.quadruped import CONTROL_STEP
 from tsar_jax.environments.registry import QUADRUPED
-from tsar_jax.errors import check_positive
 from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.modules import import_modules
 from tsar_jax.training.run import check_writable, write_atomically
@@ -53,9 +52,6 @@ class Arguments(Lifetimes):
     """Python modules to import first; a run whose environment wants another is refused."""
     film: bool = True
     """Film the first lifetime in each world."""
-
-    def __post_init__(self) -> None:
-        check_positive(self, "lifetimes")
 
 
 def main() -> None:

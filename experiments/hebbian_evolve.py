@@ -38,7 +38,7 @@ QUADRUPED = HebbianConfig(
     checkpoint_every=10,
     evaluations=32,
     policy=PolicyConfig(normalised=False, bounded=True),
-    evolution=Evolution(population=500),
+    evolution=Evolution(population=500, ties="order"),
 )
 CART_POLE = HebbianConfig(
     steps=60,
@@ -67,7 +67,7 @@ CAR = HebbianConfig(
     chunk=1,
     eval_every=20,
     checkpoint_every=10,
-    evolution=Evolution(population=200),
+    evolution=Evolution(population=200, ties="order"),
 )
 # The convolutions begin small: from the published start so few members still crawled after 122
 # generations (results/car_racing), when from this one most of them were driving.

@@ -64,7 +64,8 @@ class Arguments(Lifetimes):
     """Layer of weights that the figure shows, counted from 1."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "lifetimes", "at", "lasting", "layer")
+        super().__post_init__()
+        check_positive(self, "at", "lasting", "layer")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from tsar_jax import cli
 from tsar_jax.analysis.hebbian_figures import bodies_figure, comparison_figure
 from tsar_jax.devices import split_cpu
 from tsar_jax.environments.registry import QUADRUPED
-from tsar_jax.errors import UserError, check_positive
+from tsar_jax.errors import UserError
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
 from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.training.metrics import Row, read_rows
@@ -41,7 +41,7 @@ class Arguments(Lifetimes):
     """The published ones; the last was not evolved with."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "lifetimes")
+        super().__post_init__()
         if not self.runs:
             raise UserError("--runs names no run: name at least one run of hebbian_evolve.")
 

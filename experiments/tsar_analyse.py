@@ -51,7 +51,7 @@ from tsar_jax.analysis import regulation_passes as passes
 from tsar_jax.analysis import regulation_record as records
 from tsar_jax.analysis.regulation_report import record_figures, record_lines
 from tsar_jax.analysis.style import save_figure
-from tsar_jax.errors import UserError, check_positive, check_rates
+from tsar_jax.errors import UserError, check_positive, check_rates, check_seed
 from tsar_jax.evaluation.transfer import TransferConfig, check_target, fresh_output
 from tsar_jax.models import TSAR
 from tsar_jax.systems.tsar import TsarConfig, effective_config, make_network, make_system
@@ -115,8 +115,7 @@ class Arguments:
             )
         if self.rate is not None:
             check_rates(self, "rate")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed must be from 0 to 2**32 - 1, but is {self.seed}.")
+        check_seed(self)
 
 
 class Source(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.errors import UserError, escaped
 from tsar_jax.modules import check_allowed, environment_modules, modules_of
+from tsar_jax.output import check_printed, outlasting_output
 from tsar_jax.pretrained import resolve
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.config import (
@@ -247,9 +248,11 @@ def run_main(main: Callable[[], Any]) -> None:
     """Runs a script's `main` and turns its errors into a sentence on stderr and an exit code.
 
     In its arguments `pretrained:NAME` stands for a run that comes with the package.
-    UserError 2, TrainingDiverged 1, Ctrl-C 130, SIGTERM 143; other exceptions pass through.
+    UserError 2, TrainingDiverged 1, a signal 128 + its number,
+    as Ctrl-C 130 and SIGTERM 143; other exceptions pass through. Neither a reader of the output
+    that goes away nor a full disk under it ends `main`.
     """
-    with warnings.catch_warnings():
+    with outlasting_output(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             sys.argv[1:] = map(resolve, sys.argv[1:])
@@ -339,6 +342,8 @@ def command(argv: Sequence[str]) -> None:
         run_experiment(arguments.name, arguments.arguments)
     else:
         print(status(arguments.run))
+    if arguments.command != "run":
+        check_printed()
 
 
 SELECTOR_HELP = (

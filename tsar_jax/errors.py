@@ -1,7 +1,12 @@
 """Errors that a user can mend."""
 
 import itertools
+import operator
 from collections.abc import Collection
+from typing import Any
+
+SEEDS = 2**32
+"""How many there are: a seed is a number below this, so that no two have the same randomness."""
 
 
 class UserError(Exception):
@@ -34,6 +39,42 @@ def check_rates(config: object, *names: str) -> None:
         rates = value if isinstance(value, tuple) else (value,)
         if not rates or not all(0 < rate < float("inf") for rate in rates):
             raise UserError(f"{name} must be positive, but is {value}.")
+
+
+def checked_seed(name: str, value: Any, count: int = 1) -> int:
+    """Return the first of `count` seeds that follow each other as an int.
+
+    Args:
+        name: what the user calls it.
+        value: an integer of Python or NumPy.
+
+    Raises:
+        UserError: it is no integer, or one of the seeds is not in [0, 2**32).
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        seed = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} must be an integer in [0, 2**32), but is {value!r}.") from None
+    if not 0 <= seed < SEEDS:
+        raise UserError(f"{name} must be in [0, 2**32), but is {seed}: choose another.")
+    if seed + count > SEEDS:
+        raise UserError(
+            f"{name} is {seed}, and the last of {count} seeds from there, {seed + count - 1}, is "
+            f"not below 2**32: choose at most {SEEDS - count}."
+        )
+    return seed
+
+
+def check_seed(config: Any, name: str = "seed", count: int = 1) -> None:
+    """Check a seed among a config's fields as `checked_seed` does, and make it an int.
+
+    Args:
+        config: a dataclass, frozen or not.
+        count: how many seeds follow each other from it on.
+    """
+    object.__setattr__(config, name, checked_seed(name, getattr(config, name), count))
 
 
 def check_weights(config: object, *names: str) -> None:

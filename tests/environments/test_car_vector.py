@@ -159,6 +159,71 @@ def test_an_action_out_of_range_is_refused(vector, action, message) -> None:
         vector.step(given)
 
 
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        (2**32, r"seed must be in \[0, 2\*\*32\), but is 4294967296"),
+        (2**63, "seed must be in"),
+        (-1, "seed must be in"),
+        (np.int64(2**32), "seed must be in"),
+        (2**32 - 1, "seed is 4294967295, and the last of 3 seeds from there, 4294967297"),
+        (True, "seed must be an integer in"),
+        (np.True_, "seed must be an integer in"),
+        (1.0, "seed must be an integer in"),
+        ([1, 2**32, 3], "the seed of environment 1 must be in"),
+        ([1, 2, -1], "the seed of environment 2 must be in"),
+        ([1, False, 3], "the seed of environment 1 must be an integer"),
+    ],
+)
+def test_a_seed_that_has_no_races_of_its_own_is_refused(vector, seed, message) -> None:
+    with pytest.raises(UserError, match=message):
+        vector.reset(seed=seed)
+
+
+def test_seeds_of_numpy_are_those_of_python(vector) -> None:
+    wanted = vector.reset(seed=5)[0]
+    for seed in (np.int64(5), np.uint8(5), np.asarray([5, 6, 7]), [5, np.int32(6), 7]):
+        np.testing.assert_array_equal(vector.reset(seed=seed)[0], wanted)
+    last = 2**32 - CARS
+    assert (vector.reset(seed=last)[0] != wanted).any()
+
+
+def test_a_reset_of_some_cars_leaves_the_others_on_their_way(vector) -> None:
+    given = actions()
+    images, rewards, _, _ = follow(vector, 5, given)
+    fresh = vector.reset(seed=50)[0]
+    vector.reset(seed=5)
+    vector.step(given[0])
+    mask = np.asarray([False, True, False])
+    seen, _ = vector.reset(seed=50, options={"reset_mask": mask})
+    np.testing.assert_array_equal(seen[1], fresh[1])
+    np.testing.assert_array_equal(seen[[0, 2]], images[1, [0, 2]])
+    np.testing.assert_array_equal(vector.render(), seen)
+    seen, found, _, truncated, _ = vector.step(given[1])
+    np.testing.assert_array_equal(seen[[0, 2]], images[2, [0, 2]])
+    np.testing.assert_array_equal(found[[0, 2]], rewards[1, [0, 2]])
+    for action in given[2:]:
+        truncated = vector.step(action)[3]
+    assert truncated.tolist() == [True, False, True]
+    # Without a seed the car's own goes on, to another race.
+    assert (vector.reset(options={"reset_mask": mask})[0][1] != fresh[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reset_mask": [True]}, "reset_mask must be 3 booleans"),
+        ({"reset_mask": np.asarray([1, 0, 0])}, "reset_mask must be 3 booleans"),
+        ({"reset_mask": np.zeros(CARS, bool)}, "true of one or more"),
+        ({"randomize": True}, "reset has no option 'randomize'"),
+    ],
+)
+def test_options_that_cannot_be_honoured_are_refused(vector, options, message) -> None:
+    vector.reset(seed=0)
+    with pytest.raises(UserError, match=message):
+        vector.reset(options=options)
+
+
 def test_other_bad_input_is_refused(vector) -> None:
     vector.reset(seed=0)
     with pytest.raises(UserError, match=r"shape \[3, 3\], but have \[3\]"):
@@ -169,3 +234,5 @@ def test_other_bad_input_is_refused(vector) -> None:
         CarRacingVector(0)
     with pytest.raises(UserError, match="call reset before step"):
         CarRacingVector(1, side=8).step(np.zeros((1, 3)))
+    with pytest.raises(UserError, match="cars without a race"):
+        CarRacingVector(2, side=8).reset(options={"reset_mask": np.asarray([True, False])})

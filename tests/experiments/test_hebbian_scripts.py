@@ -98,7 +98,7 @@ def test_presets_of_the_paper_are_the_releases(
     assert config.steps == generations
     assert config.bodies == bodies
     assert config.policy == policy
-    assert config.evolution == Evolution(population=population)
+    assert config.evolution == Evolution(population=population, ties="order")
     assert (config.rollouts, config.limit, config.integrator) == (1, 0, "RK4")
 
 
@@ -109,8 +109,8 @@ def test_settings_are_the_releases_unless_a_preset_says_otherwise() -> None:
             **{"distribution": "normal", "scale": 1.0, "kernels": None, "gain": 1.0},
             **{"normalised": True, "bounded": False},
         },
-        Evolution(): {
-            **{"population": 200, "penalty": 0.01},
+        Evolution(ties="order"): {
+            **{"population": 200, "penalty": 0.01, "ties": "order"},
             **{"rate": 0.2, "rate_decay": 0.995, "least_rate": 0.001},
             **{"sigma": 0.1, "sigma_decay": 0.999, "least_sigma": 0.01},
         },

@@ -1,5 +1,6 @@
 """The evolution strategy: its noise, its ranks, its step, and that devices change nothing."""
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -128,6 +129,31 @@ def test_a_fitness_that_is_no_number_ranks_last() -> None:
     assert np.isfinite(ranks).all()
     order = np.argsort(ranks)
     assert order[-3:].tolist() == [5, 0, 3]
+
+
+def test_an_infinite_fitness_ranks_as_a_number_and_nan_below_all() -> None:
+    fitness = jnp.asarray([jnp.inf, -jnp.inf, jnp.nan, 2.0])
+    for ties in ("order", "average"):
+        assert np.argsort(standardised_ranks(fitness, ties)).tolist() == [2, 1, 3, 0]
+
+
+def test_equal_fitness_has_the_average_rank_or_the_members_order() -> None:
+    fitness = jnp.asarray([3.0, 1.0, 3.0, jnp.nan, jnp.nan, 7.0])
+    wanted = np.asarray([3.5, 2, 3.5, 0.5, 0.5, 5])
+    ranks = np.asarray(standardised_ranks(fitness, "average"))
+    np.testing.assert_allclose(ranks, (wanted - wanted.mean()) / wanted.std(), atol=1e-6)
+    assert np.argsort(standardised_ranks(fitness)).tolist() == [3, 4, 1, 0, 2, 5]
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, np.inf, np.nan])
+def test_equal_fitness_moves_nothing(value) -> None:
+    strategy = centre()
+    equal = jnp.full(POPULATION, value)
+    told = jax.jit(tell, static_argnums=0)(EVOLUTION, strategy, KEY, equal)
+    jax.tree.map(np.testing.assert_array_equal, told.genome, strategy.genome)
+    release = dataclasses.replace(EVOLUTION, ties="order")
+    told = jax.jit(tell, static_argnums=0)(release, strategy, KEY, equal)
+    assert (flat(told.genome) != flat(strategy.genome)).any()
 
 
 def test_the_penalty_is_on_the_mean_square_of_the_main_part() -> None:

@@ -14,10 +14,12 @@ from tsar_jax.models.mlp import make_mlp
 from tsar_jax.plasticity.methods import make_method
 from tsar_jax.systems.continual import (
     CLASS_IL,
+    LOST,
     TASK_IL,
     UNTESTED,
     ContinualConfig,
     Life,
+    kept_sound,
     make_bench,
     make_system,
     untrained_accuracy,
@@ -102,6 +104,42 @@ def test_a_seed_lives_the_same_life_in_any_company() -> None:
         jax.tree.map(np.testing.assert_array_equal, of_seed, alone)
         losses.append(loss)
     np.testing.assert_allclose(np.mean(losses, 0), mean_losses, rtol=1e-6)
+
+
+def test_a_lost_seed_is_frozen_and_the_others_go_on() -> None:
+    life = life_of("derpp", epochs=1)
+    _, sound, _, data = lived(life, seeds=1)
+    system = make_system(ContinualConfig(seeds=2), life)
+    programs = make_programs(system, data, jax.random.key(0), life.stream.steps)
+    start = programs.init(jax.random.key(0))
+    huge = jax.tree.map(lambda leaf: leaf.at[1].set(1e30), start.learner.net)
+    start = start._replace(learner=start.learner._replace(net=huge))
+    frozen = jax.tree.map(lambda leaf: np.array(leaf[1]), start.learner.net)
+    lifetimes, metrics = programs.chunk(start, data, jax.random.key(0), 0, life.stream.steps)
+    assert system.lost(lifetimes) == [1]
+    assert np.isfinite(metrics["loss"]).all()
+    of_seeds = [jax.tree.map(lambda leaf, i=i: leaf[i], lifetimes) for i in range(2)]
+    jax.tree.map(np.testing.assert_array_equal, of_seeds[0], jax.tree.map(lambda a: a[0], sound))
+    jax.tree.map(np.testing.assert_array_equal, of_seeds[1].learner.net, frozen)
+    assert (of_seeds[1].accuracy == LOST).all()
+    scores = system.evaluate(lifetimes, data, jax.random.key(0))
+    average = life.average(of_seeds[0])
+    assert float(scores["accuracy"]) == pytest.approx(float(average[CLASS_IL]))
+
+
+def test_the_seed_lost_after_a_task_keeps_the_accuracies_from_before() -> None:
+    life = life_of("sgd", epochs=1)
+    _, ended, _, _ = lived(life, seeds=1)
+    ended = jax.tree.map(lambda leaf: leaf[0], ended)
+    halfway = ended._replace(accuracy=ended.accuracy.at[1].set(UNTESTED))
+    lost, found = kept_sound(halfway, ended, jnp.asarray(jnp.nan))
+    np.testing.assert_array_equal(lost.accuracy[0], ended.accuracy[0])
+    assert (lost.accuracy[1] == LOST).all()
+    assert np.isnan(found["loss"])
+    again, found = kept_sound(lost, ended, jnp.asarray(0.5))
+    jax.tree.map(np.testing.assert_array_equal, again, lost)
+    assert np.isnan(found["loss"])
+    assert np.isnan(life.average(lost)).all()
 
 
 def test_joint_training_is_tested_on_every_task_at_the_end() -> None:

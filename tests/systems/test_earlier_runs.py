@@ -2,6 +2,7 @@
 
 import pytest
 
+from tsar_jax.meta.evolution import Evolution
 from tsar_jax.systems.anml import AnmlConfig
 from tsar_jax.systems.continual import ContinualConfig
 from tsar_jax.systems.learned_rules import LearnedRuleConfig
@@ -26,6 +27,7 @@ CONTINUAL = {
         (TsarConfig, {**EPISODIC, "gate_bias": 0.0}),
         (LearnedRuleConfig, RULES),
         (ContinualConfig, CONTINUAL),
+        (Evolution, {"ties": "order"}),
     ],
 )
 def test_settings_that_did_not_exist(config_class, earlier) -> None:

@@ -14,7 +14,16 @@ from tsar_jax.environments.classic import cart_pole
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.rollouts import BIRTH, WORLD, lifetime_fitness
-from tsar_jax.meta.evolution import Evolution, Strategy, ask, lifetime_key, penalised, tell
+from tsar_jax.meta.evolution import (
+    Evolution,
+    Genome,
+    Strategy,
+    ask,
+    begin,
+    lifetime_key,
+    penalised,
+    tell,
+)
 from tsar_jax.systems.hebbian import (
     EVAL_METRICS,
     STEP_METRICS,
@@ -23,9 +32,11 @@ from tsar_jax.systems.hebbian import (
     host_system,
     make_system,
     policy_for,
+    summary,
 )
 from tsar_jax.systems.hebbian_policy import PolicyConfig
 from tsar_jax.training.checkpoints import to_host
+from tsar_jax.training.errors import TrainingDiverged
 from tsar_jax.training.loop import Trained, make_keys, train
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import Run, checkpoint_steps
@@ -70,6 +81,7 @@ def assert_summary(metrics, found, sigma) -> None:
         "fitness_best": np.max(found),
         "fitness_worst": np.min(found),
         "nan_members": 0,
+        "infinite_members": 0,
         "sigma": sigma,
     }
     assert set(metrics) == set(wanted) == set(STEP_METRICS)
@@ -307,6 +319,31 @@ def test_a_member_whose_reward_is_no_number_is_counted_and_ranks_last(
         for genome in member_genomes(state, key)[sick : sick + 2]
     )
     assert to_twin > 0 > to_sick
+
+
+def test_an_infinite_fitness_is_counted_and_no_divergence() -> None:
+    state = begin(CONFIG.evolution, Genome(jnp.zeros(2), ()))
+    found = summary(jnp.asarray([jnp.inf, 1.0, 3.0, jnp.nan]), state)
+    assert {name: float(value) for name, value in found.items() if name != "sigma"} == {
+        **{"loss": -2, "fitness_mean": 2, "fitness_best": 3, "fitness_worst": 1},
+        **{"nan_members": 1, "infinite_members": 1},
+    }
+
+
+def test_where_no_fitness_is_finite_the_environment_is_named(host, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Meadow, "step", sick_step(Meadow.step))
+    with pytest.raises(TrainingDiverged, match=f"in {CONFIG.environment} was a finite number"):
+        trained(host, tmp_path)
+
+
+def sick_step(step):
+    """A simulator's step, whose rewards are all NaN."""
+
+    def sick(self, outputs):
+        observations, rewards, done = step(self, outputs)
+        return observations, np.full_like(rewards, np.nan), done
+
+    return sick
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from tsar_jax.data.rule_episodes import draw_lifetime
 from tsar_jax.errors import UserError
+from tsar_jax.evaluation.rule_records import learned_rule, read_episodes, write_episodes
 from tsar_jax.models.feedback_network import init_weights
 from tsar_jax.plasticity.online import Rule
 from tsar_jax.plasticity.rules import find_terms
@@ -27,6 +30,8 @@ from tsar_jax.systems.learned_rules import (
     make_optimiser,
     make_system,
 )
+from tsar_jax.training.loop import make_keys, train
+from tsar_jax.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -235,6 +240,67 @@ def test_a_seed_whose_lifetime_diverges_is_recorded_and_left_alone() -> None:
     np.testing.assert_array_equal(after.coefficients[1], state.coefficients[1])
     assert (after.coefficients[0] != state.coefficients[0]).any()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+
+
+def with_a_huge_coefficient(state, seed=1):
+    """A state in which a seed's next gradient, unless clipped, is not finite."""
+    return state.replace(coefficients=state.coefficients.at[seed].set(1e20))
+
+
+def test_a_lost_seed_is_frozen_and_the_others_go_on(system, stepped) -> None:
+    images, step = numbered_images(), jax.jit(system.step)
+    start = with_a_huge_coefficient(system.init(jax.random.key(0)))
+    state = start
+    for number in range(2):
+        state, metrics = step(state, images, jax.random.key(number))
+        assert system.lost(state) == [1]
+    of_seed = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(2)]
+    untouched = jax.tree.map(lambda leaf: leaf[0], stepped[0][2])
+    jax.tree.map(np.testing.assert_array_equal, of_seed[0], untouched)
+    np.testing.assert_array_equal(of_seed[1].coefficients, start.coefficients[1])
+    assert of_seed[1].episode == 0
+    for name in ("loss", "theta"):
+        assert (of_seed[1].records[name][1] == np.float32(LOST)).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    np.testing.assert_array_equal(metrics["loss"], of_seed[0].records["loss"][1])
+    scores = system.evaluate(state, images, jax.random.key(0))
+    assert np.isfinite([float(value) for value in scores.values()]).all()
+
+
+def test_where_all_seeds_are_lost_there_is_no_loss(system) -> None:
+    state = with_a_huge_coefficient(system.init(jax.random.key(0)), slice(None))
+    _, metrics = jax.jit(system.step)(state, numbered_images(), jax.random.key(0))
+    assert np.isnan(metrics["loss"])
+
+
+def test_a_run_with_a_lost_seed_ends_and_resumes_to_the_same_bits(system, tmp_path) -> None:
+    config = dataclasses.replace(TINY, chunk=1, checkpoint_every=1, keep=9)
+    said = []
+    progress = SimpleNamespace(update=lambda *_: None, message=said.append, close=lambda: None)
+
+    def trained(path, resume=False):
+        run = Run(path, config, resume=resume)
+        first = lambda: with_a_huge_coefficient(system.init(make_keys(0).init))  # noqa: E731
+        data = numbered_images()
+        return train(system, data, config, run, progress=progress, first_state=first)
+
+    whole = trained(tmp_path / "run")
+    assert [row["lost_seeds"] for row in whole.metrics if row["split"] == "train"] == [1, 1, 1]
+    assert [line for line in said if "lost" in line] == [
+        "seed 1 is lost: by step 1 a loss or an array of it was not finite. It stays as it was "
+        "before; the others go on."
+    ]
+    for step in (2, 3):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
+    resumed = trained(tmp_path / "run", resume=True)
+    assert sum("is lost" in line for line in said) == 1
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
+
+    rule = learned_rule(config, whole.state, "here")
+    np.testing.assert_array_equal(np.float32(rule.coefficients), whole.state.coefficients[0])
+    write_episodes(tmp_path, config, whole.state)
+    losses = read_episodes(tmp_path)["loss"]
+    assert np.isnan(losses).tolist() == [[False] * 3, [True] * 3]
 
 
 def test_alignment_against_numpy() -> None:

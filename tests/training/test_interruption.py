@@ -13,6 +13,7 @@ import pytest
 from toy_training import ToyConfig, make_toy, same_bits, train_toy, without_times
 
 from tsar_jax.training.checkpoints import load_checkpoint
+from tsar_jax.training.interruption import caught_signals
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import checkpoint_steps
 
@@ -87,7 +88,10 @@ def saving(path) -> bool:
     return any((path / "checkpoints").glob("*tmp*"))
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)],
+)
 def test_signal_finishes_the_chunk_saves_and_says_how_to_resume(tmp_path, signum, code):
     path = tmp_path / "run"
     config = ToyConfig(steps=200, chunk=4, eval_every=0, checkpoint_every=0, work=200_000)
@@ -129,8 +133,20 @@ def test_second_ctrl_c_stops_within_a_chunk(tmp_path):
     assert "stopped at once" in errors
 
 
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with caught_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.01)
+            assert received() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_handlers_are_put_back(tmp_path):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    before = [signal.getsignal(signum) for signum in signals]
     train_toy(tmp_path, ToyConfig(steps=5))
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(signum) for signum in signals] == before
     assert signal.set_wakeup_fd(-1) == -1

@@ -262,6 +262,10 @@ def test_randomness_of_a_step_is_the_root_key_and_its_number(tmp_path):
         {"keep": 0},
         {"seed": -1},
         {"seed": 2**32},
+        {"seed": 2**63},
+        {"seed": True},
+        {"seed": np.True_},
+        {"seed": 1.0},
         {"steps": 2**31},
     ],
 )

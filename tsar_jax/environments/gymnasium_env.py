@@ -7,6 +7,7 @@ from typing import Any
 import chex
 import numpy as np
 
+from tsar_jax.environments.seeds import checked_seeds
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
 
@@ -57,11 +58,13 @@ class GymnasiumEnvironments(HostEnvironments):
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         """Begins an episode in each, from seeds uint32 [count]; observations [count, ...].
 
-        A seed's episode is the same in every place and among any number of others.
+        A seed's episode is the same in every place and among any number of others. Raises UserError
+        for a seed that is no integer in [0, 2**32).
         """
-        chex.assert_shape(seeds, (self.count,))
+        chex.assert_shape(np.asarray(seeds), (self.count,))
+        seeds = checked_seeds(seeds, self.count)
         self._done = np.zeros(self.count, bool)
-        observations, _ = self._vector.reset(seed=np.asarray(seeds).tolist())
+        observations, _ = self._vector.reset(seed=seeds.tolist())
         return observations
 
     def step(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 from tsar_jax.devices import usable_cores
 from tsar_jax.environments import quadruped
 from tsar_jax.environments.quadruped import Anatomy, Body, Episode
+from tsar_jax.environments.seeds import checked_seeds
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
 
@@ -64,11 +65,12 @@ class MujocoQuadrupeds(HostEnvironments):
     def reset(self, seeds: np.ndarray) -> np.ndarray:
         """Begins an episode in each, from seeds uint32 [count]: observations [count, 28].
 
-        A seed begins the episode that `jax.random.key(seed)` begins in the other engine.
+        A seed begins the episode that `jax.random.key(seed)` begins in the other engine. Raises
+        UserError for another number of seeds, or one that is no integer in [0, 2**32).
         """
         with jax.default_device(self._cpu):
             # One by one: compiled for many at once, the last bit would depend on how many.
-            starts = [_begin(seed) for seed in np.asarray(seeds, np.uint32)]
+            starts = [_begin(seed) for seed in checked_seeds(seeds, self.count)]
             qpos, qvel = (jnp.stack(part) for part in zip(*starts, strict=True))
             self._episode = jax.vmap(quadruped.begin_episode)(qpos)
         self._physics[:, 0], self._physics[:, QPOS], self._physics[:, QVEL] = 0, qpos, qvel

@@ -116,7 +116,7 @@ def measures(outcome: Outcome, model: str | None = None) -> dict[str, np.ndarray
     """
     matrix = outcome.matrix(model)
     average = average_accuracy(matrix)
-    found = {} if outcome.cumulative and np.isnan(average).any() else {"accuracy": average}
+    found = {} if outcome.cumulative and np.isnan(average).all() else {"accuracy": average}
     if outcome.cumulative:
         found["last_accuracy"] = last_accuracy(matrix)
     tasks, tests = matrix.shape[-2:]
@@ -141,7 +141,13 @@ def main_measure(outcomes: Sequence[Outcome]) -> str:
 
 
 def mean_and_deviation(values: np.ndarray, percent: bool = True) -> str:
-    """ "85.01 ± 1.90": mean and standard deviation over seeds, as the field's tables have them."""
+    """ "85.01 ± 1.90": mean and standard deviation over seeds, as the field's tables have them.
+
+    A value that is NaN, which is that of a lost seed, is left out; "nan" where all are.
+    """
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return "nan"
     factor = 100 if percent else 1
     mean, deviation = factor * values.mean(), factor * values.std(ddof=min(1, values.size - 1))
     return f"{mean:.2f} ± {deviation:.2f}" if values.size > 1 else f"{mean:.2f}"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax.data.episodes import ClassOrder, Pixels
-from tsar_jax.errors import UserError, check_positive, check_rates
+from tsar_jax.errors import UserError, check_positive, check_rates, check_seed
 from tsar_jax.evaluation.meta_test import (
     Protocol,
     automatic_memory,
@@ -71,6 +71,7 @@ class MetaTestConfig:
         if not self.classes or min(self.classes) < 1:
             raise UserError(f"classes must be numbers of at least 1, but is {self.classes}.")
         check_rates(self, "rates")
+        check_seed(self)
         if not self.plastic:
             raise UserError("plastic names nothing: name what learns, for example head.")
         if self.memory < 0:

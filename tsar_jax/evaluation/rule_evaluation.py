@@ -11,7 +11,7 @@ from jax import lax
 
 from tsar_jax.data.rule_episodes import draw_lifetime
 from tsar_jax.devices import map_over
-from tsar_jax.errors import UserError, check_limits, check_positive, check_widths
+from tsar_jax.errors import UserError, check_limits, check_positive, check_seed, check_widths
 from tsar_jax.evaluation.rule_records import LearnedRule
 from tsar_jax.models.feedback_network import Layers, init_weights, logits
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
@@ -46,6 +46,7 @@ class CurveConfig:
                 f"{self.classes * self.learn} (classes x learn)."
             )
         check_widths(self, "hidden")
+        check_seed(self)
 
 
 def check_rule(rule: LearnedRule, config: CurveConfig, shape: tuple[int, ...], name: str) -> None:

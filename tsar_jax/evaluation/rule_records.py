@@ -17,6 +17,7 @@ from tsar_jax.systems.learned_rules import (
     LearnedRuleConfig,
     State,
     columns,
+    lost_seeds,
     record_shapes,
 )
 from tsar_jax.training.run import write_atomically
@@ -32,9 +33,10 @@ def write_episodes(path: Path, config: LearnedRuleConfig, state: State) -> Path:
     """Writes RUN/episodes.csv: a row per episode and seed; the file's path.
 
     Columns: episode (from 1), seed, loss, accuracy, a theta per term (and layer), the angle per
-    layer in degrees and the orthonormality per layer; nan where a lifetime diverged.
+    layer in degrees and the orthonormality per layer; nan where a lifetime diverged or a seed had
+    been lost.
     """
-    done = int(np.min(state.episode))
+    done = int(np.max(state.episode))
     table: dict[str, np.ndarray] = {}
     for name, shape in record_shapes(config).items():
         record = np.moveaxis(np.asarray(state.records[name])[:, :done], (0, 1), (-2, -1))
@@ -148,8 +150,8 @@ def _frozen(value: Any) -> Any:
 
 
 def learned_rule(config: LearnedRuleConfig, state: State, source: str) -> LearnedRule:
-    """The mean coefficients over seeds."""
-    mean = np.asarray(state.coefficients).mean(0)
+    """The mean coefficients over the seeds that are not lost."""
+    mean = np.delete(np.asarray(state.coefficients), lost_seeds(state), axis=0).mean(0)
     return LearnedRule(
         terms=config.terms,
         coefficients=_frozen(mean.tolist()),

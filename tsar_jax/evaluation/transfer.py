@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from tsar_jax.data.episodes import draw_without_replacement
-from tsar_jax.errors import UserError, check_limits, check_positive, check_rates
+from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_seed
 from tsar_jax.evaluation.image_regulation import Normalise, mean_regulation, regulates_third
 from tsar_jax.evaluation.meta_test import (
     Learned,
@@ -94,6 +94,7 @@ class TransferConfig:
                 f"mixed must be between 0 and learn ({self.learn}): {self.mixed} is not."
             )
         check_rates(self, "rates")
+        check_seed(self)
 
 
 class Selection(NamedTuple):

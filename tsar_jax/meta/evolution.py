@@ -8,7 +8,7 @@ a key and of its number, drawn again wherever it is needed and never stored for 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
@@ -17,7 +17,8 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 
 from tsar_jax.devices import map_over, on_all_devices, one_by_one
-from tsar_jax.errors import UserError, check_rates
+from tsar_jax.errors import UserError, check_known, check_rates
+from tsar_jax.training.config import earlier
 
 BLOCK = 8192
 """Parameters whose noise is drawn, and summed up over the population, at a time: what a CPU's
@@ -59,6 +60,11 @@ class Evolution:
     """Standard deviation at which, or below, it no longer decays."""
     penalty: float = 0.01
     """Of a member's fitness, times the mean square of its main part."""
+    ties: Literal["average", "order"] = dataclasses.field(
+        default="average", metadata=earlier("order")
+    )
+    """Ranks of members of equal fitness: their average, so that equal fitness moves nothing; or in
+    the members' order, as in the release."""
 
     def __post_init__(self) -> None:
         if self.population < 2 or self.population % 2:
@@ -66,6 +72,7 @@ class Evolution:
                 f"population must be an even number of at least 2, but is {self.population}: "
                 "members come in pairs of opposite noise."
             )
+        check_known("way with ties", self.ties, ("average", "order"))
         check_rates(self, "rate", "rate_decay", "least_rate", "sigma", "sigma_decay", "least_sigma")
         if not 0 <= self.penalty < float("inf"):
             raise UserError(f"penalty must be at least 0, but is {self.penalty}.")
@@ -102,11 +109,11 @@ def ask(strategy: Strategy, key: jax.Array, member: jax.Array) -> Genome:
 def tell(evolution: Evolution, strategy: Strategy, key: jax.Array, fitness: jax.Array) -> Strategy:
     """The strategy after a generation. key: the one that `ask` had; fitness [population].
 
-    A fitness that is NaN ranks last. theta <- theta + rate / (n sigma) sum_k rank_k eps_k, with
-    standardised ranks; the co-evolved part moves by the decayed rate and sigma.
+    theta <- theta + rate / (n sigma) sum_k rank_k eps_k, rank_k being that of `standardised_ranks`;
+    the co-evolved part moves by the decayed rate and sigma.
     """
     chex.assert_shape(fitness, (evolution.population,))
-    ranks = standardised_ranks(fitness)
+    ranks = standardised_ranks(fitness, evolution.ties)
     decayed = decay(evolution, strategy)
     main_key, coevolved_key = noise_keys(key)
     genome = strategy.genome
@@ -142,14 +149,28 @@ def penalised(evolution: Evolution, fitness: jax.Array, genome: Genome) -> jax.A
     return fitness - evolution.penalty * square
 
 
-def standardised_ranks(fitness: jax.Array) -> jax.Array:
-    """Ranks of fitness [n], of mean 0 and standard deviation 1; NaN ranks below all others.
+def standardised_ranks(fitness: jax.Array, ties: str = "order") -> jax.Array:
+    """Ranks of fitness [n], of mean 0 and standard deviation 1.
 
-    Members of equal fitness rank in their order.
+    An infinite fitness ranks as the number it is, above or below all finite ones; NaN ranks below
+    all others, minus infinity included.
+
+    Args:
+        ties: "order", as in the release: members of equal fitness, or of NaN, rank in their order.
+            "average": each has the mean of their ranks; where all are equal, all ranks are 0.
     """
-    fitness = jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)
-    ranks = jnp.argsort(jnp.argsort(fitness)) / (fitness.size - 1) - 0.5
-    return (ranks - ranks.mean()) / ranks.std()
+    valid = ~jnp.isnan(fitness)
+    fitness = jnp.where(valid, fitness, 0)
+    if ties == "order":
+        ranks = jnp.argsort(jnp.lexsort((fitness, valid)))
+    else:
+        same = valid[:, None] == valid
+        below = (valid[:, None] > valid) | (same & (fitness[:, None] > fitness))
+        equal = same & (fitness[:, None] == fitness)
+        ranks = below.sum(1) + (equal.sum(1) - 1) / 2
+    ranks = ranks / (fitness.size - 1) - 0.5
+    deviation = ranks.std()
+    return jnp.where(deviation > 0, (ranks - ranks.mean()) / deviation, 0)
 
 
 def move(ranks: jax.Array, rate: jax.Array, sigma: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from jax import lax
 
 from tsar_jax.data.continual.types import Course, Stream, Test
 from tsar_jax.devices import map_over
-from tsar_jax.errors import UserError, check_positive
+from tsar_jax.errors import UserError, check_positive, check_seed
 from tsar_jax.models.classifier import Classifier, Variables
 from tsar_jax.plasticity.methods import (
     Batch,
@@ -29,9 +29,11 @@ from tsar_jax.plasticity.methods import (
 from tsar_jax.plasticity.methods.published import Release
 from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
+from tsar_jax.training.programs import all_finite, finite_mean
 from tsar_jax.training.system import SeedsSystem
 
-UNTESTED = -1.0
+UNTESTED, LOST = -1.0, -2.0
+"""In place of an accuracy: there is none yet; there will be none, for the seed is lost."""
 CLASS_IL, TASK_IL = 0, 1
 
 
@@ -93,14 +95,15 @@ class ContinualConfig(LoopConfig):
         for name in ("phase_classes", "pretrain_classes"):
             if getattr(self, name) is not None:
                 check_positive(self, name)
-        if self.schedule_seed is not None and not 0 <= self.schedule_seed < 2**32:
-            raise UserError(f"schedule_seed must be in [0, 2**32), but is {self.schedule_seed}.")
+        check_seed(self, count=self.seeds)
+        if self.schedule_seed is not None:
+            check_seed(self, "schedule_seed")
 
 
 class Lifetime(NamedTuple):
     """A seed's state. root: its key's data. accuracy [tasks, tests, models, 2]: after every task,
     on every test, of every model, class-incremental and task-incremental; UNTESTED where it is
-    still to come or of no interest.
+    still to come or of no interest, LOST after the tasks that a lost seed did not end.
     """
 
     root: jax.Array
@@ -273,14 +276,14 @@ class Life:
     def average(self, lifetime: Lifetime) -> jax.Array:
         """Return the mean accuracy of the reported model over the tests so far: [2].
 
-        After the last task that ended; 0 before the first one ends.
+        After the last task that ended; 0 before the first one ends, NaN of a lost seed.
         """
         ended = (lifetime.accuracy != UNTESTED).any((1, 2, 3)).sum()
         row = lifetime.accuracy[ended - 1, :, self.models.index(self.method.reported)]
         number = jnp.arange(len(row))
         learned = (row[:, 0] != UNTESTED) & ((number < ended) | self.method.joint)
         mean = (row * learned[:, None]).sum(0) / jnp.maximum(learned.sum(), 1)
-        return jnp.where(ended > 0, mean, 0)
+        return jnp.where(is_lost(lifetime.accuracy), jnp.nan, jnp.where(ended > 0, mean, 0))
 
 
 def make_system(config: ContinualConfig, life: Life) -> SeedsSystem:
@@ -289,7 +292,7 @@ def make_system(config: ContinualConfig, life: Life) -> SeedsSystem:
     Raises UserError where the method cannot learn the stream.
     """
     check_supported(life.method, config.method, life.stream)
-    seeds = np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32)
+    seeds = (config.seed + np.arange(config.seeds)).astype(np.uint32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data))
 
     def init(_: jax.Array) -> Lifetime:
@@ -299,18 +302,44 @@ def make_system(config: ContinualConfig, life: Life) -> SeedsSystem:
     def step(
         lifetime: Lifetime, data: Any, number: jax.Array
     ) -> tuple[Lifetime, dict[str, jax.Array]]:
-        lifetime, loss = life.step(lifetime, data, number)
-        return lifetime, {"loss": loss}
+        new, loss = life.step(lifetime, data, number)
+        return kept_sound(lifetime, new, loss)
 
     def evaluate(lifetimes: Lifetime, data: Any, key: jax.Array) -> dict[str, jax.Array]:
         """What the lifetimes remember of the last task's end, which costs nothing."""
-        average = jax.vmap(life.average)(lifetimes)
-        return {
-            "accuracy": average[:, CLASS_IL].mean(),
-            "task_accuracy": average[:, TASK_IL].mean(),
-        }
+        average = finite_mean(jax.vmap(life.average)(lifetimes))
+        return {"accuracy": average[CLASS_IL], "task_accuracy": average[TASK_IL]}
 
-    return SeedsSystem(init, step, evaluate, config.seeds)
+    def lost(lifetimes: Lifetime) -> list[int]:
+        found = np.asarray(jax.vmap(is_lost)(lifetimes.accuracy))
+        return (config.seed + np.flatnonzero(found)).tolist()
+
+    return SeedsSystem(init, step, evaluate, config.seeds, lost)
+
+
+def is_lost(accuracy: jax.Array) -> jax.Array:
+    """Whether a lifetime's accuracies [tasks, tests, models, 2] are of a lost seed: a scalar."""
+    return (accuracy == LOST).any()
+
+
+def kept_sound(
+    old: Lifetime, new: Lifetime, loss: jax.Array
+) -> tuple[Lifetime, dict[str, jax.Array]]:
+    """A lifetime after a step, and the step's loss, unless the seed is lost.
+
+    It is lost from the step on whose loss, or one of the floating-point arrays after it, is not
+    finite: these arrays stay as they were before, and the loss is NaN. The images in a buffer and
+    what counts may go on, for keeping both versions of a buffer would cost every step a copy.
+    """
+    sound = ~is_lost(old.accuracy) & jnp.isfinite(loss) & all_finite(new)
+
+    def kept(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(sound, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
+
+    lifetime = jax.tree.map(kept, new, old)
+    ended = (lifetime.accuracy != UNTESTED).any((1, 2, 3), keepdims=True)
+    accuracy = jnp.where(sound | ended, lifetime.accuracy, LOST)
+    return lifetime._replace(accuracy=accuracy), {"loss": jnp.where(sound, loss, jnp.nan)}
 
 
 def untrained_accuracy(life: Life, roots: jax.Array, data: Any) -> jax.Array:

@@ -34,7 +34,10 @@ from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import HostSystem, Metrics, System
 
-STEP_METRICS = ("loss", "fitness_mean", "fitness_best", "fitness_worst", "nan_members", "sigma")
+STEP_METRICS = (
+    *("loss", "fitness_mean", "fitness_best", "fitness_worst"),
+    *("nan_members", "infinite_members", "sigma"),
+)
 EVAL_METRICS = ("fitness", "fitness_std")
 
 
@@ -126,7 +129,9 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
         )
         return {"fitness": found.mean(), "fitness_std": found.std()}
 
-    return System(lambda key: begin(config.evolution, policy.init(key)), step, evaluate)
+    return System(
+        lambda key: begin(config.evolution, policy.init(key)), step, evaluate, remedy=remedy(config)
+    )
 
 
 def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> HostSystem:
@@ -167,7 +172,12 @@ def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> HostSystem:
         return {"fitness": found.mean(), "fitness_std": found.std()}
 
     return HostSystem(
-        lambda key: begin(evolution, policy.init(key)), step, evaluate, STEP_METRICS, EVAL_METRICS
+        lambda key: begin(evolution, policy.init(key)),
+        step,
+        evaluate,
+        STEP_METRICS,
+        EVAL_METRICS,
+        remedy(config),
     )
 
 
@@ -194,14 +204,28 @@ def policy_for(config: HebbianConfig, world: Environment | HostEnvironments) -> 
     return make_policy(config.policy, world.observation_shape, world.outputs)
 
 
+def remedy(config: HebbianConfig) -> str:
+    """What to do where no member of a generation earned a finite number."""
+    return (
+        f"no member's fitness in {config.environment} was a finite number, so look for what makes "
+        "its rewards NaN or infinite, or choose another environment in a new run"
+    )
+
+
 def summary(found: jax.Array, state: Strategy) -> Metrics:
-    """Of a generation whose members earned `found` [population]; those of NaN are left out."""
-    mean = jnp.nanmean(found)
+    """Of a generation whose members earned `found` [population]; of the finite ones among them.
+
+    Those that are NaN or infinite are counted: an infinite fitness ranks, but has no mean. "loss"
+    is finite unless no member's fitness is.
+    """
+    finite = jnp.where(jnp.isfinite(found), found, jnp.nan)
+    mean = jnp.nanmean(finite)
     return {
         "loss": -mean,
         "fitness_mean": mean,
-        "fitness_best": jnp.nanmax(found),
-        "fitness_worst": jnp.nanmin(found),
+        "fitness_best": jnp.nanmax(finite),
+        "fitness_worst": jnp.nanmin(finite),
         "nan_members": jnp.isnan(found).sum().astype(jnp.float32),
+        "infinite_members": jnp.isinf(found).sum().astype(jnp.float32),
         "sigma": state.sigma,
     }

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -34,6 +35,7 @@ from tsar_jax.plasticity.online import Memory, Moments, Rule, adapt
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
+from tsar_jax.training.programs import all_finite, finite_mean
 from tsar_jax.training.system import System
 
 Metrics = dict[str, jax.Array]
@@ -221,10 +223,12 @@ def angle(a: jax.Array, b: jax.Array) -> jax.Array:
 class State:
     """Of every seed (leading axis): coefficients, Adam's moments, and what each episode gave.
 
-    coefficients [seeds, terms] or [seeds, layers, terms]. episode [seeds]: how many are over.
-    records: arrays [seeds, episodes, ...], 0 where an episode is still to come, `LOST` where its
-    lifetime diverged: "loss", "accuracy", "theta" (the coefficients that the episode was lived
-    with), "angle", "orthonormality".
+    coefficients [seeds, terms] or [seeds, layers, terms]. episode [seeds]: how many are over; a
+    seed is lost in the episode that would have made its coefficients or moments infinite or NaN,
+    and this one, its coefficients and its moments stay as they were before. records: arrays
+    [seeds, episodes, ...], 0 where an episode is still to come, `LOST` where its lifetime diverged
+    or its seed was lost before: "loss", "accuracy", "theta" (the coefficients that the episode was
+    lived with), "angle", "orthonormality".
     """
 
     coefficients: jax.Array
@@ -274,22 +278,33 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
             segment=config.segment,
         )
 
-    def step_one(state: State, images: jax.Array, key: jax.Array) -> tuple[State, Metrics]:
+    def step_one(
+        state: State, number: jax.Array, images: jax.Array, key: jax.Array
+    ) -> tuple[State, Metrics]:
+        """An episode of one seed. number: of the episodes that are over for all that go on."""
+
         def objective(theta: Any, _: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
             return live_once(theta, images, key)
 
         episodes = jnp.zeros(1)  # one lifetime, which the key draws
         loss, recorded, gradient = meta_gradient(objective, state.coefficients, episodes, key)
         updates, opt_state = optimiser.update(gradient, state.opt_state)
-        recorded = {"loss": loss, "theta": state.coefficients, **recorded}
+        coefficients = optax.apply_updates(state.coefficients, updates)
+        going_on = state.episode == number
+        recorded = {
+            name: jnp.where(going_on, value, jnp.nan)
+            for name, value in {"loss": loss, "theta": state.coefficients, **recorded}.items()
+        }
         records = {
-            name: past.at[state.episode].set(
-                jnp.where(jnp.isfinite(recorded[name]), recorded[name], LOST)
-            )
+            name: past.at[number].set(jnp.where(jnp.isfinite(recorded[name]), recorded[name], LOST))
             for name, past in state.records.items()
         }
-        coefficients = optax.apply_updates(state.coefficients, updates)
-        return State(coefficients, opt_state, state.episode + 1, records), recorded
+        sound = going_on & all_finite((coefficients, opt_state))
+        learned = State(coefficients, opt_state, state.episode + 1, records)
+        state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), learned, state)
+        # Of a seed lost just now the loss is left out too, so that where all are, there is none.
+        recorded["loss"] = jnp.where(sound, recorded["loss"], jnp.nan)
+        return state.replace(records=records), recorded
 
     def init(key: jax.Array) -> State:
         return spread(lambda key, _: init_one(key))(jax.random.split(key, config.seeds), ())
@@ -297,9 +312,9 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
     def step(state: State, images: jax.Array, key: jax.Array) -> tuple[State, Metrics]:
         keys = jax.random.split(key, config.seeds)
         live = spread(
-            lambda state_and_key, images: step_one(state_and_key[0], images, state_and_key[1])
+            lambda state_and_key, shared: step_one(state_and_key[0], *shared, state_and_key[1])
         )
-        state, recorded = live((state, keys), images)
+        state, recorded = live((state, keys), (state.episode.max(), images))
         return state, scalars(config, recorded)
 
     def evaluate(state: State, images: jax.Array, key: jax.Array) -> Metrics:
@@ -308,9 +323,17 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
             lambda theta_and_key, images: live_once(theta_and_key[0], images, theta_and_key[1])
         )
         loss, recorded = live((state.coefficients, keys), images)
-        return {"loss": finite_mean(loss), "accuracy": recorded["accuracy"].mean()}
+        found = {"loss": loss, "accuracy": recorded["accuracy"]}
+        going_on = state.episode == state.episode.max()
+        return {n: finite_mean(jnp.where(going_on, v, jnp.nan)) for n, v in found.items()}
 
-    return System(init, step, evaluate)
+    return System(init, step, evaluate, lost=lost_seeds)
+
+
+def lost_seeds(state: State) -> list[int]:
+    """Numbers, from 0, of the seeds that are lost: those that others have left behind."""
+    episode = np.asarray(state.episode)
+    return np.flatnonzero(episode < episode.max()).tolist()
 
 
 def record_shapes(config: LearnedRuleConfig) -> dict[str, tuple[int, ...]]:
@@ -328,7 +351,7 @@ def record_shapes(config: LearnedRuleConfig) -> dict[str, tuple[int, ...]]:
 def scalars(config: LearnedRuleConfig, recorded: Metrics) -> Metrics:
     """Means over seeds as a flat dictionary; recorded: arrays [seeds, ...].
 
-    A seed whose lifetime diverged is left out; a NaN says that all did.
+    A seed that is lost or whose lifetime diverged is left out; a NaN says that all are.
     """
     means = {name: finite_mean(value) for name, value in recorded.items()}
     return {
@@ -336,11 +359,6 @@ def scalars(config: LearnedRuleConfig, recorded: Metrics) -> Metrics:
         for name, value in means.items()
         for column, index in columns(config, name, value.shape)
     }
-
-
-def finite_mean(values: jax.Array) -> jax.Array:
-    """Over the leading axis, of those that are finite; NaN where none is."""
-    return jnp.nanmean(jnp.where(jnp.isfinite(values), values, jnp.nan), axis=0)
 
 
 def columns(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the loop to stop, a second Ctrl-C stops the process."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGQUIT ask the loop to stop; a second Ctrl-C stops the process."""
 
 import contextlib
 import os
@@ -8,12 +8,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from tsar_jax.output import outlasting, say
+
 SHOW_CURSOR = "\x1b[?25h"
+STOPPING = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
+]
+"""Signals that stop a training as Ctrl-C does; Windows has but the first."""
 
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[Callable[[], int | None]]:
-    """Yields a function that gives the signal received, SIGINT or SIGTERM, or None.
+    """Yields a function that gives the signal received, SIGINT or one of `STOPPING`, or None.
+
+    A signal that the process was told to ignore stays ignored, as SIGHUP is under nohup.
 
     Python runs its handlers only between its own instructions, so not during a compiled chunk
     of minutes. The kernel's part of the handler does write the signal's number to a socket at
@@ -26,13 +34,14 @@ def caught_signals() -> Iterator[Callable[[], int | None]]:
     received: list[int] = []
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    watcher = threading.Thread(target=_watch, args=(reader,), daemon=True)
-    watcher.start()
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     handlers = {
         signum: signal.signal(signum, lambda signum, _: received.append(signum))
-        for signum in (signal.SIGINT, signal.SIGTERM)
+        for signum in (signal.SIGINT, *STOPPING)
+        if signum == signal.SIGINT or signal.getsignal(signum) != signal.SIG_IGN
     }
+    watcher = threading.Thread(target=_watch, args=(reader, set(handlers)), daemon=True)
+    watcher.start()
     try:
         yield lambda: received[0] if received else None
     finally:
@@ -44,18 +53,16 @@ def caught_signals() -> Iterator[Callable[[], int | None]]:
         reader.close()
 
 
-def _watch(reader: socket.socket) -> None:
+def _watch(reader: socket.socket, caught: set[int]) -> None:
     stopping = False
     while signals := reader.recv(1):
         signum = signals[0]
-        if signum not in (signal.SIGINT, signal.SIGTERM):
+        if signum not in caught:
             continue
         if stopping and signum == signal.SIGINT:
             # Nothing may delay this exit: neither a compiled chunk nor a save in progress.
-            sys.stderr.write(SHOW_CURSOR * sys.stderr.isatty() + "\nstopped at once\n")
-            sys.stderr.flush()
+            say(SHOW_CURSOR * outlasting(sys.stderr).isatty() + "\nstopped at once")
             os._exit(128 + signum)
         if not stopping:
-            sys.stderr.write("\nfinishing the present chunk; press Ctrl-C to stop at once\n")
-            sys.stderr.flush()
+            say("\nfinishing the present chunk; press Ctrl-C to stop at once")
         stopping = True

@@ -3,14 +3,14 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_seed, checked_seed
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.checkpoints import (
     CheckpointWriter,
@@ -33,7 +33,7 @@ from tsar_jax.training.metrics import (
 from tsar_jax.training.programs import Programs, make_programs, strong_types
 from tsar_jax.training.progress import Progress, make_progress
 from tsar_jax.training.run import Run, checkpoint_steps
-from tsar_jax.training.system import HostSystem, SeedsSystem, State, System
+from tsar_jax.training.system import LOST_SEEDS, HostSystem, SeedsSystem, State, System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +57,14 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         least = {"steps": 0, "chunk": 1, "eval_every": 0, "checkpoint_every": 0, "keep": 1}
-        for name, minimum in {**least, "seed": 0}.items():
+        for name, minimum in least.items():
             value = getattr(self, name)
             if value < minimum:
                 raise UserError(f"{name} must be at least {minimum}, but is {value}.")
         for name in ("steps", "chunk"):
             if getattr(self, name) >= 2**31:
                 raise UserError(f"{name} must be below 2**31, but is {getattr(self, name)}.")
-        if self.seed >= 2**32:
-            raise UserError(f"seed must be below 2**32, but is {self.seed}.")
+        check_seed(self)
 
 
 class Trained(NamedTuple):
@@ -85,8 +84,8 @@ class Keys(NamedTuple):
 
 
 def make_keys(seed: int) -> Keys:
-    """Three independent keys."""
-    return Keys(*jax.random.split(jax.random.key(seed), 3))
+    """Three independent keys. Raises UserError for a seed that is not in [0, 2**32)."""
+    return Keys(*jax.random.split(jax.random.key(np.uint32(checked_seed("seed", seed))), 3))
 
 
 def next_boundary(step: int, loop: LoopConfig) -> int:
@@ -200,6 +199,7 @@ class _Trainer:
         run_chunk = None
         if step < loop.steps:
             run_chunk = self.programs.compile_chunk(state, self.data, self.keys.step)
+        lost = self._lost(state)
         began = time.perf_counter() - (self.metrics.rows[-1]["wall_s"] if self.metrics.rows else 0)
         while run_chunk is not None and step < loop.steps:
             count = next_boundary(step, loop) - step
@@ -209,6 +209,9 @@ class _Trainer:
             )
             means = self._means(jax.device_get(buffers), step, count)
             step += count
+            lost = self._report_lost(state, step, lost)
+            if lost is not None:
+                means[LOST_SEEDS] = float(len(lost))
             now = time.perf_counter()
             rate = count / (now - chunk_began)
             row = {"step": step, "split": "train", "wall_s": now - began, "steps_per_s": rate}
@@ -225,6 +228,22 @@ class _Trainer:
                 raise self._interrupted(step, signum)
         self.checkpoints.wait()
         return Trained(state, step, self.metrics.rows)
+
+    def _lost(self, state: State) -> Sequence[int] | None:
+        """Return the numbers of the lost seeds; None of a system that has no several seeds."""
+        return None if self.programs.lost is None else self.programs.lost(state)
+
+    def _report_lost(
+        self, state: State, step: int, before: Sequence[int] | None
+    ) -> Sequence[int] | None:
+        """Return what `_lost` does, and say which seeds were not lost before."""
+        lost = self._lost(state)
+        for seed in sorted(set(lost or ()) - set(before or ())):
+            self.progress.message(
+                f"seed {seed} is lost: by step {step} a loss or an array of it was not finite. It "
+                "stays as it was before; the others go on."
+            )
+        return lost
 
     def _evaluate(self, state: State, step: int) -> dict[str, float]:
         key = jax.random.fold_in(self.keys.evaluate, step)
@@ -258,8 +277,7 @@ class _Trainer:
         kept = checkpoint_steps(self.run.checkpoints)
         where = f"that of step {kept[-1]} in {self.run.checkpoints}" if kept else "none"
         return TrainingDiverged(
-            f"{what} at step {step}: lower the learning rate in a new run "
-            f"(the last good checkpoint is {where}).",
+            f"{what} at step {step}: {self.programs.remedy} (the last good checkpoint is {where}).",
             step,
         )
 

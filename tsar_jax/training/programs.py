@@ -1,6 +1,6 @@
 """The compiled programs of a run: each is traced once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +10,23 @@ from jax import lax
 
 from tsar_jax.devices import map_over
 from tsar_jax.training.metrics import csv_columns
-from tsar_jax.training.system import HostSystem, SeedsSystem, State, System
+from tsar_jax.training.system import LOST_SEEDS, HostSystem, SeedsSystem, State, System
 
 
 def strong_types(tree: Any) -> Any:
     """The same arrays without weak types, which would make a second trace of the same program."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
+
+
+def finite_mean(values: jax.Array) -> jax.Array:
+    """Over the leading axis, of those that are finite; NaN where none is."""
+    return jnp.nanmean(jnp.where(jnp.isfinite(values), values, jnp.nan), axis=0)
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every floating-point array of a tree is finite: a scalar."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 class Programs(NamedTuple):
@@ -29,6 +40,7 @@ class Programs(NamedTuple):
     evaluate: (state, data, key) -> Metrics
     places: how init spreads the state over devices, as a tree of shardings; None: there is one
     columns: the metrics' names, of a step's and of an evaluation's
+    lost, remedy: the system's
     """
 
     init: Callable[..., Any]
@@ -37,6 +49,8 @@ class Programs(NamedTuple):
     evaluate: Callable[..., Any]
     places: Any
     columns: list[str]
+    lost: Callable[[State], Sequence[int]] | None
+    remedy: str
 
 
 def make_programs(
@@ -92,7 +106,7 @@ def _traced_programs(
         if not seeds:
             return run_steps(state, shared)
         state, buffers = map_over(run_steps, seeds)(state, shared)
-        return state, {name: buffer.mean(0) for name, buffer in buffers.items()}
+        return state, {name: finite_mean(buffer) for name, buffer in buffers.items()}
 
     # A state spread over devices comes back as it went in, whatever the compiler would prefer.
     compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None))
@@ -101,8 +115,9 @@ def _traced_programs(
         """Called with other shapes or dtypes it raises, where `jax.jit` would compile anew."""
         return compiled.lower(state, data, root, np.int32(0), np.int32(0)).compile()
 
-    columns = csv_columns([*step_metrics, *eval_metrics])
-    return Programs(init, compiled, compile_chunk, evaluate, places, columns)
+    columns = csv_columns([*step_metrics, *eval_metrics, *([LOST_SEEDS] if system.lost else [])])
+    lost, remedy = system.lost, system.remedy
+    return Programs(init, compiled, compile_chunk, evaluate, places, columns, lost, remedy)
 
 
 def _host_programs(system: HostSystem, chunk: int) -> Programs:
@@ -118,7 +133,8 @@ def _host_programs(system: HostSystem, chunk: int) -> Programs:
 
     init = jax.jit(lambda key: strong_types(system.init(key)))
     columns = csv_columns([*system.step_metrics, *system.eval_metrics])
-    return Programs(init, run_chunk, lambda *_: run_chunk, system.evaluate, None, columns)
+    evaluate, remedy = system.evaluate, system.remedy
+    return Programs(init, run_chunk, lambda *_: run_chunk, evaluate, None, columns, None, remedy)
 
 
 def _check_metrics(step_metrics: Any, eval_metrics: Any) -> None:

@@ -4,7 +4,9 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
+
+from tsar_jax.output import outlasting
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -19,9 +21,12 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
-def make_progress(total: int, stream: TextIO | None = None) -> Progress:
-    """A live line if `stream` (by default stderr) is a terminal, else plain lines."""
-    stream = sys.stderr if stream is None else stream
+def make_progress(total: int, stream: Any = None) -> Progress:
+    """A live line if `stream` (by default stderr) is a terminal, else plain lines.
+
+    A stream that fails, or None where stderr is closed, ends nothing: the lines are dropped.
+    """
+    stream = outlasting(sys.stderr if stream is None else stream)
     return LiveProgress(total, stream) if stream.isatty() else PlainProgress(total, stream)
 
 
@@ -41,7 +46,7 @@ def describe(step: int, total: int, steps_per_s: float, metrics: Mapping[str, fl
 class PlainProgress:
     """For a log file: a line at the first update, at most one per `PLAIN_INTERVAL_S`, the last."""
 
-    def __init__(self, total: int, stream: TextIO):
+    def __init__(self, total: int, stream: Any):
         self._total, self._stream = total, stream
         self._last = -math.inf
         self._pending = ""
@@ -66,7 +71,7 @@ class PlainProgress:
 class LiveProgress:
     """For a terminal: a bar and a line that change in place."""
 
-    def __init__(self, total: int, stream: TextIO):
+    def __init__(self, total: int, stream: Any):
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar

@@ -1,6 +1,6 @@
 """What the training loop asks of a system."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 State = Any
@@ -11,17 +11,27 @@ Metrics = dict[str, Any]
 """A flat dictionary of scalars; that of a step contains "loss"."""
 
 
+LOWER_THE_RATE = "lower the learning rate in a new run"
+LOST_SEEDS = "lost_seeds"
+"""Metric of systems of several seeds: how many are lost at the end of a chunk."""
+
+
 class System(NamedTuple):
     """Three pure functions; data is an argument, never closed over.
 
     init: (key) -> State
     step: (state, data, key) -> (State, Metrics), of the same shapes and dtypes at every step
     evaluate: (state, data, key) -> Metrics
+    lost: of a system of several seeds, (state) -> numbers of the seeds that are lost: training
+        made one of their arrays infinite or NaN, since when they stay as they were before
+    remedy: what to do where the loss is not finite
     """
 
     init: Callable[[Any], State]
     step: Callable[[State, Any, Any], tuple[State, Metrics]]
     evaluate: Callable[[State, Any, Any], Metrics]
+    lost: Callable[[State], Sequence[int]] | None = None
+    remedy: str = LOWER_THE_RATE
 
 
 class SeedsSystem(NamedTuple):
@@ -32,22 +42,25 @@ class SeedsSystem(NamedTuple):
 
     init: (key) -> State of all seeds, the leading axis of every leaf
     step: (state of one seed, data, number of the step) -> (its state, its Metrics), otherwise as
-        that of `System`; a step's metrics are the means over the seeds
+        that of `System`; a step's metrics are the means over the seeds, less those not finite
     evaluate: (state of all seeds, data, key) -> Metrics
     seeds: how many
+    lost, remedy: as of `System`
     """
 
     init: Callable[[Any], State]
     step: Callable[[State, Any, Any], tuple[State, Metrics]]
     evaluate: Callable[[State, Any, Any], Metrics]
     seeds: int
+    lost: Callable[[State], Sequence[int]] | None = None
+    remedy: str = LOWER_THE_RATE
 
 
 class HostSystem(NamedTuple):
     """A system whose steps leave JAX, as for a simulator, and so are called one by one.
 
     The functions are those of `System`, not traced and with numpy or JAX scalars as metrics, whose
-    names are step_metrics and eval_metrics.
+    names are step_metrics and eval_metrics. remedy: as of `System`.
     """
 
     init: Callable[[Any], State]
@@ -55,3 +68,4 @@ class HostSystem(NamedTuple):
     evaluate: Callable[[State, Any, Any], Metrics]
     step_metrics: tuple[str, ...]
     eval_metrics: tuple[str, ...]
+    remedy: str = LOWER_THE_RATE

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, checked_seed
 
 PHASES, PHASE_SIZE, MOST_CLASSES, SEED = 20, 1000, 50, 1993
 LONGTAIL_DECAY = 0.984
@@ -65,7 +65,7 @@ def draw_phases(
         UserError: the images do not last for so many phases, or a phase is too small for its
             classes.
     """
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(checked_seed("the schedule's seed", seed))
     _, first = np.unique(labels, return_index=True)
     left = {int(labels[index]): np.flatnonzero(labels == labels[index]) for index in sorted(first)}
     schedule: list[Phase] = []

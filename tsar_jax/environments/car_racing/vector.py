@@ -3,6 +3,7 @@
 Imports Gymnasium, which not every installation has.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -19,7 +20,8 @@ from tsar_jax.environments.car_racing.racing import (
     LIMIT,
     SIDE,
 )
-from tsar_jax.errors import UserError, check_positive
+from tsar_jax.environments.seeds import checked_seeds
+from tsar_jax.errors import UserError, check_positive, checked_seed
 
 NAMES = "steering", "gas", "brake"
 
@@ -67,34 +69,67 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
         self._images = np.zeros((num_envs, side, side, 3), np.uint8)
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins a race in each; car i with the seed + i, or its own of a list.
 
-        Raises UserError for a list of another length.
+        options: nothing but "reset_mask", bool [num_envs], by which only some of the cars begin
+        anew, as in Gymnasium's own vectors; the others' images stay as they are. Raises UserError
+        for a list of another length, a seed that is no integer in [0, 2**32), other options, and a
+        mask of another shape or dtype, of no car, or before every car has begun a race.
         """
-        del options
-        if seed is None or isinstance(seed, int):
-            super().reset(seed=seed)
-            # Without one, the first reset draws a seed and the others go on.
-            if seed is not None or self._seeds is None:
-                first = self.np_random.integers(2**31) if seed is None else seed
-                self._seeds = first + np.arange(self.num_envs)
-                self._races[:] = 0
+        cars = self._chosen(options or {})
+        self._seed(seed, cars)
+        self._begin(cars)
+        images = self._images.copy()
+        images[cars] = self._fleet.look()[cars]
+        self._images = images
+        return self._images, {}
+
+    def _chosen(self, options: dict[str, Any]) -> np.ndarray:
+        """Return the numbers of the cars that the options of a reset are about."""
+        unknown = sorted(set(options) - {"reset_mask"})
+        if unknown:
+            raise UserError(f"reset has no option {unknown[0]!r}: it takes reset_mask alone.")
+        if "reset_mask" not in options:
+            return np.arange(self.num_envs)
+        mask = np.asarray(options["reset_mask"])
+        if mask.dtype != bool or mask.shape != (self.num_envs,) or not mask.any():
+            raise UserError(
+                f"reset_mask must be {self.num_envs} booleans, one for each car, and true of one "
+                f"or more, but is {mask.tolist()}."
+            )
+        if self._seeds is None and not mask.all():
+            raise UserError("reset_mask leaves out cars without a race: reset all of them first.")
+        return np.flatnonzero(mask)
+
+    def _seed(self, seed: Any, cars: np.ndarray) -> None:
+        """Give these cars the seeds that a reset names; without any, theirs go on."""
+        numbers = np.arange(self.num_envs)
+        if seed is None:
+            if self._seeds is not None:
+                return
+            seeds = self.np_random.integers(2**31) + numbers  # the first reset draws one
+        elif np.ndim(seed) == 0:
+            first = checked_seed("seed", seed, self.num_envs)
+            super().reset(seed=first)
+            seeds = first + numbers
         else:
             if len(seed) != self.num_envs:
                 raise UserError(
                     f"seed has {len(seed)} entries, but there are {self.num_envs} cars: give each "
                     "its own."
                 )
-            drawn = self.np_random.integers(2**31, size=self.num_envs)
-            self._seeds = np.array(
-                [d if s is None else s for s, d in zip(seed, drawn, strict=True)]
-            )
-            self._races[:] = 0
-        self._begin(np.arange(self.num_envs))
-        self._images = self._fleet.look()
-        return self._images, {}
+            drawn = self.np_random.integers(2**31, size=self.num_envs).tolist()
+            given = [d if s is None else s for s, d in zip(seed, drawn, strict=True)]
+            seeds = checked_seeds(given, self.num_envs)
+        seeds = seeds.astype(np.uint32)
+        if self._seeds is None:
+            self._seeds = seeds
+        self._seeds[cars], self._races[cars] = seeds[cars], 0
 
     def step(
         self, actions: np.ndarray
@@ -132,7 +167,7 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
     def _begin(self, cars: np.ndarray) -> None:
         """A new race for each of these cars, from its seed and its number of races so far."""
         assert self._seeds is not None
-        keys = _keys(self._seeds[cars].astype(np.uint32), self._races[cars])
+        keys = _keys(self._seeds[cars], self._races[cars])
         self._fleet.begin(cars, keys)
         self._races[cars] += 1
         self._steps[cars], self._over[cars] = 0, False
