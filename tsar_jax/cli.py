@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.errors import UserError, escaped
+from tsar_jax.terminal import prepare_terminal, use_utf8
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.config import (
     config_difference,
@@ -176,6 +177,7 @@ def parse_config(
     """
     import tyro
 
+    prepare_terminal()
     return tyro.cli(
         config_class,
         default=default,
@@ -239,6 +241,8 @@ def run_main(main: Callable[[], Any]) -> None:
 
     UserError 2, TrainingDiverged 1, Ctrl-C 130, SIGTERM 143; other exceptions pass through.
     """
+    use_utf8()
+    prepare_terminal()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -322,26 +326,50 @@ FILE_COMMANDS = {
 
 def file_command_main(name: str, argv: Sequence[str]) -> None:
     """Runs `tsar-jax import` or `tsar-jax export`. Raises UserError."""
-    experiments()
+    import_experiments()
     importlib.import_module(f"experiments._{name}_weights").main(argv)
 
 
-def experiments() -> dict[str, str]:
-    """The scripts of the package `experiments` and the first lines of their docstrings.
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+"""The package of the scripts, which lies beside this one in a clone and where it is installed."""
 
-    They are read, not imported. Raises UserError if the package cannot be found.
+
+def experiments() -> dict[str, str]:
+    """Return the scripts of the package `experiments` and the first lines of their docstrings.
+
+    They are read, not imported.
+
+    Raises:
+        UserError: the package cannot be found.
     """
-    spec = importlib.util.find_spec("experiments")
-    if spec is None or not spec.submodule_search_locations:
+    if not (EXPERIMENTS / "__init__.py").is_file():
         raise UserError(
             "The package `experiments` cannot be found: run pip install -e . in the repository."
         )
     found = {}
-    for folder in spec.submodule_search_locations:
-        for path in sorted(Path(folder).glob("[!_]*.py")):
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            found[path.stem] = docstring.partition("\n")[0]
+    for path in sorted(EXPERIMENTS.glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem] = docstring.partition("\n")[0]
     return found
+
+
+def import_experiments() -> None:
+    """Import the package `experiments` from beside this one, whatever else has its name.
+
+    A folder called `experiments` where the user works would come first on Python's path.
+    """
+    present = sys.modules.get("experiments")
+    if present is not None and str(EXPERIMENTS) in getattr(present, "__path__", ()):
+        return
+    spec = importlib.util.spec_from_file_location(
+        "experiments", EXPERIMENTS / "__init__.py", submodule_search_locations=[str(EXPERIMENTS)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    for name in [name for name in sys.modules if name.startswith("experiments.")]:
+        del sys.modules[name]
+    sys.modules["experiments"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["experiments"])
 
 
 def list_text(found: Mapping[str, str]) -> str:
@@ -358,6 +386,7 @@ def run_experiment(name: str, argv: Sequence[str]) -> None:
             f"There is no experiment {name!r}: choose one of {', '.join(found) or '(none)'}."
         )
     sys.argv = [f"tsar-jax run {name}", *argv]
+    import_experiments()
     # alter_sys: tyro reads the help of settings from the source of sys.modules["__main__"].
     runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
 

@@ -92,6 +92,13 @@ def check_writable(path: Path, option: str = "--run") -> None:
     option: of the command line, by which another folder can be named.
     """
     try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"The folder {path} has a name that is not UTF-8, which checkpoints cannot have: "
+            f"name another with {option}."
+        ) from None
+    try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
