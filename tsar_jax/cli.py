@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
 from tsar_jax.errors import UserError, escaped
 from tsar_jax.terminal import prepare_terminal, use_utf8
 from tsar_jax.training import run as run_folder
@@ -243,8 +244,12 @@ def run_main(main: Callable[[], Any]) -> None:
     """
     use_utf8()
     prepare_terminal()
+    silence_compiler()
+    keep_compiled_programs()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        # A program that cannot be kept or read back is compiled, as without a cache.
+        warnings.filterwarnings("ignore", message=".*persistent compilation cache")
         try:
             main()
         except UserError as error:
