@@ -5,6 +5,7 @@ import ast
 import datetime
 import importlib.util
 import json
+import re
 import runpy
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
 from tsar_jax.errors import UserError, escaped
+from tsar_jax.provenance import version_text
 from tsar_jax.terminal import prepare_terminal, use_utf8
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.config import (
@@ -24,6 +26,7 @@ from tsar_jax.training.config import (
     flatten_config,
 )
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
+from tsar_jax.training.overview import runs_text
 from tsar_jax.training.run import Run
 
 Config = TypeVar("Config")
@@ -47,9 +50,9 @@ def parse(
     """An experiment's settings from its command line: its config and its run.
 
     --preset NAME (by default the first), --run FOLDER (by default a new
-    runs/EXPERIMENT-PRESET-MODEL-DATE-TIME, MODEL being the config's field `model`, if any),
-    --resume FOLDER, and a flag for every field of the config. With --resume the settings are
-    those stored in the folder.
+    runs/EXPERIMENT-PRESET-WHAT-DATE-TIME-SEED, WHAT being the config's model, method, stream or
+    environment, if any), --resume FOLDER, and a flag for every field of the config. With --resume
+    the settings are those stored in the folder.
 
     experiment: the script's name in the package `experiments`; description: what --help says
     first, with examples. Raises UserError for an unknown preset, a folder that cannot be
@@ -65,7 +68,8 @@ def parse(
     preset = own.preset or next(iter(presets))
     config = parse_config(config_class, presets[preset].config, rest, f"run {experiment}", text)
     if own.run is None:
-        path = _new_folder(Path("runs"), [experiment, preset, getattr(config, "model", "")])
+        seed = getattr(getattr(config, "loop", config), "seed", None)
+        path = _new_folder(Path("runs"), [experiment, preset, *_distinctive(config)], seed)
     else:
         path = Path(own.run)
     run_folder.check_new(path)
@@ -221,10 +225,21 @@ def _parse_resumed(
     return config, Run(path, config, experiment, preset, resume=True)
 
 
-def _new_folder(parent: Path, parts: Sequence[str]) -> Path:
-    """Makes a folder of its own for a run named after `parts` and the time."""
+DISTINCTIVE = ("model", "method", "stream", "environment", "target")
+"""Fields of configs that name a run by default."""
+
+
+def _distinctive(config: Any) -> list[str]:
+    """Return what tells a run from others of its experiment and preset, for a folder's name."""
+    values = [str(getattr(config, name)) for name in DISTINCTIVE if getattr(config, name, None)]
+    return [re.sub(r"[^\w.+-]+", "_", value)[:40] for value in values]
+
+
+def _new_folder(parent: Path, parts: Sequence[str], seed: int | None) -> Path:
+    """Make a folder of its own for a run named after `parts`, the time and its seed, if any."""
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = "-".join(str(part) for part in [*parts, time] if part)
+    name += "" if seed is None else f"-seed{seed}"
     for count in range(1, 100):
         path = parent / (name if count == 1 else f"{name}-{count}")
         try:
@@ -273,7 +288,7 @@ def _exit(message: str, code: int) -> None:
 
 
 def main() -> None:
-    """The console command: tsar-jax list, run, status, import, export and published."""
+    """The console command: tsar-jax list, run, runs, status, import, export and published."""
     run_main(lambda: command(sys.argv[1:]))
 
 
@@ -282,7 +297,10 @@ def command(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="tsar-jax", description="Plasticity that learns to learn: run the experiments."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument(
+        "--version", action="store_true", help="show the versions of this, JAX and Python"
+    )
+    commands = parser.add_subparsers(dest="command")
     commands.add_parser("list", help="list the experiments")
     runner = commands.add_parser(
         "run", help="run an experiment: tsar-jax run NAME --help shows its settings"
@@ -291,6 +309,10 @@ def command(argv: Sequence[str]) -> None:
     runner.add_argument("arguments", nargs=argparse.REMAINDER, help="its settings")
     status_parser = commands.add_parser("status", help="show how far a run is")
     status_parser.add_argument("run", help="the run's folder", type=Path)
+    runs_parser = commands.add_parser("runs", help="list runs: state, step and result of each")
+    runs_parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("runs"), help="where they lie (default: runs)"
+    )
     published = commands.add_parser(
         "published", help="show published figures, or fill them into Markdown files"
     )
@@ -305,7 +327,11 @@ def command(argv: Sequence[str]) -> None:
         file_command_main(argv[0], argv[1:])
         return
     arguments = parser.parse_args(argv)
-    if arguments.command == "published":
+    if arguments.version:
+        print(version_text())
+    elif arguments.command is None:
+        parser.error(f"a command is required: choose from {', '.join(commands.choices)}")
+    elif arguments.command == "published":
         from tsar_jax.evaluation.published_text import show_published
 
         show_published(arguments.selectors, arguments.write)
@@ -313,6 +339,8 @@ def command(argv: Sequence[str]) -> None:
         print(list_text(experiments()))
     elif arguments.command == "run":
         run_experiment(arguments.name, arguments.arguments)
+    elif arguments.command == "runs":
+        print(runs_text(arguments.folder))
     else:
         print(status(arguments.run))
 

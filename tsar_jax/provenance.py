@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def version() -> str:
-    """Return the package's version; that of setup.cfg in a clone which is not installed."""
+    """Return the package's version, "unknown" in a clone which is not installed."""
     try:
         return importlib.metadata.version("tsar_jax")
     except importlib.metadata.PackageNotFoundError:
@@ -29,8 +30,12 @@ def commit() -> str | None:
         return None
     try:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
-            + ["--exclude=*"],
+            [
+                "git",
+                "-C",
+                str(ROOT),
+                *["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            ],
             capture_output=True,
             text=True,
             timeout=10,
@@ -56,7 +61,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": commit(),
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
-        "command": shlex.join([*shlex.split(sys.argv[0])[:3], *sys.argv[1:]]),
+        "command": " ".join([sys.argv[0], *map(shlex.quote, sys.argv[1:])]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsar_jax.atomic import replacing
 from tsar_jax.errors import UserError
+from tsar_jax.provenance import provenance
 from tsar_jax.training.config import config_from_json, config_to_json
 
 if TYPE_CHECKING:
@@ -112,12 +113,16 @@ def check_writable(path: Path, option: str = "--run") -> None:
 def start(run: Run, steps: int) -> None:
     """Makes the folders of a run of `steps` steps and writes its config.json.
 
+    The config.json says as well by what, where and when the run was begun; nothing that reads it
+    depends on that.
+
     Raises UserError as `check_new` does.
     """
     check_new(run.path)
     run.checkpoints.mkdir(exist_ok=True)
     run.figures.mkdir(exist_ok=True)
-    write_atomically(run.config_path, json.dumps(run.description(steps), indent=2) + "\n")
+    stored = {**run.description(steps), "provenance": provenance()}
+    write_atomically(run.config_path, json.dumps(stored, indent=2) + "\n")
 
 
 def read_description(path: Path) -> dict[str, Any]:
