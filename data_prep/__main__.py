@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from tsar_jax.data.prepared import default_folder
+from tsar_jax.data.prepared import default_folder, named_folder
 from tsar_jax.errors import UserError
 from tsar_jax.output import outlasting_output
 
@@ -166,7 +166,12 @@ def _check_sources(archives: Path | None, tfds: Path | None) -> None:
 
 
 def _target(out: Path | None) -> Path:
-    return default_folder() if out is None else out.expanduser()
+    if out is not None:
+        return named_folder(out)
+    folder = default_folder()
+    if folder.parts[:1] and folder.parts[0].startswith("~"):
+        raise UserError(f"{folder} names a home folder that is unknown: name a folder with --out.")
+    return folder
 
 
 def _report(title: str, *results: "Prepared") -> str:

@@ -32,6 +32,7 @@ from tsar_jax.systems.continual import (
     make_system,
     untrained_accuracy,
 )
+from tsar_jax.training.progress import say_compiling
 
 LARGE_SIDE = 32
 
@@ -147,6 +148,7 @@ def measured(study: Study, lifetimes: Lifetime) -> Outcome:
     config, life = study.config, study.life
     accuracy = np.asarray(lifetimes.accuracy, float)
     roots = jax.device_get(lifetimes.root)
+    say_compiling("accuracy untrained")
     untrained = untrained_accuracy(life, roots, jax.device_put(life.stream.data))
     return Outcome(
         method=config.method,

@@ -44,6 +44,7 @@ from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic import State
 from tsar_jax.training.loop import make_keys
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 
 LEARN = 15
@@ -126,7 +127,9 @@ def main() -> None:
             network, config.pixels, state.params, images, shown, protocol, settings, run_key
         )
 
+    say_compiling("trained")
     trained = analysis(state)
+    say_compiling("untrained")
     untrained = analysis(jax.jit(system.init)(make_keys(config.seed).init))
     report = make_report(config, settings, protocol, step, trained, untrained)
     write_atomically(settings.run / "analysis.json", json.dumps(report, indent=2) + "\n")

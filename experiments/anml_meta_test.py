@@ -27,6 +27,7 @@ from tsar_jax.evaluation.results import Conditions, results_to_json, table
 from tsar_jax.models import Network, init_params
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
 from tsar_jax.training.config import config_to_json
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 
 TRAINED, RANDOM, SCRATCH = "meta-trained", "random features", "from scratch"
@@ -90,14 +91,17 @@ def run_conditions(
     results = {}
     for name, (theta, settings) in conditions.items():
 
-        def report(row: Result, name: str = name) -> None:
+        def report(row: Result, name: str = name, settings: MetaTestConfig = settings) -> None:
             accuracy = sum(row.test) / len(row.test)
             print(
                 f"{name}, {row.classes} classes: test accuracy {accuracy:.3f} "
                 f"at learning rate {row.rate:g}",
                 flush=True,
             )
+            if row.classes != settings.classes[-1]:
+                say_compiling(name)
 
+        say_compiling(name)
         results[name] = meta_test(network, theta, images, settings, report, pixels=pixels)
     return results
 

@@ -24,6 +24,7 @@ from tsar_jax.environments.car_racing.racing import FRAMES_PER_SECOND, observe, 
 from tsar_jax.environments.car_racing.track import given_track
 from tsar_jax.environments.gymnasium_env import INSTALL
 from tsar_jax.errors import UserError, check_positive, check_seed
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable
 
 HOLD = 15
@@ -70,6 +71,7 @@ class Pair(NamedTuple):
 def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run car_racing_views")
     check_writable(arguments.out)
+    say_compiling()
     pairs = compare(arguments)
     differences = np.array([pair.difference.mean() for pair in pairs])
     grass = np.mean([(_grass(pair.theirs) == _grass(pair.ours)).mean() for pair in pairs])

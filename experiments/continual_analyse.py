@@ -41,6 +41,7 @@ from tsar_jax.evaluation.continual_probes import (
 )
 from tsar_jax.systems.continual import ContinualConfig, Lifetime, make_system, reported_model
 from tsar_jax.training.checkpoints import load_checkpoint
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 
@@ -104,6 +105,7 @@ def analyse(path: Path, outcome: Outcome, arguments: Arguments) -> Analysis:
         )
         return predict(life, lifetime, model, data), noisy
 
+    say_compiling(path.name)
     predictions, noisy = jax.jit(
         lambda lifetimes, data: jax.lax.map(lambda one: probe(one, data), lifetimes)
     )(lifetimes, data)

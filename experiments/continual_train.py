@@ -26,7 +26,6 @@ import dataclasses
 
 from experiments._continual import Study, lifetimes_of, measured, network_like, prepare
 from tsar_jax import cli
-from tsar_jax.analysis.continual_figures import accuracy_figure
 from tsar_jax.devices import split_cpu
 from tsar_jax.evaluation.continual import (
     ACCURACY,
@@ -100,6 +99,8 @@ def learn(study: Study, run: Run) -> Outcome:
     for name, values in measures(outcome).items():
         print(f"{measure_title(name, outcome.cumulative)}: {mean_and_deviation(values)} %")
     print(f"accuracies: {run.path / ACCURACY}")
+    from tsar_jax.analysis.continual_figures import accuracy_figure
+
     figure, _ = accuracy_figure(outcome, run.figures / "accuracy")
     print(f"figure:     {figure}")
     return outcome

@@ -32,6 +32,7 @@ from tsar_jax.environments.quadruped import CONTROL_STEP
 from tsar_jax.environments.registry import QUADRUPED
 from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.modules import import_modules
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 
 
@@ -67,6 +68,7 @@ def main() -> None:
     evolved = load_evolved(arguments.run, config, next(iter(worlds.values())), arguments.step)
     scores = {}
     for name, world in worlds.items():
+        say_compiling(name)
         lived = traces(evolved.policy, world, evolved.genome, arguments.keys)
         scores[name] = np.sum(lived.rewards, axis=1)
         print(

@@ -19,7 +19,6 @@ import dataclasses
 import jax
 
 from tsar_jax import cli
-from tsar_jax.analysis.hebbian_figures import evolution_figure
 from tsar_jax.devices import split_cpu
 from tsar_jax.meta.evolution import Evolution, begin
 from tsar_jax.systems.hebbian import HebbianConfig, make_system
@@ -135,6 +134,8 @@ def main() -> None:
     system = make_system(config)
     genome = jax.eval_shape(system.init, jax.random.key(0)).genome
     first = begin_from(config.init, "genome", genome, run, lambda g: begin(config.evolution, g))
+    from tsar_jax.analysis.hebbian_figures import evolution_figure
+
     trained = train(system, (), config, run, first_state=first)
     print(f"figure:   {evolution_figure(trained.metrics, run.figures / 'evolution')}")
     print(f"Next: tsar-jax run hebbian_evaluate --run {run.path}")

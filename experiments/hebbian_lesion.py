@@ -35,6 +35,7 @@ from tsar_jax.errors import UserError, check_positive
 from tsar_jax.evaluation.lesions import Lesion, lesioned
 from tsar_jax.evaluation.rollouts import Trace, traces
 from tsar_jax.modules import import_modules
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 
 INTACT, FROZEN, SATURATED, ZEROED = "intact", "frozen", "saturated", "zeroed"
@@ -109,6 +110,7 @@ def live_with_lesions(
     for name, lesion in lesions.items():
         watch = (at, at + 1, at + 1 + LATER) if name == ZEROED else ()
         policy = lesioned(evolved.policy, lesion)
+        say_compiling(name)
         lived[name] = traces(policy, world, evolved.genome, arguments.keys, watch)
         if not lived[name].lived[:, at].any():
             raise UserError(f"No lifetime lasts until the lesion at step {at}: lower --at.")

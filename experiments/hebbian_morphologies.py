@@ -24,6 +24,7 @@ from tsar_jax.errors import UserError
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
 from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.training.metrics import Row, read_rows
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 Fitness = dict[str, dict[str, np.ndarray]]
@@ -62,6 +63,7 @@ def main() -> None:
         rule = config.policy.rule
         curves.setdefault(rule, []).append(read_rows(path))
         for body, world in worlds.items():
+            say_compiling(f"{path.name}, {body}")
             lived = traces(evolved.policy, world, evolved.genome, arguments.keys)
             scores = np.sum(lived.rewards, axis=1)
             fitness.setdefault(rule, {}).setdefault(body, []).append(scores)

@@ -30,6 +30,7 @@ from tsar_jax.errors import UserError, check_limits, check_rates
 from tsar_jax.evaluation.rule_evaluation import CurveConfig, check_rule, learning_curves
 from tsar_jax.evaluation.rule_records import LearnedRule, read_rule
 from tsar_jax.modules import check_allowed, import_modules
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 Curves = Mapping[str, Mapping[str, np.ndarray]]
@@ -124,6 +125,7 @@ def main() -> None:
     )
     curves: dict[str, dict[str, np.ndarray]] = {}
     for name, rule in rules.items():
+        say_compiling(name)
         curves[name] = learning_curves(rule, on_device, settings)
         print(f"{name}: accuracy {curves[name]['accuracy'][:, -1].mean():.3f}", flush=True)
     write_and_show(out, arguments, curves)

@@ -18,7 +18,6 @@ Then: tsar-jax run plasticity_evaluate --rules RUN/rule.json
 import dataclasses
 
 from tsar_jax import cli
-from tsar_jax.analysis.rule_figures import episodes_figure
 from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
 from tsar_jax.evaluation.rule_records import (
@@ -105,6 +104,8 @@ def main() -> None:
         learned_rule(config, trained.state, f"{run.path.name}, {config.steps} episodes"),
     )
     print(f"episodes: {write_episodes(run.path, config, trained.state)}")
+    from tsar_jax.analysis.rule_figures import episodes_figure
+
     figure, _ = episodes_figure(
         read_episodes(run.path),
         run.figures / "episodes",

@@ -56,6 +56,7 @@ from tsar_jax.evaluation.transfer import TransferConfig, check_target, fresh_out
 from tsar_jax.models import TSAR
 from tsar_jax.systems.tsar import TsarConfig, effective_config, make_network, make_system
 from tsar_jax.training.metrics import read_rows
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import (
     check_writable,
     make_folder,
@@ -228,6 +229,7 @@ def analyse(
     passes.check_countable(params, layers, shown)
     normalise = normaliser(settings.target, source.config.pixels)
     plan = passes.Plan(network, normalise, layers, settings.layer, settings.classes)
+    say_compiling(source.name)
     fresh = jax.jit(fresh_output, static_argnums=(0, 2))(
         network, params, settings.head_bias, fresh_key
     )

@@ -42,6 +42,7 @@ from tsar_jax.systems.tsar import (
 )
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.loop import train
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import Run, check_writable, write_atomically
 
 OPEN = THRESHOLDS[1]
@@ -206,6 +207,7 @@ def run_bias(
     network = make_network(config if sweep.transfer.reset else sweep.train)
     assert regulates_third(network)
     params = trained.state.params
+    say_compiling(folder.name)
     result, right_after = transfer(
         network, params, TRANSFERRED["tsar"], images, normalise, sweep.transfer
     )

@@ -30,6 +30,7 @@ from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError, check_limits, check_positive
 from tsar_jax.evaluation.image_regulation import mean_regulation, regulates_third
 from tsar_jax.systems.tsar import TsarConfig, make_network, make_system
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 
 
@@ -71,6 +72,7 @@ def main() -> None:
     )
     state, step = load_state(arguments.run, make_system(config), arguments.step)
     print(f"Regulating {classes * per_class} images of {arguments.target} ...", flush=True)
+    say_compiling()
     measure = jax.jit(mean_regulation, static_argnums=(0, 3))
     regulation = np.asarray(
         measure(network, state.params, jnp.asarray(domain.images), normalise), np.float64

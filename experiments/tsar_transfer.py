@@ -46,6 +46,7 @@ from tsar_jax.systems.tsar import (
     plastic_after,
 )
 from tsar_jax.training.config import config_to_json, earlier
+from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 
 Normalise = Callable[[jax.Array], jax.Array]
@@ -174,6 +175,7 @@ def main() -> None:
             f"scored on {'held-out' if settings.test else 'the learned'} images ...",
             flush=True,
         )
+        say_compiling(name)
         result, soon = transfer(network, params, plastic, images, normalise, settings)
         results[name], right_after[name] = [result], soon
         print(

@@ -1,8 +1,12 @@
 """What tests of several layers share."""
 
+import os
+
 import jax
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+os.environ["TSAR_JAX_CACHE"] = "off"  # tests leave the user's cache folder alone
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -22,7 +23,7 @@ from tsar_jax.training.config import (
 )
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
 from tsar_jax.training.loop import LoopConfig
-from tsar_jax.training.run import load_config, start
+from tsar_jax.training.run import Run, load_config, start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,7 +293,7 @@ def package(tmp_path, monkeypatch):
         '"""Says its arguments.\n\nMore."""\nimport sys\nprint(sys.argv[1:])\n'
     )
     (folder / "broken.py").write_text("import nothing_of_this_name\n")
-    monkeypatch.syspath_prepend(str(folder.parent))
+    monkeypatch.setattr(cli, "EXPERIMENTS", folder)
     for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
         monkeypatch.delitem(sys.modules, name)
 
@@ -353,3 +354,60 @@ def test_importing_is_quick():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout == "[]\n"
+
+
+def tsar_jax(*argv, folder, environment=None, before=""):
+    """A `tsar-jax` of its own in a folder. before: Python that is run first."""
+    root = Path(cli.__file__).parent.parent
+    return subprocess.run(
+        [sys.executable, "-c", f"{before}\nfrom tsar_jax.cli import main; main()", *argv],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(root), **(environment or {})},
+        capture_output=True,
+        timeout=100,
+    )
+
+
+def test_a_folder_called_experiments_hides_nothing(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "__init__.py").write_text("raise ValueError('not this one')\n")
+    (tmp_path / "experiments" / "quickstart.py").write_text("raise ValueError('nor this')\n")
+    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parent.parent)])
+    done = tsar_jax("run", "nothing", folder=tmp_path, environment={"PYTHONPATH": path})
+    assert done.returncode == 2
+    assert b"quickstart" in done.stderr
+    done = tsar_jax("import", "--help", folder=tmp_path, environment={"PYTHONPATH": path})
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("columns", ["1", "2", "3", "5", "39"])
+def test_help_fits_terminals_of_no_width(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as raised:
+        parse("--help")
+    assert raised.value.code == 0
+    assert "--loop.steps" in capsys.readouterr().out
+
+
+def test_file_names_of_any_language_under_an_ascii_locale(tmp_path):
+    folder = tmp_path / "ünï"
+    start(Run(folder, Config(), "toy", "cpu"), 1000)
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = "import sys; print(sys.getfilesystemencoding(), file=sys.stderr)"
+    done = tsar_jax("status", folder.name, folder=tmp_path, environment=ascii_only, before=code)
+    assert done.stderr.split() == [b"ascii", b"utf-8"]
+    assert done.returncode == 0
+    assert f"run          {folder.name}" in done.stdout.decode("utf-8")
+
+
+def test_output_that_the_terminal_cannot_show_ends_nothing(tmp_path):
+    done = tsar_jax(
+        "published", "stream=rot-mnist", folder=tmp_path, environment={"PYTHONIOENCODING": "ascii"}
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\xb1" in done.stdout
+
+
+def test_a_run_folder_whose_name_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(UserError, match="not UTF-8"):
+        parse("--run", f"{tmp_path}/\udcff")

@@ -5,6 +5,7 @@ import ast
 import datetime
 import importlib.util
 import json
+import re
 import runpy
 import signal
 import sys
@@ -13,10 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
 from tsar_jax.errors import UserError, escaped
 from tsar_jax.modules import check_allowed, environment_modules, modules_of
 from tsar_jax.output import check_printed, outlasting_output
 from tsar_jax.pretrained import resolve
+from tsar_jax.provenance import version_text
+from tsar_jax.terminal import prepare_terminal, use_utf8
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.config import (
     config_difference,
@@ -25,6 +29,7 @@ from tsar_jax.training.config import (
     flatten_config,
 )
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
+from tsar_jax.training.overview import runs_text
 from tsar_jax.training.run import Run
 
 Config = TypeVar("Config")
@@ -48,9 +53,9 @@ def parse(
     """An experiment's settings from its command line: its config and its run.
 
     --preset NAME (by default the first), --run FOLDER (by default a new
-    runs/EXPERIMENT-PRESET-MODEL-DATE-TIME, MODEL being the config's field `model`, if any),
-    --resume FOLDER, and a flag for every field of the config. With --resume the settings are
-    those stored in the folder.
+    runs/EXPERIMENT-PRESET-WHAT-DATE-TIME-SEED, WHAT being the config's model, method, stream or
+    environment, if any), --resume FOLDER, and a flag for every field of the config. With --resume
+    the settings are those stored in the folder.
 
     experiment: the script's name in the package `experiments`; description: what --help says
     first, with examples. Raises UserError for an unknown preset, a folder that cannot be
@@ -66,7 +71,8 @@ def parse(
     preset = own.preset or next(iter(presets))
     config = parse_config(config_class, presets[preset].config, rest, f"run {experiment}", text)
     if own.run is None:
-        path = _new_folder(Path("runs"), [experiment, preset, getattr(config, "model", "")])
+        seed = getattr(getattr(config, "loop", config), "seed", None)
+        path = _new_folder(Path("runs"), [experiment, preset, *_distinctive(config)], seed)
     else:
         path = Path(own.run)
     run_folder.check_new(path)
@@ -179,6 +185,7 @@ def parse_config(
     """
     import tyro
 
+    prepare_terminal()
     return tyro.cli(
         config_class,
         default=default,
@@ -238,10 +245,21 @@ def _check_modules(path: Path, config: Any, rest: list[str]) -> list[str]:
     return rest if hasattr(config, "modules") else others
 
 
-def _new_folder(parent: Path, parts: Sequence[str]) -> Path:
-    """Makes a folder of its own for a run named after `parts` and the time."""
+DISTINCTIVE = ("model", "method", "stream", "environment", "target")
+"""Fields of configs that name a run by default."""
+
+
+def _distinctive(config: Any) -> list[str]:
+    """Return what tells a run from others of its experiment and preset, for a folder's name."""
+    values = [str(getattr(config, name)) for name in DISTINCTIVE if getattr(config, name, None)]
+    return [re.sub(r"[^\w.+-]+", "_", value)[:40] for value in values]
+
+
+def _new_folder(parent: Path, parts: Sequence[str], seed: int | None) -> Path:
+    """Make a folder of its own for a run named after `parts`, the time and its seed, if any."""
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return run_folder.claim_folder(parent, "-".join(str(part) for part in [*parts, time] if part))
+    name = "-".join(str(part) for part in [*parts, time] if part)
+    return run_folder.claim_folder(parent, name + ("" if seed is None else f"-seed{seed}"))
 
 
 def run_main(main: Callable[[], Any]) -> None:
@@ -252,8 +270,14 @@ def run_main(main: Callable[[], Any]) -> None:
     as Ctrl-C 130 and SIGTERM 143; other exceptions pass through. Neither a reader of the output
     that goes away nor a full disk under it ends `main`.
     """
+    use_utf8()
+    prepare_terminal()
+    silence_compiler()
+    keep_compiled_programs()
     with outlasting_output(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        # A program that cannot be kept or read back is compiled, as without a cache.
+        warnings.filterwarnings("ignore", message=".*persistent compilation cache")
         try:
             sys.argv[1:] = map(resolve, sys.argv[1:])
             main()
@@ -280,9 +304,7 @@ def _exit(message: str, code: int) -> None:
 
 
 def main() -> None:
-    """The console command: tsar-jax list, run, status, pretrained, import,
-    export, published and claims.
-    """
+    """Run the console command `tsar-jax`."""
     run_main(lambda: command(sys.argv[1:]))
 
 
@@ -291,7 +313,10 @@ def command(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="tsar-jax", description="Plasticity that learns to learn: run the experiments."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument(
+        "--version", action="store_true", help="show the versions of this, JAX and Python"
+    )
+    commands = parser.add_subparsers(dest="command")
     commands.add_parser("list", help="list the experiments")
     runner = commands.add_parser(
         "run", help="run an experiment: tsar-jax run NAME --help shows its settings"
@@ -304,6 +329,10 @@ def command(argv: Sequence[str]) -> None:
         "pretrained", help="list the trained runs that come with this, for --run pretrained:NAME"
     )
     pretrained.add_argument("name", nargs="?", help="show all that is known of one")
+    runs_parser = commands.add_parser("runs", help="list runs: state, step and result of each")
+    runs_parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("runs"), help="where they lie (default: runs)"
+    )
     published = commands.add_parser(
         "published", help="show published figures, or fill them into Markdown files"
     )
@@ -324,7 +353,11 @@ def command(argv: Sequence[str]) -> None:
         file_command_main(argv[0], argv[1:])
         return
     arguments = parser.parse_args(argv)
-    if arguments.command == "published":
+    if arguments.version:
+        print(version_text())
+    elif arguments.command is None:
+        parser.error(f"a command is required: choose from {', '.join(commands.choices)}")
+    elif arguments.command == "published":
         from tsar_jax.evaluation.published_text import show_published
 
         show_published(arguments.selectors, arguments.write)
@@ -340,6 +373,8 @@ def command(argv: Sequence[str]) -> None:
         print(list_text(experiments()))
     elif arguments.command == "run":
         run_experiment(arguments.name, arguments.arguments)
+    elif arguments.command == "runs":
+        print(runs_text(arguments.folder))
     else:
         print(status(arguments.run))
     if arguments.command != "run":
@@ -360,26 +395,50 @@ FILE_COMMANDS = {
 
 def file_command_main(name: str, argv: Sequence[str]) -> None:
     """Runs `tsar-jax import` or `tsar-jax export`. Raises UserError."""
-    experiments()
+    import_experiments()
     importlib.import_module(f"experiments._{name}_weights").main(argv)
 
 
-def experiments() -> dict[str, str]:
-    """The scripts of the package `experiments` and the first lines of their docstrings.
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+"""The package of the scripts, which lies beside this one in a clone and where it is installed."""
 
-    They are read, not imported. Raises UserError if the package cannot be found.
+
+def experiments() -> dict[str, str]:
+    """Return the scripts of the package `experiments` and the first lines of their docstrings.
+
+    They are read, not imported.
+
+    Raises:
+        UserError: the package cannot be found.
     """
-    spec = importlib.util.find_spec("experiments")
-    if spec is None or not spec.submodule_search_locations:
+    if not (EXPERIMENTS / "__init__.py").is_file():
         raise UserError(
             "The package `experiments` cannot be found: run pip install -e . in the repository."
         )
     found = {}
-    for folder in spec.submodule_search_locations:
-        for path in sorted(Path(folder).glob("[!_]*.py")):
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            found[path.stem] = docstring.partition("\n")[0]
+    for path in sorted(EXPERIMENTS.glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem] = docstring.partition("\n")[0]
     return found
+
+
+def import_experiments() -> None:
+    """Import the package `experiments` from beside this one, whatever else has its name.
+
+    A folder called `experiments` where the user works would come first on Python's path.
+    """
+    present = sys.modules.get("experiments")
+    if present is not None and str(EXPERIMENTS) in getattr(present, "__path__", ()):
+        return
+    spec = importlib.util.spec_from_file_location(
+        "experiments", EXPERIMENTS / "__init__.py", submodule_search_locations=[str(EXPERIMENTS)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    for name in [name for name in sys.modules if name.startswith("experiments.")]:
+        del sys.modules[name]
+    sys.modules["experiments"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["experiments"])
 
 
 def list_text(found: Mapping[str, str]) -> str:
@@ -396,6 +455,7 @@ def run_experiment(name: str, argv: Sequence[str]) -> None:
             f"There is no experiment {name!r}: choose one of {', '.join(found) or '(none)'}."
         )
     sys.argv = [f"tsar-jax run {name}", *argv]
+    import_experiments()
     # alter_sys: tyro reads the help of settings from the source of sys.modules["__main__"].
     runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
 

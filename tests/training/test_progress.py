@@ -42,3 +42,9 @@ def test_terminal_gets_one_live_line(close_early):
     wanted = "compiling" if close_early else "step 10/10"
     assert wanted in terminal.getvalue()
     assert terminal.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is shown again
+
+
+def test_compiling_is_said_on_stderr(capsys):
+    progress.say_compiling()
+    progress.say_compiling("trained")
+    assert capsys.readouterr() == ("", "compiling ...\ntrained: compiling ...\n")

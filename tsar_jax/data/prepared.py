@@ -36,8 +36,20 @@ class PreparedSet(NamedTuple):
 
 
 def default_folder() -> Path:
-    """Where tensorflow-datasets keeps its data: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """Where tensorflow-datasets keeps its data: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+    A user without a home folder has prepared nothing there: the path keeps its ~.
+    """
+    folder = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(os.path.expanduser(folder))
+
+
+def named_folder(path: str | os.PathLike[str]) -> Path:
+    """Return a folder that the user named, with ~ expanded; UserError where no home is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"The home folder in {path} is unknown: name the folder in full.") from None
 
 
 def file_digest(path: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tsar_jax.data import cifar10, cifar100, emnist, mini_imagenet, mnist, omniglot, tiny_imagenet
+from tsar_jax.data.prepared import named_folder
 from tsar_jax.data.types import Dataset, LabelledDataset
 from tsar_jax.errors import UserError
 
@@ -70,7 +71,7 @@ def _load(
         known = ", ".join(sorted(loaders))
         raise UserError(f"unknown data set {name!r}: choose one of {known}")
     if folder is not None:
-        folder = Path(folder).expanduser()
+        folder = named_folder(folder)
         if not folder.is_dir():
             raise UserError(
                 f"{folder} is not a folder of prepared data sets: make it with "

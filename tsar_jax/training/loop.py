@@ -132,14 +132,15 @@ def train(
     else:
         run_folder.start(run, loop.steps)
     with run_folder.locked(run.path), contextlib.ExitStack() as stack:
+        progress = progress or make_progress(loop.steps)
+        stack.callback(progress.close)
+        progress.message(space)
+        progress.message("compiling ...")
         data = jax.device_put(data)
         programs = make_programs(system, data, keys.init, loop.chunk)
         state, step = _begin(programs, keys, run, first_state)
         metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard)
         stack.callback(metrics.close)
-        progress = progress or make_progress(loop.steps)
-        stack.callback(progress.close)
-        progress.message(space)
         checkpoints = CheckpointWriter(run.checkpoints, loop.keep)
         stack.callback(checkpoints.close)
         stopped = stack.enter_context(caught_signals())

@@ -21,6 +21,15 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
+def say_compiling(what: str = "") -> None:
+    """Print that a program is compiled on stderr: nothing else is said until it is.
+
+    Args:
+        what: is compiled, where several are.
+    """
+    print(f"{what}: compiling ..." if what else "compiling ...", file=sys.stderr, flush=True)
+
+
 def make_progress(total: int, stream: Any = None) -> Progress:
     """A live line if `stream` (by default stderr) is a terminal, else plain lines.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tsar_jax.atomic import open_lock, replacing
 from tsar_jax.errors import UserError
 from tsar_jax.modules import allowing
+from tsar_jax.provenance import provenance
 from tsar_jax.training.config import config_from_json, config_to_json
 
 if TYPE_CHECKING:
@@ -162,6 +163,13 @@ def make_folder(path: Path, option: str = "--run") -> None:
         UserError: it cannot be made. option: by which another can be named.
     """
     try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"The folder {path} has a name that is not UTF-8, which checkpoints cannot have: "
+            f"name another with {option}."
+        ) from None
+    try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(path, option, error) from error
@@ -202,13 +210,17 @@ def release_folders() -> None:
 def start(run: Run, steps: int) -> None:
     """Makes the folders of a run of `steps` steps and writes its config.json.
 
+    The config.json says as well by what, where and when the run was begun; nothing that reads it
+    depends on that.
+
     Raises UserError as `check_new` does.
     """
     check_new(run.path)
     make_folder(run.path)
     run.checkpoints.mkdir(exist_ok=True)
     run.figures.mkdir(exist_ok=True)
-    write_atomically(run.config_path, json.dumps(run.description(steps), indent=2) + "\n")
+    stored = {**run.description(steps), "provenance": provenance()}
+    write_atomically(run.config_path, json.dumps(stored, indent=2) + "\n")
 
 
 def read_description(path: Path) -> dict[str, Any]:
