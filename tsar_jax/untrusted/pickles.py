@@ -128,6 +128,8 @@ def check_steps(stream: BinaryIO) -> None:
             marks.append(len(depths))
         elif name == "POP" and marks and marks[-1] == len(depths):
             marks.pop()
+        elif not opcode.stack_before:
+            depths.append([0])
         else:
             _count_depth(opcode, depths, marks)
 
