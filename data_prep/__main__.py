@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -158,6 +158,34 @@ def tiny_imagenet(
     return _report("Tiny ImageNet", prepare_tiny_imagenet(archives, _target(out), overwrite))
 
 
+def images(
+    archives: Path,
+    name: str,
+    size: Literal[28, 32, 64] = 28,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Images of your own, a folder of them for every class, usable wherever a data set is named.
+
+    Any number of JPEG, PNG, BMP, GIF, TIFF, WEBP or PPM images of any size, squeezed into squares;
+    without folders train/ and test/, every fifth of a class, at least one, is for testing. They are
+    grey if all of them are. Safe to interrupt and to repeat.
+
+    Args:
+        archives: Folder that holds a folder (or a zip) of images for every class, or train/ and
+            test/ (or train.zip and test.zip) that do; or a zip or tar of such folders.
+        name: The name to know them by, small letters, digits and underscores.
+        size: Height and width of the prepared images; networks for Omniglot and a transfer want 28.
+        out: Folder of prepared data sets. By default $TFDS_DATA_DIR, else ~/tensorflow_datasets,
+            where tsar_jax.data.load and load_labelled look too.
+        overwrite: Prepare anew even what is there already.
+    """
+    from data_prep.own_images import prepare_images
+
+    prepared, sentences = prepare_images(archives, name, size, _target(out), overwrite)
+    return f"{_report(name, prepared)}\n{sentences}"
+
+
 def _check_sources(archives: Path | None, tfds: Path | None) -> None:
     if archives is not None and tfds is not None:
         raise UserError(
@@ -210,6 +238,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
     "cifar10": cifar10,
     "cifar100": cifar100,
     "emnist": emnist,
+    "images": images,
     "mini-imagenet": mini_imagenet,
     "mnist": mnist,
     "omniglot": omniglot,

@@ -1,15 +1,20 @@
 """Writes data sets for tensorflow-datasets, in array_record format: whole or not at all.
 
 A data set is written in `<out>/<name>/incomplete`, read back, compared, and only then renamed to
-`<out>/<name>/<version>`. A lock in `<out>/<name>` keeps two preparations apart and dies with its
-process, so whatever a later run finds in `incomplete` was left by one that was killed.
+`<out>/<name>/<version>`, with which it changes places where that is there already. A lock in
+`<out>/<name>` keeps two preparations apart and dies with its process, so whatever a later run finds
+in `incomplete` was left by one that was killed, and is cleared; data that such a one had moved to
+`previous` are put back.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import io
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +29,9 @@ from tsar_jax.data.labelled import pool
 from tsar_jax.data.prepared import read_labelled, write_record
 from tsar_jax.data.types import ImageSet, LabelledImages
 from tsar_jax.errors import UserError
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""Of Linux's renameat2: paths are as seen from the working folder, and change places."""
 
 
 class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -131,8 +139,8 @@ def prepare_labelled(
     home = out / builder.name
     final = home / str(builder.VERSION)
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with _locked(home):
+        with _made(home), _locked(home):
+            _clear(home, final)
             if final.exists() and not overwrite:
                 read_labelled(final, "repeat the command with --overwrite")
                 return Prepared(final, written=False)
@@ -146,15 +154,45 @@ def prepare_labelled(
 
 
 @contextlib.contextmanager
+def _made(home: Path) -> Iterator[None]:
+    """A folder, removed again with those above that were made for it if nothing is kept there."""
+    missing = [folder for folder in (home, *home.parents) if not folder.exists()]
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for folder in missing:
+            # One that holds anything stays.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _clear(home: Path, final: Path) -> None:
+    """Undo what a preparation that was killed has left."""
+    previous = home / "previous"
+    if previous.exists() and not final.exists():
+        previous.rename(final)
+    for left in (previous, home / "incomplete"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    with open_lock(home / ".lock") as file:
+    path = home / ".lock"
+    with open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                raise BlockingIOError  # another made it anew before this one was locked
         except BlockingIOError:
             raise UserError(
                 f"another process is preparing data in {home}: wait until it ends"
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            if [entry.name for entry in home.iterdir()] == [path.name]:
+                path.unlink()
 
 
 def _write(
@@ -164,30 +202,59 @@ def _write(
     shutil.rmtree(incomplete, ignore_errors=True)
     try:
         written = incomplete / builder.name / str(builder.VERSION)
-        _build(builder(splits, data_dir=incomplete, file_format="array_record"))
+        incomplete.mkdir()
+        _build(builder, splits, incomplete)
         write_record(written)
         _compare(splits, read_labelled(written, "the disk may be failing"))
-        if final.exists():
-            final.rename(incomplete / "replaced")
-        written.rename(final)
+        _put_in_place(written, final, home / "previous")
     finally:
         shutil.rmtree(incomplete, ignore_errors=True)
 
 
-def _build(builder: ImageBuilder) -> None:
+def _put_in_place(written: Path, final: Path, previous: Path) -> None:
+    """Rename a folder to one that may be there already, which then is `written` or gone.
+
+    Where the system cannot exchange them in one step, the former is kept as `previous` in between.
+    """
+    if not final.exists():
+        written.rename(final)
+    elif not _exchange(written, final):
+        final.rename(previous)
+        try:
+            written.rename(final)
+        except BaseException:
+            previous.rename(final)
+            raise
+        shutil.rmtree(previous, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change places at once; False where the system has no way to do so."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    arguments = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE
+    return bool(rename(*arguments) == 0)
+
+
+def _build(builder: type[ImageBuilder], splits: dict[str, LabelledImages], folder: Path) -> None:
     tfds.disable_progress_bar()
     # Beyond so many bytes a split would be sorted on the disk, which needs TensorFlow. In memory it
     # is anyway.
     limit, shuffle.MAX_MEM_BUFFER_SIZE = shuffle.MAX_MEM_BUFFER_SIZE, sys.maxsize
+    # It makes a temporary folder and leaves it there: here it goes with `incomplete`.
+    usual, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         # tensorflow-datasets announces on standard output a folder that is not the final one.
         with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare()
+            options = {"data_dir": folder, "file_format": "array_record"}
+            builder(splits, **options).download_and_prepare()
     except RuntimeError as error:
         # So array_record reports a failed write, over several lines.
         raise OSError(" ".join(str(error).split())) from error
     finally:
         shuffle.MAX_MEM_BUFFER_SIZE = limit
+        tempfile.tempdir = usual
         tfds.enable_progress_bar()
 
 

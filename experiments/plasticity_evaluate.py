@@ -18,20 +18,21 @@ import dataclasses
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
 
 from tsar_jax import cli
-from tsar_jax.data import load
+from tsar_jax.data import load, own
 from tsar_jax.devices import split_cpu
-from tsar_jax.errors import UserError, check_limits, check_rates
+from tsar_jax.errors import UserError, check_known, check_limits, check_rates
 from tsar_jax.evaluation.rule_evaluation import CurveConfig, check_rule, learning_curves
 from tsar_jax.evaluation.rule_records import LearnedRule, read_rule
 from tsar_jax.modules import check_allowed, import_modules
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
+
+TARGETS = ("emnist", "mnist", "omniglot")
 
 Curves = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -45,8 +46,9 @@ class Arguments(CurveConfig):
     modules: tuple[str, ...] = ()
     """Python modules to import, which define terms of the rules; a rule that wants another is
     refused."""
-    target: Literal["emnist", "mnist", "omniglot"] = "emnist"
-    """The characters: EMNIST, MNIST's digits or Omniglot's evaluation classes."""
+    target: str = "emnist"
+    """The characters: EMNIST (emnist), MNIST's digits (mnist), Omniglot's evaluation classes
+    (omniglot), or the name of grey images of your own."""
     held_out: int = 0
     """Of EMNIST: only the last classes, this many, which the rules must not have met."""
     references: bool = True
@@ -57,6 +59,7 @@ class Arguments(CurveConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_rates(self, "reference_rate")
+        check_known("target", self.target, [*TARGETS, *own.own_names()])
         if not self.rules and not self.references:
             raise UserError("There is nothing to evaluate: name --rules, or leave --references on.")
         if self.held_out and self.target != "emnist":
@@ -78,6 +81,13 @@ PRESETS = {
 def load_target(arguments: Arguments) -> np.ndarray:
     """Images uint8 [classes, per_class, 28, 28] of the target, ink bright on black."""
     splits = load(arguments.target).splits
+    if arguments.target not in TARGETS:
+        drawings = own.all_of_each(arguments.target, splits).images
+        if drawings.ndim != 4:
+            raise UserError(
+                f"{arguments.target} is in colour, but rules learn grey images: prepare grey ones."
+            )
+        return drawings
     if arguments.target == "omniglot":
         return 255 - splits["evaluation"].images
     images = splits["train"].images

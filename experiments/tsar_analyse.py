@@ -43,7 +43,7 @@ from matplotlib.figure import Figure
 from experiments._meta_trained import load_state, read_run
 from experiments._transferred import Transfer, find_transfer
 from experiments.tsar_meta_train import EXPERIMENT
-from experiments.tsar_transfer import load_target, normaliser
+from experiments.tsar_transfer import check_domain, load_target, normaliser
 from tsar_jax import cli
 from tsar_jax.analysis import regulation as analysis
 from tsar_jax.analysis import regulation_figures as figures
@@ -86,8 +86,8 @@ class Arguments:
     mode: Literal["learning", "frozen"] = "learning"
     """Whose regulation is collected: of the network while it learns the images (learning, as
     released), or of the network as it was meta-trained (frozen)."""
-    target: Literal["mini_imagenet", "cifar100", "omniglot"] = "mini_imagenet"
-    """The new domain."""
+    target: str = "mini_imagenet"
+    """The new domain: mini_imagenet, cifar100, omniglot, or the name of images of your own."""
     classes: int = 100
     """Number of its classes, in random order, at least 3."""
     learn: int = 30
@@ -106,6 +106,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Raises UserError for impossible values."""
+        check_domain(self.target)
         if not self.runs:
             raise UserError("--runs names no run: name at least one meta-trained run's folder.")
         check_positive(self, "learn")

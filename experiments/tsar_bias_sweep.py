@@ -16,7 +16,7 @@ against initial bias, and how many of the third convolution's gates are open.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from experiments import tsar_meta_train, tsar_transfer
 from experiments._meta_trained import load_omniglot, read_run
 from experiments._transferred import KINDS, read_arguments
-from experiments.tsar_transfer import TRAINED, Normalise, load_target
+from experiments.tsar_transfer import TRAINED, Normalise, check_domain, load_target
 from tsar_jax import cli
 from tsar_jax.analysis.regulation import THRESHOLDS
 from tsar_jax.errors import UserError
@@ -61,11 +61,12 @@ class Sweep:
     """Meta-training of each run; its initial_bias is not used."""
     transfer: TransferConfig
     """Transfer of each run."""
-    target: Literal["mini_imagenet", "cifar100", "omniglot"] = "mini_imagenet"
-    """The new domain."""
+    target: str = "mini_imagenet"
+    """The new domain: mini_imagenet, cifar100, omniglot, or the name of images of your own."""
 
     def __post_init__(self) -> None:
         """Raises UserError for impossible values."""
+        check_domain(self.target)
         if not self.biases or len(set(self.biases)) < len(self.biases):
             raise UserError(f"biases must be one or more different numbers, but is {self.biases}.")
         if self.train.model != "tsar" or not regulates_third(make_network(self.train)):

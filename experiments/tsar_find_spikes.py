@@ -15,7 +15,6 @@ import csv
 import dataclasses
 import io
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +23,7 @@ import tyro
 
 from experiments._meta_trained import load_state, read_run
 from experiments.tsar_meta_train import EXPERIMENT
-from experiments.tsar_transfer import load_classes
+from experiments.tsar_transfer import check_domain, load_classes
 from tsar_jax import cli
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError, check_limits, check_positive
@@ -40,8 +39,8 @@ class Arguments:
 
     run: Path
     """Folder of a meta-trained run of model tsar."""
-    target: Literal["mini_imagenet", "cifar100", "omniglot"] = "mini_imagenet"
-    """The new domain."""
+    target: str = "mini_imagenet"
+    """The new domain: mini_imagenet, cifar100, omniglot, or the name of images of your own."""
     step: int | None = None
     """Checkpoint to load (default: the newest)."""
     show: int = 4
@@ -51,6 +50,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         """Raises UserError for impossible values."""
+        check_domain(self.target)
         check_positive(self, "show", "each")
 
 

@@ -17,9 +17,10 @@ accuracy on each class right after it was learned, and at the end.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +29,11 @@ import numpy as np
 from experiments._meta_trained import join_names, load_state, read_run
 from experiments.tsar_meta_train import EXPERIMENT
 from tsar_jax import cli
-from tsar_jax.data import load
-from tsar_jax.data.episodes import Pixels, omniglot_scaling
+from tsar_jax.data import load, own
+from tsar_jax.data.episodes import Pixels, omniglot_scaling, scale_omniglot
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_known
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import results_to_json, table
 from tsar_jax.evaluation.transfer import TransferConfig, transfer
@@ -61,12 +62,17 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }
 
 
+def check_domain(name: str) -> None:
+    """Raises UserError for what is neither a domain nor the name of images of the user's own."""
+    check_known("target", name, [*TARGETS, *own.own_names()])
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments(TransferConfig):
     """A transfer of one run."""
 
-    target: Literal["mini_imagenet", "cifar100", "omniglot"] = "mini_imagenet"
-    """The new domain."""
+    target: str = "mini_imagenet"
+    """The new domain: mini_imagenet, cifar100, omniglot, or the name of images of your own."""
     baselines: bool = False
     """Also transfer the same network untrained (from scratch)."""
     plastic: tuple[str, ...] | None = dataclasses.field(default=None, metadata=earlier(None))
@@ -83,6 +89,7 @@ class Arguments(TransferConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_domain(self.target)
         if self.plastic is not None and not self.plastic:
             raise UserError("plastic names nothing: name what learns, or all.")
         if self.plastic is not None and self.rln is not None:
@@ -130,7 +137,24 @@ def normaliser(target: str, pixels: Pixels) -> Normalise:
     """
     if target == "omniglot":
         return omniglot_scaling(pixels)
+    if target not in TARGETS:
+        return own_scaling(pixels)
     return {"mini_imagenet": normalise_imagenet, "cifar100": normalise_cifar100}[target]
+
+
+@functools.cache
+def own_scaling(pixels: Pixels) -> Normalise:
+    """Return how images of a user's own are normalised, the same function each time.
+
+    Colour is taken for photographs, by ImageNet's statistics, and grey for drawings like those that
+    the network was meta-trained with.
+    """
+
+    def normalise(images: jax.Array) -> jax.Array:
+        colour = images.shape[-1] == 3
+        return normalise_imagenet(images) if colour else scale_omniglot(images, pixels)
+
+    return normalise
 
 
 def load_target(name: str, pixels: Pixels) -> tuple[jax.Array, Normalise]:
@@ -142,6 +166,9 @@ def load_target(name: str, pixels: Pixels) -> tuple[jax.Array, Normalise]:
 def load_classes(name: str, pixels: Pixels) -> tuple[ImageSet, Normalise]:
     """The classes of a domain with their names, on the host, and their `normaliser`."""
     loaded = load(name).splits
+    if name not in TARGETS:
+        classes = own.all_of_each(name, loaded)
+        return classes, normaliser(name, pixels)
     sets = [loaded[split] for split in TARGETS[name]]
     images = np.concatenate([s.images for s in sets])
     classes = ImageSet(images, tuple(name for s in sets for name in s.names))
@@ -202,7 +229,7 @@ def default_name(arguments: Arguments, config: TsarConfig) -> str:
     Raises:
         UserError: no parameter is called as plastic says.
     """
-    usual = USUAL[arguments.target]
+    usual = USUAL.get(arguments.target, CPU)
     parts: list[str] = [arguments.target, arguments.condition]
     if arguments.condition == "mixed" and arguments.mixed != usual.mixed:
         parts[-1] += str(arguments.mixed)

@@ -94,7 +94,7 @@ def test_what_would_do_harm_is_refused(data, reason) -> None:
         read(data)
 
 
-@pytest.mark.parametrize("key", [b"\x8a\x09" + bytes(8) + b"\x01", nested(200_000)[2:]])
+@pytest.mark.parametrize("key", [b"\x8a\x09" + bytes(8) + b"\x01", nested(400)[2:]])
 def test_what_cannot_be_a_key_is_left_out_and_refused_in_plain_data(key) -> None:
     data = b"\x80\x02}(K\x01K\x02" + key + b"Nu."
     assert read(data) == {1: 2}
@@ -102,8 +102,34 @@ def test_what_cannot_be_a_key_is_left_out_and_refused_in_plain_data(key) -> None
         read(data, objects=False)
 
 
-def test_deep_data_end_nobodys_process() -> None:
-    assert isinstance(read(nested(200_000) + b"."), tuple)
+@pytest.mark.parametrize(
+    "deep",
+    [
+        nested(1_000_000),
+        b"]" * 502 + b"a" * 501,
+        b"(" * 502 + b"d" + b"t" * 501,
+        b"]q\x010h\x01" + b"\x85" * 501,
+    ],
+)
+def test_deep_data_are_refused_before_they_are_built(deep) -> None:
+    with pytest.raises(pickle.UnpicklingError, match="more than 500 deep"):
+        read(deep + b".")
+
+
+def test_what_is_as_deep_as_allowed_is_read_and_may_hold_itself() -> None:
+    assert isinstance(read(nested(400) + b"."), tuple)
+    found = read(b"\x80\x02]q\x01h\x01a.")
+    assert found[0] is found
+    assert read(b"\x80\x02K\x01(0.") == 1
+
+
+def test_nothing_is_built_of_a_pickle_with_too_many_steps(monkeypatch) -> None:
+    monkeypatch.setattr(pickles, "MAX_STEPS", 100)
+    built = []
+    monkeypatch.setattr(pickles._Machine, "_constant", lambda machine, value: built.append(value))
+    with pytest.raises(pickle.UnpicklingError, match="more than 100 steps"):
+        read(b"\x80\x02" + b"}" * 4_000_000 + b".")
+    assert not built
 
 
 def test_a_pickle_of_too_many_steps_is_refused(monkeypatch) -> None:

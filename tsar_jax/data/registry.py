@@ -5,7 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from tsar_jax.data import cifar10, cifar100, emnist, mini_imagenet, mnist, omniglot, tiny_imagenet
+from tsar_jax.data import (
+    cifar10,
+    cifar100,
+    emnist,
+    mini_imagenet,
+    mnist,
+    omniglot,
+    own,
+    tiny_imagenet,
+)
 from tsar_jax.data.prepared import named_folder
 from tsar_jax.data.types import Dataset, LabelledDataset
 from tsar_jax.errors import UserError
@@ -29,6 +38,8 @@ LABELLED_LOADERS: dict[str, Callable[[Path | None], LabelledDataset]] = {
     "omniglot": omniglot.load_labelled,
     "tiny_imagenet": tiny_imagenet.load_labelled,
 }
+# How streams' names shorten those of data sets.
+ALIASES = {"tinyimg": "tiny_imagenet", "miniimg": "mini_imagenet"}
 COMMANDS = {
     module.PREPARED.name: module.PREPARED.command
     for module in (cifar10, cifar100, emnist, mini_imagenet, mnist, omniglot, tiny_imagenet)
@@ -39,10 +50,11 @@ def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
     """The data set `name`, from what `python -m data_prep` wrote or from the packaged default.
 
     folder: where prepared data sets lie; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-    Only Omniglot and part of EMNIST are packaged. Raises UserError if the name or a folder that was
+    Only Omniglot and part of EMNIST are packaged. Images of one's own are known by the name that
+    they were prepared under. Raises UserError if the name or a folder that was
     named is unknown, if there are no data, or if they are damaged.
     """
-    return _load(LOADERS, name, folder)
+    return _load(LOADERS, own.load, name, folder)
 
 
 def load_labelled(name: str, folder: str | os.PathLike[str] | None = None) -> LabelledDataset:
@@ -59,22 +71,28 @@ def load_labelled(name: str, folder: str | os.PathLike[str] | None = None) -> La
 
     Arguments and errors are those of `load`.
     """
-    return _load(LABELLED_LOADERS, name, folder)
+    return _load(LABELLED_LOADERS, own.load_labelled, name, folder)
 
 
 def _load(
     loaders: Mapping[str, Callable[[Path | None], Loaded]],
+    load_own: Callable[[str, Path | None], Loaded],
     name: str,
     folder: str | os.PathLike[str] | None,
 ) -> Loaded:
-    if name not in loaders:
-        known = ", ".join(sorted(loaders))
-        raise UserError(f"unknown data set {name!r}: choose one of {known}")
     if folder is not None:
         folder = named_folder(folder)
-        if not folder.is_dir():
-            raise UserError(
-                f"{folder} is not a folder of prepared data sets: make it with "
-                f"`{COMMANDS[name]} --out {folder}`, or name no folder"
-            )
+    if name not in loaders and name in own.own_names(folder):
+        return load_own(name, folder)
+    if name not in loaders:
+        known = ", ".join([*sorted(loaders), *own.own_names(folder)])
+        raise UserError(
+            f"unknown data set {name!r}: choose one of {known}, or prepare images of your own with "
+            "`python -m data_prep images`"
+        )
+    if folder is not None and not folder.is_dir():
+        raise UserError(
+            f"{folder} is not a folder of prepared data sets: make it with "
+            f"`{COMMANDS[name]} --out {folder}`, or name no folder"
+        )
     return loaders[name](folder)

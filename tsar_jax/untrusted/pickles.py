@@ -15,6 +15,9 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 MAX_STEPS = 2_000_000
 """Opcodes of one pickle at most: each makes one object or none, so their number bounds theirs."""
 
+MAX_DEPTH = 500
+"""Of what holds what: Python's own pickler, which recurses, does not get as deep."""
+
 MAX_COPIES = 4
 FREE_COPIES = 1 << 20
 """What calls and states may be given in all: so many times the pickle's bytes, and these besides.
@@ -101,6 +104,60 @@ def load(
 _MARK = object()
 
 
+def check_steps(stream: BinaryIO) -> None:
+    """Raise UnpicklingError for a pickle of too many steps or too deep, before it is built.
+
+    An object's depth is what it holds when it is put into another; what is added to it later counts
+    for itself alone, so that an object may hold what holds it.
+    """
+    depths: list[list[int]] = []
+    marks: list[int] = []
+    memo: dict[int, list[int]] = {}
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if count >= MAX_STEPS:
+            raise pickle.UnpicklingError(f"it takes more than {MAX_STEPS} steps to build")
+        name = opcode.name
+        if name in _PUTS:
+            number: int = len(memo) if argument is None else argument
+            memo[number] = depths[-1]
+        elif name in _GETS:
+            depths.append(memo[int(argument or 0)])
+        elif name == "DUP":
+            depths.append(depths[-1])
+        elif name == "MARK":
+            marks.append(len(depths))
+        elif name == "POP" and marks and marks[-1] == len(depths):
+            marks.pop()
+        elif not opcode.stack_before:
+            depths.append([0])
+        else:
+            _count_depth(opcode, depths, marks)
+
+
+def _count_depth(opcode: Any, depths: list[list[int]], marks: list[int]) -> None:
+    """Do to the depths of the objects on the stack what an opcode does to the objects."""
+    before, after = opcode.stack_before, opcode.stack_after
+    if pickletools.markobject in before:
+        if not marks:
+            raise pickle.UnpicklingError("it closes what it did not open")
+        first = marks.pop()
+        # What lies below the mark, the list that is appended to, stays.
+        first -= before.index(pickletools.markobject)
+    else:
+        first = len(depths) - len(before)
+    if first < 0:
+        raise pickle.UnpicklingError("it takes what it did not put")
+    taken = depths[first:]
+    del depths[first:]
+    if not after:
+        return
+    holder, held = (taken[0], taken[1:]) if opcode.name in _FILLING else ([0], taken)
+    holder[0] = max(holder[0], 1 + max((one[0] for one in held), default=-1))
+    if holder[0] > MAX_DEPTH:
+        raise pickle.UnpicklingError(f"it holds objects more than {MAX_DEPTH} deep")
+    depths.append(holder)
+
+
 class _Machine:
     """A stack, a memo, and a method for every opcode that builds plain data."""
 
@@ -122,11 +179,11 @@ class _Machine:
 
     def run(self, stream: BinaryIO) -> Any:
         start = stream.tell()
+        check_steps(stream)
+        stream.seek(start)
         self.copies_left = MAX_COPIES * (stream.seek(0, io.SEEK_END) - start) + FREE_COPIES
         stream.seek(start)
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if count >= MAX_STEPS:
-                raise pickle.UnpicklingError(f"it takes more than {MAX_STEPS} steps to build")
             name = opcode.name
             if name == "STOP":
                 (value,) = self.stack
@@ -303,6 +360,8 @@ class _Machine:
 
 
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+_GETS = {"GET", "BINGET", "LONG_BINGET"}
+_FILLING = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
 _LITERALS = {
     *("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),

@@ -20,10 +20,11 @@ from tsar_jax.data.continual.gcil import (
 from tsar_jax.data.continual.normalise import statistics_of
 from tsar_jax.data.continual.pixels import permutation_map, rotation_map
 from tsar_jax.data.continual.types import Stream
+from tsar_jax.data.registry import ALIASES as SHORT_NAMES
 from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.errors import UserError, check_limits
 
-ALIASES = {"tinyimg": "tiny_imagenet", "miniimg": "mini_imagenet", "emnist": "emnist_digits"}
+ALIASES = SHORT_NAMES | {"emnist": "emnist_digits"}
 DOMAIN_TASKS = 20
 LARGEST_ANGLE = 180
 # Tasks of a class-incremental stream over so many classes; over others, as many as divide them.

@@ -1,0 +1,180 @@
+"""Small archives that would fill the memory or never end: a sentence, soon, in little memory.
+
+Each is read in a process of its own, whose greatest memory above that before is measured.
+"""
+
+import bz2
+import gzip
+import io
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MEGABYTES = 400
+SECONDS = 30
+READ = """
+import json, resource, sys, time
+import numpy
+from data_prep import array_pickles, images, mini_imagenet, omniglot, tiny_imagenet
+from data_prep.cifar10 import read_archive
+from data_prep.sources import open_source
+from tsar_jax.errors import UserError
+
+def pictures(path):
+    with open_source(path, 1 << 25) as source:
+        for name in source.paths:
+            with images.open_image(source.read(name, 1 << 25), ("PNG",), name, "again") as image:
+                images.resize_colour(image, 28)
+
+from pathlib import Path
+path, reader = Path(sys.argv[1]), {"cifar10": read_archive, "pictures": pictures}[sys.argv[2]]
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, start = peak(), time.process_time()
+try:
+    reader(path)
+    message = ""
+except UserError as error:
+    message = str(error)
+print(json.dumps([message, peak() - before, time.process_time() - start]))
+"""
+
+
+def zipped(method: int, data: bytes, claims: int) -> bytes:
+    """A zip of one member that claims to be smaller than it is."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        archive.writestr("liar", data)
+    size = struct.pack("<I", len(data))
+    return stream.getvalue().replace(size, struct.pack("<I", claims))
+
+
+def header(name: str, kind: bytes = b"0", size: int = 0) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 512) + bytes(1024)
+
+
+def png(width: int, height: int, bits: int) -> bytes:
+    """A grey PNG of zeros, its rows compressed piece by piece."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    rows = zlib.compressobj()
+    row = bytes(1 + width * bits // 8)
+    data = b"".join(rows.compress(row) for _ in range(height)) + rows.flush()
+    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def zip_of(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def many_in_zip(count: int) -> bytes:
+    """A list of so many members of nothing, without the members."""
+    local = b"PK\3\4" + bytes(26)
+    entry = b"PK\1\2" + bytes(24) + struct.pack("<H", 6) + bytes(16)
+    entries = b"".join(entry + b"%06d" % number for number in range(count))
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(entries), len(local), 0)
+    return local + entries + end
+
+
+def many_in_tar(count: int) -> bytes:
+    """So many members of nothing, without the end."""
+    first = header("000000")
+    rest, checksum = first[156:], sum(first[:148] + b" " * 8 + first[156:]) - 6 * ord("0")
+    names = (b"%06d" % number for number in range(count))
+    return b"".join(
+        name + first[6:148] + b"%06o\0 " % (checksum + sum(name)) + rest for name in names
+    )
+
+
+EMPTY_DICTS = b"\x80\x02" + b"}" * 4_000_000 + b"."
+META = pickle.dumps({b"label_names": [b"a%d" % n for n in range(10)]}, 2)
+BATCHES = "cifar-10-batches-py/"
+ZEROS = bytes(1 << 20)
+
+HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "bzip2": ("pictures", lambda: zipped(zipfile.ZIP_BZIP2, 200 * ZEROS, 100), "bzip2, not by def"),
+    "LZMA": ("pictures", lambda: zipped(zipfile.ZIP_LZMA, 200 * ZEROS, 100), "LZMA, not by defl"),
+    "deflate": ("pictures", lambda: zipped(zipfile.ZIP_DEFLATED, 600 * ZEROS, 100), "CRC"),
+    "many in a zip": ("pictures", lambda: many_in_zip(200_000), "200000 members, more than 150000"),
+    "many in a tar": (
+        "pictures",
+        lambda: gzip.compress(many_in_tar(200_000), 1),
+        "more than 150000 members",
+    ),
+    "pax digits": (
+        "cifar10",
+        lambda: gzip.compress(header("a", b"x", 500 << 20) + b"1" * (500 << 20), 1),
+        "holds 524288000 bytes, not 65536",
+    ),
+    "few pax digits": (
+        "cifar10",
+        lambda: header("a", b"x", 60_000) + padded(b"1" * 60_000),
+        "extended header is damaged",
+    ),
+    "sparse": ("cifar10", lambda: header("a", b"S", 1 << 40) + bytes(1024), "neither a plain file"),
+    "bz2 of zeros": (
+        "cifar10",
+        lambda: bz2.compress(header("a", size=1 << 27) + 500 * ZEROS),
+        "un",
+    ),
+    "gz of zeros": ("cifar10", lambda: gzip.compress(500 * ZEROS), "unpacks to more than 26843"),
+    "PNG": (
+        "pictures",
+        lambda: zip_of({"a.png": png(9999, 9999, 16), "b.png": b""}),
+        "a.png is 9999x9999, more than 33554432 pixels",
+    ),
+    "PNG as large as allowed": (
+        "pictures",
+        lambda: zip_of({"a.png": png(8192, 4096, 16), "b.png": b""}),
+        "b.png is not a readable PNG",
+    ),
+    "empty dicts": (
+        "cifar10",
+        lambda: zip_of({BATCHES + "data_batch_1": EMPTY_DICTS, BATCHES + "batches.meta": META}),
+        "takes more than 2000000 steps",
+    ),
+    "a million deep": (
+        "cifar10",
+        lambda: zip_of({BATCHES + "batches.meta": b"\x80\x02)" + b"\x85" * 1_000_000 + b"."}),
+        "more than 500 deep",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_whatever_the_archive_it_takes_little_memory_and_time(tmp_path: Path, name: str) -> None:
+    reader, make, reason = HOSTILE[name]
+    path = tmp_path / "archive"
+    path.write_bytes(make())
+    assert path.stat().st_size < 16 << 20
+    command = [sys.executable, "-c", READ, str(path), reader]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    message, megabytes, seconds = json.loads(done.stdout)
+    assert reason in message
+    assert str(path) in message or ".png" in message
+    assert megabytes < MEGABYTES
+    assert seconds < SECONDS
