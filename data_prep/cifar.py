@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep.archives import read_tar_gz, refused
 from data_prep.array_pickles import load_arrays
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, shown
 
 SIDE = 32
 # Either official archive unpacks to 186 MB.
@@ -27,7 +27,7 @@ class Archive:
         """The dictionary that a member holds; nothing that its pickle asks for is run."""
         if member not in self._members:
             raise UserError(
-                f"{self.path} has no member {member!r}: download the official archive again"
+                f"{self.path} has no member {shown(member)}: download the official archive again"
             )
         try:
             found = load_arrays(self._members[member])
@@ -48,7 +48,7 @@ class Archive:
             raise self.refused(member, f"it does not name {classes} classes")
         for name in names:
             if not isinstance(name, bytes) or not re.fullmatch(rb"[\w-]+", name):
-                raise self.refused(member, f"{name!r:.80} is not a name of a class")
+                raise self.refused(member, f"{shown(name)} is not a name of a class")
         if len(set(names)) != classes:
             raise self.refused(member, "two classes have the same name")
         return tuple(name.decode("ascii") for name in names)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, escaped, shown
 
 LEADS_OUT = "its path leads out of the archive"
 OCCURS_TWICE = "it occurs twice"
@@ -129,6 +129,6 @@ def too_large(size: int, largest: int) -> str:
 def refused(path: str | os.PathLike[str] | None, name: str, reason: str) -> UserError:
     """The error that an archive deserves of which one member is not as it should be."""
     return UserError(
-        f"{os.fspath(path or 'archive')} cannot be used, its member {name!r} is not as expected "
-        f"({reason}): get the archive again"
+        f"{os.fspath(path or 'archive')} cannot be used, its member {shown(name)} is not as "
+        f"expected ({escaped(reason, 300)}): get the archive again"
     )
