@@ -245,11 +245,8 @@ def read_newest(folder: Path, set_aside: Path | None = None) -> tuple[Arrays, Re
     that folder, so that its step can be saved anew. Raises UserError, and moves nothing, if
     all are damaged.
     """
-    for odd in odd_steps(folder) if set_aside else []:
-        name, moved = escaped(odd.name, MAX_TEXT), escaped(str(_move(odd, set_aside)))
-        warnings.warn(
-            f"{name} in {folder} is no step of a checkpoint, moved to {moved}.", stacklevel=2
-        )
+    if set_aside is not None:
+        _set_odd_aside(folder, set_aside)
     steps = checkpoint_steps(folder)
     damaged: dict[int, str] = {}
     for step in reversed(steps):
@@ -269,6 +266,15 @@ def read_newest(folder: Path, set_aside: Path | None = None) -> tuple[Arrays, Re
     if steps:
         raise UserError(f"No checkpoint in {folder} can be read: start a new run.")
     return None
+
+
+def _set_odd_aside(folder: Path, set_aside: Path) -> None:
+    """Move what Orbax would take for a step that no save has made, each with a warning."""
+    for odd in odd_steps(folder):
+        name, moved = escaped(odd.name, MAX_TEXT), escaped(str(_move(odd, set_aside)))
+        warnings.warn(
+            f"{name} in {folder} is no step of a checkpoint, moved to {moved}.", stacklevel=3
+        )
 
 
 def _move(path: Path, folder: Path) -> Path:

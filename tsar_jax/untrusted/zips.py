@@ -130,5 +130,5 @@ def refused(path: str | os.PathLike[str] | None, name: str, reason: str) -> User
     """The error that an archive deserves of which one member is not as it should be."""
     return UserError(
         f"{os.fspath(path or 'archive')} cannot be used, its member {shown(name)} is not as "
-        f"expected ({escaped(reason, 300)}): get the archive again"
+        f"expected ({escaped(reason, 600)}): get the archive again"
     )
