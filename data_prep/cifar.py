@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.array_pickles import load_arrays
 from data_prep.sources import Source, open_source
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, shown
 
 SIDE = 32
 # Either official archive unpacks to 186 MB, of which CIFAR-100's training images are 155.
@@ -53,7 +53,7 @@ class Archive:
         """The dictionary that a member holds; nothing that its pickle asks for is run."""
         if member not in self.source.paths:
             raise UserError(
-                f"{self.source.where} has no member {self.folder + member!r}, but "
+                f"{self.source.where} has no member {shown(self.folder + member)}, but "
                 f"{self.source.found()}: download the official archive again"
             )
         try:
@@ -77,7 +77,7 @@ class Archive:
         names = [as_bytes(name) for name in names]
         for name in names:
             if not isinstance(name, bytes) or not re.fullmatch(rb"[\w-]+", name):
-                raise self.refused(member, f"{name!r:.80} is not a name of a class")
+                raise self.refused(member, f"{shown(name)} is not a name of a class")
         if len(set(names)) != classes:
             raise self.refused(member, "two classes have the same name")
         return tuple(name.decode("ascii") for name in names)

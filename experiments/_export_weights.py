@@ -27,7 +27,7 @@ from experiments import anml_meta_train, continual_train, hebbian_evolve, tsar_m
 from experiments._continual import prepare
 from experiments._evolved import Evolved, check_environment, load_evolved, open_worlds
 from experiments._meta_trained import load_state
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, shown
 from tsar_jax.interop.continual import (
     mlp_to_release,
     resnet18_statistics_to_release,
@@ -73,10 +73,10 @@ def main(argv: Sequence[str]) -> None:
     if not asked.run.is_dir():
         raise UserError(f"There is no run folder {asked.run}: check the path.")
     experiment = read_description(asked.run).get("experiment")
-    if experiment not in EXPORTS:
+    if not isinstance(experiment, str) or experiment not in EXPORTS:
         raise UserError(
-            f"{asked.run} is a run of {experiment!r}, of which no release has files: name one of "
-            f"{', '.join(EXPORTS)}."
+            f"{asked.run} is a run of {shown(experiment)}, of which no release has files: name "
+            f"one of {', '.join(EXPORTS)}."
         )
     if experiment == hebbian_evolve.EXPERIMENT:
         check_environment(asked.run, load_config(asked.run, HebbianConfig), asked.modules)

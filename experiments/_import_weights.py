@@ -56,7 +56,7 @@ from tsar_jax.systems.hebbian import HebbianConfig
 from tsar_jax.systems.tsar import TsarConfig, in_bfloat16
 from tsar_jax.training.checkpoints import CheckpointWriter, to_host
 from tsar_jax.training.config import config_to_json
-from tsar_jax.training.run import Run, check_new, make_folder, start
+from tsar_jax.training.run import IMPORTED, Run, check_new, make_folder, start
 
 CONFIGS: dict[str, type] = {
     "anml": AnmlConfig,
@@ -68,7 +68,6 @@ CONFIGS: dict[str, type] = {
     "resnet18": ContinualConfig,
 }
 TWO_FILES = ("hebbian", "pixel-policy")
-PRESET = "imported"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -146,7 +145,7 @@ def write(imported: Imported, path: Path) -> None:
     """Write the run's folder. Raises UserError where it cannot be written or holds a run."""
     check_new(path)
     make_folder(path)
-    run = Run(path, imported.config, imported.experiment, PRESET)
+    run = Run(path, imported.config, imported.experiment, IMPORTED)
     # config.json comes last, for only with it a folder is taken for a run.
     writer = CheckpointWriter(run.checkpoints, keep=1)
     try:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.data import load
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, shown
 from tsar_jax.meta.low_precision import widen
 from tsar_jax.models import Network, init_params
 from tsar_jax.systems.episodic import EpisodicConfig, State, first_state
@@ -35,7 +35,7 @@ def read_run(path: Path, experiment: str, config_class: type[Config]) -> Config:
         raise UserError(f"There is no run folder {path}: check the path.")
     found = read_description(path).get("experiment")
     if found != experiment:
-        raise UserError(f"{path} is a run of {found!r}, not of {experiment!r}.")
+        raise UserError(f"{path} is a run of {shown(found)}, not of {experiment!r}.")
     return load_config(path, config_class)
 
 

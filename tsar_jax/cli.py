@@ -5,6 +5,7 @@ import ast
 import datetime
 import importlib.util
 import json
+import os
 import re
 import runpy
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
-from tsar_jax.errors import UserError, escaped
+from tsar_jax.errors import MAX_MESSAGE, MAX_TEXT, UserError, escaped, shown
 from tsar_jax.modules import check_allowed, environment_modules, modules_of
 from tsar_jax.output import check_printed, outlasting_output
 from tsar_jax.pretrained import resolve
@@ -210,12 +211,12 @@ def _parse_resumed(
     preset = stored.get("preset", "")
     if stored.get("experiment", "") != experiment:
         raise UserError(
-            f"{path} is a run of {stored.get('experiment')!r}, not of {experiment!r}: "
-            f"resume it with tsar-jax run {stored.get('experiment')} --resume {path}."
+            f"{path} is a run of {shown(stored.get('experiment'))}, not of {experiment!r}: "
+            f"resume it with tsar-jax run {_bare(stored.get('experiment'))} --resume {path}."
         )
     if own.preset not in (None, preset):
         raise UserError(
-            f"{path} has the preset {preset!r}, not {own.preset!r}: leave out --preset."
+            f"{path} has the preset {shown(preset)}, not {own.preset!r}: leave out --preset."
         )
     config = config_from_json(config_class, stored["config"], str(path / "config.json"))
     rest = _check_modules(path, config, rest)
@@ -294,12 +295,12 @@ def run_main(main: Callable[[], Any]) -> None:
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    text = "\n".join(map(escaped, str(message).split("\n")))
+    text = "\n".join(escaped(line, MAX_MESSAGE) for line in str(message).split("\n"))
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _exit(message: str, code: int) -> None:
-    print(escaped(message), file=sys.stderr, flush=True)
+    print(escaped(message, MAX_MESSAGE), file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 
@@ -460,36 +461,69 @@ def run_experiment(name: str, argv: Sequence[str]) -> None:
     runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
 
 
+MAX_LINES = 200
+"""Settings that `tsar-jax status` shows."""
+
+
 def status(path: Path) -> str:
-    """How far a run is, from whatever its folder holds. Raises UserError if there is no folder."""
-    from tsar_jax.training.metrics import LEADING_COLUMNS, read_rows
+    """How far a run is, from whatever its folder holds. Raises UserError if it holds no run."""
+    from tsar_jax.training.metrics import read_last_rows
 
     if not path.is_dir():
         raise UserError(f"There is no run folder {path}: check the path.")
+    if not any(os.path.lexists(path / name) for name in RUN_PARTS):
+        raise UserError(f"{path} is not a run folder, for it has no config.json: check the path.")
+    trouble = []
     try:
         stored = run_folder.read_description(path)
     except UserError as error:
         stored, trouble = {}, [f"config       {error}"]
-    else:
-        flat = flatten_config(stored["config"])
-        trouble = []
-        settings = [f"  {name} = {json.dumps(value)}" for name, value in flat.items()]
-    rows = read_rows(path)
-    steps = run_folder.checkpoint_steps(path / "checkpoints")
-    total = stored.get("steps")
+    try:
+        rows = read_last_rows(path)
+    except UserError as error:
+        rows, trouble = [], [*trouble, f"metrics      {error}"]
+    checkpoints = path / "checkpoints"
+    steps = run_folder.checkpoint_steps(checkpoints)
+    trouble += [
+        f"checkpoints  {odd.name[:80]!r} is no step, and is moved when the run is resumed"
+        for odd in run_folder.odd_steps(checkpoints)[:3]
+    ]
     step = max([row["step"] for row in rows] + steps, default=0)
+    total = stored.get("steps")
     done = bool(steps) and steps[-1] == total
+    experiment = stored.get("experiment") or "unknown"
     lines = [
         f"run          {path}",
-        f"experiment   {stored.get('experiment') or 'unknown'}, preset {stored.get('preset')}",
-        f"step         {step} of {total if total is not None else 'unknown'}",
+        f"experiment   {_bare(experiment)}, preset {_bare(stored.get('preset'))}",
+        f"step         {step} of {_bare(total) if total is not None else 'unknown'}",
         f"finished     {'yes' if done else f'no; continue with --resume {path}'}",
-        f"checkpoints  {', '.join(map(str, steps)) or 'none'}",
+        f"checkpoints  {', '.join(map(str, steps[-20:])) or 'none'}",
+        *_last_lines(rows),
+        *trouble,
     ]
+    settings = list(flatten_config(stored.get("config", {})).items())
+    lines += ["config"] if stored else []
+    lines += [f"  {_bare(name)} = {json.dumps(value)}" for name, value in settings[:MAX_LINES]]
+    lines += [f"  and {len(settings) - MAX_LINES} more"] if len(settings) > MAX_LINES else []
+    return "\n".join(escaped(line, MAX_MESSAGE) for line in lines)
+
+
+RUN_PARTS = ("config.json", "metrics.jsonl", "checkpoints")
+
+
+def _bare(value: Any) -> str:
+    """Return what a file says for a line of output: a text without quotes."""
+    return escaped(value, MAX_TEXT) if isinstance(value, str) else shown(value)
+
+
+def _last_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    from tsar_jax.training.metrics import LEADING_COLUMNS
+
+    lines = []
     for split in ("train", "eval"):
-        last = next((row for row in reversed(rows) if row.get("split") == split), None)
+        last = next((row for row in reversed(rows) if row["split"] == split), None)
         if last is not None:
-            values = {name: last[name] for name in last if name not in LEADING_COLUMNS}
-            text = "  ".join(f"{name} {value}" for name, value in values.items())
+            names = [name for name in last if name not in LEADING_COLUMNS]
+            text = "  ".join(f"{_bare(name)} {last[name]}" for name in names)
             lines.append(f"last {split:5}   step {last['step']}  {text}")
-    return "\n".join([*lines, *trouble, *(["config", *settings] if stored else [])])
+    return lines

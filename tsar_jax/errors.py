@@ -109,6 +109,8 @@ MAX_TEXT = 80
 """Characters of a text from outside in a message."""
 MAX_MESSAGE = 4000
 """Characters of a whole message or line."""
+MAX_SHOWN = 300
+"""Of a value from outside in a message."""
 MAX_ITEMS, MAX_SHOWN_DEPTH = 10, 3
 """Items of a list, and lists within each other, that a message shows."""
 MAX_BITS = 256
@@ -137,7 +139,7 @@ def shown(value: object) -> str:
     Lists and dictionaries are shown to a few items and levels, so that one whose items are shared
     or deep ends as soon as any other; of an object of another class only the class is named.
     """
-    return escaped(_shown(value, 0), MAX_MESSAGE // 4)
+    return escaped(_shown(value, 0), MAX_SHOWN)
 
 
 def _shown(value: object, depth: int) -> str:

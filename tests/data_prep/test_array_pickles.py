@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from small_cifar100 import python2_pickle
 
+from data_prep import cifar
 from data_prep.array_pickles import load_arrays
+from tsar_jax.errors import UserError
 
 BYTES = arrays.arrays(np.uint8, arrays.array_shapes(max_dims=3, max_side=4))
 PLAIN = st.recursive(
@@ -167,3 +169,24 @@ def test_a_damaged_pickle_is_read_or_refused(position: int, value: int) -> None:
     data[position] = value
     with contextlib.suppress(pickle.UnpicklingError):
         load_arrays(bytes(data))
+
+
+def shared_lists() -> list:
+    """Lists within each other, each of which holds the next one many times."""
+    held: list = ["x"]
+    for _ in range(60):
+        held = [held] * 9
+    return held
+
+
+@pytest.mark.parametrize(
+    "name", [shared_lists(), 10**5000, b"\x1b[31m" * 1000], ids=["shared", "huge", "raw"]
+)
+def test_what_is_no_name_of_a_class_is_shown_shortened_and_escaped(name, monkeypatch) -> None:
+    archive = object.__new__(cifar.Archive)
+    archive.path = Path("archive.tar.gz")
+    monkeypatch.setattr(archive, "unpickle", lambda _: {b"names": [name]}, raising=False)
+    with pytest.raises(UserError, match="is not a name of a class") as raised:
+        archive.names("meta", b"names", 1)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 2000

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsar_jax.untrusted import pickles
-from tsar_jax.untrusted.pickles import Global, Instance, load
+from tsar_jax.untrusted.pickles import Global, Instance, described, load
 
 PLAIN = st.recursive(
     st.none()
@@ -130,6 +130,32 @@ def test_nothing_is_built_of_a_pickle_with_too_many_steps(monkeypatch) -> None:
     with pytest.raises(pickle.UnpicklingError, match="more than 100 steps"):
         read(b"\x80\x02" + b"}" * 4_000_000 + b".")
     assert not built
+
+
+SHARED = b"\x80\x02]" + b"q\x000(h\x00h\x00l" * 60  # lists that hold the one before twice
+HUGE = b"\x80\x02\x8b" + struct.pack("<i", 3000) + b"\x01" * 3000  # of some 7,000 digits
+
+
+@pytest.mark.parametrize(
+    "made", [SHARED, HUGE, nested(1_000_000), b"\x80\x02X\x05\x00\x00\x00\x1b[31m"]
+)
+def test_what_a_pickle_holds_is_shown_shortened_and_escaped(made) -> None:
+    said = described(read(made + b"."))
+    assert len(said) < 2000
+    assert said.isprintable()
+    with pytest.raises(pickle.UnpicklingError) as raised:
+        read(b"\x80\x02}(" + made[2:] + b"cno.such\nF\x1b[2J\n" + b")Ru.")
+    assert len(str(raised.value)) < 2000
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("key", [SHARED[2:], HUGE[2:], nested(1_000_000)[2:]])
+def test_no_key_ends_the_reader(key) -> None:
+    data = b"\x80\x02}(" + key + b"Nu."
+    assert read(data) == {}
+    with pytest.raises(pickle.UnpicklingError, match="key of a dictionary") as raised:
+        read(data, objects=False)
+    assert len(str(raised.value)) < 2000
 
 
 def test_a_pickle_of_too_many_steps_is_refused(monkeypatch) -> None:

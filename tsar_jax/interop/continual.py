@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tsar_jax.errors import UserError
+from tsar_jax.interop.naming import as_weights
 from tsar_jax.models.classifier import Tree, Variables
 
 # What a release calls what a norm keeps, and what we do.
@@ -57,7 +58,7 @@ def _has_shortcut(block: str) -> bool:
 
 
 def mlp_from_release(arrays: Mapping[str, np.ndarray]) -> Variables:
-    """A release's perceptron, by name, as our variables. Raises UserError: names or shapes."""
+    """A release's perceptron, by name, as our variables. Raises UserError: wrong arrays."""
     return Variables(_read(mlp_names(), arrays, _mlp_path), {})
 
 
@@ -70,7 +71,7 @@ def resnet18_from_release(arrays: Mapping[str, np.ndarray]) -> Variables:
     """A release's ResNet-18, by name, as our variables.
 
     Without running statistics: mean 0 and variance 1, as they begin. Raises UserError where a name
-    is missing or an array's rank is wrong.
+    is missing, or an array's rank is wrong or its numbers are not finite.
     """
     params = _read(resnet18_names(), arrays, _resnet_path)
     names = resnet18_statistics()
@@ -129,13 +130,14 @@ def _read(names: Iterable[str], arrays: Mapping[str, np.ndarray], path_of: Any) 
             raise UserError(f"The release's array {name} is missing: pass all of them, by name.")
         *folders, leaf = path_of(name)
         rank = _rank([*folders, leaf])
-        if np.ndim(arrays[name]) != rank:
+        array = as_weights(name, arrays[name])
+        if array.ndim != rank:
             want = {1: "[n]", 2: "[out, in]", 4: "[out, in, kh, kw]"}[rank]
-            raise UserError(f"Array {name} has shape {list(np.shape(arrays[name]))}, not {want}.")
+            raise UserError(f"Array {name} has shape {list(array.shape)}, not {want}.")
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
-        node[leaf] = _from_release(arrays[name])
+        node[leaf] = _from_release(array)
     return tree
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from tsar_jax.errors import UserError
+from tsar_jax.interop.naming import as_weights
 from tsar_jax.models import ANML, OML, TSAR, Network, init_params
 from tsar_jax.models.layers import IMAGE_CHANNELS
 
@@ -154,8 +155,14 @@ def release_names(kind: str) -> list[str]:
 def from_release(kind: str, arrays: Sequence[np.ndarray]) -> Params:
     """A release's arrays, in its order and layout, as our parameters.
 
-    Raises UserError where the count is wrong or an array cannot belong to such a network.
+    They become float32. Raises UserError where the count is wrong, or an array is not of finite
+    numbers or cannot belong to such a network.
     """
+    names = release_names(kind)
+    arrays = [
+        as_weights(f"{index} ({names[index]})" if index < len(names) else str(index), array)
+        for index, array in enumerate(arrays)
+    ]
     shape = np.shape(arrays[-2]) if len(arrays) > 1 else ()
     entries = _entries(kind, shape[1] if len(shape) == 2 else 1)
     if len(arrays) != len(entries):

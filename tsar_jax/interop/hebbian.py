@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tsar_jax.errors import UserError
+from tsar_jax.interop.naming import as_weights
 from tsar_jax.models.hebbian_network import FEATURES, KERNELS, layer_shapes
 
 Layers = tuple[np.ndarray, ...]
@@ -32,9 +33,15 @@ def hebbian_coefficients_from_release(
     """Rows [synapses, k] (or [synapses] for k = 1) -> per layer [k, out, in].
 
     sizes: units of every layer, the inputs first. pixels: the inputs are a pixel policy's features.
-    Raises UserError where the number of rows is not that of the layers' synapses.
+    Raises UserError where the number of rows is not that of the layers' synapses, or a number is
+    not finite.
     """
-    rows = np.asarray(rows).reshape(len(rows), -1)
+    rows = as_weights("of coefficients", rows)
+    if rows.ndim not in (1, 2) or not rows.size:
+        raise UserError(
+            f"Array of coefficients has shape {list(rows.shape)}, not [synapses, k]: pass that."
+        )
+    rows = rows.reshape(len(rows), -1)
     shapes = layer_shapes(sizes)
     ends = np.cumsum([out * into for out, into in shapes])
     if len(rows) != ends[-1]:
@@ -62,8 +69,10 @@ def hebbian_coefficients_to_release(coefficients: Layers, *, pixels: bool = Fals
 def pixel_policy_from_release(arrays: Sequence[np.ndarray]) -> PixelPolicy:
     """The release's five arrays, two convolutions and three dense layers, as ours.
 
-    Raises UserError where their number or a shape is not that of a pixel policy.
+    Raises UserError where their number or a shape is not that of a pixel policy, or a number is not
+    finite.
     """
+    arrays = [as_weights(str(index), array) for index, array in enumerate(arrays)]
     wanted = [kernel[::-1] for kernel in KERNELS]
     shapes = [np.shape(array) for array in arrays]
     dense = shapes[2:]
@@ -117,9 +126,9 @@ def coevolved_from_release(
         The policy, its kernels or its weights () where there are none.
 
     Raises:
-        UserError: there are more or fewer numbers.
+        UserError: there are more or fewer numbers, or one is not finite.
     """
-    flat = np.asarray(vector).reshape(-1)
+    flat = as_weights("of what evolved along with the coefficients", vector).reshape(-1)
     convolutions = [kernel[::-1] for kernel in KERNELS] if pixels else []
     dense = layer_shapes(sizes)
     few, many = _count(convolutions), _count([*convolutions, *dense])

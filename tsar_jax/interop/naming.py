@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import MAX_TEXT, UserError, escaped
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 MLP_ALIASES = {
@@ -96,15 +98,39 @@ def check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
             infinite in float32, the type of our weights, or not a number.
     """
     for name, array in arrays.items():
-        if array.dtype.kind not in "fiu":
-            raise UserError(f"Array {name} is not of numbers: name a file whose weights are.")
+        as_weights(name, array)
         if array.ndim == 0 or array.size == 0:
             raise UserError(
-                f"Array {name} has shape {list(array.shape)}, as no weights have: check the file."
+                f"Array {escaped(name, MAX_TEXT)} has shape {list(array.shape)}, as no weights "
+                "have: check the file."
             )
-        with np.errstate(over="ignore"):
-            cast = array.astype(np.float32, copy=False)
-        if not np.isfinite(cast).all():
-            raise UserError(
-                f"Array {name} is not finite in float32: name a file whose weights are."
-            )
+
+
+def as_weights(name: str, array: Any) -> np.ndarray:
+    """Return a release's array as float32, the type of our weights.
+
+    Args:
+        name: what it is called, for the sentence of an error.
+        array: of floats or integers, NumPy's, JAX's or nested lists.
+
+    Raises:
+        UserError: it is of anything else, such as booleans, complex numbers, texts or objects, or
+            has a number that is not finite in float32.
+    """
+    name = escaped(name, MAX_TEXT)
+    try:
+        given = np.asarray(array)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UserError(f"Array {name} is no array of numbers: pass one.") from error
+    # bfloat16 is not among NumPy's own floats.
+    real = jnp.issubdtype(given.dtype, jnp.floating) or jnp.issubdtype(given.dtype, jnp.integer)
+    if given.dtype.kind not in "fiuV" or not real:
+        raise UserError(
+            f"Array {name} is not of numbers but of {escaped(str(given.dtype), MAX_TEXT)}: name a "
+            "file whose weights are, or pass real numbers."
+        )
+    with np.errstate(over="ignore"):
+        cast = given.astype(np.float32, copy=False)
+    if not np.isfinite(cast).all():
+        raise UserError(f"Array {name} is not finite in float32: name a file whose weights are.")
+    return cast

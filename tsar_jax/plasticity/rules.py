@@ -16,7 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, escaped, shown
 
 
 class Synapses(NamedTuple):
@@ -80,11 +80,13 @@ def find_terms(names: Sequence[str]) -> tuple[Term, ...]:
     for name in names:
         if name not in TERMS:
             raise UserError(
-                f"There is no term {name!r}: choose from {', '.join(TERMS)}, or import the module "
-                "that defines it (--modules)."
+                f"There is no term {shown(name)}: choose from {', '.join(TERMS)}, or import the "
+                "module that defines it (--modules)."
             )
     if len(set(names)) < len(names):
-        raise UserError(f"The rule names a term twice ({', '.join(names)}): name each once.")
+        raise UserError(
+            f"The rule names a term twice ({escaped(', '.join(names), 300)}): name each once."
+        )
     return tuple(TERMS[name] for name in names)
 
 

@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import MAX_TEXT, UserError, escaped, shown
 from tsar_jax.training.config import config_difference, config_to_json, with_later_fields
-from tsar_jax.training.run import checkpoint_steps
+from tsar_jax.training.run import checkpoint_steps, odd_steps
 from tsar_jax.training.system import State
 
 Arrays = dict[str, np.ndarray]
@@ -67,14 +67,14 @@ def from_host(arrays: Arrays, like: State, source: str) -> State:
         if held is None or (held.shape, held.dtype) != (wanted.shape, wanted.dtype):
             found = "absent" if held is None else f"{held.dtype} {list(held.shape)}"
             raise UserError(
-                f"The {source} is of another model: {name!r} is {found} there, but "
+                f"The {source} is of another model: {shown(name)} is {found} there, but "
                 f"{wanted.dtype} {list(wanted.shape)} in this one; resume with the code and "
                 "config that it was saved with."
             )
     extra = [name for name in arrays if name not in names]
     if extra:
         raise UserError(
-            f"The {source} is of another model: {extra[0]!r} "
+            f"The {source} is of another model: {shown(extra[0])} "
             f"({arrays[extra[0]].dtype} {list(arrays[extra[0]].shape)}) is not in this one; "
             "resume with the code and config that it was saved with."
         )
@@ -231,7 +231,7 @@ def read_checkpoint(folder: Path, step: int) -> tuple[Arrays, Record]:
         intact = record["step"] == step and record["sha256"] == digest(record, arrays)
     except Exception as error:
         # Damaged bytes surface as almost any error of Orbax, TensorStore, JSON or this function.
-        reason = str(error).partition("\n")[0][:200]
+        reason = escaped(str(error).partition("\n")[0], 200)
         raise DamagedCheckpoint(f"{type(error).__name__}: {reason}") from error
     if not intact:
         raise DamagedCheckpoint("its checksum does not match its contents")
@@ -245,6 +245,8 @@ def read_newest(folder: Path, set_aside: Path | None = None) -> tuple[Arrays, Re
     that folder, so that its step can be saved anew. Raises UserError, and moves nothing, if
     all are damaged.
     """
+    if set_aside is not None:
+        _set_odd_aside(folder, set_aside)
     steps = checkpoint_steps(folder)
     damaged: dict[int, str] = {}
     for step in reversed(steps):
@@ -266,10 +268,20 @@ def read_newest(folder: Path, set_aside: Path | None = None) -> tuple[Arrays, Re
     return None
 
 
+def _set_odd_aside(folder: Path, set_aside: Path) -> None:
+    """Move what Orbax would take for a step that no save has made, each with a warning."""
+    for odd in odd_steps(folder):
+        name, moved = escaped(odd.name, MAX_TEXT), escaped(str(_move(odd, set_aside)))
+        warnings.warn(
+            f"{name} in {folder} is no step of a checkpoint, moved to {moved}.", stacklevel=3
+        )
+
+
 def _move(path: Path, folder: Path) -> Path:
     """Move a checkpoint into a folder, under a name that is free there, and return it."""
     folder.mkdir(exist_ok=True)
-    numbered = (folder / f"{path.name}-{count}" for count in itertools.count())
+    # A name may be as long as a file system allows.
+    numbered = (folder / f"{path.name[:50]}-{count}" for count in itertools.count())
     target = next(free for free in numbered if not os.path.lexists(free))
     path.rename(target)
     return target

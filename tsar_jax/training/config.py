@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import MAX_MESSAGE, MAX_TEXT, UserError, escaped, shown
 
 Config = TypeVar("Config")
 
@@ -75,13 +75,13 @@ def with_later_fields(cls: type[Any], stored: Mapping[str, Any]) -> dict[str, An
 def _dataclass_from_json(cls: Any, stored: Any, where: str, prefix: str) -> Any:
     if not isinstance(stored, Mapping):
         name = prefix.rstrip(".") or "the config"
-        raise UserError(f"{where}: {name} must be an object of fields, but is {stored!r}.")
+        raise UserError(f"{where}: {name} must be an object of fields, but is {shown(stored)}.")
     stored = with_later_fields(cls, stored)
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     unknown = [name for name in stored if name not in names]
     if unknown:
-        raise UserError(f"{where}: unknown field {prefix + unknown[0]!r}; remove it.")
+        raise UserError(f"{where}: unknown field {shown(prefix + unknown[0])}; remove it.")
     missing = [name for name in names if name not in stored]
     if missing:
         raise UserError(f"{where}: field {prefix + missing[0]!r} is missing; add it.")
@@ -92,7 +92,7 @@ def _dataclass_from_json(cls: Any, stored: Any, where: str, prefix: str) -> Any:
 
 def _from_json(hint: Any, value: Any, where: str, name: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    wrong = UserError(f"{where}: {name!r} must be {_type_name(hint)}, but is {value!r}.")
+    wrong = UserError(f"{where}: {name!r} must be {_type_name(hint)}, but is {shown(value)}.")
     if origin is typing.Annotated:
         return _from_json(arguments[0], value, where, name)
     if hint is Any:
@@ -116,6 +116,9 @@ def _from_json(hint: Any, value: Any, where: str, name: str) -> Any:
         matches = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     if not matches:
         raise wrong
+    if isinstance(value, str) and (len(value) > MAX_MESSAGE or not value.isprintable()):
+        # So that what shows a setting, in a table or a figure, need not escape it.
+        raise UserError(f"{where}: {name!r} is {shown(value)}, which no setting is; mend it.")
     return value
 
 
@@ -167,7 +170,8 @@ def config_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     olds, news = flatten_config(old), flatten_config(new)
     absent = object()
     return ", ".join(
-        f"{name}: {olds.get(name, 'absent')!r} -> {news.get(name, 'absent')!r}"
+        f"{escaped(name, MAX_TEXT)}: {shown(olds.get(name, 'absent'))} -> "
+        f"{shown(news.get(name, 'absent'))}"
         for name in {**olds, **news}
         if repr(olds.get(name, absent)) != repr(news.get(name, absent))
     )

@@ -32,7 +32,7 @@ from tsar_jax.training.metrics import (
 )
 from tsar_jax.training.programs import Programs, make_programs, strong_types
 from tsar_jax.training.progress import Progress, make_progress
-from tsar_jax.training.run import Run, checkpoint_steps
+from tsar_jax.training.run import IMPORTED, Run, checkpoint_steps
 from tsar_jax.training.system import LOST_SEEDS, HostSystem, SeedsSystem, State, System
 
 
@@ -99,6 +99,17 @@ def next_boundary(step: int, loop: LoopConfig) -> int:
     return min(loop.steps, *((step // every + 1) * every for every in intervals))
 
 
+def due_rows(step: int, loop: LoopConfig) -> list[tuple[int, str]]:
+    """Return step and split of the rows of metrics that the first `step` steps leave."""
+    due, end = [], 0
+    while end < min(step, loop.steps):
+        end = next_boundary(end, loop)
+        due.append((end, "train"))
+        if is_due(end, loop.eval_every, loop.steps):
+            due.append((end, "eval"))
+    return due
+
+
 def is_due(step: int, every: int, steps: int) -> bool:
     """Whether what is done `every` steps (0: only at the end) is done after `step` of `steps`."""
     return step == steps or (every > 0 and step % every == 0)
@@ -139,7 +150,8 @@ def train(
         data = jax.device_put(data)
         programs = make_programs(system, data, keys.init, loop.chunk)
         state, step = _begin(programs, keys, run, first_state)
-        metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard)
+        expected = () if run.preset == IMPORTED else due_rows(step, loop)
+        metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard, expected)
         stack.callback(metrics.close)
         checkpoints = CheckpointWriter(run.checkpoints, loop.keep)
         stack.callback(checkpoints.close)
@@ -201,7 +213,7 @@ class _Trainer:
         if step < loop.steps:
             run_chunk = self.programs.compile_chunk(state, self.data, self.keys.step)
         lost = self._lost(state)
-        began = time.perf_counter() - (self.metrics.rows[-1]["wall_s"] if self.metrics.rows else 0)
+        began = time.perf_counter() - self.metrics.wall_s
         while run_chunk is not None and step < loop.steps:
             count = next_boundary(step, loop) - step
             chunk_began = time.perf_counter()

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,31 +17,85 @@ from typing import Any, TextIO
 from tsar_jax.atomic import no_link
 from tsar_jax.errors import UserError
 from tsar_jax.training.run import write_atomically
+from tsar_jax.untrusted.files import open_regular, parse_json
 
 Row = dict[str, Any]
 
 LEADING_COLUMNS = ("step", "split", "wall_s", "steps_per_s")
 
 
-def read_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
-    """The rows of a run's metrics.jsonl; [] without one.
+MAX_FILE = 100_000_000
+"""Bytes of metrics.jsonl that are read."""
+TAIL = 1 << 18
+"""Bytes at its end that hold the last rows."""
+SPLITS = ("train", "eval")
 
-    A line that is no row ends the reading: what a killed process had not finished writing.
+
+def read_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
+    """Return the rows of a run's metrics.jsonl, in the order of their steps; [] without one.
+
+    Lines that are no rows, and rows that repeat another's step and split, are left out with a
+    warning, but for a last line that a killed process had not finished writing.
+
+    Raises:
+        UserError: there is something else in the file's place, or it is too large.
     """
-    try:
-        text = (Path(run_folder) / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    path = Path(run_folder) / "metrics.jsonl"
+    if not os.path.lexists(path):
         return []
-    rows: list[Row] = []
-    for line in text.splitlines(keepends=True):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if not line.endswith("\n") or not isinstance(row, dict) or "step" not in row:
-            break
-        rows.append(row)
-    return rows
+    with open_regular(path, through_links=True) as file:
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise UserError(
+            f"{path} is of more than {MAX_FILE // 10**6} MB, as no run's metrics are: move it away "
+            "to go on without its rows."
+        )
+    rows: dict[tuple[int, int], Row] = {}
+    damaged = doubled = 0
+    for line in data.decode("utf-8", errors="replace").split("\n")[:-1]:
+        row = parse_row(line)
+        if row is None:
+            damaged += 1
+            continue
+        place = row["step"], SPLITS.index(row["split"])
+        doubled += place in rows
+        rows.setdefault(place, row)
+    for count, what in ((damaged, "that are no rows"), (doubled, "that repeat another's step")):
+        if count:
+            warnings.warn(f"{path} has {count} lines {what}: they are left out.", stacklevel=2)
+    return [rows[place] for place in sorted(rows)]
+
+
+def read_last_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
+    """Return the rows at the end of a run's metrics.jsonl, as many as `TAIL` bytes hold.
+
+    Raises:
+        UserError: there is something else in the file's place.
+    """
+    path = Path(run_folder) / "metrics.jsonl"
+    if not os.path.lexists(path):
+        return []
+    with open_regular(path, through_links=True) as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - TAIL, 0))
+        data = file.read(TAIL)
+    rows = map(parse_row, data.decode("utf-8", errors="replace").split("\n")[:-1])
+    return [row for row in rows if row is not None]
+
+
+def parse_row(line: str) -> Row | None:
+    """Return a line of metrics.jsonl as a row, or None if it is none."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or row.get("split") not in SPLITS:
+        return None
+    # A bool is an int to Python, and a string or a list compares with no step.
+    if type(row.get("step")) is not int or not 0 <= row["step"] < 2**31:
+        return None
+    values = (value for name, value in row.items() if name != "split")
+    plain = all(value is None or type(value) in (int, float) for value in values)
+    return row if plain else None
 
 
 def csv_columns(metric_names: Iterable[str]) -> list[str]:
@@ -52,11 +107,20 @@ class MetricsWriter:
     """Appends rows to metrics.jsonl and metrics.csv, and to TensorBoard where asked to.
 
     Rows past `step` that an earlier process left are dropped, for the run continues from there.
+    `expected`: step and split of the rows up to there; lost ones give a warning.
     Raises UserError if `tensorboard` is asked for and tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path, columns: Sequence[str], step: int, tensorboard: bool):
+    def __init__(
+        self,
+        folder: Path,
+        columns: Sequence[str],
+        step: int,
+        tensorboard: bool,
+        expected: Sequence[tuple[int, str]] = (),
+    ):
         self.rows = [row for row in read_rows(folder) if row["step"] <= step]
+        _warn_of_lost(folder, self.rows, expected)
         self._columns = columns
         self._tensorboard = _tensorboard_writer(folder, step) if tensorboard else None
         write_atomically(folder / "metrics.jsonl", "".join(map(_json_line, self.rows)))
@@ -65,6 +129,11 @@ class MetricsWriter:
         write_atomically(folder / "metrics.csv", "".join([header, *lines]))
         self._jsonl = _append(folder / "metrics.jsonl")
         self._csv = _append(folder / "metrics.csv")
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of training up to the last row."""
+        return float(self.rows[-1].get("wall_s") or 0) if self.rows else 0.0
 
     def write(self, row: Row) -> None:
         """Appends one row to every file."""
@@ -87,6 +156,18 @@ class MetricsWriter:
         self._csv.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def _warn_of_lost(folder: Path, rows: Sequence[Row], expected: Sequence[tuple[int, str]]) -> None:
+    held = {(row["step"], row["split"]) for row in rows}
+    lost = [place for place in expected if place not in held]
+    if lost:
+        step, split = lost[0]
+        warnings.warn(
+            f"{folder / 'metrics.jsonl'} has lost {len(lost)} of {len(expected)} rows, the first "
+            f"that of {split} at step {step}: training goes on, but its curves have a gap.",
+            stacklevel=3,
+        )
 
 
 def _append(path: Path) -> TextIO:

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from tsar_jax.errors import UserError
 from tsar_jax.modules import allowing
 from tsar_jax.provenance import provenance
 from tsar_jax.training.config import config_from_json, config_to_json
+from tsar_jax.untrusted.files import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +63,10 @@ class Run:
         return f"{script}--resume {self.path}{allowing(self.config)}"
 
 
+IMPORTED = "imported"
+"""The preset of a run that was made of a release's weights, and so has no metrics."""
+MAX_CONFIG = 1 << 20
+"""Bytes of a config.json that is read."""
 WRITTEN_FOLDERS = ("checkpoints", "damaged_checkpoints", "figures", "arrays", "tensorboard")
 """In a run's folder, or one that a script writes to."""
 WRITTEN_FILES = (".json", ".jsonl", ".csv", ".md", ".npz", ".lock")
@@ -232,7 +238,7 @@ def read_description(path: Path) -> dict[str, Any]:
         raise UserError(f"There is no run folder {path}: check the path given to --resume.")
     config_path = path / "config.json"
     try:
-        stored = json.loads(config_path.read_text(encoding="utf-8"))
+        stored = read_json(config_path, MAX_CONFIG)
     except FileNotFoundError:
         raise UserError(
             f"{path} is not a run folder, for it has no config.json: check the path."
@@ -262,7 +268,22 @@ def checkpoint_steps(folder: Path) -> list[int]:
     """The steps of the finished saves in a checkpoints folder, oldest first, damaged or not."""
     if not folder.is_dir():
         return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal())
+    return sorted(int(entry.name) for entry in folder.iterdir() if _is_step(entry.name))
+
+
+def odd_steps(folder: Path) -> list[Path]:
+    """Return what in a checkpoints folder has a number for a name that no save ever gets.
+
+    Orbax takes such names for steps: digits of other scripts, leading zeros, too large a number.
+    """
+    if not folder.is_dir():
+        return []
+    entries = sorted(folder.iterdir())
+    return [e for e in entries if e.name.isnumeric() and not _is_step(e.name)]
+
+
+def _is_step(name: str) -> bool:
+    return bool(re.fullmatch(r"0|[1-9][0-9]{0,9}", name)) and int(name) < 2**31
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
+from tsar_jax.errors import MAX_MESSAGE, MAX_TEXT, escaped, shown
+
 MAX_STEPS = 2_000_000
 """Opcodes of one pickle at most: each makes one object or none, so their number bounds theirs."""
 
@@ -40,12 +42,10 @@ class Global(NamedTuple):
 
 
 def described(value: Any) -> str:
-    """Return a value for a message, cut before it is formatted: a nested one may have no end."""
+    """Return a value for a message, a name as its module and itself."""
     if isinstance(value, Global):
-        return f"{value.module[:80]}.{value.name[:80]}"
-    if isinstance(value, str | bytes):
-        return repr(value[:40])
-    return f"a {type(value).__name__}"
+        return f"{escaped(value.module, MAX_TEXT)}.{escaped(value.name, MAX_TEXT)}"
+    return shown(value)
 
 
 Calls = Mapping[tuple[str, str], Callable[..., Any]]
@@ -98,7 +98,15 @@ def load(
         raise
     # A damaged pickle may hand anything to anything: whatever comes of it means the same.
     except Exception as error:
-        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says; nothing where it holds a value that Python cannot write."""
+    try:
+        return escaped(str(error), MAX_MESSAGE // 4)
+    except (RecursionError, ValueError):
+        return "it holds what cannot be written"
 
 
 _MARK = object()

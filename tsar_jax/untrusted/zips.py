@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, escaped, shown
 from tsar_jax.untrusted.names import is_litter, is_unsafe, plain_name
 
 LEADS_OUT = "its path leads out of the archive"
@@ -189,6 +189,6 @@ def too_large(size: int, largest: int) -> str:
 def refused(path: str | os.PathLike[str] | None, name: str, reason: str) -> UserError:
     """The error that an archive deserves of which one member is not as it should be."""
     return UserError(
-        f"{os.fspath(path or 'archive')} cannot be used, its member {name!r} is not as expected "
-        f"({reason}): get the archive again"
+        f"{os.fspath(path or 'archive')} cannot be used, its member {shown(name)} is not as "
+        f"expected ({escaped(reason, 600)}): get the archive again"
     )
