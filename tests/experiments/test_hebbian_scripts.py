@@ -19,6 +19,7 @@ from experiments import (
     hebbian_morphologies,
 )
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
+from tsar_jax.errors import UserError
 from tsar_jax.meta.evolution import Evolution
 from tsar_jax.systems.hebbian_policy import PolicyConfig
 from tsar_jax.training.metrics import read_rows
@@ -164,6 +165,18 @@ def test_an_evolved_policy_is_scored_and_filmed(run, request, monkeypatch, capsy
     assert size == (320, 240)
     if run == "static":  # of the first lifetime, every other step of 50 in a second
         assert seconds == pytest.approx(-(-scores[0] // 2) / 25)
+
+
+def test_scores_are_written_where_nothing_can_film(evolved, monkeypatch) -> None:
+    def no_film(*_):
+        assert (evolved / "evaluation.json").exists()
+        raise UserError("Gymnasium has no environment 'cart_pole'.")
+
+    (evolved / "evaluation.json").unlink(missing_ok=True)
+    monkeypatch.setattr(hebbian_evaluate, "film", no_film)
+    with pytest.warns(UserWarning, match="no film of cart_pole. Gymnasium has no environment"):
+        command(hebbian_evaluate, "--run", evolved, "--lifetimes", 2, monkeypatch=monkeypatch)
+    assert len(json.loads((evolved / "evaluation.json").read_text())["fitness"]["cart_pole"]) == 2
 
 
 def test_another_generation_and_no_film(evolved, monkeypatch) -> None:
