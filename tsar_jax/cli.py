@@ -3,6 +3,7 @@
 import argparse
 import ast
 import datetime
+import errno
 import importlib.util
 import json
 import runpy
@@ -235,10 +236,14 @@ def _new_folder(parent: Path, parts: Sequence[str]) -> Path:
     return parent / name  # check_new says what is wrong with it
 
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+"""Errors of a disk that is full, read-only or broken."""
+
+
 def run_main(main: Callable[[], Any]) -> None:
     """Runs a script's `main` and turns its errors into a sentence on stderr and an exit code.
 
-    UserError 2, TrainingDiverged 1, a signal 128 + its number,
+    UserError and a disk that cannot be written 2, TrainingDiverged 1, a signal 128 + its number,
     as Ctrl-C 130 and SIGTERM 143; other exceptions pass through. Neither a reader of the output
     that goes away nor a full disk under it ends `main`.
     """
@@ -248,6 +253,15 @@ def run_main(main: Callable[[], Any]) -> None:
             main()
         except UserError as error:
             _exit(f"error: {error}", 2)
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            _exit(
+                f"error: {error.filename or 'A file'} cannot be written ({error.strerror}): make "
+                "room, or name another folder, and repeat the command; a training goes on with "
+                "--resume.",
+                2,
+            )
         except TrainingDiverged as error:
             _exit(f"error: {error}", 1)
         except TrainingInterrupted as error:
