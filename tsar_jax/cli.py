@@ -262,12 +262,26 @@ def run_main(main: Callable[[], Any]) -> None:
                 "--resume.",
                 2,
             )
+        except (AssertionError, RuntimeError):
+            trouble = _missing_platform()
+            if not trouble:
+                raise
+            _exit(f"error: {trouble}", 2)
         except TrainingDiverged as error:
             _exit(f"error: {error}", 1)
         except TrainingInterrupted as error:
             _exit(str(error), 128 + error.signum)
         except KeyboardInterrupt:
             _exit("stopped", 128 + signal.SIGINT)
+
+
+def _missing_platform() -> str:
+    """What is wrong with JAX's platform, if this process has asked for one."""
+    if "jax" not in sys.modules:
+        return ""
+    from tsar_jax.devices import missing_platform
+
+    return missing_platform()
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
