@@ -11,7 +11,7 @@ from experiments._meta_trained import read_run
 from experiments.hebbian_evolve import EXPERIMENT
 from tsar_jax.environments.registry import QUADRUPED, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
-from tsar_jax.errors import check_positive, check_seed
+from tsar_jax.errors import UserError, check_positive, check_seed
 from tsar_jax.meta.evolution import Genome, begin
 from tsar_jax.modules import check_allowed, environment_modules
 from tsar_jax.systems.hebbian import HebbianConfig, policy_for
@@ -45,15 +45,22 @@ def check_environment(path: Path, config: HebbianConfig, modules: Sequence[str])
 
 
 def open_worlds(
-    config: HebbianConfig, count: int, bodies: Sequence[str] = (), environment: str = ""
+    config: HebbianConfig,
+    count: int,
+    bodies: Sequence[str] = (),
+    environment: str = "",
+    limit: int = 0,
 ) -> Worlds:
     """The run's environment, or its bodies or others, by name; simulators for `count` lifetimes.
 
     config: the command line's, or of a run that `check_environment` has seen. environment: another
-    one than the run's.
+    one than the run's. limit: most steps of a lifetime; 0: as many as the environment has, or else
+    as the run was evolved with.
     """
     names, chosen = tuple(bodies) or config.bodies, environment or config.environment
-    found = find_environments(chosen, names, config.engine, config.integrator)
+    found = find_environments(
+        chosen, names, config.engine, config.integrator, limit, otherwise=config.limit
+    )
     opened = found(count) if callable(found) else found
     labels = names if chosen == QUADRUPED else (chosen,)
     return dict(zip(labels, opened, strict=True))
@@ -77,9 +84,14 @@ class Lifetimes:
     """Lifetimes, each with weights at birth and a world of its own."""
     seed: int = 1
     """Of all of them."""
+    limit: int = 0
+    """Most steps of a lifetime; 0: as many as the environment has, or, where it has no limit, as
+    the run was evolved with."""
 
     def __post_init__(self) -> None:
         check_positive(self, "lifetimes")
+        if self.limit < 0:
+            raise UserError(f"limit must be at least 0, but is {self.limit}.")
         check_seed(self)
 
     @property

@@ -68,7 +68,7 @@ def _film_quadruped(evolved: Evolved, body: str, key: jax.Array) -> tuple[np.nda
 def _film_gymnasium(evolved: Evolved, name: str, key: jax.Array) -> tuple[np.ndarray, float]:
     from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
 
-    world = GymnasiumEnvironments(name, 1, drawn=True)
+    world = GymnasiumEnvironments(name, 1, otherwise=FRAMES * EVERY, drawn=True)
     frames = [
         np.asarray(Image.fromarray(world.draw()).resize(SIZE))
         for _ in _first_steps(evolved, world, key)

@@ -7,18 +7,20 @@ Examples:
   tsar-jax run hebbian_evaluate --run runs/NAME --environment CarRacing-v3
 
 Every lifetime begins with weights drawn anew. Prints mean and standard deviation of the fitness,
-and writes RUN/evaluation.json (RUN/evaluation-ENVIRONMENT.json for another than the run's own) and
-RUN/figures/WORLD.gif.
+and writes RUN/evaluation.json (RUN/evaluation-ENVIRONMENT.json for another than the run's own), and
+then RUN/figures/WORLD.gif, where the world can be drawn.
 """
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import tyro
 
 from experiments._evolved import (
+    Evolved,
     Lifetimes,
     check_environment,
     load_evolved,
@@ -30,6 +32,7 @@ from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.environments.quadruped import CONTROL_STEP
 from tsar_jax.environments.registry import QUADRUPED
+from tsar_jax.errors import UserError
 from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.modules import import_modules
 from tsar_jax.training.progress import say_compiling
@@ -64,7 +67,9 @@ def main() -> None:
     import_modules(arguments.modules)
     split_cpu()
     environment = arguments.environment or config.environment
-    worlds = open_worlds(config, arguments.lifetimes, arguments.bodies, environment)
+    worlds = open_worlds(
+        config, arguments.lifetimes, arguments.bodies, environment, arguments.limit
+    )
     evolved = load_evolved(arguments.run, config, next(iter(worlds.values())), arguments.step)
     scores = {}
     for name, world in worlds.items():
@@ -79,10 +84,6 @@ def main() -> None:
             lasted = np.sum(lived.lived, axis=1) * CONTROL_STEP
             walked = scores[name] * CONTROL_STEP
             print(f"{name}: {walked.mean():.1f} m towards the target in {lasted.mean():.1f} s")
-        if arguments.film:
-            frames, seconds = film(evolved, environment, name, arguments.keys[0])
-            path = arguments.run / "figures" / f"{_plain(name)}.gif"
-            print(f"film:   {write_gif(path, frames, seconds)}")
     content = {
         "generation": evolved.generation,
         "fitness": {name: values.tolist() for name, values in scores.items()},
@@ -90,6 +91,19 @@ def main() -> None:
     elsewhere = f"-{_plain(environment)}" if environment != config.environment else ""
     path = arguments.run / f"evaluation{elsewhere}.json"
     write_atomically(path, json.dumps(content, indent=2) + "\n")
+    for name in worlds if arguments.film else ():
+        write_film(arguments, evolved, environment, name)
+
+
+def write_film(arguments: Arguments, evolved: Evolved, environment: str, name: str) -> None:
+    """Film the first lifetime in a world; a warning where nothing can draw it."""
+    try:
+        frames, seconds = film(evolved, environment, name, arguments.keys[0])
+    except UserError as error:
+        warnings.warn(f"There is no film of {name}. {error}", stacklevel=2)
+        return
+    path = arguments.run / "figures" / f"{_plain(name)}.gif"
+    print(f"film:   {write_gif(path, frames, seconds)}")
 
 
 def _plain(name: str) -> str:

@@ -77,7 +77,7 @@ def main() -> None:
     import_modules(arguments.modules)
     split_cpu()
     bodies = (arguments.body,) if arguments.body else config.bodies[:1]
-    (world,) = open_worlds(config, arguments.lifetimes, bodies).values()
+    (world,) = open_worlds(config, arguments.lifetimes, bodies, limit=arguments.limit).values()
     if arguments.at + 1 + LATER >= world.limit:
         raise UserError(
             f"at is {arguments.at}, but a lifetime has {world.limit} steps, and the weights are "

@@ -58,7 +58,7 @@ def main() -> None:
     fitness: dict[str, dict[str, list[np.ndarray]]] = {}
     curves: dict[str, list[list[Row]]] = {}
     for path, config in configs.items():
-        worlds = open_worlds(config, arguments.lifetimes, arguments.bodies)
+        worlds = open_worlds(config, arguments.lifetimes, arguments.bodies, limit=arguments.limit)
         evolved = load_evolved(path, config, next(iter(worlds.values())), None)
         rule = config.policy.rule
         curves.setdefault(rule, []).append(read_rows(path))

@@ -386,9 +386,9 @@ def write_and_show(settings: Arguments, groups: dict[float, Group]) -> None:
             print(f"  best: {group.best.source.name}, by {group.best_by}")
         for line in record_lines(made["initial_biases"][f"{bias:g}"], settings.layer):
             print(f"  {line}")
+    write_atomically(path, json.dumps(without_nan(made), indent=2, allow_nan=False) + "\n")
     for name, figure in draw(settings, groups).items():
         save_figure(figure, out / "figures" / name)
-    write_atomically(path, json.dumps(without_nan(made), indent=2, allow_nan=False) + "\n")
     print(f"results: {path}")
     print(f"arrays:  {arrays}")
     print(f"figures: {out / 'figures'}")

@@ -53,6 +53,47 @@ def test_one_device_takes_the_whole_share() -> None:
     np.testing.assert_array_equal(on_each_device(lambda x: x + 1)(jnp.arange(3)[None]), [[1, 2, 3]])
 
 
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"XLA_FLAGS": "--xla_force_host_platform_device_count=5"},
+        {"JAX_NUM_CPU_DEVICES": "5"},
+    ],
+)
+def test_a_number_of_devices_that_the_user_sets_is_respected(setting) -> None:
+    code = (
+        "import jax; from tsar_jax.devices import split_cpu; split_cpu(); print(jax.device_count())"
+    )
+    assert run(code, JAX_PLATFORMS="cpu", **setting).stdout == "5\n"
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_there_is_named(platform) -> None:
+    code = "import jax; from tsar_jax.cli import run_main; run_main(jax.devices)"
+    done = run(code, JAX_PLATFORMS=platform)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: JAX_PLATFORMS={platform} cannot be used here (")
+    assert done.stderr.endswith("unset JAX_PLATFORMS, or install JAX for that platform.\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_other_failed_assertions_are_no_matter_of_platforms() -> None:
+    code = "import jax; from tsar_jax.cli import run_main; run_main(lambda: 1 / 0 and 1)"
+    assert "ZeroDivisionError" in run(code, JAX_PLATFORMS="cpu").stderr
+    code = "from tsar_jax.cli import run_main\ndef main(): assert False\nrun_main(main)"
+    assert "AssertionError" in run(code, JAX_PLATFORMS="cpu").stderr
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_usable_cores_are_counted_where_the_system_says_and_where_not(known, monkeypatch) -> None:
     if known:

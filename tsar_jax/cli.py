@@ -3,6 +3,7 @@
 import argparse
 import ast
 import datetime
+import errno
 import importlib.util
 import json
 import os
@@ -263,11 +264,15 @@ def _new_folder(parent: Path, parts: Sequence[str], seed: int | None) -> Path:
     return run_folder.claim_folder(parent, name + ("" if seed is None else f"-seed{seed}"))
 
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+"""Errors of a disk that is full, read-only or broken."""
+
+
 def run_main(main: Callable[[], Any]) -> None:
     """Runs a script's `main` and turns its errors into a sentence on stderr and an exit code.
 
     In its arguments `pretrained:NAME` stands for a run that comes with the package.
-    UserError 2, TrainingDiverged 1, a signal 128 + its number,
+    UserError and a disk that cannot be written 2, TrainingDiverged 1, a signal 128 + its number,
     as Ctrl-C 130 and SIGTERM 143; other exceptions pass through. Neither a reader of the output
     that goes away nor a full disk under it ends `main`.
     """
@@ -284,6 +289,20 @@ def run_main(main: Callable[[], Any]) -> None:
             main()
         except UserError as error:
             _exit(f"error: {error}", 2)
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            _exit(
+                f"error: {error.filename or 'A file'} cannot be written ({error.strerror}): make "
+                "room, or name another folder, and repeat the command; a training goes on with "
+                "--resume.",
+                2,
+            )
+        except (AssertionError, RuntimeError):
+            trouble = _missing_platform()
+            if not trouble:
+                raise
+            _exit(f"error: {trouble}", 2)
         except TrainingDiverged as error:
             _exit(f"error: {error}", 1)
         except TrainingInterrupted as error:
@@ -292,6 +311,15 @@ def run_main(main: Callable[[], Any]) -> None:
             _exit("stopped", 128 + signal.SIGINT)
         finally:
             run_folder.release_folders()
+
+
+def _missing_platform() -> str:
+    """What is wrong with JAX's platform, if this process has asked for one."""
+    if "jax" not in sys.modules:
+        return ""
+    from tsar_jax.devices import missing_platform
+
+    return missing_platform()
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:

@@ -13,6 +13,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+DEVICE_COUNT = "xla_force_host_platform_device_count"
+"""Flag of XLA by which users split a CPU into devices themselves."""
+
 SHARE = "share"
 """The axis of devices."""
 
@@ -21,10 +24,30 @@ def split_cpu() -> None:
     """Makes each core of a CPU a device of its own: call before the first computation.
 
     For programs that are many small ones, which a core each serves better than all cores in turn.
-    Once computing has begun it is too late, and nothing changes.
+    Once computing has begun it is too late, and nothing changes; nor where the user's own settings
+    say how many devices there are: XLA_FLAGS or JAX_NUM_CPU_DEVICES.
     """
+    if DEVICE_COUNT in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", usable_cores())
+
+
+def missing_platform() -> str:
+    """Return a sentence on the platform that JAX was told to use and cannot; "" if it has one.
+
+    JAX itself ends in an AssertionError where JAX_PLATFORMS=cuda finds no GPU.
+    """
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        platforms = getattr(jax.config, "jax_platforms", None)
+        reason = str(error).partition("\n")[0] or "JAX finds no such device"
+        return (
+            f"JAX_PLATFORMS={platforms} cannot be used here ({reason}): unset "
+            "JAX_PLATFORMS, or install JAX for that platform."
+        )
+    return ""
 
 
 def usable_cores() -> int:

@@ -97,7 +97,7 @@ def outlasting_output() -> Iterator[None]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(outlasting, before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = map(outlasting, before)
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from scipy.special import expit
 
 from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
+from tsar_jax.environments.registry import find_environments
 from tsar_jax.errors import UserError
 
 SEEDS = np.array([3, 2**32 - 1, 0], np.uint32)
@@ -264,6 +265,41 @@ def test_an_environment_without_a_limit_asks_for_one(echo) -> None:
     with pytest.raises(UserError, match="Echo-v0 has no limit of steps of its own: set limit"):
         GymnasiumEnvironments(name, 1)
     assert GymnasiumEnvironments(name, 1, limit=4).limit == 4
+    envs = GymnasiumEnvironments(name, 1, otherwise=4)
+    assert envs.limit == 4
+    _, _, done = rollout(envs, SEEDS[:1], np.zeros((5, 1, 1), np.float32))
+    assert done[:, 0].tolist() == [False, False, False, True, True]
+
+
+def test_a_limit_for_those_without_changes_no_other() -> None:
+    assert GymnasiumEnvironments("Pendulum-v1", 1, otherwise=3).limit == 200
+
+
+@pytest.mark.parametrize(("limit", "otherwise", "found"), [(4, 0, 4), (0, 5, 5), (4, 5, 4)])
+def test_environments_without_a_limit_are_found_with_one(echo, limit, otherwise, found) -> None:
+    opened = find_environments(echo(ONE, ONE, 0, limit=None), (), "auto", "RK4", limit, otherwise)
+    assert [world.limit for world in opened(1)] == [found]
+
+
+STRANGER = """
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+gymnasium.register("Stranger-v0", PendulumEnv, max_episode_steps=7)
+"""
+
+
+def test_a_module_in_the_working_folder_is_found(tmp_path, monkeypatch) -> None:
+    (tmp_path / "stranger_module.py").write_text(STRANGER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    try:
+        assert GymnasiumEnvironments("stranger_module:Stranger-v0", 1).limit == 7
+    finally:
+        gymnasium.registry.pop("Stranger-v0", None)
+        sys.modules.pop("stranger_module", None)
+    (tmp_path / "broken_module.py").write_text("def\n")
+    with pytest.raises(UserError, match=r"broken_module:X-v0 cannot be made \(invalid syntax"):
+        GymnasiumEnvironments("broken_module:X-v0", 1)
 
 
 def forget(monkeypatch, prefix):

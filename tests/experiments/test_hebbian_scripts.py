@@ -173,6 +173,18 @@ def test_an_evolved_policy_is_scored_and_filmed(run, request, monkeypatch, capsy
         assert seconds == pytest.approx(-(-scores[0] // 2) / 25)
 
 
+def test_scores_are_written_where_nothing_can_film(evolved, monkeypatch) -> None:
+    def no_film(*_):
+        assert (evolved / "evaluation.json").exists()
+        raise UserError("Gymnasium has no environment 'cart_pole'.")
+
+    (evolved / "evaluation.json").unlink(missing_ok=True)
+    monkeypatch.setattr(hebbian_evaluate, "film", no_film)
+    with pytest.warns(UserWarning, match="no film of cart_pole. Gymnasium has no environment"):
+        command(hebbian_evaluate, "--run", evolved, "--lifetimes", 2, monkeypatch=monkeypatch)
+    assert len(json.loads((evolved / "evaluation.json").read_text())["fitness"]["cart_pole"]) == 2
+
+
 def test_another_generation_and_no_film(evolved, monkeypatch) -> None:
     film = evolved / "figures" / "cart_pole.gif"
     film.unlink(missing_ok=True)

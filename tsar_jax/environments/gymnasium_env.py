@@ -25,13 +25,20 @@ class GymnasiumEnvironments(HostEnvironments):
 
     name: as registered ("CarRacing-v3"), or with the module that registers it ("module:Name-v0")
     limit: steps per episode; by default the environment's own, which not every one has
+    otherwise: steps per episode where limit is None and the environment has none of its own
     drawn: whether `draw` can be called
 
     Raises UserError for an unknown name, a space of another kind, no limit, or a missing package.
     """
 
     def __init__(
-        self, name: str, count: int, limit: int | None = None, *, drawn: bool = False
+        self,
+        name: str,
+        count: int,
+        limit: int | None = None,
+        *,
+        otherwise: int | None = None,
+        drawn: bool = False,
     ) -> None:
         # pygame, which some environments import, greets, and complains where there is no screen.
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -46,7 +53,7 @@ class GymnasiumEnvironments(HostEnvironments):
         from tsar_jax.environments.gymnasium_episode import make_episode
 
         self._vector = gymnasium.vector.SyncVectorEnv(
-            [partial(make_episode, name, limit, drawn=drawn)] * count
+            [partial(make_episode, name, limit, otherwise=otherwise, drawn=drawn)] * count
         )
         self._done = np.zeros(count, bool)
         episode: Any = self._vector.envs[0]

@@ -4,6 +4,7 @@ Imports Gymnasium, which not every installation has: to be imported only where o
 """
 
 import math
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -17,10 +18,14 @@ from tsar_jax.environments.gymnasium_env import INSTALL
 from tsar_jax.errors import UserError
 
 
-def make_episode(name: str, limit: int | None, *, drawn: bool = False) -> "Episode":
+def make_episode(
+    name: str, limit: int | None, *, otherwise: int | None = None, drawn: bool = False
+) -> "Episode":
     """An environment of a registered name, of at most `limit` steps or as many as it has itself.
 
-    drawn: whether it can be rendered as an array.
+    The module that a name "module:Name-v0" begins with may lie in the working folder.
+    otherwise: steps where limit is None and the environment has no limit either. drawn: whether it
+    can be rendered as an array.
 
     Raises UserError for an unknown name, a package that is missing, an unsupported space or no
     limit at all.
@@ -30,8 +35,12 @@ def make_episode(name: str, limit: int | None, *, drawn: bool = False) -> "Episo
     try:
         # An environment that cannot be rendered need not know the setting.
         rendered: dict[str, Any] = {"render_mode": "rgb_array"} if drawn else {}
+        if ":" in name and "" not in sys.path:
+            sys.path.append("")
         env = gymnasium.make(name, max_episode_steps=limit, **rendered)
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        if otherwise and (env.spec is None or env.spec.max_episode_steps is None):
+            env = gymnasium.wrappers.TimeLimit(env, otherwise)
+    except (gymnasium.error.DependencyNotInstalled, ImportError, SyntaxError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise UserError(
             f"{name} cannot be made ({reason}): {INSTALL} installs what Gymnasium's own "
@@ -59,7 +68,9 @@ class Episode(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, name: str) -> None:
         super().__init__(env)
         if env.spec is None or env.spec.max_episode_steps is None:
-            raise UserError(f"{name} has no limit of steps of its own: set limit.")
+            raise UserError(
+                f"{name} has no limit of steps of its own: set limit, which is --limit in commands."
+            )
         self.limit = env.spec.max_episode_steps
         self._act, self.outputs = action_map(env.action_space, name)
         if env.spec.id.startswith("CarRacing-") and isinstance(env.action_space, Box):

@@ -23,29 +23,48 @@ OpenWorlds = Callable[[int], list[HostEnvironments]]
 
 
 def find_environments(
-    name: str, bodies: Sequence[str], engine: str, integrator: str
+    name: str,
+    bodies: Sequence[str],
+    engine: str,
+    integrator: str,
+    limit: int = 0,
+    otherwise: int = 0,
 ) -> list[Environment] | OpenWorlds:
     """Compiled environments, one for every body; or a function that opens simulators.
 
-    name: one of `COMPILED`, quadruped, or what gymnasium registers. The rest is the quadruped's.
-    Raises UserError for an unknown engine, body or integrator, or a missing package; for an
-    environment that gymnasium does not know, when it is opened.
+    name: one of `COMPILED`, quadruped, or what gymnasium registers. bodies, engine, integrator: the
+    quadruped's. limit: most steps of a lifetime; 0: as many as the environment has, or as
+    `otherwise` says where one of gymnasium has no limit. Raises UserError for an unknown engine,
+    body or integrator, or a missing package; for an environment that gymnasium does not know or
+    that nothing limits, when it is opened.
     """
     check_known("engine", engine, ENGINES)
     if name in COMPILED:
-        return [COMPILED[name]()]
-    if name != QUADRUPED:
-        return lambda count: [_gymnasium(name, count)]
+        return _shortened([COMPILED[name]()], limit)
     on_cpu = jax.default_backend() == "cpu"
-    if engine == "mujoco" or (engine == "auto" and on_cpu):
-        return lambda count: [_simulated(body, integrator, count) for body in bodies]
-    return [_compiled(body, integrator) for body in bodies]
+    if name == QUADRUPED and not (engine == "mujoco" or (engine == "auto" and on_cpu)):
+        return _shortened([_compiled(body, integrator) for body in bodies], limit)
+
+    def open_worlds(count: int) -> list[HostEnvironments]:
+        if name == QUADRUPED:
+            opened = [_simulated(body, integrator, count) for body in bodies]
+        else:
+            opened = [_gymnasium(name, count, limit or otherwise)]
+        for world in opened:
+            world.limit = min(world.limit, limit or world.limit)
+        return opened
+
+    return open_worlds
 
 
-def _gymnasium(name: str, count: int) -> HostEnvironments:
+def _shortened(environments: Sequence[Environment], limit: int) -> list[Environment]:
+    return [world._replace(limit=min(world.limit, limit or world.limit)) for world in environments]
+
+
+def _gymnasium(name: str, count: int, otherwise: int) -> HostEnvironments:
     from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
 
-    return GymnasiumEnvironments(name, count)
+    return GymnasiumEnvironments(name, count, otherwise=otherwise or None)
 
 
 def _simulated(body: str, integrator: str, count: int) -> HostEnvironments:

@@ -32,7 +32,8 @@ MICROBATCH = 8
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """x [N, H, W, C], kernel [3, 3, C, D] or [1, 1, C, D] -> [N, ceil(H / s), ceil(W / s), D].
 
-    Zero padding of one pixel under a 3x3 kernel, none under a 1x1 kernel.
+    Zero padding of one pixel under a 3x3 kernel, none under a 1x1 kernel. x and kernel are of one
+    dtype.
     """
     chex.assert_rank([x, kernel], 4)
     chex.assert_equal(x.shape[-1], kernel.shape[2])

@@ -54,9 +54,13 @@ def conv3x3(
 
     Images of one channel are grey: under a kernel of several input channels they stand for
     that many equal channels, whose sum is one channel under the summed kernel. microbatch:
-    images at a time on a CPU (0: all), see `in_microbatches`.
+    images at a time on a CPU (0: all), see `in_microbatches`. The result has the dtype that theirs
+    promote to, for XLA's convolution takes no two: in 64 bits, kernels are float64 where not made
+    otherwise, and images float32.
     """
     chex.assert_rank([images, kernel], 4)
+    dtype = jnp.result_type(images, kernel)
+    images, kernel = images.astype(dtype), kernel.astype(dtype)
     if images.shape[-1] == 1:
         kernel = kernel.sum(2, keepdims=True)
     chex.assert_equal(images.shape[-1], kernel.shape[2])
@@ -98,9 +102,10 @@ def _product_backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, matrix = saved
     places = tuple(range(x.ndim - 1))
+    # In 64 bits one of the two may be float32; a gradient has the dtype of what it is of.
     return (
-        jnp.tensordot(gradient, matrix, axes=((-1,), (1,))),
-        jnp.tensordot(x, gradient, axes=(places, places)),
+        jnp.tensordot(gradient, matrix, axes=((-1,), (1,))).astype(x.dtype),
+        jnp.tensordot(x, gradient, axes=(places, places)).astype(matrix.dtype),
     )
 
 
@@ -119,7 +124,7 @@ def wide_affine(x: jax.Array, matrix: jax.Array, bias: jax.Array) -> jax.Array:
     """
     # The barriers here and below keep the compiler from rewriting one form into another.
     columns = lax.optimization_barrier(x.T.astype(matrix.dtype))
-    return _dot(columns, matrix, 0, 0, x.dtype) + bias
+    return _dot(columns, matrix, 0, 0, x.dtype) + bias.astype(x.dtype)
 
 
 def _dot(a: jax.Array, b: jax.Array, axis: int, other: int, dtype: Any) -> jax.Array:
@@ -129,14 +134,14 @@ def _dot(a: jax.Array, b: jax.Array, axis: int, other: int, dtype: Any) -> jax.A
 
 def _wide_forward(
     x: jax.Array, matrix: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return wide_affine(x, matrix, bias), (x, matrix)
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    return wide_affine(x, matrix, bias), (x, matrix, bias)
 
 
 def _wide_backward(
-    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+    saved: tuple[jax.Array, jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, matrix = saved
+    x, matrix, bias = saved
     kind = matrix.dtype
     gradient = computed_once(gradient)
     ones = lax.optimization_barrier(jnp.ones(x.shape[0], x.dtype))
@@ -144,7 +149,8 @@ def _wide_backward(
     # An optimiser could not change the matrix in place if its last use might come after: so let
     # the matrix's gradient depend on it.
     rows = (x + 0 * columns.T).astype(kind)
-    return columns.T, _dot(rows, gradient.astype(kind), 0, 0, kind), ones @ gradient
+    of_matrix = _dot(rows, gradient.astype(kind), 0, 0, kind)
+    return columns.T, of_matrix, (ones @ gradient).astype(bias.dtype)
 
 
 def computed_once(x: jax.Array) -> jax.Array:
@@ -259,7 +265,8 @@ def _largest_backward(
     winner = _winner(*(products[..., cell, :] for cell in range(4)))
     spread = jnp.where(winner[..., None, :] == jnp.arange(4)[:, None], gradient[..., None, :], 0)
     places = tuple(range(x.ndim - 1))
-    return spread @ matrix.T, jnp.tensordot(x, spread, axes=(places, places))
+    of_matrix = jnp.tensordot(x, spread, axes=(places, places))
+    return (spread @ matrix.T).astype(x.dtype), of_matrix.astype(matrix.dtype)
 
 
 _largest_product.defvjp(_largest_forward, _largest_backward)

@@ -34,7 +34,9 @@ def _gate_backward(
     saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     weights, gates = saved
-    return sum_of_products(gradient, gates), gradient * weights
+    # In 64 bits one of the two may be float32; a gradient has the dtype of what it is of.
+    of_weights = sum_of_products(gradient, gates).astype(weights.dtype)
+    return of_weights, (gradient * weights).astype(gates.dtype)
 
 
 gate_weights.defvjp(_gate_forward, _gate_backward)
@@ -51,7 +53,8 @@ def sum_of_products(a: jax.Array, b: jax.Array) -> jax.Array:
         def add(total: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
             return total + row[0] * row[1], None
 
-        return lax.scan(add, jnp.zeros_like(a[0]), (a, b))[0]
+        start = jnp.zeros(a.shape[1:], jnp.result_type(a, b))
+        return lax.scan(add, start, (a, b))[0]
 
     return lax.platform_dependent(a, b, cpu=one_by_one, default=lambda a, b: (a * b).sum(0))
 

@@ -80,22 +80,10 @@ class HebbianConfig(LoopConfig):
 
 def make_system(config: HebbianConfig) -> System | HostSystem:
     """Evolution in the environments that a config names. Raises UserError."""
-    found = find_environments(config.environment, config.bodies, config.engine, config.integrator)
-
-    def shortened(own: int) -> int:
-        return min(own, config.limit or own)
-
-    if not callable(found):
-        worlds = [world._replace(limit=shortened(world.limit)) for world in found]
-        return compiled_system(config, worlds)
-
-    def open_shortened(count: int) -> list[HostEnvironments]:
-        opened = found(count)
-        for world in opened:
-            world.limit = shortened(world.limit)
-        return opened
-
-    return host_system(config, open_shortened)
+    found = find_environments(
+        config.environment, config.bodies, config.engine, config.integrator, config.limit
+    )
+    return host_system(config, found) if callable(found) else compiled_system(config, found)
 
 
 def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) -> System:

@@ -304,7 +304,7 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
         state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), learned, state)
         # Of a seed lost just now the loss is left out too, so that where all are, there is none.
         recorded["loss"] = jnp.where(sound, recorded["loss"], jnp.nan)
-        return state.replace(records=records), recorded
+        return State(state.coefficients, state.opt_state, state.episode, records), recorded
 
     def init(key: jax.Array) -> State:
         return spread(lambda key, _: init_one(key))(jax.random.split(key, config.seeds), ())
@@ -312,7 +312,9 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
     def step(state: State, images: jax.Array, key: jax.Array) -> tuple[State, Metrics]:
         keys = jax.random.split(key, config.seeds)
         live = spread(
-            lambda state_and_key, shared: step_one(state_and_key[0], *shared, state_and_key[1])
+            lambda state_and_key, shared: step_one(
+                state_and_key[0], shared[0], shared[1], state_and_key[1]
+            )
         )
         state, recorded = live((state, keys), (state.episode.max(), images))
         return state, scalars(config, recorded)

@@ -34,6 +34,10 @@ class DamagedCheckpoint(Exception):
     """A checkpoint that cannot be read, or is not what was saved."""
 
 
+class SaveFailed(Exception):
+    """A checkpoint that could not be written."""
+
+
 def leaf_names(state: State) -> list[str]:
     """The path of every leaf: "params/dense/kernel"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
@@ -180,28 +184,37 @@ class CheckpointWriter:
     def save(self, step: int, arrays: Arrays, config: Record) -> None:
         """Begins to save `arrays`, which must not change afterwards.
 
-        Returns while the files are still being written, after the save before has ended; an
-        error of that save is raised here.
+        Returns while the files are still being written, after the save before has ended. Raises
+        SaveFailed, also where it was that save which failed.
         """
         args = self._ocp.args
         record = {"step": step, "config": config, "shapes": _shapes(arrays)}
         record["sha256"] = digest(record, arrays)
         # Orbax refuses arrays without elements; their shapes in the record restore them.
         filled = {name: array for name, array in arrays.items() if array.size}
-        with _quiet_orbax():
+        with _quiet_orbax(), _failing_as_one():
             self._manager.save(
                 step,
                 args=args.Composite(state=args.PyTreeSave(filled), record=args.JsonSave(record)),
             )
 
     def wait(self) -> None:
-        """Returns when the last save has ended; raises its error if it failed."""
-        with _quiet_orbax():
+        """Returns when the last save has ended; raises SaveFailed if it failed."""
+        with _quiet_orbax(), _failing_as_one():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         with _quiet_orbax():
             self._manager.close()
+
+
+@contextlib.contextmanager
+def _failing_as_one() -> Iterator[None]:
+    """Raises SaveFailed for whatever Orbax and TensorStore raise where a disk fails them."""
+    try:
+        yield
+    except Exception as error:
+        raise SaveFailed(str(error)) from error
 
 
 def _shapes(arrays: Arrays) -> dict[str, list[Any]]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import errno
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,7 @@ from tsar_jax.errors import UserError, check_seed, checked_seed
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.checkpoints import (
     CheckpointWriter,
+    SaveFailed,
     check_config,
     check_space,
     from_host,
@@ -32,6 +35,7 @@ from tsar_jax.training.metrics import (
 )
 from tsar_jax.training.programs import Programs, make_programs, strong_types
 from tsar_jax.training.progress import Progress, make_progress
+from tsar_jax.training.rescue import FolderWatch, reason, save_elsewhere
 from tsar_jax.training.run import IMPORTED, Run, checkpoint_steps
 from tsar_jax.training.system import LOST_SEEDS, HostSystem, SeedsSystem, State, System
 
@@ -130,8 +134,9 @@ def train(
     the state to begin with in place of the system's, of the same shapes and dtypes; not called
     where there is a checkpoint to continue from. A resumed run ends bit for bit where an
     uninterrupted one ends. Raises UserError for a run that cannot begin or continue;
-    TrainingDiverged, with the last good checkpoint kept; and TrainingInterrupted after Ctrl-C or
-    SIGTERM, with the present state saved.
+    or whose folder cannot be written any more, its state saved in another where that is gone;
+    TrainingDiverged, with the last good checkpoint kept; and TrainingInterrupted after Ctrl-C or a
+    signal to stop, with the present state saved.
     """
     if loop.tensorboard:
         check_tensorboard()
@@ -156,7 +161,8 @@ def train(
         checkpoints = CheckpointWriter(run.checkpoints, loop.keep)
         stack.callback(checkpoints.close)
         stopped = stack.enter_context(caught_signals())
-        trainer = _Trainer(programs, data, loop, run, keys, metrics, checkpoints, progress)
+        watch = FolderWatch(run)
+        trainer = _Trainer(programs, data, loop, run, keys, metrics, checkpoints, progress, watch)
         return trainer.train(state, step, stopped)
 
 
@@ -201,14 +207,16 @@ class _Trainer:
     metrics: MetricsWriter
     checkpoints: CheckpointWriter
     progress: Progress
+    watch: FolderWatch
 
     def train(self, state: State, step: int, stopped: Callable[[], int | None]) -> Trained:
         """Chunk after chunk from `step` to the end, unless a signal comes or the loss diverges."""
         loop = self.loop
         if not checkpoint_steps(self.run.checkpoints):
-            self._save(state, step)
-            # Waited for, because a run with metrics but no checkpoint cannot be resumed.
-            self.checkpoints.wait()
+            with self._writing(state, step):
+                self._save(state, step)
+                # Waited for, because a run with metrics but no checkpoint cannot be resumed.
+                self.checkpoints.wait()
         run_chunk = None
         if step < loop.steps:
             run_chunk = self.programs.compile_chunk(state, self.data, self.keys.step)
@@ -228,18 +236,22 @@ class _Trainer:
             now = time.perf_counter()
             rate = count / (now - chunk_began)
             row = {"step": step, "split": "train", "wall_s": now - began, "steps_per_s": rate}
-            self.metrics.write(row | means)
-            if is_due(step, loop.eval_every, loop.steps):
-                values = self._evaluate(state, step)
-                wall = time.perf_counter() - began
-                self.metrics.write({"step": step, "split": "eval", "wall_s": wall} | values)
-            signum = stopped()
-            if signum is not None or is_due(step, loop.checkpoint_every, loop.steps):
-                self._save(state, step)
+            with self._writing(state, step):
+                self.metrics.write(row | means)
+                if is_due(step, loop.eval_every, loop.steps):
+                    values = self._evaluate(state, step)
+                    wall = time.perf_counter() - began
+                    self.metrics.write({"step": step, "split": "eval", "wall_s": wall} | values)
+                signum = stopped()
+                if signum is not None or is_due(step, loop.checkpoint_every, loop.steps):
+                    self._save(state, step)
+                if signum is not None:
+                    self.checkpoints.wait()
             self.progress.update(step, rate, means)
             if signum is not None and step < loop.steps:
                 raise self._interrupted(step, signum)
-        self.checkpoints.wait()
+        with self._writing(state, step):
+            self.checkpoints.wait()
         return Trained(state, step, self.metrics.rows)
 
     def _lost(self, state: State) -> Sequence[int] | None:
@@ -283,6 +295,8 @@ class _Trainer:
             if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
                 raise self._diverged(step, f"The state's {name!r} is not finite")
         self.metrics.sync()
+        if self.watch.gone():  # else Orbax would make it anew
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.run.path))
         self.checkpoints.save(step, arrays, config_to_json(self.run.config))
 
     def _diverged(self, step: int, what: str) -> TrainingDiverged:
@@ -294,8 +308,44 @@ class _Trainer:
             step,
         )
 
+    @contextlib.contextmanager
+    def _writing(self, state: State, step: int) -> Iterator[None]:
+        """Raise UserError where what is written in the block does not come to lie in the folder.
+
+        Where that is gone, the present state is saved in another one first.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except (OSError, SaveFailed) as error:
+            failure = error
+        if self.watch.gone():
+            raise self._rescued(state, step) from failure
+        if failure is not None:
+            kept = checkpoint_steps(self.run.checkpoints)
+            newest = f"from step {kept[-1]}" if kept else "from its beginning"
+            raise UserError(
+                f"The run {self.run.path} cannot be written ({reason(failure)}): make room for "
+                f"it, then continue {newest} with: {self.run.resume_command()}"
+            ) from failure
+
+    def _rescued(self, state: State, step: int) -> UserError:
+        """Return what to raise where the folder is gone, with the state saved in another."""
+        what = f"The run folder {self.run.path} was deleted or moved while its training went on"
+        rows, columns = self.metrics.rows, self.programs.columns
+        try:
+            rescued = save_elsewhere(self.run, self.loop.steps, columns, rows, to_host(state), step)
+        except (OSError, SaveFailed, UserError) as error:
+            return UserError(
+                f"{what}, and the state of step {step} could not be saved elsewhere "
+                f"({reason(error)}): train anew."
+            )
+        return UserError(
+            f"{what}: the state of step {step} is saved in {rescued.path}; continue with: "
+            f"{rescued.resume_command()}"
+        )
+
     def _interrupted(self, step: int, signum: int) -> TrainingInterrupted:
-        self.checkpoints.wait()
         return TrainingInterrupted(
             f"stopped at step {step} of {self.loop.steps}, saved; "
             f"continue with: {self.run.resume_command()}",

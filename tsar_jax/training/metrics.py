@@ -4,6 +4,7 @@ A row is {"step", "split": "train" or "eval", "wall_s", "steps_per_s", metric: v
 metrics.jsonl is the record; metrics.csv is the same rows as a table.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -152,8 +153,10 @@ class MetricsWriter:
             os.fsync(file.fileno())
 
     def close(self) -> None:
-        self._jsonl.close()
-        self._csv.close()
+        for file in (self._jsonl, self._csv):
+            # What a write failed to flush, it has raised.
+            with contextlib.suppress(OSError):
+                file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
 

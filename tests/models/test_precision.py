@@ -1,0 +1,33 @@
+"""In 64 bits arrays of two precisions meet: the result is the wider, a gradient its own array's."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tsar_jax.models.layers import _largest_product, conv3x3, product, wide_affine
+from tsar_jax.models.regulated import gate_weights
+
+SHAPES = {
+    conv3x3: [(2, 5, 5, 3), (3, 3, 3, 4)],
+    product: [(2, 3), (3, 4)],
+    wide_affine: [(2, 3), (3, 4), (4,)],
+    _largest_product: [(2, 4, 3), (3, 5)],
+    gate_weights: [(3, 4), (2, 3, 4)],
+}
+
+
+@pytest.mark.parametrize("wide", [0, 1])
+@pytest.mark.parametrize("function", SHAPES, ids=lambda function: function.__name__)
+def test_two_precisions(function, wide) -> None:
+    with jax.enable_x64(True):
+        dtypes = [jnp.float64 if i == wide else jnp.float32 for i in range(len(SHAPES[function]))]
+        arrays = [
+            jax.ShapeDtypeStruct(shape, dtype)
+            for shape, dtype in zip(SHAPES[function], dtypes, strict=True)
+        ]
+
+        def total(arrays):
+            return jnp.square(function(*arrays)).sum()
+
+        gradients = jax.eval_shape(jax.grad(total), arrays)
+        assert [gradient.dtype for gradient in gradients] == dtypes

@@ -1,0 +1,167 @@
+"""A run's folder that is deleted, moved or cannot be written, while its training goes on."""
+
+import contextlib
+import errno
+import os
+import resource
+import shutil
+import time
+
+import pytest
+from toy_training import Quiet, ToyConfig, make_data, make_toy, same_bits, train_toy, without_times
+
+from tsar_jax import cli
+from tsar_jax.atomic import replacing
+from tsar_jax.errors import UserError
+from tsar_jax.training import rescue
+from tsar_jax.training.loop import train
+from tsar_jax.training.metrics import read_rows
+from tsar_jax.training.run import Run, checkpoint_steps
+
+CONFIG = ToyConfig(steps=20, chunk=5, eval_every=10, checkpoint_every=5, keep=9)
+
+
+class At(Quiet):
+    """Progress that does something once a step is reached."""
+
+    def __init__(self, step, what):
+        self.step, self.what = step, what
+
+    def update(self, step, *_):
+        if step == self.step:
+            self.what()
+
+
+def train_until(path, step, what, config=CONFIG, resume=False):
+    run = Run(path, config, "toy", "cpu", resume)
+    data = make_data(config.inputs)
+    return train(make_toy(config), data, config, run, progress=At(step, what))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return train_toy(tmp_path_factory.mktemp("whole") / "run", CONFIG)
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "its checkpoints", "its metrics", "replaced"])
+def test_a_folder_that_is_gone_is_noticed_and_the_state_saved_elsewhere(tmp_path, whole, how):
+    path = tmp_path / "run"
+
+    def lose():
+        while checkpoint_steps(path / "checkpoints")[-1] < 10:  # the save may still go on
+            time.sleep(0.01)
+        if how == "moved":
+            path.rename(tmp_path / "moved")
+        elif how == "its metrics":
+            (path / "metrics.jsonl").unlink()
+        else:
+            shutil.rmtree(path / "checkpoints" if how == "its checkpoints" else path)
+        if how == "replaced":
+            (path / "checkpoints").mkdir(parents=True)
+
+    with pytest.raises(UserError, match="was deleted or moved while its training") as error:
+        train_until(path, 10, lose)
+    if how in ("deleted", "moved"):
+        assert not path.exists()
+    [rescued] = tmp_path.glob("run-rescued-*")
+    assert str(error.value).endswith(
+        f"the state of step 15 is saved in {rescued}; continue with: "
+        f"tsar-jax run toy --resume {rescued}"
+    )
+    assert checkpoint_steps(rescued / "checkpoints") == [15]
+    resumed = train_toy(rescued, CONFIG, resume=True)
+    assert same_bits(resumed.state, whole.state)
+    assert without_times(resumed.metrics) == without_times(whole.metrics)
+
+
+def test_where_nothing_can_be_saved_nothing_is_called_saved(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def lose():
+        while checkpoint_steps(tmp_path / "run" / "checkpoints")[-1] < 10:
+            time.sleep(0.01)
+        shutil.rmtree(tmp_path / "run")
+        monkeypatch.setattr(rescue, "MetricsWriter", full)
+
+    with pytest.raises(UserError, match=r"not be saved elsewhere \(No space left on device\)"):
+        train_until(tmp_path / "run", 10, lose)
+    assert list(tmp_path.iterdir()) == []
+
+
+LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+
+def allow_files_of(size):
+    """Make larger files impossible, as a full disk would."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, LIMITS[1]))
+
+
+@contextlib.contextmanager
+def afterwards_any():
+    """Allow files of any size again when the block ends: pytest writes to one."""
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, LIMITS)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_sentence(tmp_path):
+    config = ToyConfig(steps=20, chunk=5, eval_every=0, checkpoint_every=5, inputs=20_000, keep=9)
+    path = tmp_path / "run"
+
+    def fill():
+        while checkpoint_steps(path / "checkpoints")[-1] < 5:
+            time.sleep(0.01)
+        allow_files_of(20_000)
+
+    message = r"cannot be written \(File too large\)"
+    with pytest.raises(UserError, match=message) as error, afterwards_any():
+        train_until(path, 5, fill, config)
+    assert str(error.value).endswith(f"continue from step 5 with: tsar-jax run toy --resume {path}")
+    assert checkpoint_steps(path / "checkpoints") == [0, 5]
+    resumed = train_toy(path, config, resume=True)
+    assert same_bits(resumed.state, train_toy(tmp_path / "whole", config).state)
+
+
+def test_metrics_that_cannot_be_written_are_a_sentence(tmp_path, whole):
+    path = tmp_path / "run"
+
+    def fill():
+        while checkpoint_steps(path / "checkpoints")[-1] < 10:
+            time.sleep(0.01)
+        allow_files_of((path / "metrics.jsonl").stat().st_size + 10)
+
+    message = r"run cannot be written \(File too large\): make room"
+    with pytest.raises(UserError, match=message), afterwards_any():
+        train_until(path, 10, fill)
+    resumed = train_toy(path, CONFIG, resume=True)
+    assert same_bits(resumed.state, whole.state)
+    assert without_times(read_rows(path)) == without_times(whole.metrics)
+
+
+def test_any_other_file_that_cannot_be_written_is_a_sentence(tmp_path, capsys):
+    path = tmp_path / "figure.png"
+
+    def write():
+        with afterwards_any(), replacing(path) as file:
+            allow_files_of(10)
+            file.write(bytes(1000))
+            file.flush()
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run_main(write)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        f"error: {path} cannot be written (File too large): make room, or name another folder, and "
+        "repeat the command; a training goes on with --resume.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_are_not_taken_for_a_full_disk():
+    def fail():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+    with pytest.raises(FileNotFoundError):
+        cli.run_main(fail)

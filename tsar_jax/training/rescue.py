@@ -1,0 +1,88 @@
+"""What can befall a run's folder while it trains: it is deleted or moved, or its disk is full."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tsar_jax.training import run as run_folder
+from tsar_jax.training.checkpoints import Arrays, CheckpointWriter
+from tsar_jax.training.config import config_to_json
+from tsar_jax.training.metrics import MetricsWriter, Row
+from tsar_jax.training.run import Run
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EIO)
+
+
+class FolderWatch:
+    """Knows the files and folders that a training writes to, and notices when they are gone.
+
+    An open file can be written to after it was deleted, and Orbax makes folders anew: neither would
+    say that what is written is lost.
+    """
+
+    def __init__(self, run: Run):
+        paths = (run.path, run.checkpoints, run.path / "metrics.jsonl")
+        self._known = {path: _identity(path) for path in paths}
+
+    def gone(self) -> bool:
+        """Whether one of them is not there any more, or another one in its place."""
+        return any(_identity(path) != identity for path, identity in self._known.items())
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be written, in the system's words; Orbax buries them in its own."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    known = (os.strerror(number) for number in DISK_ERRORS)
+    return next((words for words in known if words in text), text.partition("\n")[0][:200])
+
+
+def save_elsewhere(
+    run: Run, steps: int, columns: Sequence[str], rows: Sequence[Row], arrays: Arrays, step: int
+) -> Run:
+    """Save a run whose folder is gone in a new one, and return it as it is to be continued.
+
+    The new folder is beside the former one, or, where none can be made there, among the system's
+    temporary files.
+
+    Args:
+        steps: of the whole run.
+        columns, rows: of its metrics.
+        arrays, step: its present state.
+
+    Raises:
+        OSError, SaveFailed: it cannot be saved there either; nothing is left of the attempt.
+    """
+    prefix = f"{run.path.name}-rescued-"
+    try:
+        place = tempfile.mkdtemp(prefix=prefix, dir=run.path.absolute().parent)
+    except OSError:
+        place = tempfile.mkdtemp(prefix=prefix)
+    rescued = Run(Path(place), run.config, run.experiment, run.preset)
+    try:
+        run_folder.start(rescued, steps)
+        metrics = MetricsWriter(rescued.path, columns, step, tensorboard=False)
+        for row in rows:
+            metrics.write(row)
+        metrics.sync()
+        metrics.close()
+        checkpoints = CheckpointWriter(rescued.checkpoints, keep=1)
+        checkpoints.save(step, arrays, config_to_json(run.config))
+        checkpoints.wait()
+        checkpoints.close()
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return rescued
