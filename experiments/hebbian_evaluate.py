@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from experiments._evolved import Lifetimes, load_evolved, open_worlds, read_config
 from experiments._film import film, write_gif
@@ -51,7 +50,7 @@ class Arguments(Lifetimes):
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_evaluate")
+    arguments = cli.parse_settings(Arguments, experiment="hebbian_evaluate", description=__doc__)
     config = read_config(arguments.run)
     check_writable(arguments.run)
     split_cpu()

@@ -17,7 +17,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from experiments._evolved import Evolved, Lifetimes, load_evolved, open_worlds, read_config
 from tsar_jax import cli
@@ -59,7 +58,7 @@ class Arguments(Lifetimes):
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_lesion")
+    arguments = cli.parse_settings(Arguments, experiment="hebbian_lesion", description=__doc__)
     config = read_config(arguments.run)
     check_writable(arguments.run)
     split_cpu()

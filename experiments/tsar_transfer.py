@@ -25,14 +25,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._meta_trained import join_names, load_state, read_run
+from experiments._meta_trained import check_plastic, join_names, load_state, read_run
 from experiments.tsar_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.data import load
 from tsar_jax.data.episodes import Pixels, omniglot_scaling
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, without_data
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import results_to_json, table
 from tsar_jax.evaluation.transfer import TransferConfig, transfer
@@ -141,7 +141,8 @@ def load_target(name: str, pixels: Pixels) -> tuple[jax.Array, Normalise]:
 
 def load_classes(name: str, pixels: Pixels) -> tuple[ImageSet, Normalise]:
     """The classes of a domain with their names, on the host, and their `normaliser`."""
-    loaded = load(name).splits
+    with without_data("--target omniglot needs no data to be prepared"):
+        loaded = load(name).splits
     sets = [loaded[split] for split in TARGETS[name]]
     images = np.concatenate([s.images for s in sets])
     classes = ImageSet(images, tuple(name for s in sets for name in s.names))
@@ -154,6 +155,7 @@ def main() -> None:
     )
     config = read_run(path, EXPERIMENT, TsarConfig)
     plastic = names_of_plastic(arguments, config)
+    check_plastic(make_network(config), plastic)
     file = f"transfer-{arguments.name or default_name(arguments, config)}"
     check_writable(path)
     images, normalise = load_target(arguments.target, config.pixels)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from tsar_jax.data import cifar10, cifar100, emnist, mini_imagenet, mnist, omniglot, tiny_imagenet
 from tsar_jax.data.prepared import named_folder
 from tsar_jax.data.types import Dataset, LabelledDataset
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, nearest_hint
 
 Loaded = TypeVar("Loaded")
 
@@ -69,7 +69,9 @@ def _load(
 ) -> Loaded:
     if name not in loaders:
         known = ", ".join(sorted(loaders))
-        raise UserError(f"unknown data set {name!r}: choose one of {known}")
+        raise UserError(
+            f"unknown data set {name!r}: choose one of {known}{nearest_hint(name, loaders)}"
+        )
     if folder is not None:
         folder = named_folder(folder)
         if not folder.is_dir():

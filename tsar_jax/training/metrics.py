@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, pip
 from tsar_jax.training.run import write_atomically
 
 Row = dict[str, Any]
@@ -95,7 +95,7 @@ def check_tensorboard() -> None:
     except ImportError as error:
         raise UserError(
             "TensorBoard logging needs tensorboardX: "
-            "pip install 'tsar_jax[tensorboard]', or leave it off with --no-tensorboard."
+            f"{pip()} install 'tsar_jax[tensorboard]', or leave it off with --no-tensorboard."
         ) from error
 
 
