@@ -150,9 +150,8 @@ def _check_choices(config_class: type[Any], argv: Sequence[str]) -> None:
             value = argv[position + 1] if position + 1 < len(argv) else ""
         if value and not value.startswith("--") and value not in (*map(str, choices[name]), "None"):
             known = [str(choice) for choice in choices[name]]
-            what = name.rpartition(".")[2]
             raise UserError(
-                f"There is no {what} {value!r}: choose from {', '.join(known)}"
+                f"{flag}: invalid choice {value!r}: choose from {', '.join(known)}"
                 f"{nearest_hint(value, known)}."
             )
 

@@ -41,7 +41,8 @@ def make_episode(name: str, limit: int | None, *, drawn: bool = False) -> "Episo
         # Not before: processes that only simulate need nothing of JAX.
         from tsar_jax.environments.registry import COMPILED, QUADRUPED
 
-        own = nearest(name, (*COMPILED, QUADRUPED))
+        # A version, as in CartPole-v1, is of Gymnasium's names alone.
+        own = None if "-v" in name else nearest(name, (*COMPILED, QUADRUPED))
         near = get_close_matches(name, gymnasium.registry, cutoff=0)
         found = ", ".join([*([own] if own else []), *near])
         raise UserError(
