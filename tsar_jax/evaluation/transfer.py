@@ -106,7 +106,7 @@ class Selection(NamedTuple):
 def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -> None:
     """Raises UserError where images [classes, per_class, ...] cannot serve the config."""
     classes, per_class = shape[:2]
-    if shape[2:4] != (28, 28):
+    if len(shape) > 2 and shape[2:4] != (28, 28):
         raise UserError(
             f"The images are {'x'.join(map(str, shape[2:4]))}, but the networks take 28x28: "
             "prepare them at that size."
