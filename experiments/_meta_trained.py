@@ -12,6 +12,7 @@ from tsar_jax.data import load
 from tsar_jax.errors import UserError, shown
 from tsar_jax.meta.low_precision import widen
 from tsar_jax.models import Network, init_params
+from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic import EpisodicConfig, State, first_state
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.initial import begin_from
@@ -47,6 +48,11 @@ def load_state(path: Path, system: System, step: int | None) -> tuple[State, int
     like = jax.eval_shape(system.init, jax.random.key(0))
     state, found = load_checkpoint(path, step, like=like)
     return widen(state), found
+
+
+def check_plastic(network: Network, names: Sequence[str]) -> None:
+    """Raise UserError where no parameter of the network has one of the names, computing nothing."""
+    mask(jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0)), names)
 
 
 def join_names(names: Sequence[str]) -> str:

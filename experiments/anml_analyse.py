@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import rich.box
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -109,7 +108,7 @@ class Analysis(NamedTuple):
 
 def main() -> None:
     """Analyses the run that the command line names."""
-    settings = tyro.cli(Settings, description=__doc__)
+    settings = cli.parse_settings(Settings, experiment="anml_analyse", description=__doc__)
     config = read_run(settings.run, EXPERIMENT, AnmlConfig)
     evaluation = load("omniglot").splits["evaluation"]
     protocol = meta_test_protocol(settings, config, len(evaluation.names))

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from experiments._meta_trained import read_run
 from experiments.anml_meta_test import RANDOM, SCRATCH, TRAINED, write_and_show
 from experiments.anml_meta_train import EXPERIMENT
@@ -45,7 +43,7 @@ class Arguments:
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run anml_compare")
+    arguments = cli.parse_settings(Arguments, experiment="anml_compare", description=__doc__)
     if not arguments.runs:
         raise UserError("--runs names no run: name at least one meta-tested run's folder.")
     check_writable(arguments.out, "--out")

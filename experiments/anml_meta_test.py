@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from experiments._meta_trained import join_names, load_omniglot, load_state, read_run
+from experiments._meta_trained import check_plastic, join_names, load_omniglot, load_state, read_run
 from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.data.episodes import Pixels
@@ -157,6 +157,8 @@ def main() -> None:
     arguments, path, preset = cli.parse_for_run(
         Arguments, PRESETS, experiment="anml_meta_test", description=__doc__ or ""
     )
+    config = read_run(path, EXPERIMENT, AnmlConfig)
+    check_plastic(make_network(config), arguments.plastic)
     config, network, params, step = load_trained(path, arguments.step)
     check_writable(path)
     images = load_omniglot()["evaluation"]

@@ -16,7 +16,7 @@ Then: tsar-jax run anml_meta_test --run runs/NAME
 
 import dataclasses
 
-from experiments._meta_trained import begin_trained, load_omniglot
+from experiments._meta_trained import begin_trained, check_plastic, load_omniglot
 from tsar_jax import cli
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic import check_data
@@ -75,6 +75,7 @@ PRESETS = {
 
 def main() -> None:
     config, run = cli.parse(AnmlConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
+    check_plastic(make_network(config), config.plastic)
     data = load_omniglot()
     check_data(config, data)
     begin = begin_trained(config, make_network(config), run)

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from tsar_jax import cli
 from tsar_jax.analysis.style import new_figure, save_figure, styled
@@ -69,7 +68,7 @@ class Pair(NamedTuple):
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run car_racing_views")
+    arguments = cli.parse_settings(Arguments, experiment="car_racing_views", description=__doc__)
     check_writable(arguments.out)
     say_compiling()
     pairs = compare(arguments)

@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from experiments import continual_train
 from experiments._continual import Study, prepare
@@ -65,7 +64,7 @@ class Arguments:
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run continual_analyse")
+    arguments = cli.parse_settings(Arguments, experiment="continual_analyse", description=__doc__)
     if not arguments.runs:
         raise UserError("--runs names no run: name at least one finished run's folder.")
     check_writable(arguments.out, "--out")

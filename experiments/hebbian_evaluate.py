@@ -17,7 +17,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from experiments._evolved import (
     Evolved,
@@ -59,7 +58,7 @@ class Arguments(Lifetimes):
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_evaluate")
+    arguments = cli.parse_settings(Arguments, experiment="hebbian_evaluate", description=__doc__)
     config = read_config(arguments.run)
     if not arguments.environment:
         check_environment(arguments.run, config, arguments.modules)

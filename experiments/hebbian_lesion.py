@@ -17,7 +17,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from experiments._evolved import (
     Evolved,
@@ -70,7 +69,7 @@ class Arguments(Lifetimes):
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_lesion")
+    arguments = cli.parse_settings(Arguments, experiment="hebbian_lesion", description=__doc__)
     config = read_config(arguments.run)
     check_environment(arguments.run, config, arguments.modules)
     check_writable(arguments.run)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from experiments._evolved import Lifetimes, load_evolved, open_worlds, read_config
 from tsar_jax import cli
@@ -48,7 +47,9 @@ class Arguments(Lifetimes):
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run hebbian_morphologies")
+    arguments = cli.parse_settings(
+        Arguments, experiment="hebbian_morphologies", description=__doc__
+    )
     configs = {path: read_config(path) for path in arguments.runs}
     for path, config in configs.items():
         if config.environment != QUADRUPED:

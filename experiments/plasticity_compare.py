@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tyro
 
 from experiments._meta_trained import read_run
 from experiments.plasticity_meta_train import EXPERIMENT
@@ -97,7 +96,7 @@ class Trained(NamedTuple):
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run plasticity_compare")
+    arguments = cli.parse_settings(Arguments, experiment="plasticity_compare", description=__doc__)
     if not arguments.runs:
         raise UserError("--runs names no run: name at least one finished run's folder.")
     runs = [read_trained(path) for path in arguments.runs]

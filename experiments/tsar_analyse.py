@@ -37,7 +37,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 from experiments._meta_trained import load_state, read_run
@@ -148,7 +147,7 @@ class Group(NamedTuple):
 
 
 def main() -> None:
-    settings = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run tsar_analyse")
+    settings = cli.parse_settings(Arguments, experiment="tsar_analyse", description=__doc__)
     sources = read_sources(settings)
     check_writable(settings.out, "--out")
     images, _ = load_target(settings.target, sources[0].config.pixels)

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from experiments import tsar_meta_train, tsar_transfer
-from experiments._meta_trained import load_omniglot, read_run
+from experiments._meta_trained import check_plastic, load_omniglot, read_run
 from experiments._transferred import KINDS, read_arguments
 from experiments.tsar_transfer import TRAINED, Normalise, check_domain, load_target
 from tsar_jax import cli
@@ -124,6 +124,7 @@ def main() -> None:
     configs = {bias: dataclasses.replace(sweep.train, initial_bias=bias) for bias in sweep.biases}
     for bias, config in configs.items():
         check_folder(run_folder(out, bias), config)
+    check_plastic(make_network(sweep.train), sweep.train.plastic)
     data = load_omniglot()
     check_data(sweep.train, data)
     images, normalise = load_target(sweep.target, sweep.train.pixels)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 
 from experiments import tsar_transfer
 from experiments._meta_trained import read_run
@@ -76,7 +75,7 @@ class Pooled(NamedTuple):
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run tsar_compare")
+    arguments = cli.parse_settings(Arguments, experiment="tsar_compare", description=__doc__)
     if not arguments.runs:
         raise UserError("--runs names no run: name at least one transferred run's folder.")
     runs = [read_transfer(path, arguments.name) for path in arguments.runs]

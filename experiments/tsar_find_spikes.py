@@ -19,7 +19,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from experiments._meta_trained import load_state, read_run
 from experiments.tsar_meta_train import EXPERIMENT
@@ -55,7 +54,7 @@ class Arguments:
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, description=__doc__, prog="tsar-jax run tsar_find_spikes")
+    arguments = cli.parse_settings(Arguments, experiment="tsar_find_spikes", description=__doc__)
     config = read_run(arguments.run, EXPERIMENT, TsarConfig)
     network = make_network(config)
     if not regulates_third(network):

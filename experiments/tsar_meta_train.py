@@ -14,7 +14,7 @@ Examples:
 Then: tsar-jax run tsar_transfer --run runs/NAME
 """
 
-from experiments._meta_trained import begin_trained, load_omniglot
+from experiments._meta_trained import begin_trained, check_plastic, load_omniglot
 from tsar_jax import cli
 from tsar_jax.systems.episodic import check_data
 from tsar_jax.systems.tsar import TsarConfig, in_bfloat16, make_network, make_system
@@ -65,6 +65,7 @@ PRESETS = {
 
 def main() -> None:
     config, run = cli.parse(TsarConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
+    check_plastic(make_network(config), config.plastic)
     data = load_omniglot()
     check_data(config, data)
     begin = begin_trained(config, make_network(config), run, in_bfloat16(config))

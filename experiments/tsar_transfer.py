@@ -26,14 +26,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._meta_trained import join_names, load_state, read_run
+from experiments._meta_trained import check_plastic, join_names, load_state, read_run
 from experiments.tsar_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.data import load, own
 from tsar_jax.data.episodes import Pixels, omniglot_scaling, scale_omniglot
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
-from tsar_jax.errors import UserError, check_known
+from tsar_jax.errors import UserError, check_known, without_data
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import results_to_json, table
 from tsar_jax.evaluation.transfer import TransferConfig, transfer
@@ -165,7 +165,8 @@ def load_target(name: str, pixels: Pixels) -> tuple[jax.Array, Normalise]:
 
 def load_classes(name: str, pixels: Pixels) -> tuple[ImageSet, Normalise]:
     """The classes of a domain with their names, on the host, and their `normaliser`."""
-    loaded = load(name).splits
+    with without_data("--target omniglot needs no data to be prepared"):
+        loaded = load(name).splits
     if name not in TARGETS:
         classes = own.all_of_each(name, loaded)
         return classes, normaliser(name, pixels)
@@ -181,6 +182,7 @@ def main() -> None:
     )
     config = read_run(path, EXPERIMENT, TsarConfig)
     plastic = names_of_plastic(arguments, config)
+    check_plastic(make_network(config), plastic)
     file = f"transfer-{arguments.name or default_name(arguments, config)}"
     check_writable(path)
     images, normalise = load_target(arguments.target, config.pixels)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
-from tsar_jax.errors import MAX_MESSAGE, MAX_TEXT, UserError, escaped, shown
+from tsar_jax.errors import MAX_MESSAGE, MAX_TEXT, UserError, escaped, nearest_hint, shown
+from tsar_jax.flags import parse_flags
 from tsar_jax.modules import check_allowed, environment_modules, modules_of
 from tsar_jax.output import check_printed, outlasting_output
 from tsar_jax.pretrained import resolve
@@ -66,7 +67,10 @@ def parse(
     argv = sys.argv[1:] if argv is None else list(argv)
     own, rest = _own_parser().parse_known_args(argv)
     if own.preset is not None and own.preset not in presets:
-        raise UserError(f"There is no preset {own.preset!r}: choose one of {', '.join(presets)}.")
+        raise UserError(
+            f"There is no preset {own.preset!r}: choose one of {', '.join(presets)}"
+            f"{nearest_hint(own.preset, presets)}."
+        )
     text = _help_text(description, presets)
     if own.resume is not None and "--help" not in rest and "-h" not in rest:
         return _parse_resumed(config_class, own, rest, experiment, text)
@@ -127,7 +131,10 @@ def _parse_with_folder(
     parser.add_argument("--preset", default=next(iter(presets)))
     own, rest = parser.parse_known_args(argv)
     if own.preset not in presets:
-        raise UserError(f"There is no preset {own.preset!r}: choose one of {', '.join(presets)}.")
+        raise UserError(
+            f"There is no preset {own.preset!r}: choose one of {', '.join(presets)}"
+            f"{nearest_hint(own.preset, presets)}."
+        )
     text = "\n".join(
         [
             description.strip(),
@@ -185,15 +192,25 @@ def parse_config(
     Args:
         command: what the user types before the flags; text: what --help says first.
     """
-    import tyro
-
-    prepare_terminal()
-    return tyro.cli(
+    return parse_flags(
         config_class,
+        argv,
         default=default,
-        args=argv,
         prog=f"tsar-jax {command}",
         description=text,
+        others=("preset", "run", "resume"),
+    )
+
+
+def parse_settings(
+    settings_class: type[Config], *, experiment: str, description: str | None
+) -> Config:
+    """Return the settings of an experiment without presets, from its command line."""
+    return parse_flags(
+        settings_class,
+        sys.argv[1:],
+        prog=f"tsar-jax run {experiment}",
+        description=description or "",
     )
 
 
@@ -481,7 +498,8 @@ def run_experiment(name: str, argv: Sequence[str]) -> None:
     found = experiments()
     if name not in found:
         raise UserError(
-            f"There is no experiment {name!r}: choose one of {', '.join(found) or '(none)'}."
+            f"There is no experiment {name!r}: choose one of {', '.join(found) or '(none)'}"
+            f"{nearest_hint(name, found)}."
         )
     sys.argv = [f"tsar-jax run {name}", *argv]
     import_experiments()

@@ -1,8 +1,13 @@
 """Errors that a user can mend."""
 
+import contextlib
+import difflib
 import itertools
 import operator
-from collections.abc import Collection
+import re
+import shlex
+import sys
+from collections.abc import Collection, Iterator
 from typing import Any
 
 SEEDS = 2**32
@@ -16,10 +21,49 @@ class UserError(Exception):
     """
 
 
+class DataNotPrepared(UserError):
+    """A data set is wanted that nobody has prepared here."""
+
+
+@contextlib.contextmanager
+def without_data(remedy: str) -> Iterator[None]:
+    """Add to the error of a data set that is not prepared how to do without it.
+
+    Args:
+        remedy: such as "--preset smoke needs no data to be prepared".
+    """
+    try:
+        yield
+    except DataNotPrepared as error:
+        raise DataNotPrepared(f"{str(error).rstrip('.')}; {remedy}.") from error
+
+
+def pip() -> str:
+    """Return how pip of this very Python is called, wherever it is installed."""
+    return f"{shlex.quote(sys.executable or 'python')} -m pip"
+
+
 def check_known(what: str, name: str, known: Collection[str]) -> None:
     """Raises UserError for a name that is none of the known ones. what: is looked for by it."""
     if name not in known:
-        raise UserError(f"There is no {what} {shown(name)}: choose from {', '.join(known)}.")
+        raise UserError(
+            f"There is no {what} {shown(name)}: choose from {', '.join(known)}"
+            f"{nearest_hint(name, known)}."
+        )
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """Return the known name most like another one, whatever its case and its signs; or None."""
+    plain = {re.sub(r"[\W_]+", "", one).lower(): one for one in known}
+    wanted = re.sub(r"[\W_]+", "", name).lower()
+    found = difflib.get_close_matches(wanted, list(plain), n=1, cutoff=0.6)
+    return plain[found[0]] if found else None
+
+
+def nearest_hint(name: str, known: Collection[str]) -> str:
+    """Return "; the nearest is NAME", or nothing where none is near: the end of a sentence."""
+    found = nearest(name, known)
+    return "" if found is None else f"; the nearest is {found}"
 
 
 def check_positive(config: object, *names: str) -> None:

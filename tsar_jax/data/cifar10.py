@@ -10,7 +10,7 @@ from pathlib import Path
 from tsar_jax.data.labelled import labelled_problem, note_subset
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared_labelled
 from tsar_jax.data.types import LabelledDataset, LabelledImages
-from tsar_jax.errors import UserError
+from tsar_jax.errors import DataNotPrepared
 
 PREPARED = PreparedSet(
     name="cifar10",
@@ -35,7 +35,7 @@ def load_labelled(folder: Path | None = None) -> LabelledDataset:
     out = default_folder() if folder is None else folder
     dataset = load_prepared_labelled(PREPARED, out, layout_problem)
     if dataset is None:
-        raise UserError(
+        raise DataNotPrepared(
             f"CIFAR-10 is not prepared in {out}: run `{PREPARED.command} --out {out}`, which "
             "downloads cifar-10-python.tar.gz (170 MB) from Alex Krizhevsky's page, "
             "https://www.cs.toronto.edu/~kriz/cifar.html, or takes it from a folder that you name "

@@ -11,7 +11,7 @@ from pathlib import Path
 from tsar_jax.data.labelled import class_counts, first_of_each, labelled_problem
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared_labelled
 from tsar_jax.data.types import Dataset, LabelledDataset, LabelledImages
-from tsar_jax.errors import UserError
+from tsar_jax.errors import DataNotPrepared
 
 PREPARED = PreparedSet(
     name="mnist",
@@ -51,7 +51,7 @@ def load_labelled(folder: Path | None = None) -> LabelledDataset:
     out = default_folder() if folder is None else folder
     dataset = load_prepared_labelled(PREPARED, out, layout_problem)
     if dataset is None:
-        raise UserError(
+        raise DataNotPrepared(
             f"MNIST is not prepared in {out}: run `{PREPARED.command} --out {out}`, which "
             "downloads train-images-idx3-ubyte.gz and the three other files of Yann LeCun's MNIST "
             "(12 MB) from their mirror https://storage.googleapis.com/cvdf-datasets/mnist/, or "

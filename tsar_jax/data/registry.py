@@ -17,7 +17,7 @@ from tsar_jax.data import (
 )
 from tsar_jax.data.prepared import named_folder
 from tsar_jax.data.types import Dataset, LabelledDataset
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, nearest_hint
 
 Loaded = TypeVar("Loaded")
 
@@ -85,10 +85,10 @@ def _load(
     if name not in loaders and name in own.own_names(folder):
         return load_own(name, folder)
     if name not in loaders:
-        known = ", ".join([*sorted(loaders), *own.own_names(folder)])
+        known = [*sorted(loaders), *own.own_names(folder)]
         raise UserError(
-            f"unknown data set {name!r}: choose one of {known}, or prepare images of your own with "
-            "`python -m data_prep images`"
+            f"unknown data set {name!r}: choose one of {', '.join(known)}, or prepare images of your "
+            f"own with `python -m data_prep images`{nearest_hint(name, known)}"
         )
     if folder is not None and not folder.is_dir():
         raise UserError(

@@ -9,9 +9,9 @@ import numpy as np
 
 from tsar_jax.environments.seeds import checked_seeds
 from tsar_jax.environments.types import HostEnvironments
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, pip
 
-INSTALL = 'pip install "tsar_jax[environments]"'
+INSTALL = f'{pip()} install "tsar_jax[environments]"'
 
 
 class GymnasiumEnvironments(HostEnvironments):

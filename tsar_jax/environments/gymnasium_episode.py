@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from scipy.special import expit
 
 from tsar_jax.environments.gymnasium_env import INSTALL
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, nearest
 
 
 def make_episode(
@@ -47,9 +47,15 @@ def make_episode(
             "environments need, and another package's come with that package."
         ) from error
     except gymnasium.error.Error as error:
-        nearest = ", ".join(get_close_matches(name, gymnasium.registry, cutoff=0))
+        # Not before: processes that only simulate need nothing of JAX.
+        from tsar_jax.environments.registry import COMPILED, QUADRUPED
+
+        # A version, as in CartPole-v1, is of Gymnasium's names alone.
+        own = None if "-v" in name else nearest(name, (*COMPILED, QUADRUPED))
+        near = get_close_matches(name, gymnasium.registry, cutoff=0)
+        found = ", ".join([*([own] if own else []), *near])
         raise UserError(
-            f"Gymnasium has no environment {name!r}: the nearest are {nearest}, and one that "
+            f"Gymnasium has no environment {name!r}: the nearest are {found}, and one that "
             "another package registers is named with it (package:Name-v0)."
         ) from error
     return Episode(env, name)

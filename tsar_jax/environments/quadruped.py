@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError, check_known
+from tsar_jax.errors import UserError, check_known, pip
 
 LEGS = {
     "left_front": "left_ankle_geom",
@@ -110,7 +110,7 @@ def load_simulator() -> Any:
         import mujoco
     except ImportError:
         raise UserError(
-            'The quadruped needs MuJoCo and gymnasium: pip install "tsar_jax[environments]".'
+            f'The quadruped needs MuJoCo and gymnasium: {pip()} install "tsar_jax[environments]".'
         ) from None
     return mujoco
 
@@ -122,7 +122,8 @@ def build_model(body: Body) -> Any:
     gymnasium = importlib.util.find_spec("gymnasium")
     if gymnasium is None or gymnasium.origin is None:
         raise UserError(
-            'The quadruped needs gymnasium\'s model of it: pip install "tsar_jax[environments]".'
+            f"The quadruped needs gymnasium's model of it: {pip()} install "
+            '"tsar_jax[environments]".'
         )
     path = Path(gymnasium.origin).parent / "envs" / "mujoco" / "assets" / "ant.xml"
     spec = mujoco.MjSpec.from_file(str(path))

@@ -11,7 +11,7 @@ from jax import lax
 from tsar_jax.environments import quadruped as rules
 from tsar_jax.environments.quadruped import Body, Episode
 from tsar_jax.environments.types import Environment
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, pip
 
 
 class State(NamedTuple):
@@ -38,7 +38,7 @@ def quadruped(body: Body) -> Environment:
             from mujoco import mjx
     except ImportError:
         raise UserError(
-            'The engine mjx needs mujoco-mjx: pip install "tsar_jax[environments]".'
+            f'The engine mjx needs mujoco-mjx: {pip()} install "tsar_jax[environments]".'
         ) from None
     anatomy, motors = rules.find_anatomy(model), rules.motor_order(model)
     compiled, blank = mjx.put_model(model), mjx.make_data(model)

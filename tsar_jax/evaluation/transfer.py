@@ -107,6 +107,11 @@ class Selection(NamedTuple):
 def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -> None:
     """Raises UserError where images [classes, per_class, ...] cannot serve the config."""
     classes, per_class = shape[:2]
+    if len(shape) > 2 and shape[2:4] != (28, 28):
+        raise UserError(
+            f"The images are {'x'.join(map(str, shape[2:4]))}, but the networks take 28x28: "
+            "prepare them at that size."
+        )
     pool = per_class
     if config.test:
         pool = per_class // 2 if config.score is None else per_class - config.score

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, nearest_hint
 
 Tree = Any
 
@@ -27,10 +27,11 @@ def mask(params: Tree, names: Sequence[str]) -> Tree:
     leaves = leaf_names(params)
     for name in names:
         if name != "all" and not any(_below(leaf, name) for leaf in leaves):
+            near = nearest_hint(name, ["all", *leaves, *(leaf.split("/")[0] for leaf in leaves)])
+            first = sorted({leaf.split("/")[0] for leaf in leaves})
             raise UserError(
-                f"No parameter is called {name!r}: choose from all, "
-                f"{', '.join(sorted({leaf.split('/')[0] for leaf in leaves}))}, "
-                "or a longer name such as " + leaves[0] + "."
+                f"No parameter is called {name!r}: choose from all, {', '.join(first)}, "
+                f"or a longer name such as {leaves[0]}{near}."
             )
     return jax.tree_util.tree_map_with_path(
         lambda path, _: any(_below(_name(path), name) for name in names), params

@@ -187,6 +187,13 @@ EVALUATION_POPULATION = 650
 
 def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
     """Raises UserError where the data cannot serve the config."""
+    for split, array in data.items():
+        if array.shape[2:4] != (28, 28):
+            height, width = array.shape[2:4]
+            raise UserError(
+                f"The {split} images are {height}x{width}, but the networks take 28x28: "
+                "prepare them at that size."
+            )
     classes, per_class = data["background"].shape[:2]
     unseen, unseen_per_class = data["evaluation"].shape[:2]
     learned = Protocol(config.eval_classes).learn

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tsar_jax.atomic import no_link
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, pip
 from tsar_jax.training.run import write_atomically
 from tsar_jax.untrusted.files import open_regular, parse_json
 
@@ -184,7 +184,7 @@ def check_tensorboard() -> None:
     except ImportError as error:
         raise UserError(
             "TensorBoard logging needs tensorboardX: "
-            "pip install 'tsar_jax[tensorboard]', or leave it off with --no-tensorboard."
+            f"{pip()} install 'tsar_jax[tensorboard]', or leave it off with --no-tensorboard."
         ) from error
 
 

@@ -73,7 +73,9 @@ def result(rows: list[dict[str, Any]]) -> str:
     from tsar_jax.training.metrics import LEADING_COLUMNS
 
     for split in ("eval", "train"):
-        last = next((row for row in reversed(rows) if row.get("split") == split), {})
+        last: dict[str, Any] = next(
+            (row for row in reversed(rows) if row.get("split") == split), {}
+        )
         values = {
             name: value
             for name, value in last.items()

@@ -22,13 +22,18 @@ from tsar_jax.data.continual.pixels import permutation_map, rotation_map
 from tsar_jax.data.continual.types import Stream
 from tsar_jax.data.registry import ALIASES as SHORT_NAMES
 from tsar_jax.data.types import LabelledDataset, LabelledImages
-from tsar_jax.errors import UserError, check_limits
+from tsar_jax.errors import UserError, check_limits, nearest_hint
 
 ALIASES = SHORT_NAMES | {"emnist": "emnist_digits"}
 DOMAIN_TASKS = 20
 LARGEST_ANGLE = 180
 # Tasks of a class-incremental stream over so many classes; over others, as many as divide them.
 CLASS_TASKS = {10: 5, 100: 10, 200: 10}
+STREAMS = (
+    *("rot-mnist", "perm-mnist", "mnist-360", "rot-emnist", "seq-cifar10", "seq-cifar100"),
+    *("seq-tinyimg", "gcil-cifar100", "gcil-cifar100-longtail", "gcil-cifar100-noise"),
+)
+"""Streams of publications and of what is packaged; any other of a kind and a data set will do."""
 GCIL_WEIGHTS = ("longtail", "noise")
 GCIL_SETTINGS = ("phase_size", "phase_classes", "pretrain_classes", "schedule_seed")
 
@@ -68,7 +73,7 @@ def split_name(name: str) -> tuple[str, str]:
         raise UserError(
             f"There is no stream {name!r}: write rot-, perm-, seq- or gcil- and a data set, as in "
             "rot-mnist, seq-cifar10, gcil-cifar100, gcil-cifar100-longtail or gcil-cifar100-noise; "
-            "or mnist-360."
+            f"or mnist-360{nearest_hint(name, STREAMS)}."
         )
     return kind, ALIASES.get(dataset, dataset.replace("-", "_"))
 

@@ -1,0 +1,139 @@
+"""Flags and names that do not exist, answered with the nearest; what matters first in help."""
+
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from experiments import anml_meta_train, continual_train, hebbian_evolve, tsar_transfer
+from experiments._meta_trained import check_plastic
+from tsar_jax import cli
+from tsar_jax.data import load, load_labelled
+from tsar_jax.data.continual import split_name
+from tsar_jax.errors import DataNotPrepared, UserError, nearest, pip, without_data
+from tsar_jax.flags import flag_names, parse_flags, suggest
+from tsar_jax.systems.anml import AnmlConfig, make_network
+from tsar_jax.systems.continual import ContinualConfig
+from tsar_jax.systems.episodic import check_data
+from tsar_jax.systems.hebbian import HebbianConfig
+
+SCRIPTS = {
+    "anml_meta_train": (AnmlConfig, anml_meta_train.PRESETS),
+    "continual_train": (ContinualConfig, continual_train.PRESETS),
+    "hebbian_evolve": (HebbianConfig, hebbian_evolve.PRESETS),
+    "tsar_transfer": (tsar_transfer.Arguments, tsar_transfer.PRESETS),
+}
+
+
+def parse(script, *argv):
+    cls, presets = SCRIPTS[script]
+    default = next(iter(presets.values())).config
+    return parse_flags(cls, argv, prog=script, description="", default=default)
+
+
+@pytest.mark.parametrize(
+    ("script", "flag", "meant"),
+    [
+        ("anml_meta_train", "--lr", "--meta-rate"),
+        ("anml_meta_train", "--learning-rate=3", "--meta-rate"),
+        ("anml_meta_train", "--chanels", "--channels"),
+        ("anml_meta_train", "--iterations", "--steps"),
+        ("continual_train", "--buffer_size", "--buffer"),
+        ("continual_train", "--dataset", "--stream"),
+        ("continual_train", "--model", "--method"),
+        ("hebbian_evolve", "--env", "--environment"),
+        ("hebbian_evolve", "--population", "--evolution.population"),
+        ("hebbian_evolve", "--lr", "--evolution.rate"),
+        ("tsar_transfer", "--dataset", "--target"),
+    ],
+)
+def test_the_nearest_flag_is_named(script, flag, meant):
+    with pytest.raises(UserError, match=rf"no flag {flag.partition('=')[0]}: .*{meant};"):
+        parse(script, flag, "3")
+
+
+def test_flags_unlike_any_and_words_of_no_flag():
+    assert suggest("--xyzzyx", flag_names(AnmlConfig)) is None
+    with pytest.raises(UserError, match=r"There is no flag --xyzzyx: anml_meta_train --help"):
+        parse("anml_meta_train", "--xyzzyx")
+    with pytest.raises(UserError, match="'word' belongs to no flag"):
+        parse("anml_meta_train", "word")
+    assert parse("anml_meta_train", "--no-reset", "--meta_rate", "0.5").meta_rate == 0.5
+
+
+def test_help_lists_what_matters_first_and_the_loop_last(capsys):
+    orders = {
+        "anml_meta_train": ["--model", "--channels", "--steps", "--seed", "--chunk", "--keep"],
+        "continual_train": ["--method", "--stream", "--buffer", "--steps", "--chunk"],
+        "hebbian_evolve": ["--environment", "--bodies", "--steps", "--chunk"],
+    }
+    for script, wanted in orders.items():
+        with pytest.raises(SystemExit):
+            parse(script, "--help")
+        text = capsys.readouterr().out
+        places = [text.index(f" {flag} ") for flag in wanted]
+        assert places == sorted(places), script
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "found"),
+    [
+        ("cartpole", ["pendulum", "cart_pole"], "cart_pole"),
+        ("CIFAR-10", ["cifar100", "cifar10"], "cifar10"),
+        ("zzz", ["cart_pole"], None),
+    ],
+)
+def test_nearest(name, known, found):
+    assert nearest(name, known) == found
+
+
+@pytest.mark.parametrize(
+    ("attempt", "near"),
+    [
+        (lambda: parse("anml_meta_train", "--model", "amnl"), "the nearest is anml"),
+        (lambda: parse("tsar_transfer", "--target=cifar-100"), "the nearest is cifar100"),
+        (lambda: load("omniglott"), "the nearest is omniglot"),
+        (lambda: load_labelled("minst"), "the nearest is mnist"),
+        (lambda: split_name("rotmnist"), "the nearest is rot-mnist"),
+        (lambda: cli.run_experiment("anml_metatrain", []), "the nearest is anml_meta_train"),
+        (
+            lambda: check_plastic(make_network(AnmlConfig(channels=2, gate_channels=2)), ("haed",)),
+            "the nearest is head",
+        ),
+        (
+            lambda: cli.parse(
+                *SCRIPTS["anml_meta_train"], experiment="x", description="", argv=["--preset=papre"]
+            ),
+            "the nearest is paper",
+        ),
+    ],
+)
+def test_names_that_do_not_exist_are_answered(attempt, near):
+    with pytest.raises(UserError, match=near):
+        attempt()
+
+
+def test_our_own_environments_are_suggested_too():
+    pytest.importorskip("gymnasium")
+    from tsar_jax.environments.gymnasium_episode import make_episode
+
+    with pytest.raises(UserError, match="the nearest are cart_pole, CartPole-v1"):
+        make_episode("cartpole", None)
+
+
+def test_data_nobody_prepared_are_answered_with_what_needs_none():
+    with (
+        pytest.raises(DataNotPrepared, match="run this; --preset smoke needs none"),
+        without_data("--preset smoke needs none"),
+    ):
+        raise DataNotPrepared("MNIST is not prepared: run this")
+
+
+def test_images_of_another_size_are_refused():
+    images = jnp.zeros((2, 20, 32, 32), jnp.uint8)
+    with pytest.raises(UserError, match="background images are 32x32, but the networks take 28x28"):
+        check_data(AnmlConfig(), {"background": images, "evaluation": images})
+
+
+def test_hints_at_packages_call_the_pip_of_this_python():
+    assert pip() == f"{sys.executable} -m pip"

@@ -1,0 +1,186 @@
+"""Flags of a config: help in the order of interest, and a wrong name answered with a right one."""
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+from tsar_jax.errors import UserError, nearest, nearest_hint
+from tsar_jax.terminal import prepare_terminal
+
+Config = TypeVar("Config")
+
+FIRST = ("runs", "rules", "out", "run", "model", "method", "stream", "environment", "target")
+LOOP_FIRST = ("steps", "seed")
+LOOP_MODULE = "tsar_jax.training.loop"
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "rate": ("lr", "learning_rate", "meta_lr", "outer_lr", "step_size", "alpha", "eta"),
+    "environment": ("env", "env_id", "env_name", "task", "gym"),
+    "stream": ("dataset", "data", "benchmark"),
+    "target": ("dataset", "data", "domain"),
+    "method": ("algorithm", "algo", "model", "learner"),
+    "model": ("network", "net", "architecture", "arch", "method"),
+    "buffer": ("buffer_size", "memory_size", "memory"),
+    "batch": ("batch_size", "bs", "batchsize"),
+    "replay": ("minibatch_size", "minibatch", "replay_batch"),
+    "steps": ("iterations", "iters", "num_steps", "max_steps", "generations", "episodes", "epochs"),
+    "seeds": ("n_seeds", "num_seeds", "repeats"),
+    "seed": ("random_seed", "random_state"),
+    "population": ("pop", "pop_size", "popsize", "members"),
+    "channels": ("width", "filters", "num_filters"),
+    "run": ("out", "output", "output_dir", "save_dir", "logdir", "folder", "dir"),
+    "out": ("run", "output", "output_dir", "save_dir", "logdir", "folder", "dir"),
+    "resume": ("restore", "load", "checkpoint", "continue"),
+    "preset": ("config", "profile"),
+}
+"""What a field is called elsewhere. A field is meant by its last word too: meta_rate is a rate."""
+
+
+def parse_flags(
+    config_class: type[Config],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+    default: Config | None = None,
+    others: Sequence[str] = (),
+) -> Config:
+    """Return the config that flags make, or change from `default`.
+
+    Args:
+        prog: what the user types before the flags; description: what --help says first.
+        others: names of flags that were taken from argv before.
+
+    Raises:
+        UserError: a flag does not exist, or a value is not among the choices.
+    """
+    import tyro
+
+    prepare_terminal()
+    names = [*flag_names(config_class), *others]
+    _check_flags(names, argv, prog)
+    _check_choices(config_class, argv)
+    shown = _in_order_of_interest(config_class)
+    arguments: dict[str, Any] = {"args": list(argv), "prog": prog, "description": description}
+    if default is not None:
+        arguments["default"] = shown(**_values(default))
+    parsed, unknown = tyro.cli(shown, return_unknown_args=True, **arguments)
+    if unknown:
+        raise UserError(_unknown_flag(unknown[0], names, prog))
+    return config_class(**_values(parsed))
+
+
+def _values(config: Any) -> dict[str, Any]:
+    fields = dataclasses.fields(config)
+    return {field.name: getattr(config, field.name) for field in fields if field.init}
+
+
+def _in_order_of_interest(config_class: type[Any]) -> type[Any]:
+    """Return the same class with its fields in another order: what tells runs apart, ..., loop."""
+
+    def interest(field: dataclasses.Field[Any]) -> tuple[int, int]:
+        if field.name in FIRST:
+            return 0, FIRST.index(field.name)
+        if field.name not in loop_fields:
+            return 1, 0
+        of_loop = field.name in LOOP_FIRST
+        return 2, LOOP_FIRST.index(field.name) if of_loop else len(LOOP_FIRST)
+
+    loop_fields = {
+        name
+        for base in config_class.__mro__
+        if base.__module__ == LOOP_MODULE
+        for name in inspect.get_annotations(base)
+    } | {field.name for field in dataclasses.fields(config_class) if field.name == "loop"}
+    ordered = sorted(dataclasses.fields(config_class), key=interest)
+    same = ("__doc__", "__module__", "__qualname__")
+    members = {name: getattr(config_class, name) for name in same}
+    members["__dataclass_fields__"] = {field.name: field for field in ordered}
+    return type(config_class.__name__, (config_class,), members)
+
+
+def typed_fields(config_class: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every flag's name, such as loop.seed, and its type, within None and Annotated."""
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            rest = [one for one in typing.get_args(hint) if one is not type(None)]
+            hint = rest[0] if len(rest) == 1 else hint
+        if dataclasses.is_dataclass(hint):
+            yield from typed_fields(typing.cast(type[Any], hint), f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, hint
+
+
+def flag_names(config_class: type[Any]) -> list[str]:
+    """Return the names of all fields, those of nested configs with a dot."""
+    return [name for name, _ in typed_fields(config_class)]
+
+
+def _check_flags(known: Sequence[str], argv: Sequence[str], prog: str) -> None:
+    """Raises UserError for a flag that does not exist, even where others are missing."""
+    if "--help" in argv or "-h" in argv:
+        return
+    for word in argv:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        if not word.startswith("--") or name.startswith("tyro_"):  # completion of shells
+            continue
+        plain = ".".join(part.removeprefix("no_") for part in name.split("."))
+        if name not in known and plain not in known:
+            raise UserError(_unknown_flag(word, known, prog))
+
+
+def _check_choices(config_class: type[Any], argv: Sequence[str]) -> None:
+    """Raises UserError where a flag's value is none of its choices."""
+    choices = {
+        name: typing.get_args(hint)
+        for name, hint in typed_fields(config_class)
+        if typing.get_origin(hint) is Literal
+    }
+    for position, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--") or name not in choices:
+            continue
+        if not equals:
+            value = argv[position + 1] if position + 1 < len(argv) else ""
+        if value and not value.startswith("--") and value not in (*map(str, choices[name]), "None"):
+            known = [str(choice) for choice in choices[name]]
+            raise UserError(
+                f"{flag}: invalid choice {value!r}: choose from {', '.join(known)}"
+                f"{nearest_hint(value, known)}."
+            )
+
+
+def _unknown_flag(word: str, known: Sequence[str], prog: str) -> str:
+    if not word.startswith("-"):
+        return f"{word!r} belongs to no flag: leave it out; {prog} --help shows all flags."
+    flag = word.partition("=")[0]
+    found = suggest(flag, known)
+    near = "" if found is None else f"the nearest is --{found.replace('_', '-')}; "
+    return f"There is no flag {flag}: {near}{prog} --help shows all flags."
+
+
+def suggest(flag: str, known: Sequence[str]) -> str | None:
+    """Return the name among the known that a flag which does not exist is likely to mean."""
+    wanted = flag.lstrip("-").removeprefix("no-").replace("-", "_").lower()
+    by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
+    word = wanted.rpartition(".")[2]
+    if word in by_last:
+        return by_last[word]
+    for meant, synonyms in SYNONYMS.items():
+        if word not in synonyms:
+            continue
+        exact = [name for last, name in by_last.items() if last == meant]
+        ends = [name for last, name in by_last.items() if last.endswith(f"_{meant}")]
+        if meant == "rate":  # the optimiser's own comes first in a config
+            exact += [name for last, name in by_last.items() if last == "lr"]
+            ends.sort(key=lambda name: "meta" not in name)
+        if exact or ends:
+            return [*exact, *ends][0]
+    last = nearest(word, list(by_last))
+    return None if last is None else by_last[last]
