@@ -32,6 +32,7 @@ from tsar_jax.evaluation.continual import (
     ACCURACY,
     Outcome,
     mean_and_deviation,
+    measure_limits,
     measure_title,
     measures,
     write_outcome,
@@ -98,7 +99,8 @@ def learn(study: Study, run: Run) -> Outcome:
     outcome = measured(study, trained.state)
     write_outcome(run.path, outcome)
     for name, values in measures(outcome).items():
-        print(f"{measure_title(name, outcome.cumulative)}: {mean_and_deviation(values)} %")
+        text = mean_and_deviation(values, limits=measure_limits(name))
+        print(f"{measure_title(name, outcome.cumulative)}: {text} %")
     print(f"accuracies: {run.path / ACCURACY}")
     figure, _ = accuracy_figure(outcome, run.figures / "accuracy")
     print(f"figure:     {figure}")

@@ -18,7 +18,13 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from experiments._evolved import Lifetimes, load_evolved, open_worlds, read_config
+from experiments._evolved import (
+    Lifetimes,
+    load_evolved,
+    open_worlds,
+    read_config,
+    scores_text,
+)
 from experiments._film import film, write_gif
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
@@ -62,7 +68,7 @@ def main() -> None:
         lived = traces(evolved.policy, world, evolved.genome, arguments.keys)
         scores[name] = np.sum(lived.rewards, axis=1)
         print(
-            f"{name}: {scores[name].mean():.1f} ± {scores[name].std():.1f} over "
+            f"{name}: {scores_text(scores[name], 1)} over "
             f"{arguments.lifetimes} lifetimes, generation {evolved.generation}"
         )
         if environment == QUADRUPED:
