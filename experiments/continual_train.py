@@ -19,7 +19,7 @@ they are; they are printed and kept in RUN/config.json. Writes RUN/accuracy.csv 
 every test after every task), RUN/result.json and RUN/figures/accuracy.png and .pdf.
 A gcil- stream draws classes alike, or by weights of the suffix -longtail or -noise (the releases'
 weight_dist); its average accuracy is, as there, the mean over the cumulative tests of all phases.
-Then: tsar-jax run continual_analyse --run RUN
+Then: tsar-jax run continual_analyse --runs RUN --out FOLDER
 """
 
 import dataclasses

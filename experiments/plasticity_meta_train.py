@@ -11,7 +11,7 @@ Examples:
 
 Writes RUN/episodes.csv (loss, accuracy, coefficients, angles and orthonormality of every episode
 and seed), RUN/rule.json (the learned rule) and RUN/figures/episodes.png and .pdf.
-Then: tsar-jax run plasticity_evaluate --rules RUN/rule.json
+Then: tsar-jax run plasticity_evaluate --rules RUN/rule.json --out FOLDER
 """
 
 import dataclasses
@@ -128,7 +128,8 @@ def main() -> None:
         window=config.avg_window,
     )
     print(f"figure:   {figure}")
-    print(f"Next: tsar-jax run plasticity_evaluate --rules {run.path / RULE}")
+    rule, evaluated = run.path / RULE, run.path / "evaluation"
+    print(f"Next: tsar-jax run plasticity_evaluate --rules {rule} --out {evaluated}")
 
 
 if __name__ == "__main__":
