@@ -34,7 +34,7 @@ from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import HostSystem, Metrics, System
 
-STEP_METRICS = ("loss", "fitness_mean", "fitness_best", "fitness_worst", "nan_members", "sigma")
+STEP_METRICS = ("fitness_mean", "fitness_best", "fitness_worst", "nan_members", "sigma")
 EVAL_METRICS = ("fitness", "fitness_std")
 
 
@@ -196,10 +196,8 @@ def policy_for(config: HebbianConfig, world: Environment | HostEnvironments) -> 
 
 def summary(found: jax.Array, state: Strategy) -> Metrics:
     """Of a generation whose members earned `found` [population]; those of NaN are left out."""
-    mean = jnp.nanmean(found)
     return {
-        "loss": -mean,
-        "fitness_mean": mean,
+        "fitness_mean": jnp.nanmean(found),
         "fitness_best": jnp.nanmax(found),
         "fitness_worst": jnp.nanmin(found),
         "nan_members": jnp.isnan(found).sum().astype(jnp.float32),
