@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from experiments._meta_trained import read_run
 from experiments.hebbian_evolve import EXPERIMENT
 from tsar_jax.environments.registry import QUADRUPED, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive, check_seed
+from tsar_jax.evaluation.spread import UNBOUNDED, lifetimes_band, spread_text
 from tsar_jax.meta.evolution import Genome, begin
 from tsar_jax.modules import check_allowed, environment_modules
 from tsar_jax.systems.hebbian import HebbianConfig, policy_for
@@ -98,3 +100,12 @@ class Lifetimes:
     def keys(self) -> jax.Array:
         """One per lifetime."""
         return jax.random.split(jax.random.key(self.seed), self.lifetimes)
+
+
+def scores_text(scores: np.ndarray, digits: int) -> str:
+    """Return the scores of lifetimes [lifetimes] as a table has them, such as "636.2 ± 178.0".
+
+    ± is the standard deviation of the lifetimes, as in the figure of bodies; digits: after the
+    point.
+    """
+    return spread_text(scores, lifetimes_band, UNBOUNDED, lambda value: f"{value:.{digits}f}")

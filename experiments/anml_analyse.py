@@ -1,6 +1,6 @@
 """Analyse a run of anml_meta_train: sparsity, dead units, nearest neighbours, chance.
 
-    python experiments/anml_analyse.py --run RUN
+  tsar-jax run anml_analyse --run RUN
 
 Measures the trained network and the same network before training on unseen classes, prints
 them beside the published values, and writes RUN/analysis.json, RUN/figures/gates and
@@ -180,7 +180,8 @@ def analyse(
     """
     active = jax.device_get(representation.activity(network, pixels, params, images))
     features = representation.features(network, pixels, params, images)
-    names = [name for name in representation.SPACES if name in features]
+    known = [name for name in representation.SPACES if name in features]
+    names = [*known, *(name for name in features if name not in known)]
     measures = {
         name: {
             SPARSITY: float(active[name].sparsity),

@@ -5,7 +5,7 @@ Examples:
   tsar-jax run anml_meta_test --run runs/NAME --baselines        beside untrained networks
   tsar-jax run anml_meta_test --run runs/NAME --plastic all      everything learns
   tsar-jax run anml_meta_test --run runs/NAME --iid              the oracle
-  tsar-jax run anml_meta_test --run runs/NAME --class-order data alphabet after alphabet
+  tsar-jax run anml_meta_test --run runs/NAME --class-order data  alphabet after alphabet
   tsar-jax run anml_meta_test --run runs/NAME --preset paper     as published: 10 to 600 classes
 
 Prints a table and writes RUN/meta_test-NAME.json and RUN/figures/meta_test-NAME.png and .pdf.

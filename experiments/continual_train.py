@@ -19,7 +19,7 @@ they are; they are printed and kept in RUN/config.json. Writes RUN/accuracy.csv 
 every test after every task), RUN/result.json and RUN/figures/accuracy.png and .pdf.
 A gcil- stream draws classes alike, or by weights of the suffix -longtail or -noise (the releases'
 weight_dist); its average accuracy is, as there, the mean over the cumulative tests of all phases.
-Then: tsar-jax run continual_analyse --run RUN
+Then: tsar-jax run continual_analyse --runs RUN --out FOLDER
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ from tsar_jax.evaluation.continual import (
     ACCURACY,
     Outcome,
     mean_and_deviation,
+    measure_limits,
     measure_title,
     measures,
     write_outcome,
@@ -97,7 +98,8 @@ def learn(study: Study, run: Run) -> Outcome:
     outcome = measured(study, trained.state)
     write_outcome(run.path, outcome)
     for name, values in measures(outcome).items():
-        print(f"{measure_title(name, outcome.cumulative)}: {mean_and_deviation(values)} %")
+        text = mean_and_deviation(values, limits=measure_limits(name))
+        print(f"{measure_title(name, outcome.cumulative)}: {text} %")
     print(f"accuracies: {run.path / ACCURACY}")
     from tsar_jax.analysis.continual_figures import accuracy_figure
 

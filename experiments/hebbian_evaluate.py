@@ -25,6 +25,7 @@ from experiments._evolved import (
     load_evolved,
     open_worlds,
     read_config,
+    scores_text,
 )
 from experiments._film import film, write_gif
 from tsar_jax import cli
@@ -76,7 +77,7 @@ def main() -> None:
         lived = traces(evolved.policy, world, evolved.genome, arguments.keys)
         scores[name] = np.sum(lived.rewards, axis=1)
         print(
-            f"{name}: {scores[name].mean():.1f} ± {scores[name].std():.1f} over "
+            f"{name}: {scores_text(scores[name], 1)} over "
             f"{arguments.lifetimes} lifetimes, generation {evolved.generation}"
         )
         if environment == QUADRUPED:

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments._evolved import Lifetimes, load_evolved, open_worlds, read_config
+from experiments._evolved import (
+    Lifetimes,
+    load_evolved,
+    open_worlds,
+    read_config,
+    scores_text,
+)
 from tsar_jax import cli
 from tsar_jax.analysis.hebbian_figures import bodies_figure, comparison_figure
 from tsar_jax.devices import split_cpu
@@ -68,7 +74,7 @@ def main() -> None:
             lived = traces(evolved.policy, world, evolved.genome, arguments.keys)
             scores = np.sum(lived.rewards, axis=1)
             fitness.setdefault(rule, {}).setdefault(body, []).append(scores)
-            print(f"{path.name}, {body}: {scores.mean():.1f} ± {scores.std():.1f}", flush=True)
+            print(f"{path.name}, {body}: {scores_text(scores, 1)}", flush=True)
     pooled = {
         rule: {body: np.concatenate(scores) for body, scores in of_bodies.items()}
         for rule, of_bodies in fitness.items()
@@ -89,7 +95,7 @@ def write(out: Path, fitness: Fitness) -> None:
     bodies = list(next(iter(fitness.values())))
     lines = [f"| rule | {' | '.join(bodies)} |", "|---" * (1 + len(bodies)) + "|"]
     for rule, of_bodies in fitness.items():
-        cells = [f"{s.mean():.0f} ± {s.std():.0f}" for s in of_bodies.values()]
+        cells = [scores_text(scores, 0) for scores in of_bodies.values()]
         lines.append(f"| {rule} | {' | '.join(cells)} |")
     published = {rule: published_cells(rule, bodies) for rule in fitness}
     shown = {rule: cells for rule, cells in published.items() if any(cells)}

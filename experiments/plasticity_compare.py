@@ -4,7 +4,7 @@ Example, after plasticity_meta_train with --preset fa, bp, ehebb, ...:
   tsar-jax run plasticity_compare --runs runs/fa runs/bp runs/f-bio --out results/plasticity_rules
 
 Runs of the same rule with other seeds are further seeds of it. Writes OUT/table.md, OUT/curves.csv
-(the figures' means and 98 % bootstrap intervals) and OUT/figures: learning, angles,
+(the figures' medians and 98 % bootstrap intervals) and OUT/figures: learning, angles,
 orthonormality, and coefficients-RULE for every rule, as .png and .pdf.
 """
 
@@ -32,6 +32,8 @@ from tsar_jax.analysis.rule_figures import (
     curve,
     layer_columns,
     learning_figure,
+    lost_seeds,
+    medians,
 )
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
@@ -230,22 +232,22 @@ def pool(runs: Sequence[Trained]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def interval(values: np.ndarray, form: str) -> str:
-    """A mean over seeds [seeds] with its bootstrap interval, such as 70.1 (68.9–71.3)."""
-    mean, low, high = (format(float(end), form) for end in bootstrap(values))
-    return f"{mean} ({low}–{high})" if len(values) > 1 else mean
+    """Return a median over seeds [seeds] with its bootstrap interval: 70.1 (68.9–71.3)."""
+    median, low, high = (format(float(end), form) for end in bootstrap(values))
+    return f"{median} ({low}–{high})" if len(values) > 1 else median
 
 
 def early_accuracy(accuracy: np.ndarray, first: int, last: int) -> str:
-    """Of [seeds, episodes] in percent, the mean from one episode to another, counted from 1."""
+    """Of [seeds, episodes] in percent, the median over seeds from one episode to another."""
     if accuracy.shape[1] < last:
         return "–"
-    return f"{100 * accuracy[:, first - 1 : last].mean():.1f}"
+    return f"{100 * medians(accuracy[:, first - 1 : last].mean(1)):.1f}"
 
 
 def coefficients(run: Run) -> str:
-    """A rule's last coefficients, means over seeds; layer after layer where each has its own."""
+    """A rule's last coefficients, medians over seeds; layer after layer where each has its own."""
     return ", ".join(
-        f"{term} {' '.join(f'{run[column][:, -1].mean():.3g}' for column in of_layers)}"
+        f"{term} {' '.join(f'{medians(run[column][:, -1]):.3g}' for column in of_layers)}"
         for term, of_layers in by_term(coefficient_columns(run)).items()
     )
 
@@ -260,17 +262,17 @@ def table_rows(rules: Mapping[str, Run]) -> list[list[str]]:
     """The table, its head first: what each rule reached, and how soon."""
     rows = [
         [
-            *("rule", "seeds", "episodes", "accuracy (%)", "meta-loss"),
+            *("rule", "seeds (lost)", "episodes", "accuracy (%)", "meta-loss"),
             *(f"at {first}–{last}" for first, last in EARLY),
             *("angle (°)", "published (%)", "coefficients"),
         ]
     ]
     for label, run in rules.items():
-        seeds, episodes = run["accuracy"].shape
+        episodes = run["accuracy"].shape[1]
         angles = [np.nanmean(run[c][:, -LAST:]) for c in hidden_angles(run)]
         rows.append(
             [
-                *(label, str(seeds), str(episodes)),
+                *(label, with_lost(run), str(episodes)),
                 interval(100 * run["accuracy"][:, -LAST:].mean(1), ".1f"),
                 interval(np.nanmean(run["loss"][:, -LAST:], 1), ".2f"),
                 *(early_accuracy(run["accuracy"], *window) for window in EARLY),
@@ -280,6 +282,12 @@ def table_rows(rules: Mapping[str, Run]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def with_lost(run: Run) -> str:
+    """Return how many seeds a run has, and how many of them are lost, if any: "20 (1)"."""
+    lost = lost_seeds(run)
+    return f"{len(run['loss'])}" + (f" ({lost})" if lost else "")
 
 
 def published_accuracy(label: str) -> str:
@@ -363,9 +371,10 @@ def explanation(rules: Mapping[str, Run], notes: Sequence[str]) -> str:
     last = min(LAST, next(iter(rules.values()))["loss"].shape[1])
     early = " and ".join(f"{first}–{end}" for first, end in EARLY)
     return (
-        f"Accuracy, meta-loss and the hidden layers' mean angle: of the last {last} episodes, with "
-        f"98 % bootstrap intervals over seeds. At {early}: accuracy (%) of those episodes. "
-        "Coefficients: of the last episode, means over seeds; from the first layer to the last "
+        f"Accuracy, meta-loss and the hidden layers' mean angle: of the last {last} episodes, "
+        "medians over seeds that are not lost, with 98 % bootstrap intervals. "
+        f"At {early}: accuracy (%) of those episodes. "
+        "Coefficients: of the last episode, medians over seeds; from the first layer to the last "
         f"where each has its own. Published: {LEGEND}."
         + "".join(f" Otherwise than published: {note}." for note in notes)
     )

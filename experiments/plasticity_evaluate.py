@@ -9,7 +9,7 @@ Examples:
   tsar-jax run plasticity_evaluate --out OUT --preset figure-1    MNIST: feedback alignment is late
 
 Beside the rules are feedback alignment and backpropagation at --reference-rate. Prints a table and
-writes OUT/evaluation.csv (accuracy and loss over updates, with 98 % bootstrap intervals) and
+writes OUT/evaluation.csv (medians of accuracy and loss, with 98 % bootstrap intervals) and
 OUT/figures/evaluation.png and .pdf.
 """
 
@@ -158,7 +158,7 @@ def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
         [
             "rule",
             "updates",
-            *(f"{m}_{s}" for m in ("accuracy", "loss") for s in ("mean", "low", "high")),
+            *(f"{m}_{s}" for m in ("accuracy", "loss") for s in ("median", "low", "high")),
         ]
     )
     table = Table(title=f"{arguments.target}: {arguments.runs} lifetimes of {updates[-1]} updates")
@@ -169,8 +169,8 @@ def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
         for row, at in enumerate(updates):
             values = (f"{part[row]:.6g}" for band in bands for part in band)
             writer.writerow([name, at, *values])
-        mean, low, high = (100 * part[-1] for part in bands[0])
-        table.add_row(name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
+        median, low, high = (100 * part[-1] for part in bands[0])
+        table.add_row(name, f"{median:.1f}", f"{low:.1f} to {high:.1f}")
     make_folder(out, "--out")
     write_atomically(out / "evaluation.csv", text.getvalue())
     figures = rule_curves_figure(

@@ -12,7 +12,7 @@ Examples:
 
 Writes RUN/episodes.csv (loss, accuracy, coefficients, angles and orthonormality of every episode
 and seed), RUN/rule.json (the learned rule) and RUN/figures/episodes.png and .pdf.
-Then: tsar-jax run plasticity_evaluate --rules RUN/rule.json
+Then: tsar-jax run plasticity_evaluate --rules RUN/rule.json --out FOLDER
 """
 
 import dataclasses
@@ -113,7 +113,9 @@ def main() -> None:
         window=config.avg_window,
     )
     print(f"figure:   {figure}")
-    print(f"Next: tsar-jax run plasticity_evaluate --rules {run.path / RULE}{allowing(config)}")
+    rule, evaluated = run.path / RULE, run.path / "evaluation"
+    told = f"--rules {rule} --out {evaluated}{allowing(config)}"
+    print(f"Next: tsar-jax run plasticity_evaluate {told}")
 
 
 if __name__ == "__main__":

@@ -51,13 +51,6 @@ def test_class_sums_and_firing(first):
         np.testing.assert_array_equal(fired, (threshold < GATES).sum(0))
 
 
-def test_slope_of_a_power_law():
-    centres = r.bin_centres(100)
-    slope, intercept = r.log_log_slope(3 * centres**-1.5, centres)
-    assert (slope, intercept) == (pytest.approx(-1.5), pytest.approx(np.log10(3)))
-    assert np.isnan(r.log_log_slope(np.zeros(100), centres)[0])
-
-
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
 @settings(max_examples=20, deadline=None)
 def test_ranks_are_scipys(values):

@@ -140,13 +140,16 @@ def test_tables_have_methods_and_buffers() -> None:
     assert markdown_table(outcomes, "accuracy").splitlines() == [
         "| method | buffer 200 | buffer 500 |",
         "|---|---|---|",
-        "| sgd | 60.50 ± 0.71 | 60.50 ± 0.71 |",
-        "| er | 60.50 ± 0.71 | 60.50 ± 0.71 |",
+        "| sgd | 60.00, 61.00 | 60.00, 61.00 |",
+        "| er | 60.00, 61.00 | 60.00, 61.00 |",
     ]
     rows = csv_table(outcomes).splitlines()
     assert len(rows) == 1 + 3 * 2 * 2
     assert rows[1].startswith("seq-toy,sgd,,3,working,0.600000")
     assert mean_and_deviation(np.array([0.5])) == "50.00"
+    assert mean_and_deviation(np.array([0.5, 0.6, 0.7])) == "60.00 ± 10.00"
+    assert mean_and_deviation(np.array([0.9, 1.0, 1.0])) == "96.67 (90.89 to 100.00)"
+    assert mean_and_deviation(np.array([0.5, 0.6, np.nan])) == "50.00, 60.00 (1 of 3 lost)"
 
 
 def test_tables_have_what_is_published_of_the_stream() -> None:

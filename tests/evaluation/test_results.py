@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import Result, mean_and_band
+from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import (
     markdown,
     percent,
@@ -111,7 +111,11 @@ def test_pooling_refuses_different_numbers_of_classes(seeds):
         ([0.0], ".000"),
         ([0.5, 0.5], ".500"),
         ([0.6, 0.62, 0.61], ".610 ± .025"),
-        ([0.0, 1.0], ".500 ± 6.353"),
+        ([0.0, 1.0], ".000, 1.000"),
+        ([0.0, 0.01, 0.09], ".033 (.000 to .156)"),
+        ([0.98, 1.0, 0.99], ".990 (.965 to 1.000)"),
+        ([0.5, 0.6, 0.7, float("nan")], ".600 ± .248 (1 of 4 lost)"),
+        ([float("nan")], "– (1 of 1 lost)"),
     ],
 )
 def test_accuracies_are_written_without_the_zero(values, text):
@@ -155,8 +159,6 @@ def test_table_shows_every_condition():
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(table(conditions, "Meta-test"))
     text = console.export_text()
-    mean, band = mean_and_band([0.25, 0.75])
-    assert (mean, round(band, 3)) == (0.5, 3.177)
-    for wanted in ("Meta-test", "test, 10 classes", ".500 ± 3.177", "0.004", "0.001", "0.12"):
+    for wanted in ("Meta-test", "test, 10 classes", ".250, .750", "0.004", "0.001", "0.12"):
         assert wanted in text
     assert json.loads(results_to_json(conditions, {}))["settings"] == {}

@@ -76,7 +76,6 @@ def told(state, key, found, genomes):
 def assert_summary(metrics, found, sigma) -> None:
     """Metrics of a step whose members earned `found`."""
     wanted = {
-        "loss": -np.mean(found),
         "fitness_mean": np.mean(found),
         "fitness_best": np.max(found),
         "fitness_worst": np.min(found),

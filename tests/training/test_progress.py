@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from tsar_jax.systems.hebbian import STEP_METRICS
 from tsar_jax.training import progress
 
 
@@ -16,6 +17,12 @@ def test_description_has_rate_remaining_time_loss_and_accuracy():
     metrics = {"loss": 0.12345, "query_accuracy": 0.5, "other": 1.0}
     text = progress.describe(120, 1000, 0.2, metrics)
     assert text == "step 120/1000  0.2 steps/s  1:13:20 left  loss 0.1235  query_accuracy 0.500"
+
+
+def test_evolution_shows_its_fitness_and_no_loss():
+    metrics = dict.fromkeys(STEP_METRICS, 36.67)
+    text = progress.describe(1, 2, 0.0, metrics)
+    assert text == "step 1/2  fitness 36.67  best 36.67"
 
 
 def test_log_gets_the_first_and_last_lines_and_one_per_interval(monkeypatch):

@@ -7,8 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from tsar_jax.analysis.style import BLACK, PALETTE, new_figure, save_figure, styled
+from tsar_jax.analysis.bands import draw_line
+from tsar_jax.analysis.style import (
+    BLACK,
+    bar_look,
+    dot_look,
+    look,
+    new_figure,
+    save_figure,
+    styled,
+)
 from tsar_jax.evaluation.continual_probes import Reliability
+from tsar_jax.evaluation.spread import DEVIATION, FEWEST, PERCENT, deviation_band
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +65,9 @@ def tasks_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
         tasks = np.arange(1, len(values) + 1)
         if by_class:
             places = tasks + (index + 0.5) * width - 0.4
-            axis.bar(places, values, 0.9 * width, color=_colour(index), label=analysis.label)
+            axis.bar(places, values, 0.9 * width, label=analysis.label, **bar_look(index))
         else:
-            axis.plot(tasks, values, "o-", ms=4, color=_colour(index), label=analysis.label)
+            axis.plot(tasks, values, marker="o", ms=4, label=analysis.label, **look(index))
     if by_class:
         axis.axhline(100 / len(tasks), color=BLACK, lw=1, ls=":", label="no bias")
     axis.xaxis.get_major_locator().set_params(integer=True)
@@ -95,8 +105,7 @@ def calibration_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
             np.nan_to_num(found.accuracy),
             1 / len(found.share),
             align="edge",
-            color=_colour(index),
-            edgecolor="white",
+            **{"edgecolor": "white", **bar_look(index)},
         )
         axis.plot([0, 1], [0, 1], color=BLACK, lw=1, ls=":")
         axis.set_title(f"{analyses[index].label}\nerror {100 * found.error:.1f} %", fontsize=9)
@@ -110,14 +119,14 @@ def calibration_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
 
 @styled()
 def noise_figure(analyses: Sequence[Analysis], deviations: np.ndarray, path: Path) -> list[Path]:
-    """Accuracy over all tasks with Gaussian noise on every weight; bands: deviation over seeds."""
+    """Draw accuracy over all tasks with Gaussian noise on every weight, bands as in the tables."""
     figure, axis = new_figure(width=6, height=3.4)
     for index, analysis in enumerate(analyses):
-        mean, deviation = 100 * analysis.noise.mean(0), 100 * analysis.noise.std(0)
-        axis.plot(deviations, mean, "o-", ms=4, color=_colour(index), label=analysis.label)
-        axis.fill_between(
-            deviations, mean - deviation, mean + deviation, color=_colour(index), alpha=0.2
-        )
+        marks: dict[str, Any] = {"marker": "o", "ms": 4, "label": analysis.label}
+        noisy = 100 * analysis.noise
+        draw_line(axis, deviations, noisy, deviation_band, PERCENT, look(index), **marks)
+    if any(len(analysis.noise) > 1 for analysis in analyses):
+        axis.set_title(f"mean and {DEVIATION} over seeds; of fewer than {FEWEST}, each", fontsize=9)
     axis.set_xlabel("standard deviation of the noise on every weight")
     axis.set_ylabel("accuracy (%)")
     axis.grid(True)
@@ -133,7 +142,8 @@ def trade_off_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
         stability, plasticity = (
             100 * analysis.trade_off[name] for name in ("stability", "plasticity")
         )
-        axis.plot(plasticity, stability, "o", ms=5, color=_colour(index), label=analysis.label)
+        dots: dict[str, Any] = {"linestyle": "none", "ms": 5, "label": analysis.label}
+        axis.plot(plasticity, stability, **dots, **dot_look(index))
     axis.set_xlim(*_margins(analyses, "plasticity"))
     axis.set_ylim(*_margins(analyses, "stability"))
     axis.set_xlabel("plasticity: accuracy right after learning (%)")
@@ -147,7 +157,3 @@ def _margins(analyses: Sequence[Analysis], name: str) -> tuple[float, float]:
     values = 100 * np.concatenate([analysis.trade_off[name] for analysis in analyses])
     margin = max(1.0, 0.1 * float(np.ptp(values)))
     return float(values.min()) - margin, min(100.0, float(values.max()) + margin)
-
-
-def _colour(index: int) -> str:
-    return PALETTE[index % len(PALETTE)]

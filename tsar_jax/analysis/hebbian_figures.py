@@ -1,13 +1,23 @@
 """The figures of evolved plasticity: evolution, recovery from lesions, weights, fitness by body."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tsar_jax.analysis.style import BLACK, BLUE, GREY, PALETTE, new_figure, save_figure, styled
+from tsar_jax.analysis.bands import draw_bars
+from tsar_jax.analysis.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    bar_look,
+    look,
+    new_figure,
+    save_figure,
+    styled,
+)
+from tsar_jax.evaluation.spread import DEVIATION, FEWEST, UNBOUNDED, lifetimes_band
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -40,15 +50,16 @@ def evolution_figure(rows: Rows, path: Path) -> Path:
 
 @styled()
 def comparison_figure(runs: Mapping[str, Sequence[Rows]], path: Path) -> Path:
-    """Mean fitness over generations of several kinds of run, each in the range of its runs."""
+    """Draw mean fitness over generations of several kinds of run, each in the range of its runs."""
     figure, axes = new_figure(width=5.0, height=3.2)
-    for (label, several), colour in zip(runs.items(), cycle(PALETTE), strict=False):
+    for place, (label, several) in enumerate(runs.items()):
         curves = [series(rows, "train", "fitness_mean") for rows in several]
         shortest = min(len(steps) for steps, _ in curves)
         values = np.stack([values[:shortest] for _, values in curves])
-        steps = curves[0][0][:shortest]
-        axes.plot(steps, values.mean(0), color=colour, label=f"{label} ({len(several)})")
-        axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+        steps, drawn = curves[0][0][:shortest], look(place)
+        axes.plot(steps, values.mean(0), label=f"{label} ({len(several)})", **drawn)
+        low, high = values.min(0), values.max(0)
+        axes.fill_between(steps, low, high, color=drawn["color"], alpha=0.2, linewidth=0)
     axes.set(xlabel="generation", ylabel="mean fitness of the population", xlim=(0, None))
     axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=3, title="runs; bands: their range")
@@ -115,18 +126,21 @@ def weights_figure(images: Mapping[str, np.ndarray], path: Path) -> Path:
 
 @styled()
 def bodies_figure(fitness: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> Path:
-    """Fitness on each body [lifetimes], by kind of run, then by body: means with deviations."""
+    """Draw fitness on each body [lifetimes], by kind of run, then by body, as in the table."""
     kinds, bodies = list(fitness), list(next(iter(fitness.values())))
     figure, axes = new_figure(width=5.0, height=3.2)
     bar = 0.8 / len(kinds)
-    for place, (kind, colour) in enumerate(zip(kinds, cycle(PALETTE), strict=False)):
+    for place, kind in enumerate(kinds):
         middles = np.arange(len(bodies)) + (place - (len(kinds) - 1) / 2) * bar
-        means, deviations = (
-            [measure(fitness[kind][body]) for body in bodies] for measure in (np.mean, np.std)
-        )
-        axes.bar(middles, means, bar, yerr=deviations, color=colour, label=kind, capsize=3)
+        lifetimes = [fitness[kind][body] for body in bodies]
+        kind_look = {**bar_look(place), "label": kind}
+        draw_bars(axes, middles, lifetimes, bar, lifetimes_band, UNBOUNDED, **kind_look)
     axes.set(xticks=range(len(bodies)), xticklabels=bodies, ylabel="fitness")
     axes.axhline(0, color=BLACK, linewidth=0.8)
     axes.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=len(kinds), title="bars: standard deviation")
+    figure.legend(
+        loc="outside lower center",
+        ncols=min(4, len(kinds)),
+        title=f"mean and {DEVIATION} of lifetimes; of fewer than {FEWEST}, each",
+    )
     return save_figure(figure, path)[0]

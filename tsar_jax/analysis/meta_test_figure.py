@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from tsar_jax.analysis.style import GREY, PALETTE, save_figure, styled
-from tsar_jax.evaluation.protocol import mean_and_band
+from tsar_jax.analysis.bands import draw_bars, draw_line
+from tsar_jax.analysis.style import GREY, PALETTE, bar_look, dot_look, look, save_figure, styled
 from tsar_jax.evaluation.published_results import LEGEND
 from tsar_jax.evaluation.results import Conditions, class_counts, published_series
+from tsar_jax.evaluation.spread import CONFIDENCE, FEWEST, PROPORTION, confidence_band
 
 MEASURES = {"test": "accuracy", "train": "train_accuracy"}
 
@@ -18,10 +19,18 @@ MEASURES = {"test": "accuracy", "train": "train_accuracy"}
 def meta_test_figure(
     conditions: Conditions, path: Path, band: str, published: Collection[str] = ()
 ) -> list[Path]:
-    """Test and train accuracy against number of classes: mean, 95 % band, and chance.
+    """Draw test and train accuracy against number of classes: mean, confidence band, and chance.
 
-    path: without suffix. band: what the band is taken over, such as "10 runs". published: models
-    whose published accuracies are drawn too, at the same numbers of classes. Returns the files.
+    Bands are those of the tables (`confidence_band`).
+
+    Args:
+        conditions: what was measured; every one is drawn.
+        path: without suffix.
+        band: what the band is taken over, such as "10 runs".
+        published: models whose published accuracies are drawn too, at the same numbers of classes.
+
+    Returns:
+        The files.
     """
     counts = class_counts(conditions)
     draw = _lines if len(counts) > 1 else _bars
@@ -38,7 +47,7 @@ def meta_test_figure(
         handles, labels = panels[0].get_legend_handles_labels()
         drawn = any(label.startswith("published") for label in labels)
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if drawn else 3)
-        caption = f"Mean and 95 % confidence band over {band}"
+        caption = f"Mean and {CONFIDENCE} over {band}; of fewer than {FEWEST}, each"
         if drawn:
             caption += f"\npublished: full-size networks; {LEGEND}"
         figure.suptitle(caption, fontsize=9, color="0.35")
@@ -46,9 +55,8 @@ def meta_test_figure(
 
 
 def _lines(axes: Any, conditions: Conditions, part: str, counts: Sequence[int]) -> None:
-    for (name, rows), colour in zip(conditions.items(), PALETTE, strict=False):
-        pairs = np.array([mean_and_band(getattr(row, part)) for row in rows])
-        _line_with_band(axes, counts, pairs, colour, name)
+    for place, (name, rows) in enumerate(conditions.items()):
+        _line_with_band(axes, counts, [getattr(row, part) for row in rows], place, name)
     axes.plot(counts, [1 / c for c in counts], color=GREY, linestyle=":", label="chance")
     axes.set_xlabel("classes learned one after another")
     axes.set_xlim(left=0)
@@ -56,8 +64,9 @@ def _lines(axes: Any, conditions: Conditions, part: str, counts: Sequence[int]) 
 
 def _published_lines(axes: Any, models: Collection[str], part: str, counts: Sequence[int]) -> None:
     """Draw the models' published accuracies at some of the numbers of classes."""
-    markers = dict(zip(published_series(models, MEASURES["test"]), "xv^s+*", strict=False))
+    places = {label: at for at, label in enumerate(published_series(models, MEASURES["test"]))}
     for label, row in published_series(models, MEASURES[part]).items():
+        place = places.setdefault(label, len(places))
         values = {n: row[n].value for n in counts if n in row}
         found = {n: float(value) for n, value in values.items() if value is not None}
         if len(found) > 1:
@@ -65,7 +74,7 @@ def _published_lines(axes: Any, models: Collection[str], part: str, counts: Sequ
                 *zip(*found.items(), strict=True),
                 color=GREY,
                 linestyle="--",
-                marker=markers.get(label, "o"),
+                marker=dot_look(len(PALETTE) * (1 + place))["marker"],
                 markersize=4.5,
                 linewidth=1,
                 label=f"published: {label}",
@@ -73,12 +82,11 @@ def _published_lines(axes: Any, models: Collection[str], part: str, counts: Sequ
 
 
 def _bars(axes: Any, conditions: Conditions, part: str, counts: Sequence[int]) -> None:
-    """One number of classes makes no line."""
-    for place, ((name, rows), colour) in enumerate(zip(conditions.items(), PALETTE, strict=False)):
-        mean, width = mean_and_band(getattr(rows[0], part))
-        error = min(width, mean), min(width, 1 - mean)
-        axes.bar(place, mean, color=colour, label=name)
-        axes.errorbar(place, mean, yerr=np.array(error)[:, None], color="black", capsize=3)
+    """Draw bars, since one number of classes makes no line."""
+    for place, (name, rows) in enumerate(conditions.items()):
+        runs = [np.asarray(getattr(rows[0], part))]
+        look_of_bar = {**bar_look(place), "label": name}
+        draw_bars(axes, [place], runs, 0.8, confidence_band, PROPORTION, **look_of_bar)
     axes.axhline(1 / counts[0], color=GREY, linestyle=":", label="chance")
     axes.set_xticks([])
     axes.set_xlabel(f"{counts[0]} classes learned one after another")
@@ -88,17 +96,22 @@ def learning_figure(
     curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]],
     path: Path,
 ) -> list[Path]:
-    """Meta-test accuracy over meta-training: per model, its seeds' curves of (step, accuracy).
+    """Draw meta-test accuracy over meta-training, bands as in `meta_test_figure`.
 
-    path: without suffix. Returns the files.
+    Args:
+        curves: per model, its seeds' curves of (step, accuracy); one may end before another.
+        path: without suffix.
+
+    Returns:
+        The files.
     """
     with styled():
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.subplots()
-        for (name, seeds), colour in zip(curves.items(), PALETTE, strict=False):
-            steps = [step for step, _ in seeds[0]]
-            pairs = np.array([mean_and_band(v) for v in zip(*_values(seeds), strict=True)])
-            _line_with_band(axes, steps, pairs, colour, name)
+        for place, (name, seeds) in enumerate(curves.items()):
+            steps = sorted({step for seed in seeds for step, _ in seed})
+            values = [[dict(seed).get(step, np.nan) for seed in seeds] for step in steps]
+            _line_with_band(axes, steps, values, place, name)
         axes.set(
             xlabel="meta-training steps",
             ylabel="test accuracy, unseen classes",
@@ -107,16 +120,20 @@ def learning_figure(
         axes.set_xlim(left=0)
         axes.grid(axis="y")
         axes.legend(loc="lower right")
+        figure.suptitle(
+            f"mean and {CONFIDENCE} over seeds; of fewer than {FEWEST}, each",
+            fontsize=9,
+            color="0.35",
+        )
         return save_figure(figure, path)
 
 
-def _values(seeds: Sequence[Sequence[tuple[int, float]]]) -> list[list[float]]:
-    return [[value for _, value in seed] for seed in seeds]
-
-
 def _line_with_band(
-    axes: Any, x: Sequence[float], pairs: np.ndarray, colour: str, name: str
+    axes: Any, x: Sequence[float], values: Sequence[Sequence[float]], place: int, name: str
 ) -> None:
-    mean, width = pairs[:, 0], pairs[:, 1]
-    axes.plot(x, mean, marker="o", markersize=3.5, color=colour, label=name)
-    axes.fill_between(x, mean - width, mean + width, color=colour, alpha=0.2, linewidth=0)
+    """Draw the line at a place: values of every run at each x, fewer at some."""
+    runs = np.full((max(map(len, values)), len(x)), np.nan)
+    for at, of_runs in enumerate(values):
+        runs[: len(of_runs), at] = of_runs
+    marks: dict[str, Any] = {"marker": "o", "markersize": 3.5, "label": name}
+    draw_line(axes, x, runs, confidence_band, PROPORTION, look(place), **marks)

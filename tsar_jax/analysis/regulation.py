@@ -117,18 +117,6 @@ def firing(gates: jax.Array) -> jax.Array:
     return gates > jnp.array(THRESHOLDS)[:, None]
 
 
-def log_log_slope(counts: np.ndarray, centres: np.ndarray) -> tuple[float, float]:
-    """Least squares of log10 counts against log10 centres over filled bins: slope, intercept.
-
-    NaN where fewer than two bins are filled.
-    """
-    filled = (counts > 0) & (centres > 0)
-    if filled.sum() < 2:
-        return float("nan"), float("nan")
-    slope, intercept = np.polyfit(np.log10(centres[filled]), np.log10(counts[filled]), 1)
-    return float(slope), float(intercept)
-
-
 def bin_centres(bins: int) -> np.ndarray:
     """Middles of `bins` equal bins of 0..1."""
     return (np.arange(bins) + 0.5) / bins

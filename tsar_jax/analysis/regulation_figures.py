@@ -15,10 +15,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
+from tsar_jax.analysis.bands import draw_line
 from tsar_jax.analysis.co_activity import OFTEN
-from tsar_jax.analysis.regulation import AFTER, BEFORE, bin_centres, log_log_slope
-from tsar_jax.analysis.style import BLACK, BLUE, GREY, PALETTE, VERMILION, new_figure, styled
-from tsar_jax.evaluation.protocol import mean_and_band
+from tsar_jax.analysis.power_law import Tail, fit_tail
+from tsar_jax.analysis.regulation import AFTER, BEFORE, bin_centres
+from tsar_jax.analysis.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    VERMILION,
+    dot_look,
+    look,
+    new_figure,
+    styled,
+)
+from tsar_jax.evaluation.spread import UNBOUNDED, confidence_band
 
 LAYERS = {
     "block_0": "C1",
@@ -28,31 +39,43 @@ LAYERS = {
 }
 """The layers' names in the paper."""
 
-MARKERS = "os^Dv<>P"
 SIGNS = {"positive": BLUE, "negative": VERMILION}
 DRAWN = 100
 
 
-def draw_power_law(
+def draw_points(
     axes: Axes, centres: np.ndarray, heights: np.ndarray, place: int, label: str
 ) -> Line2D:
-    """Filled bins as points, their least-squares line on log-log axes; the legend's entry.
+    """Draw filled bins as points; return the legend's entry.
 
     centres, heights: [bins]. place: chooses colour and marker.
     """
-    colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
     filled = heights > 0
-    points: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3.5}
+    points: dict[str, Any] = {**dot_look(place), "markersize": 3.5}
     axes.plot(
         centres[filled], heights[filled], linestyle="none", alpha=0.35, markeredgewidth=0, **points
     )
-    slope, intercept = log_log_slope(heights, centres)
-    if np.isnan(slope):
-        return Line2D([], [], linestyle="none", label=f"{label}: all in one bin", **points)
-    ends = centres[filled][[0, -1]]
+    return Line2D([], [], linestyle="none", label=label, **points)
+
+
+def draw_tail(axes: Axes, centres: np.ndarray, counts: np.ndarray, tail: Tail, place: int) -> None:
+    """Draw the fitted power law of a histogram [bins] over its tail, if it has one."""
+    inside = (centres > tail.xmin) & (counts > 0)
+    if not inside.any():
+        return
+    x = centres[centres > tail.xmin]
+    law = x**-tail.exponent
+    y = counts[centres > tail.xmin].sum() * law / law.sum()
+    within = x <= centres[inside].max()
     outlined = [withStroke(linewidth=3, foreground="white")]
-    axes.plot(ends, 10**intercept * ends**slope, color=colour, path_effects=outlined)
-    return Line2D([], [], label=f"{label}: slope {slope:.2f}", **points)
+    axes.plot(x[within], y[within], color=dot_look(place)["color"], path_effects=outlined)
+
+
+def tail_text(tail: Tail) -> str:
+    """Return a fitted tail in words."""
+    if np.isnan(tail.exponent):
+        return "no tail to fit"
+    return f"tail above {tail.xmin:.2g}: exponent {tail.exponent:.1f}"
 
 
 def decades(values: np.ndarray) -> tuple[float, float]:
@@ -61,13 +84,13 @@ def decades(values: np.ndarray) -> tuple[float, float]:
     return float(10 ** np.floor(low)) / 1.3, float(10 ** np.ceil(high)) * 1.3
 
 
-def power_law_figure(
+def log_log_figure(
     centres: np.ndarray, rows: Mapping[str, np.ndarray], title: str, x: str, y: str
-) -> Figure:
-    """Rows of heights [bins] by label, each with its fitted line, on log-log axes."""
+) -> tuple[Figure, Axes]:
+    """Draw rows of heights [bins] by label on log-log axes."""
     figure, axes = new_figure(width=5.6, height=4.0)
     entries = [
-        draw_power_law(axes, centres, heights, place, label)
+        draw_points(axes, centres, heights, place, label)
         for place, (label, heights) in enumerate(rows.items())
     ]
     axes.set(xscale="log", yscale="log", title=title, xlabel=x, ylabel=y)
@@ -79,40 +102,50 @@ def power_law_figure(
         axis.set_minor_formatter(NullFormatter())
     axes.grid()
     figure.legend(handles=entries, loc="outside lower center", ncols=1)
-    return figure
+    return figure, axes
 
 
 @styled()
 def regulation_figure(histograms: Mapping[str, np.ndarray], layer: str, whose: str) -> Figure:
-    """Log-log histogram of a layer's regulation: counts [bins] of 0..1, by initial bias."""
+    """Draw log-log histograms of a layer's regulation, counts [bins] of 0..1 by initial bias."""
     rows = {label: counts / counts.sum() for label, counts in histograms.items()}
     bins = next(iter(rows.values())).size
-    return power_law_figure(
+    figure, _ = log_log_figure(
         bin_centres(bins),
         rows,
         f"Regulation of {LAYERS[layer]}\n{whose}",
         f"regulation r ({bins:,} bins)",
         "share of synapses, all images",
     )
+    return figure
 
 
 @styled()
 def avalanche_figure(
     counts: np.ndarray, thresholds: Sequence[float], layer: str, whose: str
 ) -> Figure:
-    """Log-log histograms of how many synapses are above a threshold at once.
+    """Draw log-log histograms of how many synapses are above a threshold at once.
+
+    A line is the power law of the tail alone, fitted by maximum likelihood (`fit_tail`).
 
     counts [thresholds, bins]: images in which that share, 0..1, of the synapses is.
     """
     bins = counts.shape[1]
-    rows = {f"r > {threshold:.2f}": row for threshold, row in zip(thresholds, counts, strict=True)}
-    return power_law_figure(
+    tails = [fit_tail(row) for row in counts]
+    rows = {
+        f"r > {threshold:.2f}: {tail_text(tail)}": row
+        for threshold, row, tail in zip(thresholds, counts, tails, strict=True)
+    }
+    figure, axes = log_log_figure(
         bin_centres(bins),
         rows,
         f"Avalanches in {LAYERS[layer]}\n{whose}",
         f"share of synapses above the threshold in an image ({bins:,} bins)",
         "number of images",
     )
+    for place, (row, tail) in enumerate(zip(counts, tails, strict=True)):
+        draw_tail(axes, bin_centres(bins), row, tail, place)
+    return figure
 
 
 def draw_counts(figure: Figure, axes: Axes, counts: np.ndarray, end: float, label: str) -> None:
@@ -219,15 +252,15 @@ def draw_information(axes: Axes, rows: np.ndarray, thresholds: Sequence[float]) 
     edges = np.linspace(0, 1, DRAWN + 1)
     for place, (counts, threshold) in enumerate(zip(rows, thresholds, strict=True)):
         name = f"r > {threshold:.2f}: "
-        colour = PALETTE[place]
+        drawn = look(place)
         if not counts.sum():
-            axes.plot([], [], color=colour, label=name + "no pairs")
+            axes.plot([], [], **drawn, label=name + "no pairs")
             continue
         shares = counts.reshape(DRAWN, -1).sum(1) / counts.sum()
         label = (
             f"{name}{short_count(counts.sum())} pairs, mean {counts @ centres / counts.sum():.3f}"
         )
-        axes.stairs(np.where(shares > 0, shares, np.nan), edges, color=colour, label=label)
+        axes.stairs(np.where(shares > 0, shares, np.nan), edges, label=label, **drawn)
     axes.set(yscale="log", xlim=(0, 1))
     axes.grid()
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
@@ -273,17 +306,14 @@ def output_figure(
 
 
 def draw_profile(axes: Axes, profile: np.ndarray, colour: str) -> None:
-    """Mean and 95 % band of relative changes [classes, BEFORE + 1 + AFTER] around a class."""
+    """Draw the mean of relative changes [classes, BEFORE + 1 + AFTER] in its confidence band."""
     finite = np.where(np.isfinite(profile), profile, np.nan)
-    columns = [column[~np.isnan(column)].tolist() for column in finite.T]
-    places = np.array([place for place, column in enumerate(columns) if column])
-    if not places.size:
-        return
-    means, bands = np.array([mean_and_band(columns[place]) for place in places]).T
-    axes.plot(places - BEFORE, means, color=colour, marker="o", markersize=4)
-    axes.fill_between(
-        places - BEFORE, means - bands, means + bands, color=colour, alpha=0.25, linewidth=0
-    )
+    shown = np.isfinite(finite).any(0)
+    if shown.any():
+        x = np.arange(finite.shape[1])[shown] - BEFORE
+        marks: dict[str, Any] = {"marker": "o", "markersize": 4}
+        values = finite[:, shown]
+        draw_line(axes, x, values, confidence_band, UNBOUNDED, {"color": colour}, **marks)
 
 
 def draw_changes(axes: Axes, changes: Mapping[str, np.ndarray]) -> list[Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tsar_jax.analysis import co_activity
 from tsar_jax.analysis import regulation as analysis
+from tsar_jax.analysis.power_law import fit_tail
 from tsar_jax.analysis.regulation_passes import (
     CO_ACTIVE,
     Collected,
@@ -144,20 +145,14 @@ def summarise(record: Record) -> dict[str, Any]:
 
 
 def layer_numbers(record: Record, layer: str) -> dict[str, Any]:
-    """Return a layer's mean regulation, how often its synapses fire, and the slopes."""
+    """Return a layer's mean regulation, how often its synapses fire, and its avalanches' tails."""
     shown = int(record[f"synapses_{layer}"]) * int(record["images"])
-    slope, _ = analysis.log_log_slope(
-        record[f"regulation_{layer}"], analysis.bin_centres(analysis.BINS)
-    )
-    centres = analysis.bin_centres(analysis.AVALANCHE_BINS)
+    tails = [fit_tail(row)._asdict() for row in record[f"avalanches_{layer}"]]
     return {
         "synapses": int(record[f"synapses_{layer}"]),
         "mean_regulation": float(record[f"regulation_sum_{layer}"]) / shown,
         "share_firing": by_threshold(record[f"fired_{layer}"] / shown),
-        "regulation_slope": slope,
-        "avalanche_slopes": by_threshold(
-            [analysis.log_log_slope(row, centres)[0] for row in record[f"avalanches_{layer}"]]
-        ),
+        "avalanche_tails": dict(zip(map(str, analysis.THRESHOLDS), tails, strict=True)),
     }
 
 

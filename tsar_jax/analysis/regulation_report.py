@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from tsar_jax.analysis import regulation as analysis
 from tsar_jax.analysis import regulation_figures as figures
 from tsar_jax.analysis import regulation_record as records
+from tsar_jax.analysis.power_law import Tail
 
 
 def record_figures(
@@ -44,13 +45,17 @@ def record_figures(
 def record_lines(numbers: dict[str, Any], layer: str) -> list[str]:
     """Return the numbers that `summarise` gives in words, a line per analysis."""
     shown = numbers["layers"][layer]
+    tails = ", ".join(
+        f"{figures.tail_text(Tail(**tail))} for r > {name}"
+        for name, tail in shown["avalanche_tails"].items()
+    )
 
     def by_threshold(values: dict[str, float], form: str) -> str:
         return ", ".join(f"{value:{form}} for r > {name}" for name, value in values.items())
 
     found = [
-        f"regulation: mean {shown['mean_regulation']:.4f}, slope {shown['regulation_slope']:.2f}",
-        f"avalanches: slope {by_threshold(shown['avalanche_slopes'], '.2f')}",
+        f"regulation: mean {shown['mean_regulation']:.4f}",
+        f"avalanches: {tails}",
         f"ranks: correlation {numbers['ranks']['correlation']:.2f} of log ranks in a class and "
         "over the others",
         f"time lag: correlation {numbers['time_lag']['correlation']:.2f} of neighbouring images, "

@@ -18,14 +18,14 @@ def rule_curves_figure(
 ) -> list[Path]:
     """By rule, "accuracy" and "loss" [runs, points] after `updates` [points] online updates.
 
-    Means in 98 % bootstrap intervals; chance: an accuracy of 0..1. path: without suffix. Returns
+    Medians in 98 % bootstrap intervals; chance: an accuracy of 0..1. path: without suffix. Returns
     the files.
     """
     figure, (left, right) = new_figure(1, 2, width=7.0, height=3.2)
     for axes, measure, scale in ((left, "accuracy", 100), (right, "loss", 1)):
         for place, measured in enumerate(curves.values()):
-            mean, low, high = bootstrap(scale * measured[measure])
-            axes.plot(updates, mean, linewidth=1.4, **look(place))
+            median, low, high = bootstrap(scale * measured[measure])
+            axes.plot(updates, median, linewidth=1.4, **look(place))
             axes.fill_between(
                 updates, low, high, color=look(place)["color"], alpha=0.2, linewidth=0
             )
@@ -35,8 +35,11 @@ def rule_curves_figure(
     left.set(ylabel="accuracy on other images (%)", ylim=(0, 100))
     right.set(ylabel="cross-entropy")
     runs = len(next(iter(curves.values()))["accuracy"])
+    ended = [np.isfinite(measured["loss"][:, -1]) for measured in curves.values()]
+    number = int(sum((~known).sum() for known in ended))
+    lost = f"; {number} of {sum(map(len, ended))} lost" if number else ""
     figure.suptitle(
-        f"mean over {runs} lifetimes in its 98 % bootstrap interval; dotted: chance",
+        f"median over {runs} lifetimes in its 98 % bootstrap interval{lost}; dotted: chance",
         fontsize=9,
         color="0.35",
     )

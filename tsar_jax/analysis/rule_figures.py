@@ -1,12 +1,13 @@
 """The figures of learned plasticity rules: loss and accuracy, coefficients, alignment.
 
-A run is what `read_episodes` gives: columns [seeds, episodes] by name. Drawn are means over seeds
-in 98 % bootstrap intervals, as in Shervani-Tabar and Rosenbaum (2023), arXiv 2210.16414.
+A run is what `read_episodes` gives: columns [seeds, episodes] by name. Drawn are medians over seeds
+in 98 % bootstrap intervals; in Shervani-Tabar and Rosenbaum (2023), arXiv 2210.16414, means.
 """
 
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -42,37 +43,59 @@ SQUEEZED = 10
 
 
 class Curve(NamedTuple):
-    """A mean over seeds and the ends of its 98 % interval, of equal shapes."""
+    """A median over seeds and the ends of its 98 % interval, of equal shapes."""
 
-    mean: np.ndarray
+    median: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
 
 def bootstrap(values: np.ndarray, seed: int = 0) -> Curve:
-    """The mean over seeds and its percentile bootstrap interval: [seeds, ...] -> each [...].
+    """Return the median over seeds and its percentile bootstrap interval.
 
-    500 resamples of the seeds, the same for every other index; seed: of their generator. A value
-    that is NaN is left out, so that one lost seed does not hide the others.
+    One lost seed moves a median little, where it throws a mean off the axis. A value that is not
+    finite is left out; `lost_seeds` counts the seeds that have one.
+
+    Args:
+        values: [seeds, ...].
+        seed: of the generator of 500 resamples of the seeds, the same for every other index.
+
+    Returns:
+        Median and ends, each [...]; NaN where every seed is lost.
     """
     seeds = len(values)
     drawn = np.random.default_rng(seed).integers(seeds, size=(RESAMPLES, seeds))
-    counts = (drawn[:, :, None] == np.arange(seeds)).sum(1)
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):  # a resample of lost seeds alone has no mean
-        resampled = np.tensordot(counts, np.where(known, values, 0), 1) / np.tensordot(
-            counts, known, 1
-        )
-        mean = np.where(known, values, 0).sum(0) / known.sum(0)
-    low, high = np.nanpercentile(resampled, INTERVAL, axis=0)
-    return Curve(mean, low, high)
+    known = np.where(np.isfinite(values), values, np.nan)
+    resampled = medians(np.moveaxis(known[drawn], 1, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of points at which all seeds are lost
+        low, high = np.nanpercentile(resampled, INTERVAL, axis=0)
+    return Curve(medians(known), low, high)
+
+
+def medians(values: np.ndarray) -> np.ndarray:
+    """Return the median [...] over the first axis [n, ...], without NaN; NaN where all are."""
+    ordered = np.sort(values, axis=0)  # NaN come last
+    count = np.isfinite(values).sum(0)
+    middle = [np.maximum(at, 0)[None] for at in ((count - 1) // 2, count // 2)]
+    middle[1] = np.minimum(middle[1], len(values) - 1)
+    lower, upper = (np.take_along_axis(ordered, at, 0)[0] for at in middle)
+    return (lower + upper) / 2
+
+
+def lost_seeds(run: Run) -> int:
+    """Return how many seeds of a run are lost: whose loss or a coefficient ends as no number."""
+    names = [name for name in run if name == "loss" or THETA.fullmatch(name)]
+    return int(np.any([~np.isfinite(run[name][:, -1]) for name in names], axis=0).sum())
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     """The mean of the `window` episodes around each, fewer at both ends: [..., episodes]."""
     around = [(0, 0)] * (values.ndim - 1) + [(window // 2, window - window // 2 - 1)]
     padded = np.pad(values, around, constant_values=np.nan)
-    return np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, window, -1), -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a lost seed's episodes
+        return np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, window, -1), -1)
 
 
 def curve(run: Run, column: str, window: int = WINDOW) -> Curve:
@@ -133,10 +156,10 @@ def wrapped(label: str, width: int = 22) -> str:
 
 def draw_curves(axes: Axes, curves: Mapping[int, Curve], scale: float = 1) -> None:
     """Curves [episodes] by their place, times a scale, over the episodes from 1."""
-    for place, (mean, low, high) in curves.items():
-        episodes = np.arange(1, len(mean) + 1)
-        marker = "." if len(mean) == 1 else ""
-        axes.plot(episodes, scale * mean, marker=marker, linewidth=1.4, **look(place))
+    for place, (median, low, high) in curves.items():
+        episodes = np.arange(1, len(median) + 1)
+        marker = "." if len(median) == 1 else ""
+        axes.plot(episodes, scale * median, marker=marker, linewidth=1.4, **look(place))
         axes.fill_between(
             episodes,
             scale * low,
@@ -145,15 +168,15 @@ def draw_curves(axes: Axes, curves: Mapping[int, Curve], scale: float = 1) -> No
             alpha=min(0.2, 1 / len(curves)),
             linewidth=0,
         )
-    axes.set_xlim(0, max(len(mean) for mean, _, _ in curves.values()))
+    axes.set_xlim(0, max(len(median) for median, _, _ in curves.values()))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.grid(axis="y")
 
 
 def usual_range(curves: Mapping[int, Curve]) -> tuple[float, float]:
-    """Between which the means lie, but for a few episodes: a lifetime all but lost is off scale."""
-    means = np.concatenate([band.mean for band in curves.values()])
-    low, high = np.nanpercentile(means[means > 0], [1, 98])
+    """Return between which the medians lie, but for a few episodes, which are off the scale."""
+    found = np.concatenate([band.median for band in curves.values()])
+    low, high = np.nanpercentile(found[found > 0], [1, 98])
     return float(low), float(high)
 
 
@@ -180,7 +203,7 @@ def draw_angles(axes: Axes, curves: Mapping[int, Curve]) -> None:
     draw_curves(axes, curves)
     axes.axhline(90, color=GREY, linestyle=":", linewidth=1.4)
     # From a little below 0, where backpropagation's line is; panels may share the axis.
-    widest = max(band.high.max() for band in curves.values())
+    widest = max(np.nanmax(band.high) for band in curves.values())
     axes.set_ylim(-4, max(94, 4 + widest, axes.get_ylim()[1]))
     axes.set_yticks(range(0, math.ceil(axes.get_ylim()[1]), 30))
 
@@ -198,11 +221,18 @@ def draw_orthonormality(axes: Axes, curves: Mapping[int, Curve]) -> None:
 def caption(runs: Sequence[Run], window: int = 1) -> str:
     """Return what lines and bands are, and over how many episodes each point is a mean."""
     counts = {len(next(iter(run.values()))) for run in runs}
+    lost, of_all = (sum(count(run) for run in runs) for count in (lost_seeds, seed_count))
     over = f"; means of {window} episodes" if window > 1 else ""
     if counts == {1}:
         return f"one seed{over}"
     number = f"{counts.pop()} " if len(counts) == 1 else ""
-    return f"mean over {number}seeds in its 98 % bootstrap interval{over}"
+    said = f"; {lost} of {of_all} seeds lost" if lost else ""
+    return f"median over {number}seeds in its 98 % bootstrap interval{over}{said}"
+
+
+def seed_count(run: Run) -> int:
+    """Return how many seeds a run has."""
+    return len(run["loss"])
 
 
 def grid(count: int) -> tuple[int, int]:
@@ -256,7 +286,9 @@ def draw_coefficients(figure: FigureBase, run: Run) -> None:
         layer: {places[term]: curve(run, column) for term, column in of_layer.items()}
         for layer, of_layer in columns.items()
     }
-    last = {t: sum(of_layer[p].mean[-1] for of_layer in curves.values()) for t, p in places.items()}
+    last = {
+        t: sum(of_layer[p].median[-1] for of_layer in curves.values()) for t, p in places.items()
+    }
     handles = [
         Line2D([], [], label=term_label(term), **look(places[term]))
         for term in sorted(places, key=lambda term: -last[term])
@@ -277,7 +309,7 @@ def draw_coefficients(figure: FigureBase, run: Run) -> None:
 
 def scale_coefficients(axes: Axes, curves: Sequence[Curve]) -> None:
     """A vertical axis that is linear near 0 alone, where a linear one squeezes most curves."""
-    peaks = [np.abs(band.mean).max() for band in curves]
+    peaks = [np.nanmax(np.abs(band.median)) for band in curves]
     middle, top = np.median(peaks), max(peaks)
     if 0 < SQUEEZED * middle < top:
         axes.set_yscale("symlog", linthresh=10 ** math.floor(math.log10(middle)))

@@ -9,7 +9,7 @@ Figures are objects, not pyplot's global state, so none needs a screen or outliv
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,43 @@ BLACK = "#000000"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY, BLACK)
 
 COLOUR_MAP = "viridis"
+MARKERS = "os^Dv<>P*Xph"
+HATCHES = "/.x\\o+*-|O"
+
+
+def dashes(round_: int) -> Any:
+    """Return the line style of lines that share a colour: another one for every round."""
+    if round_ < 2:
+        return ("-", "--")[round_]
+    return (0, (6, 2) + (1, 2) * (round_ - 1))  # a dash, then ever more dots
+
+
+def look(place: int, colours: Sequence[str] = PALETTE) -> dict[str, Any]:
+    """Return colour and line style of the line at a place: no two places look alike.
+
+    Args:
+        place: from 0.
+        colours: to take in turn; once all are used, the line style changes.
+    """
+    return {"color": colours[place % len(colours)], "linestyle": dashes(place // len(colours))}
+
+
+def dot_look(place: int) -> dict[str, Any]:
+    """Return colour and marker of the dots at a place: no two places look alike."""
+    round_ = place // len(PALETTE)
+    marker = MARKERS[round_] if round_ < len(MARKERS) else f"${round_}$"
+    return {"color": PALETTE[place % len(PALETTE)], "marker": marker}
+
+
+def bar_look(place: int) -> dict[str, Any]:
+    """Return colour and hatching of the bars at a place: no two places look alike."""
+    round_ = place // len(PALETTE)
+    drawn: dict[str, Any] = {"color": PALETTE[place % len(PALETTE)]}
+    if round_:
+        density, kind = divmod(round_ - 1, len(HATCHES))
+        drawn |= {"hatch": HATCHES[kind] * (2 + density), "edgecolor": "white", "linewidth": 0}
+    return drawn
+
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,

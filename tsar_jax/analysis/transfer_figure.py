@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from tsar_jax.analysis.bands import draw_line
 from tsar_jax.analysis.style import (
     BLACK,
     BLUE,
@@ -17,11 +18,12 @@ from tsar_jax.analysis.style import (
     ORANGE,
     PALETTE,
     VERMILION,
+    dot_look,
     new_figure,
     save_figure,
     styled,
 )
-from tsar_jax.evaluation.protocol import mean_and_band
+from tsar_jax.evaluation.spread import CONFIDENCE, FEWEST, PROPORTION, confidence_band
 
 WINDOW = 10
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -37,22 +39,28 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 def forgetting_figure(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path, rows: str = "runs"
 ) -> list[Path]:
-    """By condition, accuracies [rows, classes] right after learning and at the end of the stream.
+    """Draw accuracy on each class right after learning it and at the end of the stream.
 
-    Means over rows, smoothed over neighbouring classes, in a band from the lowest row to the
-    highest. rows: what they are. path: without suffix. Returns the files.
+    Means over rows, smoothed over neighbouring classes, in the confidence band of the tables.
+
+    Args:
+        curves: by condition, both accuracies [rows, classes]; every condition is drawn.
+        path: without suffix.
+        rows: what they are.
+
+    Returns:
+        The files.
     """
     classes = next(iter(curves.values()))[0].shape[1]
     window = min(WINDOW, classes)
-    place = np.arange(classes - window + 1) + (window + 1) / 2
+    x = np.arange(classes - window + 1) + (window + 1) / 2
     figure, axes = new_figure(width=6.4, height=4.4)
-    for (_, pair), colour in zip(curves.items(), PALETTE, strict=False):
+    looks = [condition_look(place) for place in range(len(curves))]
+    for look, pair in zip(looks, curves.values(), strict=True):
         for values, line in zip(pair, ("--", "-"), strict=True):
+            drawn = {**look, "linestyle": line, "markevery": max(1, len(x) // 10)}
             smooth = moving_average(values, window)
-            axes.plot(place, smooth.mean(0), color=colour, linestyle=line)
-            axes.fill_between(
-                place, smooth.min(0), smooth.max(0), color=colour, alpha=0.15, linewidth=0
-            )
+            draw_line(axes, x, smooth, confidence_band, PROPORTION, drawn, markersize=4)
     axes.axhline(1 / classes, color=GREY, linestyle=":")
     axes.set(
         xlabel=f"class, in the order of learning (mean of {window} neighbours)",
@@ -67,14 +75,21 @@ def forgetting_figure(
         Line2D([], [], color=GREY, linestyle=":", label="chance at the end"),
     ]
     figure.legend(handles=when, loc="outside upper center", ncols=3)
-    colours = [
-        Line2D([], [], color=colour, linewidth=4, label=name)
-        for name, colour in zip(curves, PALETTE, strict=False)
+    names = [
+        Line2D([], [], linewidth=4, label=name, **look)
+        for name, look in zip(curves, looks, strict=True)
     ]
-    figure.legend(handles=colours, loc="outside lower center", ncols=min(3, len(colours)))
+    figure.legend(handles=names, loc="outside lower center", ncols=min(3, len(names)))
     if any(len(soon) > 1 for soon, _ in curves.values()):
-        axes.set_title(f"mean, lowest and highest of the {rows}", fontsize=9, color="0.35")
+        caption = f"mean and {CONFIDENCE} over {rows}; of fewer than {FEWEST}, each"
+        axes.set_title(caption, fontsize=9, color="0.35")
     return save_figure(figure, path)
+
+
+def condition_look(place: int) -> dict[str, Any]:
+    """Return the colour of a condition's two lines, and from the ninth condition on a marker."""
+    look = dot_look(max(0, place - len(PALETTE)))
+    return look if place >= len(PALETTE) else {"color": PALETTE[place]}
 
 
 class Examples(NamedTuple):
@@ -163,7 +178,7 @@ def bias_figure(
 ) -> list[Path]:
     """By initial bias: accuracies of transfers [runs], right after and at the end; open gates.
 
-    Means in 95 % bands. open_shares: mean share of the third convolution's gates above the
+    Means in confidence bands. open_shares: mean share of the third convolution's gates above the
     threshold, before the transfer. path: without suffix. Returns the files.
     """
     figure, (left, right) = new_figure(1, 2, width=8.0, height=3.9)
@@ -172,11 +187,14 @@ def bias_figure(
         (0, ORANGE, "--", "right after the class"),
         (1, BLUE, "-", "at the end"),
     )
+    runs = max(len(values) for pair in accuracies.values() for values in pair)
     for part, colour, line, label in lines:
-        mean, band = np.array([mean_and_band(accuracies[bias][part]) for bias in biases]).T
-        style = {"color": colour, "linestyle": line, "marker": "o", "label": label}
-        left.plot(biases, mean, clip_on=False, **style)
-        left.fill_between(biases, mean - band, mean + band, color=colour, alpha=0.2, linewidth=0)
+        values = np.full((runs, len(biases)), np.nan)
+        for at, bias in enumerate(biases):
+            values[: len(accuracies[bias][part]), at] = accuracies[bias][part]
+        look = {"color": colour, "linestyle": line}
+        marks: dict[str, Any] = {"marker": "o", "label": label, "clip_on": False}
+        draw_line(left, biases, values, confidence_band, PROPORTION, look, **marks)
     left.axhline(1 / classes, color=GREY, linestyle=":", label="chance at the end")
     left.set(ylabel="accuracy", ylim=(0, 1.02), title=f"{classes} classes of a new domain")
     figure.legend(loc="outside lower center", ncols=3, handlelength=3)
@@ -191,8 +209,9 @@ def bias_figure(
         ylim=(0, 110),
         title="third convolution, meta-trained",
     )
-    if len(accuracies[biases[0]][0]) > 1:
-        figure.suptitle("Bands: 95 % confidence of the mean over runs", fontsize=9, color="0.35")
+    if runs > 1:
+        bands = f"mean and {CONFIDENCE} over runs; of fewer than {FEWEST}, each"
+        figure.suptitle(bands, fontsize=9, color="0.35")
     for axes in (left, right):
         axes.set_xlabel("initial bias of the regulator's heads")
         axes.grid(axis="y")

@@ -87,8 +87,8 @@ def _load(
     if name not in loaders:
         known = [*sorted(loaders), *own.own_names(folder)]
         raise UserError(
-            f"unknown data set {name!r}: choose one of {', '.join(known)}, or prepare images of your "
-            f"own with `python -m data_prep images`{nearest_hint(name, known)}"
+            f"unknown data set {name!r}: choose one of {', '.join(known)}, or prepare images "
+            f"of your own with `python -m data_prep images`{nearest_hint(name, known)}"
         )
     if folder is not None and not folder.is_dir():
         raise UserError(

@@ -26,6 +26,7 @@ from tsar_jax.evaluation.published_results import (
     find_published,
     joined_figures,
 )
+from tsar_jax.evaluation.spread import PROPORTION, Limits, deviation_band, spread_text
 from tsar_jax.training.run import write_atomically
 from tsar_jax.untrusted.files import read_json
 
@@ -140,17 +141,26 @@ def main_measure(outcomes: Sequence[Outcome]) -> str:
     return "accuracy" if all("accuracy" in measures(o) for o in outcomes) else "last_accuracy"
 
 
-def mean_and_deviation(values: np.ndarray, percent: bool = True) -> str:
-    """ "85.01 ± 1.90": mean and standard deviation over seeds, as the field's tables have them.
+def measure_limits(name: str) -> Limits:
+    """Return between which shares a measure lies: differences of accuracies may be negative."""
+    return PROPORTION if name.endswith("accuracy") else (-1.0, 1.0)
 
-    A value that is NaN, which is that of a lost seed, is left out; "nan" where all are.
+
+def mean_and_deviation(
+    values: np.ndarray, percent: bool = True, limits: Limits = PROPORTION
+) -> str:
+    """Return a measure over seeds as the field's tables have it: "85.01 ± 1.90".
+
+    ± is the sample standard deviation over seeds, as in the figures; see `spread_text`.
+
+    Args:
+        values: shares [seeds]; NaN of a lost seed, which is counted.
+        percent: whether to write them times 100.
+        limits: between which the shares lie.
     """
-    values = values[~np.isnan(values)]
-    if not values.size:
-        return "nan"
     factor = 100 if percent else 1
-    mean, deviation = factor * values.mean(), factor * values.std(ddof=min(1, values.size - 1))
-    return f"{mean:.2f} ± {deviation:.2f}" if values.size > 1 else f"{mean:.2f}"
+    ends = (factor * limits[0], factor * limits[1])
+    return spread_text(factor * values, deviation_band, ends, "{:.2f}".format)
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
@@ -209,7 +219,7 @@ def table_rows(
         values = measures(outcome).get(measure)
         if values is not None:
             row = found.setdefault(outcome.method, {})
-            row[outcome.buffer] = mean_and_deviation(values, percent)
+            row[outcome.buffer] = mean_and_deviation(values, percent, measure_limits(measure))
     buffers = sorted({buffer for row in found.values() for buffer in row if buffer})
     return buffers, found
 

@@ -17,6 +17,7 @@ from tsar_jax.evaluation.meta_test import (
     frozen_signals,
     run_many,
 )
+from tsar_jax.evaluation.spread import confidence_half_width
 from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.training.config import earlier
@@ -253,11 +254,6 @@ def search_and_run(
 
 
 def mean_and_band(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % confidence interval (Student's t); 0 for one value."""
-    from scipy.stats import t
-
-    count = len(values)
-    if count < 2:
-        return float(np.mean(values)), 0.0
-    error = float(np.std(values, ddof=1)) / count**0.5
-    return float(np.mean(values)), float(t.ppf(0.975, count - 1)) * error
+    """Return the mean and half the width of its 95 % confidence interval; 0 for one value."""
+    width = float(confidence_half_width(values)) if len(values) > 1 else 0.0
+    return float(np.mean(values)), width

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import Result, mean_and_band
+from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.published_results import LEGEND, Published, find_published
+from tsar_jax.evaluation.spread import PROPORTION, confidence_band, spread_text
 from tsar_jax.untrusted.files import read_json
 
 Conditions = Mapping[str, Sequence[Result]]
@@ -81,7 +82,10 @@ def class_counts(conditions: Conditions) -> list[int]:
 
 
 def table(conditions: Conditions, title: str) -> Any:
-    """A rich table: test (and train) accuracy with 95 % band per condition and class count."""
+    """Return a rich table of test and train accuracy per condition and number of classes.
+
+    ± is the 95 % confidence interval of the mean, as `percent` writes it.
+    """
     from rich.table import Table
 
     made = Table(title=title)
@@ -102,10 +106,13 @@ def table(conditions: Conditions, title: str) -> Any:
 
 
 def percent(values: Sequence[float]) -> str:
-    """Mean accuracy and its 95 % band, such as `.612 ± .014`."""
-    mean, band = mean_and_band(values)
-    text = f"{mean:.3f}".lstrip("0")
-    return f"{text} ± {band:.3f}".replace("± 0", "± ") if band else text
+    """Return accuracies [runs] with the 95 % confidence interval of their mean: `.612 ± .014`.
+
+    `.031 (.000 to .096)` where 0 or 1 cuts the interval; of fewer than three runs their values.
+    """
+    return spread_text(
+        values, confidence_band, PROPORTION, lambda value: f"{value:.3f}".lstrip("0")
+    )
 
 
 Series = Mapping[str, Mapping[int, Published]]

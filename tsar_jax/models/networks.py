@@ -42,6 +42,14 @@ class Network(nn.Module):
         """Run one level on the signals of the level before it."""
         return getattr(self, name)(signals)
 
+    def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Return the representations [N, F] of images by name; "features" is what the head reads.
+
+        A network with other representations overrides this.
+        """
+        features: jax.Array = self.run(images, 0, len(self.levels) - 1)
+        return {"features": features}
+
 
 class Ungated(Network):
     """A classifier alone, the ablation: ANML's (or, all blocks pooled, TSAR's) trunk and head."""

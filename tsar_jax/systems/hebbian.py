@@ -35,7 +35,7 @@ from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import HostSystem, Metrics, System
 
 STEP_METRICS = (
-    *("loss", "fitness_mean", "fitness_best", "fitness_worst"),
+    *("fitness_mean", "fitness_best", "fitness_worst"),
     *("nan_members", "infinite_members", "sigma"),
 )
 EVAL_METRICS = ("fitness", "fitness_std")
@@ -201,16 +201,14 @@ def remedy(config: HebbianConfig) -> str:
 
 
 def summary(found: jax.Array, state: Strategy) -> Metrics:
-    """Of a generation whose members earned `found` [population]; of the finite ones among them.
+    """Summarise a generation whose members earned `found` [population]: of the finite ones.
 
-    Those that are NaN or infinite are counted: an infinite fitness ranks, but has no mean. "loss"
+    Those that are NaN or infinite are counted: an infinite fitness ranks, but has no mean. The mean
     is finite unless no member's fitness is.
     """
     finite = jnp.where(jnp.isfinite(found), found, jnp.nan)
-    mean = jnp.nanmean(finite)
     return {
-        "loss": -mean,
-        "fitness_mean": mean,
+        "fitness_mean": jnp.nanmean(finite),
         "fitness_best": jnp.nanmax(finite),
         "fitness_worst": jnp.nanmin(finite),
         "nan_members": jnp.isnan(found).sum().astype(jnp.float32),

@@ -37,7 +37,14 @@ from tsar_jax.training.programs import Programs, make_programs, strong_types
 from tsar_jax.training.progress import Progress, make_progress
 from tsar_jax.training.rescue import FolderWatch, reason, save_elsewhere
 from tsar_jax.training.run import IMPORTED, Run, checkpoint_steps
-from tsar_jax.training.system import LOST_SEEDS, HostSystem, SeedsSystem, State, System
+from tsar_jax.training.system import (
+    LOST_SEEDS,
+    HostSystem,
+    SeedsSystem,
+    State,
+    System,
+    objective_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,10 +284,13 @@ class _Trainer:
 
     def _means(self, buffers: dict[str, np.ndarray], step: int, count: int) -> dict[str, float]:
         """The mean of every metric over a chunk; raises TrainingDiverged."""
-        finite = np.isfinite(buffers["loss"][:count])
+        objective = objective_of(buffers)
+        finite = np.isfinite(buffers[objective][:count])
         if not finite.all():
             first = int(np.argmin(finite))
-            raise self._diverged(step + first + 1, f"The loss is {buffers['loss'][first]}")
+            raise self._diverged(
+                step + first + 1, f"The {objective} is {buffers[objective][first]}"
+            )
         return {
             name: float(np.mean(buffer[:count], dtype=np.float64))
             for name, buffer in buffers.items()

@@ -10,7 +10,14 @@ from jax import lax
 
 from tsar_jax.devices import map_over
 from tsar_jax.training.metrics import csv_columns
-from tsar_jax.training.system import LOST_SEEDS, HostSystem, SeedsSystem, State, System
+from tsar_jax.training.system import (
+    LOST_SEEDS,
+    HostSystem,
+    SeedsSystem,
+    State,
+    System,
+    objective_of,
+)
 
 
 def strong_types(tree: Any) -> Any:
@@ -142,5 +149,4 @@ def _check_metrics(step_metrics: Any, eval_metrics: Any) -> None:
         for name, value in metrics.items():
             if value.shape:
                 raise ValueError(f"metric {name!r} must be a scalar, but has shape {value.shape}")
-    if "loss" not in step_metrics:
-        raise ValueError(f'the metrics of a step need a "loss", but are {sorted(step_metrics)}')
+    objective_of(step_metrics)

@@ -10,6 +10,9 @@ from tsar_jax.output import outlasting
 
 PLAIN_INTERVAL_S = 10.0
 
+SHOWN = {"loss": "loss", "fitness_mean": "fitness", "fitness_best": "best"}
+"""Metrics that a line shows, and under which names."""
+
 
 class Progress(Protocol):
     """update: at every chunk; message: a line that stays; close: at the end."""
@@ -47,7 +50,7 @@ def describe(step: int, total: int, steps_per_s: float, metrics: Mapping[str, fl
         left = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
         parts += [f"{steps_per_s:.3g} steps/s", f"{left} left"]
     accuracies = [name for name in metrics if "accuracy" in name]
-    parts += [f"{name} {metrics[name]:.4g}" for name in ["loss"] if name in metrics]
+    parts += [f"{shown} {metrics[name]:.4g}" for name, shown in SHOWN.items() if name in metrics]
     parts += [f"{name} {metrics[name]:.3f}" for name in accuracies[:1]]
     return "  ".join(parts)
 

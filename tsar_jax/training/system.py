@@ -1,6 +1,6 @@
 """What the training loop asks of a system."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 State = Any
@@ -8,7 +8,20 @@ State = Any
 takes a NaN or an infinity in one for divergence and refuses to save it."""
 
 Metrics = dict[str, Any]
-"""A flat dictionary of scalars; that of a step contains "loss"."""
+"""A flat dictionary of scalars; that of a step contains one of `OBJECTIVES`."""
+
+OBJECTIVES = ("loss", "fitness_mean")
+"""Metrics of what is trained, one of which every step has: NaN says that training diverged."""
+
+
+def objective_of(metrics: Iterable[str]) -> str:
+    """Return the name of the objective among a step's metrics. Raises ValueError without one."""
+    names = list(metrics)
+    for name in OBJECTIVES:
+        if name in names:
+            return name
+    wanted = " or ".join(f'"{name}"' for name in OBJECTIVES)
+    raise ValueError(f"the metrics of a step need a {wanted}, but are {sorted(names)}")
 
 
 LOWER_THE_RATE = "lower the learning rate in a new run"

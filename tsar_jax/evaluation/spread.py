@@ -1,0 +1,131 @@
+"""The spread of a result over its runs: what ± is in tables and what bands are in figures.
+
+A result's table and its figure take the same function, `confidence_band` or `deviation_band`, so
+that they show the same numbers. A band ends where its quantity does, for a proportion at 0 and 1,
+and of fewer than `FEWEST` runs there is none: then the values themselves are shown.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+FEWEST = 3
+"""Runs below which their values are shown in place of a band."""
+
+Limits = tuple[float, float]
+PROPORTION: Limits = (0.0, 1.0)
+PERCENT: Limits = (0.0, 100.0)
+UNBOUNDED: Limits = (-np.inf, np.inf)
+
+CONFIDENCE = "95 % confidence interval of the mean"
+DEVIATION = "standard deviation"
+
+
+class Band(NamedTuple):
+    """A mean over runs [...] and the ends of its band [...]; ends are NaN where there is none."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class BandOf(Protocol):
+    """How runs [runs, ...] become a band within limits."""
+
+    def __call__(self, values: np.ndarray, limits: Limits = ...) -> Band: ...
+
+
+def confidence_band(values: np.ndarray, limits: Limits = PROPORTION) -> Band:
+    """Return the mean over runs and its 95 % confidence interval (Student's t), within limits.
+
+    Args:
+        values: [runs, ...]; NaN where a run is lost, which leaves it out.
+        limits: between which the quantity lies.
+    """
+    return _band(values, confidence_half_width(values), limits)
+
+
+def deviation_band(values: np.ndarray, limits: Limits = UNBOUNDED) -> Band:
+    """Return the mean over runs and one sample standard deviation to either side, within limits.
+
+    Args:
+        values: [runs, ...]; NaN where a run is lost, which leaves it out.
+        limits: between which the quantity lies.
+    """
+    return _band(values, _deviation(np.asarray(values, float), 1), limits)
+
+
+def lifetimes_band(values: np.ndarray, limits: Limits = UNBOUNDED) -> Band:
+    """Return the mean over lifetimes and their standard deviation to either side, within limits.
+
+    The deviation is that of the lifetimes as they are, as in a run's metric `fitness_std`, and
+    not an estimate for all lifetimes.
+
+    Args:
+        values: [lifetimes, ...]; NaN where one is lost, which leaves it out.
+        limits: between which the quantity lies.
+    """
+    return _band(values, _deviation(np.asarray(values, float), 0), limits)
+
+
+def confidence_half_width(values: np.ndarray | Sequence[float]) -> np.ndarray:
+    """Return half the width [...] of the 95 % confidence interval of a mean over runs [runs, ...].
+
+    NaN are left out; of fewer than two values the width is NaN.
+    """
+    from scipy.stats import t
+
+    found = np.asarray(values, float)
+    count = np.isfinite(found).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return t.ppf(0.975, count - 1) * _deviation(found, 1) / np.sqrt(count)
+
+
+def _deviation(values: np.ndarray, ddof: int) -> np.ndarray:
+    """Return the standard deviation [...] of what is finite; NaN where nothing is left."""
+    known = np.isfinite(values)
+    count = known.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(known, values, 0).sum(0) / count
+        squares = np.where(known, values - mean, 0) ** 2
+        return np.where(count > ddof, np.sqrt(squares.sum(0) / (count - ddof)), np.nan)
+
+
+def _band(values: np.ndarray, half_width: np.ndarray, limits: Limits) -> Band:
+    values = np.asarray(values, float)
+    known = np.isfinite(values)
+    count = known.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(known, values, 0).sum(0) / count
+    half_width = np.where(count < FEWEST, np.nan, half_width)
+    return Band(mean, *(np.clip(mean + sign * half_width, *limits) for sign in (-1, 1)))
+
+
+def spread_text(
+    values: np.ndarray | Sequence[float],
+    band_of: BandOf,
+    limits: Limits,
+    form: Callable[[float], str],
+) -> str:
+    """Return runs' values as a table shows them.
+
+    "85.01 ± 1.90"; "0.50 (0.00 to 0.98)" where a limit cuts the band; of fewer than three runs the
+    values, "0.48, 0.52", once where they are equal. Lost runs, whose value is NaN, are counted:
+    "85.01 ± 1.90 (1 of 5 lost)".
+
+    Args:
+        values: [runs].
+        band_of: `confidence_band` or another one of this module, as the result's figure has it.
+        limits: between which the quantity lies.
+        form: writes a number.
+    """
+    found = np.asarray(values, float)
+    known = found[np.isfinite(found)]
+    lost = f" ({len(found) - len(known)} of {len(found)} lost)" if len(known) < len(found) else ""
+    if len(known) < FEWEST:
+        return (", ".join(dict.fromkeys(map(form, known.tolist()))) or "–") + lost
+    mean, low, high = map(float, band_of(known, limits))
+    if low <= limits[0] < mean or mean < limits[1] <= high:
+        return f"{form(mean)} ({form(low)} to {form(high)}){lost}"
+    return f"{form(mean)} ± {form(high - mean)}{lost}"
