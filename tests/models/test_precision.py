@@ -1,14 +1,19 @@
 """In 64 bits arrays of two precisions meet: the result is the wider, a gradient its own array's."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from tsar_jax.models.convolution import convolve
 from tsar_jax.models.layers import _largest_product, conv3x3, product, wide_affine
 from tsar_jax.models.regulated import gate_weights
 
 SHAPES = {
     conv3x3: [(2, 5, 5, 3), (3, 3, 3, 4)],
+    partial(convolve, stride=1): [(2, 5, 5, 3), (3, 3, 3, 4)],
+    partial(convolve, stride=2): [(2, 5, 5, 3), (1, 1, 3, 4)],
     product: [(2, 3), (3, 4)],
     wide_affine: [(2, 3), (3, 4), (4,)],
     _largest_product: [(2, 4, 3), (3, 5)],
@@ -17,7 +22,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("wide", [0, 1])
-@pytest.mark.parametrize("function", SHAPES, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", SHAPES, ids=str)
 def test_two_precisions(function, wide) -> None:
     with jax.enable_x64(True):
         dtypes = [jnp.float64 if i == wide else jnp.float32 for i in range(len(SHAPES[function]))]

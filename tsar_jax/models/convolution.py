@@ -28,15 +28,21 @@ THIN = 16
 MICROBATCH = 8
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """x [N, H, W, C], kernel [3, 3, C, D] or [1, 1, C, D] -> [N, ceil(H / s), ceil(W / s), D].
 
-    Zero padding of one pixel under a 3x3 kernel, none under a 1x1 kernel. x and kernel are of one
-    dtype.
+    Zero padding of one pixel under a 3x3 kernel, none under a 1x1 kernel. The result has the dtype
+    that those of x and kernel promote to, which differ where JAX computes in 64 bits.
     """
     chex.assert_rank([x, kernel], 4)
     chex.assert_equal(x.shape[-1], kernel.shape[2])
+    dtype = jnp.result_type(x, kernel)
+    return _convolve_alike(x.astype(dtype), kernel.astype(dtype), stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_alike(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """As `convolve`, of two arrays of one dtype."""
     return lax.platform_dependent(
         x,
         kernel,
@@ -48,7 +54,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def _forward(
     x: jax.Array, kernel: jax.Array, stride: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolve(x, kernel, stride), (x, kernel)
+    return _convolve_alike(x, kernel, stride), (x, kernel)
 
 
 def _backward(
@@ -57,7 +63,7 @@ def _backward(
     return input_gradient(*saved, gradient, stride), kernel_gradient(*saved, gradient, stride)
 
 
-convolve.defvjp(_forward, _backward)
+_convolve_alike.defvjp(_forward, _backward)
 
 
 def input_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:

@@ -112,6 +112,13 @@ def check_writable(path: Path, option: str = "--run") -> None:
     Raises:
         UserError: it cannot be written, or has a link or a folder where something is written.
     """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"The folder {path} has a name that is not UTF-8, which checkpoints cannot have: "
+            f"name another with {option}."
+        ) from None
     made: list[Path] = []
     try:
         made += _make_missing(path)
@@ -168,13 +175,6 @@ def make_folder(path: Path, option: str = "--run") -> None:
     Raises:
         UserError: it cannot be made. option: by which another can be named.
     """
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"The folder {path} has a name that is not UTF-8, which checkpoints cannot have: "
-            f"name another with {option}."
-        ) from None
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
