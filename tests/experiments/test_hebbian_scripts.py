@@ -266,7 +266,7 @@ def test_a_quadruped_is_lesioned_and_filmed(walking, monkeypatch) -> None:
 
 
 def test_the_table_of_bodies_has_what_is_published(tmp_path) -> None:
-    scores = {body: np.array([1.0, 3.0]) for body in ("standard", "right_front", "left_back")}
+    scores = {body: np.array([1.0, 2.0, 3.0]) for body in ("standard", "right_front", "left_back")}
     hebbian_morphologies.write(tmp_path, {"ABCD_lr": scores, "AD": scores})
     assert (tmp_path / "bodies.md").read_text().splitlines()[2:6] == [
         "| ABCD_lr | 2 ± 1 | 2 ± 1 | 2 ± 1 |",
