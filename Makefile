@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test bench lint format clean
+SMOKE := anml_meta_train tsar_meta_train plasticity_meta_train hebbian_evolve continual_train
+
+.PHONY: quickstart test test-oldest bench lint format clean
 
 quickstart: .venv/.core
 	$(BIN)/python experiments/quickstart.py
@@ -11,6 +13,12 @@ quickstart: .venv/.core
 # its tests share what they compile.
 test: lint
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# A smoke training of each family with the oldest requirements that setup.cfg allows.
+test-oldest: .venv-oldest/.core
+	set -e; runs=$$(mktemp -d); trap 'rm -rf "$$runs"' EXIT; for name in $(SMOKE); do \
+	  .venv-oldest/bin/python -m tsar_jax run $$name --preset smoke --run "$$runs/$$name"; \
+	done
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -25,12 +33,19 @@ bench: .venv/.core
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-oldest
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "tsar_jax needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv .venv
+
+.venv-oldest/.core: setup.cfg pyproject.toml tests/oldest_requirements.py
+	rm -rf .venv-oldest
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tests/oldest_requirements.py >.venv-oldest/requirements.txt
+	.venv-oldest/bin/python -m pip install --quiet --requirement .venv-oldest/requirements.txt --editable .
+	touch $@
 
 .venv/.core: .venv/bin/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .

@@ -22,7 +22,12 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("wide", [0, 1])
-@pytest.mark.parametrize("function", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "function",
+    SHAPES,
+    # Not their own text, which has addresses: each process would name the tests otherwise.
+    ids=["conv3x3", "convolve", "convolve by 2", "product", "wide_affine", "largest", "gates"],
+)
 def test_two_precisions(function, wide) -> None:
     with jax.enable_x64(True):
         dtypes = [jnp.float64 if i == wide else jnp.float32 for i in range(len(SHAPES[function]))]
