@@ -60,10 +60,13 @@ def main() -> None:
         for condition, rows in conditions.items():
             label = name if condition == TRAINED else f"{name}, {condition}"
             found.setdefault(label, []).append(rows)
-        curves.setdefault(name, []).append(meta_training_curve(path))
+        curve = meta_training_curve(path)
+        if curve:  # a run that was imported or comes with the package has none
+            curves.setdefault(name, []).append(curve)
     seeds = max(names.count(name) for name in names)
     order = sorted(found, key=lambda label: (RANDOM in label) + 2 * (SCRATCH in label))
     pooled = {label: pool_seeds(found[label]) for label in order}
+    make_folder(arguments.out, "--out")
     write_and_show(
         arguments.out,
         "meta_test",
@@ -74,8 +77,10 @@ def main() -> None:
         published=models,
     )
     table = markdown(pooled, published_series(models, "accuracy"))
-    make_folder(arguments.out, "--out")
     write_atomically(arguments.out / "table.md", table)
+    if not curves:
+        print("no curves of meta-training: none of the runs has metrics of it")
+        return
     from tsar_jax.analysis.meta_test_figure import learning_figure
 
     figures = learning_figure(curves, arguments.out / "figures" / "meta_training")

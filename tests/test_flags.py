@@ -117,7 +117,7 @@ def test_our_own_environments_are_suggested_too():
     pytest.importorskip("gymnasium")
     from tsar_jax.environments.gymnasium_episode import make_episode
 
-    with pytest.raises(UserError, match="the nearest are cart_pole, CartPole-v1"):
+    with pytest.raises(UserError, match="the nearest are cart_pole and CartPole-v1"):
         make_episode("cartpole", None)
 
 

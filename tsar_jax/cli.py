@@ -75,7 +75,9 @@ def parse(
     if own.resume is not None and "--help" not in rest and "-h" not in rest:
         return _parse_resumed(config_class, own, rest, experiment, text)
     preset = own.preset or next(iter(presets))
-    config = parse_config(config_class, presets[preset].config, rest, f"run {experiment}", text)
+    config = parse_config(
+        config_class, presets[preset].config, rest, f"run {experiment}", text, OWN_FLAGS
+    )
     if own.run is None:
         seed = getattr(getattr(config, "loop", config), "seed", None)
         path = _new_folder(Path("runs"), [experiment, preset, *_distinctive(config)], seed)
@@ -145,16 +147,27 @@ def _parse_with_folder(
             f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
         ]
     )
-    config = parse_config(config_class, presets[own.preset].config, rest, f"run {experiment}", text)
+    config = parse_config(
+        config_class,
+        presets[own.preset].config,
+        rest,
+        f"run {experiment}",
+        text,
+        ("preset", option),
+    )
     folder = getattr(own, option)
     if folder is None:
         raise UserError(f"{missing}: add --{option} FOLDER.")
     return config, Path(folder), own.preset
 
 
+OWN_FLAGS = ("preset", "run", "resume")
+"""Flags of a training that are no settings of its config."""
+
+
 def _own_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("preset", "run", "resume"):
+    for name in OWN_FLAGS:
         parser.add_argument(f"--{name}")
     return parser
 
@@ -185,12 +198,18 @@ def _preset_lines(presets: Mapping[str, Preset[Any]]) -> list[str]:
 
 
 def parse_config(
-    config_class: type[Config], default: Config, argv: list[str], command: str, text: str
+    config_class: type[Config],
+    default: Config,
+    argv: list[str],
+    command: str,
+    text: str,
+    others: Sequence[str] = (),
 ) -> Config:
     """Return `default` with the fields that flags in argv change.
 
     Args:
         command: what the user types before the flags; text: what --help says first.
+        others: names of flags that were taken from argv before.
     """
     return parse_flags(
         config_class,
@@ -198,7 +217,7 @@ def parse_config(
         default=default,
         prog=f"tsar-jax {command}",
         description=text,
-        others=("preset", "run", "resume"),
+        others=others,
     )
 
 
@@ -238,7 +257,7 @@ def _parse_resumed(
         )
     config = config_from_json(config_class, stored["config"], str(path / "config.json"))
     rest = _check_modules(path, config, rest)
-    asked = parse_config(config_class, config, rest, f"run {experiment}", text)
+    asked = parse_config(config_class, config, rest, f"run {experiment}", text, OWN_FLAGS)
     difference = config_difference(config_to_json(config), config_to_json(asked))
     if difference:
         raise UserError(
@@ -302,7 +321,8 @@ def run_main(main: Callable[[], Any]) -> None:
         # A program that cannot be kept or read back is compiled, as without a cache.
         warnings.filterwarnings("ignore", message=".*persistent compilation cache")
         try:
-            sys.argv[1:] = map(resolve, sys.argv[1:])
+            if sys.argv[1:2] != ["pretrained"]:  # which takes the name itself
+                sys.argv[1:] = map(resolve, sys.argv[1:])
             main()
         except UserError as error:
             _exit(f"error: {error}", 2)

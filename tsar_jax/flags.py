@@ -12,7 +12,10 @@ from tsar_jax.terminal import prepare_terminal
 
 Config = TypeVar("Config")
 
-FIRST = ("runs", "rules", "out", "run", "model", "method", "stream", "environment", "target")
+FIRST = (
+    *("runs", "rules", "out", "run", "model", "method", "methods", "terms"),
+    *("stream", "environment", "target"),
+)
 LOOP_FIRST = ("steps", "seed")
 LOOP_MODULE = "tsar_jax.training.loop"
 
@@ -33,6 +36,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "channels": ("width", "filters", "num_filters"),
     "run": ("out", "output", "output_dir", "save_dir", "logdir", "folder", "dir"),
     "out": ("run", "output", "output_dir", "save_dir", "logdir", "folder", "dir"),
+    "step": ("checkpoint",),
     "resume": ("restore", "load", "checkpoint", "continue"),
     "preset": ("config", "profile"),
 }
@@ -82,13 +86,15 @@ def _in_order_of_interest(config_class: type[Any]) -> type[Any]:
     """Return the same class with its fields in another order: what tells runs apart, ..., loop."""
 
     def interest(field: dataclasses.Field[Any]) -> tuple[int, int]:
-        if field.name in FIRST:
+        # `runs` are folders, or how often something is drawn, which matters less.
+        if field.name in FIRST and hints[field.name] is not int:
             return 0, FIRST.index(field.name)
         if field.name not in loop_fields:
             return 1, 0
         of_loop = field.name in LOOP_FIRST
         return 2, LOOP_FIRST.index(field.name) if of_loop else len(LOOP_FIRST)
 
+    hints = typing.get_type_hints(config_class)
     loop_fields = {
         name
         for base in config_class.__mro__

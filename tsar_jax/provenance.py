@@ -34,7 +34,7 @@ def commit() -> str | None:
                 "git",
                 "-C",
                 str(ROOT),
-                *["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+                *DESCRIBE,
             ],
             capture_output=True,
             text=True,
@@ -50,7 +50,8 @@ def provenance() -> dict[str, Any]:
     """Return versions, commit, device, command and date, as JSON values.
 
     The keys: tsar_jax, jax, python: versions. commit: see `commit`. device: kind and number of
-    JAX's devices. command: as it was typed. date: UTC, ISO 8601.
+    JAX's devices. command: as it was run,
+    pretrained:NAME being a folder. date: UTC, ISO 8601.
     """
     import jax  # the command line imports this module, and must start quickly
 

@@ -246,9 +246,12 @@ def test_other_spaces_are_named(echo, space, side) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("CartPol-v1", "no environment 'CartPol-v1': the nearest are CartPole-v1, "),
-        ("CarRacing-v2", "no environment 'CarRacing-v2': the nearest are CarRacing-v3, "),
-        ("ALE/Pong-v5", "no environment 'ALE/Pong-v5': .* is named with it .package:Name-v0"),
+        ("CartPol-v1", "no environment 'CartPol-v1': the nearest are CartPole-v1 and "),
+        ("CarRacing-v2", "no environment 'CarRacing-v2': the nearest are CarRacing-v3 and "),
+        (
+            "ALE/Pong-v5",
+            "no environment 'ALE/Pong-v5': .* package with it .package:Name-v0",
+        ),
         ("no name", "no environment 'no name': the nearest are "),
         ("nowhere:Echo-v0", r"nowhere:Echo-v0 cannot be made \(No module named 'nowhere'\): "),
         ("FrozenLake-v1", "limit must be at least 1, but is 0."),

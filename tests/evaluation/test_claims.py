@@ -60,15 +60,26 @@ def test_every_claim_can_be_run_and_every_system_is_there() -> None:
 def test_a_figure_is_computed_from_its_raw_results(tmp_path) -> None:
     (tmp_path / "raw.csv").write_text("method,accuracy\ner,0.5\nsgd,0\ner,0.6\n")
     (tmp_path / "raw.json").write_text('{"a": [[1, 2], {"b": [0.25, 0.75]}]}')
-    (tmp_path / "curve.csv").write_text("rule,episode,x_mean\nA,1,9\nA,2,0.5\nA,3,0.7\nB,2,9\n")
+    (tmp_path / "table.md").write_text(
+        "| rule | seeds | x (%) |\n| --- | --- | --- |\n"
+        "| A | 20 | 64.7 (56.2–69.2) |\n| B | 5 | none |\n\nText.\n"
+    )
     found = measured(ROW, tmp_path)
     assert (found.ours, found.spread, found.runs) == ("55.0", "7.1", "2")
     share = ROW._replace(unit="share", raw="raw.json", where="a/1/b")
     found = measured(share, tmp_path)
-    assert (found.ours, found.spread, found.runs) == (".500", ".354", "2")
-    curve = ROW._replace(raw="curve.csv", where="rule=A episode=2..3: x_mean", runs="20")
-    found = measured(curve, tmp_path)
-    assert (found.ours, found.spread, found.runs) == ("60.0", "", "20")
+    # The 95 % confidence interval of two values: Student's t of one degree of freedom is 12.706.
+    assert (found.ours, found.spread, found.runs) == (".500", "3.177", "2")
+    found = measured(share._replace(unit="score", where="a/0"), tmp_path)
+    assert (found.ours, found.spread, found.runs) == ("2", "0", "2")
+    cell = ROW._replace(raw="table.md", where="rule=A: x (%)")
+    found = measured(cell, tmp_path)
+    assert (found.ours, found.spread, found.runs) == ("64.7", "56.2–69.2", "20")
+    filled = fill_table("<!-- claims -->\n<!-- end claims -->\n", [found], "README.md")
+    assert "| 64.7 (56.2–69.2) |" in filled
+    for where in ("rule=B: x (%)", "rule=C: x (%)", "rule=A: y"):
+        with pytest.raises(UserError, match=r"^table\.md has no figure at"):
+            measured(cell._replace(where=where), tmp_path)
     assert measured(ROW._replace(raw="", ours="99"), tmp_path).ours == ""
 
 
@@ -113,12 +124,14 @@ def test_a_file_of_something_else_is_refused(tmp_path, text) -> None:
 def test_the_command_mends_what_was_changed_by_hand(tmp_path, monkeypatch, capsys) -> None:
     shutil.copytree(ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("*.gif"))
     readme = (ROOT / README).read_text(encoding="utf-8")
-    (tmp_path / README).write_text(readme.replace("| .831 ± .061 |", "| .999 |"), encoding="utf-8")
+    (tmp_path / README).write_text(
+        readme.replace("| .831 ± .152 | 3 |", "| .999 | 3 |"), encoding="utf-8"
+    )
     monkeypatch.chdir(tmp_path)
     command(["claims", "--write"])
     assert (tmp_path / README).read_text(encoding="utf-8") == readme
     command(["claims"])
-    assert ".831 ± .061" in capsys.readouterr().out
+    assert ".831 ± .152" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path / "results")
     with pytest.raises(UserError, match="go to the project's folder"):
         command(["claims"])

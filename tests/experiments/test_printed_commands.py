@@ -12,6 +12,7 @@ import tyro
 
 import experiments
 from tsar_jax.errors import UserError
+from tsar_jax.evaluation.claims import CLAIMS, read_claims
 
 FOLDER = Path(experiments.__file__).parent
 SCRIPTS = {path.stem: path for path in FOLDER.glob("[!_]*.py")}
@@ -49,6 +50,12 @@ def commands() -> list[str]:
     return sorted(c for c in found if c.split()[0] in SCRIPTS)
 
 
+def claimed() -> list[str]:
+    """The commands of the table of claims."""
+    claims = read_claims(FOLDER.parent / CLAIMS)
+    return sorted({claim.command.removeprefix("tsar-jax run ") for claim in claims})
+
+
 def understood(command: str) -> bool:
     """Run a script until its command line is parsed; what it would read need not be there."""
     name, *arguments = shlex.split(command)
@@ -81,7 +88,7 @@ def test_commands_are_found() -> None:
     assert {command.split()[0] for command in found} >= SCRIPTS.keys() - {"quickstart"}
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", [*commands(), *claimed()])
 def test_a_printed_command_is_understood(command, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert understood(command), capsys.readouterr().err

@@ -53,10 +53,10 @@ def make_episode(
         # A version, as in CartPole-v1, is of Gymnasium's names alone.
         own = None if "-v" in name else nearest(name, (*COMPILED, QUADRUPED))
         near = get_close_matches(name, gymnasium.registry, cutoff=0)
-        found = ", ".join([*([own] if own else []), *near])
+        found = " and ".join([*([own] if own else []), *near][:2])
         raise UserError(
-            f"Gymnasium has no environment {name!r}: the nearest are {found}, and one that "
-            "another package registers is named with it (package:Name-v0)."
+            f"Gymnasium has no environment {name!r}: the nearest are {found}; name one of another "
+            "package with it (package:Name-v0)."
         ) from error
     return Episode(env, name)
 

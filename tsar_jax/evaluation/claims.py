@@ -9,10 +9,10 @@ README between the comments `claims` and `end claims`. Columns:
 | system, claim | whose claim, and what it says, in words |
 | command | what makes our figure |
 | size | of the network and the training: published, or which preset |
-| ours, spread, runs | mean, standard deviation and number of what `where` selects; empty: not run |
-| unit | share, percent or score |
+| ours, spread, runs | mean, spread and number of what `where` selects; empty: not run |
+| unit | share, percent or score: see `SPREADS` |
 | published | selectors of published figures, as `tsar-jax published` takes them |
-| raw, where | file of raw results, from the project's root, and what of it: see `read_values` |
+| raw, where | file of raw results, and what of it: see `read_values`, `read_cell` |
 | commit | that recorded the raw results |
 | device, hours | where the runs were made, and hours of each; empty: not recorded |
 """
@@ -27,9 +27,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.published_results import best_sourced, joined_figures
 from tsar_jax.evaluation.published_text import select
+from tsar_jax.evaluation.spread import confidence_half_width
 
 CLAIMS = Path("results", "claims.csv")
 README = Path("README.md")
@@ -84,8 +87,7 @@ def read_values(root: Path, raw: str, where: str) -> list[float]:
         root: the project's folder.
         raw: a JSON or CSV file in it.
         where: of JSON, keys and indices to a list, "conditions/anml/0/test"; of CSV, cells that a
-            row must have or ranges of whole numbers, and the column to take,
-            "method=er seed=0..4: accuracy".
+            row must have, and the column to take, "method=er buffer=500: accuracy".
 
     Raises:
         UserError: there are no such numbers.
@@ -101,7 +103,7 @@ def read_values(root: Path, raw: str, where: str) -> list[float]:
             cells, _, column = where.rpartition(": ")
             wanted = [cell.partition("=")[::2] for cell in cells.split()]
             rows = csv.DictReader(io.StringIO(text))
-            values = [float(r[column]) for r in rows if all(_is(r[n], v) for n, v in wanted)]
+            values = [float(r[column]) for r in rows if all(r[n] == v for n, v in wanted)]
         if not values or not all(map(math.isfinite, values)):
             raise ValueError("no finite numbers")
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -109,32 +111,60 @@ def read_values(root: Path, raw: str, where: str) -> list[float]:
     return values
 
 
-def _is(cell: str, wanted: str) -> bool:
-    """Return whether a cell is as wanted, or a whole number in a range such as 551..600."""
-    first, dots, last = wanted.partition("..")
-    return int(first) <= int(cell) <= int(last) if dots else cell == wanted
-
-
 def measured(claim: Claim, root: Path) -> Claim:
     """Return a claim with our figure computed from its raw results; without one if none are named.
 
-    Of a curve that holds means over runs (column *_mean) the figure is the mean over the part that
-    is selected; its spread over runs cannot be told, and the number of runs is as the file has it.
+    A table in Markdown has the figure and its interval as text, and is taken at its word.
 
     Raises:
         UserError: see `read_values`.
     """
     if not claim.raw:
         return claim._replace(ours="", spread="", runs="")
+    if claim.raw.endswith(".md"):
+        return claim._replace(**read_cell(root, claim.raw, claim.where))
     values = read_values(root, claim.raw, claim.where)
-    if claim.where.endswith("_mean"):
-        return claim._replace(ours=_number(statistics.fmean(values), claim.unit), spread="")
-    spread = statistics.stdev(values) if len(values) > 1 else None
+    spread = SPREADS[claim.unit](np.asarray(values)) if len(values) > 1 else None
     return claim._replace(
         ours=_number(statistics.fmean(values), claim.unit),
-        spread="" if spread is None else _number(spread, claim.unit),
+        spread="" if spread is None else _number(float(spread), claim.unit),
         runs=str(len(values)),
     )
+
+
+SPREADS = {
+    "share": confidence_half_width,
+    "percent": lambda values: values.std(ddof=1),
+    "score": lambda values: values.std(),
+}
+"""What ± is, by unit, as in the results' own tables: the 95 % confidence interval of the mean, the
+standard deviation over seeds, and that of the lifetimes as they are."""
+
+
+def read_cell(root: Path, raw: str, where: str) -> dict[str, str]:
+    """Return figure, interval and number of seeds from a table in Markdown.
+
+    Args:
+        root: the project's folder.
+        raw: a Markdown file in it.
+        where: the row, as one of its cells, and the column: "rule=FA: accuracy (%)".
+
+    Raises:
+        UserError: there is no such cell, or it holds no figure with its interval.
+    """
+    row, _, column = where.partition(": ")
+    name, _, value = row.partition("=")
+    try:
+        text = (root / raw).read_text(encoding="utf-8")
+        lines = [line.strip("| ") for line in text.splitlines() if line.startswith("|")]
+        head, _, *rows = [re.split(r" *\| *", line) for line in lines]
+        cells = next(c for c in (dict(zip(head, r, strict=True)) for r in rows) if c[name] == value)
+        match = re.fullmatch(r"([\d.]+) \((.+)\)", cells[column])
+        if match is None:
+            raise ValueError(f"{cells[column]!r} is no figure with its interval")
+    except (OSError, ValueError, KeyError, StopIteration) as error:
+        raise UserError(f"{raw} has no figure at {where!r} ({error!r}): correct it.") from error
+    return {"ours": match[1], "spread": match[2], "runs": cells["seeds"]}
 
 
 def _number(value: float, unit: str) -> str:
@@ -158,6 +188,8 @@ def claims_table(claims: Sequence[Claim]) -> str:
     for claim in claims:
         where = ", ".join(filter(None, (claim.device, claim.hours and f"{claim.hours} h a run")))
         figure = " ± ".join(filter(None, (claim.ours, claim.spread)))
+        if "–" in claim.spread:
+            figure = f"{claim.ours} ({claim.spread})"
         cells = {
             "ours": figure or NOT_RUN,
             "published": _published(claim),

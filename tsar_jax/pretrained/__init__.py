@@ -1,6 +1,6 @@
 """Trained things that come with the package, as run folders.
 
-    unpack("quadruped")     -> runs/pretrained/quadruped, a run like any other
+    unpack("cart-pole")     -> runs/pretrained/cart-pole, a run like any other
     known()                 -> what there is, by name
 
 On the command line `pretrained:NAME` stands wherever a run is named. Each is two files here:

@@ -1,6 +1,6 @@
 """Put a trained run among those that come with the package (for maintainers).
 
-    python -m tsar_jax.pretrained.pack runs/NAME quadruped --keep genome --half \\
+    python -m tsar_jax.pretrained.pack runs/NAME cart-pole --keep genome --half \\
         --about "..." --result "..." --use "tsar-jax run ..." --command "..." --commit HASH \\
         --machine "..." --date 2026-11-27 --hours 1.2
 
