@@ -79,9 +79,11 @@ def save_elsewhere(
         metrics.sync()
         metrics.close()
         checkpoints = CheckpointWriter(rescued.checkpoints, keep=1)
-        checkpoints.save(step, arrays, config_to_json(run.config))
-        checkpoints.wait()
-        checkpoints.close()
+        try:
+            checkpoints.save(step, arrays, config_to_json(run.config))
+            checkpoints.wait()
+        finally:
+            checkpoints.close()
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
