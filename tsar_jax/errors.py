@@ -177,6 +177,14 @@ def escaped(text: str, most: int | None = None) -> str:
     )
 
 
+def bare(value: object) -> str:
+    """Return what a file says for a line of output, shortened and escaped: a text without quotes.
+
+    It is as `shown` has it where it is no text.
+    """
+    return escaped(value, MAX_TEXT) if isinstance(value, str) else shown(value)
+
+
 def shown(value: object) -> str:
     """Return a value from outside as Python writes it, shortened and escaped.
 
