@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
-from tsar_jax.errors import MAX_MESSAGE, UserError, bare, escaped, nearest_hint, shown
+from tsar_jax.errors import MAX_MESSAGE, UserError, bare, escaped, nearest_hint, quoted, shown
 from tsar_jax.flags import parse_flags
 from tsar_jax.modules import check_allowed, environment_modules, modules_of
 from tsar_jax.output import check_printed, outlasting_output
@@ -230,7 +230,8 @@ def _parse_resumed(
     if stored.get("experiment", "") != experiment:
         raise UserError(
             f"{path} is a run of {shown(stored.get('experiment'))}, not of {experiment!r}: "
-            f"resume it with tsar-jax run {bare(stored.get('experiment'))} --resume {path}."
+            f"resume it with tsar-jax run {quoted(bare(stored.get('experiment')))} "
+            f"--resume {quoted(path)}."
         )
     if own.preset not in (None, preset):
         raise UserError(
@@ -544,7 +545,7 @@ def status(path: Path) -> str:
         f"run          {path}",
         f"experiment   {bare(experiment)}, preset {bare(stored.get('preset'))}",
         f"step         {step} of {bare(total) if total is not None else 'unknown'}",
-        f"finished     {'yes' if done else f'no; continue with --resume {path}'}",
+        f"finished     {'yes' if done else f'no; continue with --resume {quoted(path)}'}",
         f"checkpoints  {', '.join(map(str, steps[-20:])) or 'none'}",
         *_last_lines(rows),
         *trouble,

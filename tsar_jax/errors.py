@@ -40,7 +40,12 @@ def without_data(remedy: str) -> Iterator[None]:
 
 def pip() -> str:
     """Return how pip of this very Python is called, wherever it is installed."""
-    return f"{shlex.quote(sys.executable or 'python')} -m pip"
+    return f"{quoted(sys.executable or 'python')} -m pip"
+
+
+def quoted(word: object) -> str:
+    """Return a word of a command as the user types it: in quotes where the shell needs them."""
+    return shlex.quote(str(word))
 
 
 def check_known(what: str, name: str, known: Collection[str]) -> None:

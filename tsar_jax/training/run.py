@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsar_jax.atomic import open_lock, replacing
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, quoted
 from tsar_jax.modules import allowing
 from tsar_jax.pretrained.store import PROVENANCE
 from tsar_jax.provenance import provenance
@@ -69,8 +69,8 @@ class Run:
 
     def resume_command(self) -> str:
         """The command that continues the run."""
-        script = f"tsar-jax run {self.experiment} " if self.experiment else ""
-        return f"{script}--resume {self.path}{allowing(self.config)}"
+        script = f"tsar-jax run {quoted(self.experiment)} " if self.experiment else ""
+        return f"{script}--resume {quoted(self.path)}{allowing(self.config)}"
 
 
 MAX_CONFIG = 1 << 20
@@ -102,7 +102,7 @@ def check_new(path: Path) -> None:
     """
     if os.path.lexists(path / "config.json"):
         raise UserError(
-            f"{path} already holds a run: continue it with --resume {path}, "
+            f"{path} already holds a run: continue it with --resume {quoted(path)}, "
             "or name another folder with --run."
         )
     check_writable(path)
