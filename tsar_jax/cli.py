@@ -3,7 +3,6 @@
 import argparse
 import ast
 import datetime
-import errno
 import importlib.util
 import json
 import os
@@ -17,7 +16,17 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
-from tsar_jax.errors import MAX_MESSAGE, UserError, bare, escaped, nearest_hint, quoted, shown
+from tsar_jax.errors import (
+    DISK_ERRORS,
+    FORBIDDEN,
+    MAX_MESSAGE,
+    UserError,
+    bare,
+    escaped,
+    nearest_hint,
+    quoted,
+    shown,
+)
 from tsar_jax.flags import parse_flags
 from tsar_jax.modules import check_allowed, environment_modules, modules_of
 from tsar_jax.output import check_printed, outlasting_output
@@ -282,10 +291,6 @@ def _new_folder(parent: Path, parts: Sequence[str], seed: int | None) -> Path:
     return run_folder.claim_folder(parent, name + ("" if seed is None else f"-seed{seed}"))
 
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
-"""Errors of a disk that is full, read-only or broken."""
-
-
 def run_main(main: Callable[[], Any]) -> None:
     """Runs a script's `main` and turns its errors into a sentence on stderr and an exit code.
 
@@ -308,8 +313,14 @@ def run_main(main: Callable[[], Any]) -> None:
         except UserError as error:
             _exit(f"error: {error}", 2)
         except OSError as error:
-            if error.errno not in UNWRITABLE:
+            if error.errno not in DISK_ERRORS:
                 raise
+            if error.errno in FORBIDDEN:  # to be read, it may be
+                _exit(
+                    f"error: {error.filename or 'A file'} cannot be used ({error.strerror}): "
+                    "change its permissions, or name another, and repeat the command.",
+                    2,
+                )
             _exit(
                 f"error: {error.filename or 'A file'} cannot be written ({error.strerror}): make "
                 "room, or name another folder, and repeat the command; a training goes on with "

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import itertools
 import operator
 import re
@@ -12,6 +13,15 @@ from typing import Any
 
 SEEDS = 2**32
 """How many there are: a seed is a number below this, so that no two have the same randomness."""
+
+
+FORBIDDEN = (errno.EACCES, errno.EPERM)
+"""Errors of files whose permissions stand in the way."""
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),
+    *FORBIDDEN,
+)
+"""Errors of a disk that is full, read-only or broken, or that this user may not write to."""
 
 
 class UserError(Exception):

@@ -225,3 +225,15 @@ def test_an_error_of_the_evaluation_is_no_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(loop._Trainer, "_evaluate", evaluate)
     with pytest.raises(OSError, match="file of the environment's"):
         train_toy(tmp_path / "run", CONFIG)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_file_that_may_not_be_used_is_a_sentence(capsys, number):
+    def fail():
+        raise PermissionError(number, os.strerror(number), "x")
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run_main(fail)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: x cannot be used ({os.strerror(number)})")
+    assert rescue.reason(Exception(f"{os.strerror(number)} [OS error]")) == os.strerror(number)
