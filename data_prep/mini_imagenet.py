@@ -17,7 +17,7 @@ from data_prep.progress import track
 from data_prep.sources import Source, locate_source, open_source
 from tsar_jax.data import mini_imagenet
 from tsar_jax.data.types import ImageSet
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, quoted
 
 # What is read into memory at once.
 LARGEST_FILE = 1 << 25
@@ -72,7 +72,7 @@ def prepare_mini_imagenet(
 @contextmanager
 def open_files(archives: Path | None, out: Path) -> Iterator[Source]:
     """The data in the folder's mini-imagenet.zip or, without it, in the folder itself."""
-    how = f"{mini_imagenet.OBTAIN} and run `{mini_imagenet.PREPARED.command} --out {out}`"
+    how = f"{mini_imagenet.OBTAIN} and run `{mini_imagenet.PREPARED.command} --out {quoted(out)}`"
     if archives is None or not archives.exists():
         absent = "no folder is named" if archives is None else f"it is not in {archives}"
         raise UserError(f"mini-ImageNet cannot be prepared, {absent}: {how}")

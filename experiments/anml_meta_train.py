@@ -18,6 +18,7 @@ import dataclasses
 
 from experiments._meta_trained import begin_trained, check_plastic, load_omniglot
 from tsar_jax import cli
+from tsar_jax.errors import quoted
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic import check_data
 from tsar_jax.training.loop import train
@@ -81,7 +82,7 @@ def main() -> None:
     begin = begin_trained(config, make_network(config), run)
     train(make_system(config), data, config, run, first_state=begin)
     print(f"{run.path}: meta-trained for {config.steps} steps.")
-    print(f"Next: tsar-jax run anml_meta_test --run {run.path}")
+    print(f"Next: tsar-jax run anml_meta_test --run {quoted(run.path)}")
 
 
 if __name__ == "__main__":

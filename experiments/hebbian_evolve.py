@@ -20,6 +20,7 @@ import jax
 
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
+from tsar_jax.errors import quoted
 from tsar_jax.meta.evolution import Evolution, begin
 from tsar_jax.systems.hebbian import HebbianConfig, make_system
 from tsar_jax.systems.hebbian_policy import STATIC, PolicyConfig
@@ -138,7 +139,7 @@ def main() -> None:
 
     trained = train(system, (), config, run, first_state=first)
     print(f"figure:   {evolution_figure(trained.metrics, run.figures / 'evolution')}")
-    print(f"Next: tsar-jax run hebbian_evaluate --run {run.path}")
+    print(f"Next: tsar-jax run hebbian_evaluate --run {quoted(run.path)}")
 
 
 if __name__ == "__main__":

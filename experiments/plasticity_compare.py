@@ -35,7 +35,7 @@ from tsar_jax.analysis.rule_figures import (
     lost_seeds,
     medians,
 )
-from tsar_jax.errors import UserError, check_positive
+from tsar_jax.errors import UserError, check_positive, quoted
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
 from tsar_jax.evaluation.rule_records import EPISODES, read_episodes
 from tsar_jax.plasticity.rules import POOL
@@ -112,14 +112,14 @@ def main() -> None:
 def read_trained(path: Path) -> Trained:
     """A finished run of plasticity_meta_train. Raises UserError for anything else."""
     config = read_run(path, EXPERIMENT, LearnedRuleConfig)
-    remedy = f"finish it with tsar-jax run {EXPERIMENT} --resume {path}"
+    remedy = f"finish it with tsar-jax run {EXPERIMENT} --resume {quoted(path)}"
     if not (path / EPISODES).exists():
         raise UserError(f"{path} is not finished, for it has no {EPISODES}: {remedy}.")
     episodes = read_episodes(path)
     if list(episodes) != expected_columns(config):
         raise UserError(
             f"The columns of {path / EPISODES} are not those of its config.json: write it anew "
-            f"with tsar-jax run {EXPERIMENT} --resume {path}."
+            f"with tsar-jax run {EXPERIMENT} --resume {quoted(path)}."
         )
     found, wanted = episodes["loss"].shape, (config.seeds, config.steps)
     if found != wanted:

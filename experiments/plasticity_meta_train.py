@@ -20,6 +20,7 @@ import dataclasses
 from tsar_jax import cli
 from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
+from tsar_jax.errors import quoted
 from tsar_jax.evaluation.rule_records import (
     RULE,
     learned_rule,
@@ -114,7 +115,7 @@ def main() -> None:
     )
     print(f"figure:   {figure}")
     rule, evaluated = run.path / RULE, run.path / "evaluation"
-    told = f"--rules {rule} --out {evaluated}{allowing(config)}"
+    told = f"--rules {quoted(rule)} --out {quoted(evaluated)}{allowing(config)}"
     print(f"Next: tsar-jax run plasticity_evaluate {told}")
 
 

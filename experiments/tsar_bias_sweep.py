@@ -27,7 +27,7 @@ from experiments._transferred import KINDS, read_arguments
 from experiments.tsar_transfer import TRAINED, Normalise, check_domain, load_target
 from tsar_jax import cli
 from tsar_jax.analysis.regulation import THRESHOLDS
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, quoted
 from tsar_jax.evaluation.image_regulation import open_share, regulates_third
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import percent, read_results, results_to_json
@@ -256,7 +256,9 @@ def write_and_show(out: Path, sweep: Sweep, outcomes: dict[float, Outcome]) -> N
     print(table)
     print(f"results: {out / 'bias_sweep.json'}")
     print(f"figure:  {figures[0]}")
-    print(f"Next: tsar-jax run tsar_analyse --runs {out}/bias-* --out {out}/analysis")
+    print(
+        f"Next: tsar-jax run tsar_analyse --runs {quoted(out)}/bias-* --out {quoted(out)}/analysis"
+    )
 
 
 def markdown(outcomes: dict[float, Outcome]) -> str:

@@ -16,6 +16,7 @@ Then: tsar-jax run tsar_transfer --run runs/NAME
 
 from experiments._meta_trained import begin_trained, check_plastic, load_omniglot
 from tsar_jax import cli
+from tsar_jax.errors import quoted
 from tsar_jax.systems.episodic import check_data
 from tsar_jax.systems.tsar import TsarConfig, in_bfloat16, make_network, make_system
 from tsar_jax.training.loop import train
@@ -71,7 +72,7 @@ def main() -> None:
     begin = begin_trained(config, make_network(config), run, in_bfloat16(config))
     train(make_system(config), data, config, run, first_state=begin)
     print(f"{run.path}: meta-trained for {config.steps} steps.")
-    print(f"Next: tsar-jax run tsar_transfer --run {run.path}")
+    print(f"Next: tsar-jax run tsar_transfer --run {quoted(run.path)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import ast
 import datetime
-import errno
 import importlib.util
 import json
 import os
@@ -17,7 +16,17 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
-from tsar_jax.errors import MAX_MESSAGE, MAX_TEXT, UserError, escaped, nearest_hint, shown
+from tsar_jax.errors import (
+    DISK_ERRORS,
+    FORBIDDEN,
+    MAX_MESSAGE,
+    UserError,
+    bare,
+    escaped,
+    nearest_hint,
+    quoted,
+    shown,
+)
 from tsar_jax.flags import parse_flags
 from tsar_jax.modules import check_allowed, environment_modules, modules_of
 from tsar_jax.output import check_printed, outlasting_output
@@ -249,7 +258,8 @@ def _parse_resumed(
     if stored.get("experiment", "") != experiment:
         raise UserError(
             f"{path} is a run of {shown(stored.get('experiment'))}, not of {experiment!r}: "
-            f"resume it with tsar-jax run {_bare(stored.get('experiment'))} --resume {path}."
+            f"resume it with tsar-jax run {quoted(bare(stored.get('experiment')))} "
+            f"--resume {quoted(path)}."
         )
     if own.preset not in (None, preset):
         raise UserError(
@@ -300,10 +310,6 @@ def _new_folder(parent: Path, parts: Sequence[str], seed: int | None) -> Path:
     return run_folder.claim_folder(parent, name + ("" if seed is None else f"-seed{seed}"))
 
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
-"""Errors of a disk that is full, read-only or broken."""
-
-
 def run_main(main: Callable[[], Any]) -> None:
     """Runs a script's `main` and turns its errors into a sentence on stderr and an exit code.
 
@@ -327,8 +333,14 @@ def run_main(main: Callable[[], Any]) -> None:
         except UserError as error:
             _exit(f"error: {error}", 2)
         except OSError as error:
-            if error.errno not in UNWRITABLE:
+            if error.errno not in DISK_ERRORS:
                 raise
+            if error.errno in FORBIDDEN:  # to be read, it may be
+                _exit(
+                    f"error: {error.filename or 'A file'} cannot be used ({error.strerror}): "
+                    "change its permissions, or name another, and repeat the command.",
+                    2,
+                )
             _exit(
                 f"error: {error.filename or 'A file'} cannot be written ({error.strerror}): make "
                 "room, or name another folder, and repeat the command; a training goes on with "
@@ -554,32 +566,29 @@ def status(path: Path) -> str:
         f"checkpoints  {odd.name[:80]!r} is no step, and is moved when the run is resumed"
         for odd in run_folder.odd_steps(checkpoints)[:3]
     ]
+    if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+        trouble.append(f"checkpoints  {checkpoints} is no folder: move it away")
     step = max([row["step"] for row in rows] + steps, default=0)
     total = stored.get("steps")
     done = bool(steps) and steps[-1] == total
     experiment = stored.get("experiment") or "unknown"
     lines = [
         f"run          {path}",
-        f"experiment   {_bare(experiment)}, preset {_bare(stored.get('preset'))}",
-        f"step         {step} of {_bare(total) if total is not None else 'unknown'}",
-        f"finished     {'yes' if done else f'no; continue with --resume {path}'}",
+        f"experiment   {bare(experiment)}, preset {bare(stored.get('preset'))}",
+        f"step         {step} of {bare(total) if total is not None else 'unknown'}",
+        f"finished     {'yes' if done else f'no; continue with --resume {quoted(path)}'}",
         f"checkpoints  {', '.join(map(str, steps[-20:])) or 'none'}",
         *_last_lines(rows),
         *trouble,
     ]
     settings = list(flatten_config(stored.get("config", {})).items())
     lines += ["config"] if stored else []
-    lines += [f"  {_bare(name)} = {json.dumps(value)}" for name, value in settings[:MAX_LINES]]
+    lines += [f"  {bare(name)} = {json.dumps(value)}" for name, value in settings[:MAX_LINES]]
     lines += [f"  and {len(settings) - MAX_LINES} more"] if len(settings) > MAX_LINES else []
     return "\n".join(escaped(line, MAX_MESSAGE) for line in lines)
 
 
 RUN_PARTS = ("config.json", "metrics.jsonl", "checkpoints")
-
-
-def _bare(value: Any) -> str:
-    """Return what a file says for a line of output: a text without quotes."""
-    return escaped(value, MAX_TEXT) if isinstance(value, str) else shown(value)
 
 
 def _last_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -590,6 +599,6 @@ def _last_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         last = next((row for row in reversed(rows) if row["split"] == split), None)
         if last is not None:
             names = [name for name in last if name not in LEADING_COLUMNS]
-            text = "  ".join(f"{_bare(name)} {last[name]}" for name in names)
+            text = "  ".join(f"{bare(name)} {last[name]}" for name in names)
             lines.append(f"last {split:5}   step {last['step']}  {text}")
     return lines

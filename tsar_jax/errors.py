@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import itertools
 import operator
 import re
@@ -12,6 +13,15 @@ from typing import Any
 
 SEEDS = 2**32
 """How many there are: a seed is a number below this, so that no two have the same randomness."""
+
+
+FORBIDDEN = (errno.EACCES, errno.EPERM)
+"""Errors of files whose permissions stand in the way."""
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),
+    *FORBIDDEN,
+)
+"""Errors of a disk that is full, read-only or broken, or that this user may not write to."""
 
 
 class UserError(Exception):
@@ -40,7 +50,12 @@ def without_data(remedy: str) -> Iterator[None]:
 
 def pip() -> str:
     """Return how pip of this very Python is called, wherever it is installed."""
-    return f"{shlex.quote(sys.executable or 'python')} -m pip"
+    return f"{quoted(sys.executable or 'python')} -m pip"
+
+
+def quoted(word: object) -> str:
+    """Return a word of a command as the user types it: in quotes where the shell needs them."""
+    return shlex.quote(str(word))
 
 
 def check_known(what: str, name: str, known: Collection[str]) -> None:
@@ -175,6 +190,14 @@ def escaped(text: str, most: int | None = None) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def bare(value: object) -> str:
+    """Return what a file says for a line of output, shortened and escaped: a text without quotes.
+
+    It is as `shown` has it where it is no text.
+    """
+    return escaped(value, MAX_TEXT) if isinstance(value, str) else shown(value)
 
 
 def shown(value: object) -> str:

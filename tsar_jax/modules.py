@@ -8,7 +8,16 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tsar_jax.errors import UserError, escaped, shown
+from tsar_jax.errors import UserError, escaped, quoted, shown
+
+
+def search_working_folder() -> None:
+    """Let Python find modules in the working folder, after everything that is installed.
+
+    A file there that happens to have a library's name would otherwise take its place.
+    """
+    if "" not in sys.path:
+        sys.path.append("")
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -17,9 +26,10 @@ def import_modules(names: Sequence[str]) -> None:
     Raises:
         UserError: one cannot be imported.
     """
-    if names and "" not in sys.path:
-        sys.path.insert(0, "")
+    if names:
+        search_working_folder()
     for name in names:
+        check_module_name(name, "--modules")
         try:
             importlib.import_module(name)
         except (ImportError, SyntaxError, TypeError, ValueError) as error:
@@ -27,6 +37,15 @@ def import_modules(names: Sequence[str]) -> None:
                 f"The module {shown(name)} cannot be imported ({error}): name one that Python "
                 "finds from here, without .py."
             ) from error
+
+
+def check_module_name(name: str, source: object) -> None:
+    """Raises UserError for a name that is not dotted identifiers. source: what gives it."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(
+            f"{source} names the module {shown(name)}, as no module is called: use names such as "
+            "my_rules or my_package.rules."
+        )
 
 
 def check_allowed(wanted: Collection[str], named: Collection[str], source: object) -> None:
@@ -38,14 +57,16 @@ def check_allowed(wanted: Collection[str], named: Collection[str], source: objec
         source: the file or folder.
 
     Raises:
-        UserError: one is not named.
+        UserError: one is not named, or has a name that no module has.
     """
+    for name in wanted:
+        check_module_name(name, source)
     if set(wanted) <= set(named):
         return
     modules = [escaped(name, 80) for name in list(wanted)[:10]]
     raise UserError(
         f"{source} wants the modules {', '.join(modules)}, whose code would run: if you trust "
-        f"them, allow them with --modules {' '.join(modules)}."
+        f"them, allow them with --modules {' '.join(map(quoted, modules))}."
     )
 
 
@@ -64,4 +85,4 @@ def modules_of(config: Any) -> tuple[str, ...]:
 def allowing(config: Any) -> str:
     """Return what a command adds to allow the modules of a config: " --modules mine"; or ""."""
     modules = modules_of(config)
-    return f" --modules {' '.join(modules)}" if modules else ""
+    return f" --modules {' '.join(map(quoted, modules))}" if modules else ""

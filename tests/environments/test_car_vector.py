@@ -219,6 +219,7 @@ def test_a_reset_of_some_cars_leaves_the_others_on_their_way(vector) -> None:
         ({"reset_mask": [True]}, "reset_mask must be 3 booleans"),
         ({"reset_mask": np.asarray([1, 0, 0])}, "reset_mask must be 3 booleans"),
         ({"reset_mask": np.zeros(CARS, bool)}, "true of one or more"),
+        ({1: 2, "a": 3}, "reset has no option 1"),
         ({"randomize": True}, "reset has no option 'randomize'"),
     ],
 )

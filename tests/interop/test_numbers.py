@@ -17,6 +17,7 @@ from tsar_jax.interop.hebbian import (
     hebbian_coefficients_from_release,
     pixel_policy_from_release,
 )
+from tsar_jax.interop.naming import as_weights
 
 LONE = [
     lambda array: hebbian_coefficients_from_release(array, (2, 1)),
@@ -67,3 +68,12 @@ def test_other_numbers_become_float32(kind) -> None:
     assert layer.tolist() == [[[1, 2]]]
     arrays = {name: np.zeros((2, 2) if "weight" in name else 2, np.float64) for name in mlp_names()}
     assert mlp_from_release(arrays).params["layer_0"]["kernel"].dtype == np.float32
+
+
+def test_a_tensor_that_refuses_to_be_an_array_is_named():
+    class Tensor:
+        def __array__(self, *_, **__):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+    with pytest.raises(UserError, match="Array w is no array of numbers"):
+        as_weights("w", Tensor())

@@ -19,7 +19,12 @@ from tsar_jax.pretrained.listing import listing
 from tsar_jax.pretrained.pack import Arguments, pack
 from tsar_jax.pretrained.store import HERE
 from tsar_jax.systems import anml, hebbian, learned_rules, tsar
-from tsar_jax.training.checkpoints import CheckpointWriter, load_checkpoint, read_newest
+from tsar_jax.training.checkpoints import (
+    CheckpointWriter,
+    SaveFailed,
+    load_checkpoint,
+    read_newest,
+)
 from tsar_jax.training.run import Run, load_config, start
 
 SAID = {
@@ -93,6 +98,23 @@ def test_what_is_not_kept_is_zero_and_half_precision_comes_back_as_float32(toy_r
     np.testing.assert_array_equal(arrays["params/w"], rounded, strict=True)
     np.testing.assert_array_equal(arrays["opt_state/mu"], np.zeros((2, 3), np.float32), strict=True)
     np.testing.assert_array_equal(arrays["opt_state/count"], np.array(0, np.int32), strict=True)
+
+
+def test_no_metrics_are_missed_in_what_was_unpacked(toy_run, tmp_path):
+    pack_toy(toy_run, tmp_path)
+    assert not Run(toy_run, Toy(), "toy", "cpu").begun_elsewhere
+    path = unpack("toy", tmp_path / "out", tmp_path)
+    assert Run(path, Toy(), "toy", "cpu").begun_elsewhere
+
+
+def test_a_full_disk_is_a_sentence(toy_run, tmp_path, monkeypatch):
+    def fail(self):
+        raise SaveFailed("in Orbax's words: No space left on device (os error 28)")
+
+    pack_toy(toy_run, tmp_path)
+    monkeypatch.setattr(CheckpointWriter, "wait", fail)
+    with pytest.raises(UserError, match=r"cannot be unpacked to .* \(No space left on device\)"):
+        unpack("toy", tmp_path / "out", tmp_path)
 
 
 def test_a_branch_that_is_not_there_is_not_packed(toy_run, tmp_path):

@@ -13,6 +13,7 @@ from tsar_jax.errors import UserError
 from tsar_jax.training import metrics
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.metrics import read_rows
+from tsar_jax.training.overview import describe_run, runs_text
 from tsar_jax.training.run import checkpoint_steps, read_description
 
 CONFIG = ToyConfig(steps=10)
@@ -99,6 +100,67 @@ def test_rows_without_their_times_are_resumed(run) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     shutil.rmtree(run / "checkpoints" / "10")
     assert train_toy(run, CONFIG, resume=True).step == 10
+
+
+@pytest.mark.parametrize("line", ["\n", " \n", "x\n", "5\n", '{"step": 1}\n'])
+def test_a_file_of_damaged_lines_is_refused(run, line) -> None:
+    path = run / "metrics.jsonl"
+    rows = read_rows(run)
+    with path.open("a") as file:
+        file.write(line * metrics.MAX_DAMAGED)
+    with pytest.warns(UserWarning, match="lines that are no rows"):
+        assert read_rows(run) == rows
+    with path.open("a") as file:
+        file.write(line)
+    with pytest.raises(UserError, match=r"more than 5000 lines that are no rows of metrics: move"):
+        read_rows(run)
+
+
+def test_only_what_could_be_a_row_is_parsed(run, monkeypatch) -> None:
+    parsed = []
+    monkeypatch.setattr(metrics, "parse_json", lambda line: parsed.append(line) or {})
+    (run / "metrics.jsonl").write_text("\n" * 100 + "[5]\n" * 100 + "{}\n" + "{" * 10**6)
+    with pytest.warns(UserWarning, match="201 lines"):
+        read_rows(run)
+    assert parsed == ["{}\n"]
+
+
+def test_the_list_of_runs_shows_nothing_whole_and_reads_only_the_end(run, monkeypatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_FILE", 0)
+    assert "test_loss" in runs_text(run)
+    stored = read_description(run)
+    stored |= {"experiment": "e" * 9000, "preset": ["p"] * 9000, "steps": "s" * 9000}
+    (run / "config.json").write_text(json.dumps(stored))
+    row = {"step": 10, "split": "eval", "m" * 9000: 1.0}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    said = runs_text(run).splitlines()[1]
+    assert len(said) < 1000
+    assert "eee..." in said
+    assert "mmm... 1" in said
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({"result": "It plays."}, "It plays."),
+        ({"result": "x" * 900}, "x" * 77 + "..."),
+        ({"result": ["x"]}, ""),
+        ([], ""),
+    ],
+)
+def test_a_run_that_came_with_the_package_shows_its_result(run, told, shown) -> None:
+    (run / "pretrained.json").write_text(json.dumps(told))
+    assert "test_loss" in describe_run(run)[-1]
+    (run / "metrics.jsonl").unlink()
+    assert describe_run(run)[-1] == shown
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.write_text("")])
+def test_the_status_tells_of_checkpoints_that_are_no_folder(run, make) -> None:
+    shutil.rmtree(run / "checkpoints")
+    make(run / "checkpoints")
+    assert "checkpoints is no folder: move it away" in cli.status(run)
 
 
 def make_fifo(path):

@@ -2,18 +2,23 @@
 
 import contextlib
 import errno
+import logging
 import os
 import resource
 import shutil
+import threading
 import time
 
+import numpy as np
 import pytest
 from toy_training import Quiet, ToyConfig, make_data, make_toy, same_bits, train_toy, without_times
 
 from tsar_jax import cli
 from tsar_jax.atomic import replacing
 from tsar_jax.errors import UserError
-from tsar_jax.training import rescue
+from tsar_jax.training import loop, rescue
+from tsar_jax.training.checkpoints import CheckpointWriter
+from tsar_jax.training.errors import TrainingDiverged
 from tsar_jax.training.loop import train
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import Run, checkpoint_steps
@@ -165,3 +170,70 @@ def test_other_errors_are_not_taken_for_a_full_disk():
 
     with pytest.raises(FileNotFoundError):
         cli.run_main(fail)
+
+
+def test_closing_after_a_failed_save_is_silent(tmp_path, capfd, monkeypatch):
+    said = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: said.append(failed.exc_value))
+    hook = threading.excepthook
+    level = logging.getLogger("absl").level
+    writer = CheckpointWriter(tmp_path / "checkpoints", keep=1)
+    with afterwards_any():
+        allow_files_of(20_000)
+        writer.save(1, {"a": np.arange(100_000)}, {})
+        while not ended(writer):
+            time.sleep(0.01)
+        other = ValueError("of another thread")
+        thread = threading.Thread(target=throw, args=[other])
+        thread.start()
+        thread.join()
+    writer.close()
+    assert said == [other]
+    assert capfd.readouterr().err == ""
+    assert threading.excepthook is hook
+    assert logging.getLogger("absl").level == level
+
+
+def throw(error):
+    raise error
+
+
+def ended(writer):
+    return not writer._manager.is_saving_in_progress()
+
+
+def test_that_training_diverged_is_told_where_a_save_failed_too(tmp_path):
+    config = ToyConfig(
+        steps=20, chunk=5, eval_every=0, checkpoint_every=5, inputs=20_000, keep=9, nan_at=12
+    )
+    path = tmp_path / "run"
+
+    def fill():
+        while checkpoint_steps(path / "checkpoints")[-1] < 5:
+            time.sleep(0.01)
+        allow_files_of(20_000)
+
+    message = r"last good checkpoint is that of step 5"
+    with pytest.raises(TrainingDiverged, match=message), afterwards_any():
+        train_until(path, 5, fill, config)
+
+
+def test_an_error_of_the_evaluation_is_no_full_disk(tmp_path, monkeypatch):
+    def evaluate(self, state, step):
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), "a file of the environment's")
+
+    monkeypatch.setattr(loop._Trainer, "_evaluate", evaluate)
+    with pytest.raises(OSError, match="file of the environment's"):
+        train_toy(tmp_path / "run", CONFIG)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_file_that_may_not_be_used_is_a_sentence(capsys, number):
+    def fail():
+        raise PermissionError(number, os.strerror(number), "x")
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run_main(fail)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: x cannot be used ({os.strerror(number)})")
+    assert rescue.reason(Exception(f"{os.strerror(number)} [OS error]")) == os.strerror(number)

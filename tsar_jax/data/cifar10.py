@@ -10,7 +10,7 @@ from pathlib import Path
 from tsar_jax.data.labelled import labelled_problem, note_subset
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared_labelled
 from tsar_jax.data.types import LabelledDataset, LabelledImages
-from tsar_jax.errors import DataNotPrepared
+from tsar_jax.errors import DataNotPrepared, quoted
 
 PREPARED = PreparedSet(
     name="cifar10",
@@ -36,8 +36,9 @@ def load_labelled(folder: Path | None = None) -> LabelledDataset:
     dataset = load_prepared_labelled(PREPARED, out, layout_problem)
     if dataset is None:
         raise DataNotPrepared(
-            f"CIFAR-10 is not prepared in {out}: run `{PREPARED.command} --out {out}`, which "
-            "downloads cifar-10-python.tar.gz (170 MB) from Alex Krizhevsky's page, "
+            f"CIFAR-10 is not prepared in {out}: run "
+            f"`{PREPARED.command} --out {quoted(out)}`, which downloads "
+            "cifar-10-python.tar.gz (170 MB) from Alex Krizhevsky's page, "
             "https://www.cs.toronto.edu/~kriz/cifar.html, or takes it from a folder that you name "
             "with --archives DIR"
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from tsar_jax.data.labelled import train_and_test
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared, shape_problem
 from tsar_jax.data.types import Dataset, ImageSet, LabelledDataset
-from tsar_jax.errors import DataNotPrepared
+from tsar_jax.errors import DataNotPrepared, quoted
 
 PREPARED = PreparedSet(
     name="cifar100",
@@ -53,8 +53,9 @@ def _load(about: PreparedSet, side: int, folder: Path | None) -> Dataset:
     if dataset is None:
         raise DataNotPrepared(
             f"CIFAR-100 at {side}x{side} is not prepared in {out}: run "
-            f"`{about.command} --out {out}`, which downloads cifar-100-python.tar.gz (169 MB) from "
-            "Alex Krizhevsky's page, https://www.cs.toronto.edu/~kriz/cifar.html, or takes it from "
+            f"`{about.command} --out {quoted(out)}`, which downloads "
+            "cifar-100-python.tar.gz (169 MB) from Alex Krizhevsky's page, "
+            "https://www.cs.toronto.edu/~kriz/cifar.html, or takes it from "
             "a folder that you name with --archives DIR"
         )
     return dataset

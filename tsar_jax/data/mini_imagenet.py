@@ -14,7 +14,7 @@ from pathlib import Path
 from tsar_jax.data.labelled import note_subset, train_and_test
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared, shape_problem
 from tsar_jax.data.types import Dataset, ImageSet, LabelledDataset
-from tsar_jax.errors import DataNotPrepared
+from tsar_jax.errors import DataNotPrepared, quoted
 
 PREPARED = PreparedSet(
     name="mini_imagenet",
@@ -67,7 +67,7 @@ def _load(about: PreparedSet, side: int, folder: Path | None) -> Dataset:
     if dataset is None:
         raise DataNotPrepared(
             f"mini-ImageNet at {side}x{side} is not prepared in {out}: {OBTAIN} and run "
-            f"`{about.command} --out {out}`"
+            f"`{about.command} --out {quoted(out)}`"
         )
     return dataset
 

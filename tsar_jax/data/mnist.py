@@ -11,7 +11,7 @@ from pathlib import Path
 from tsar_jax.data.labelled import class_counts, first_of_each, labelled_problem
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared_labelled
 from tsar_jax.data.types import Dataset, LabelledDataset, LabelledImages
-from tsar_jax.errors import DataNotPrepared
+from tsar_jax.errors import DataNotPrepared, quoted
 
 PREPARED = PreparedSet(
     name="mnist",
@@ -52,7 +52,7 @@ def load_labelled(folder: Path | None = None) -> LabelledDataset:
     dataset = load_prepared_labelled(PREPARED, out, layout_problem)
     if dataset is None:
         raise DataNotPrepared(
-            f"MNIST is not prepared in {out}: run `{PREPARED.command} --out {out}`, which "
+            f"MNIST is not prepared in {out}: run `{PREPARED.command} --out {quoted(out)}`, which "
             "downloads train-images-idx3-ubyte.gz and the three other files of Yann LeCun's MNIST "
             "(12 MB) from their mirror https://storage.googleapis.com/cvdf-datasets/mnist/, or "
             "takes them from a folder that you name with --archives DIR"

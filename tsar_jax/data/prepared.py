@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from tsar_jax.data.types import Dataset, ImageSet, LabelledDataset, LabelledImages
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, quoted
 
 RECORD = "complete.json"
 
@@ -143,7 +143,7 @@ def _load(
             return None
     except OSError as error:
         raise UserError(f"cannot look for prepared data in {version} ({error})") from error
-    remedy = f"run `{about.command} --out {out} --overwrite`"
+    remedy = f"run `{about.command} --out {quoted(out)} --overwrite`"
     splits = read(version, remedy)
     wrong = problem(splits)
     if wrong:

@@ -17,7 +17,7 @@ from tsar_jax.data import (
 )
 from tsar_jax.data.prepared import named_folder
 from tsar_jax.data.types import Dataset, LabelledDataset
-from tsar_jax.errors import UserError, nearest_hint
+from tsar_jax.errors import UserError, nearest_hint, quoted
 
 Loaded = TypeVar("Loaded")
 
@@ -93,6 +93,6 @@ def _load(
     if folder is not None and not folder.is_dir():
         raise UserError(
             f"{folder} is not a folder of prepared data sets: make it with "
-            f"`{COMMANDS[name]} --out {folder}`, or name no folder"
+            f"`{COMMANDS[name]} --out {quoted(folder)}`, or name no folder"
         )
     return loaders[name](folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tsar_jax.data.labelled import labelled_problem, note_subset
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared_labelled
 from tsar_jax.data.types import LabelledDataset, LabelledImages
-from tsar_jax.errors import DataNotPrepared
+from tsar_jax.errors import DataNotPrepared, quoted
 
 PREPARED = PreparedSet(
     name="tiny_imagenet",
@@ -37,8 +37,9 @@ def load_labelled(folder: Path | None = None) -> LabelledDataset:
     dataset = load_prepared_labelled(PREPARED, out, layout_problem)
     if dataset is None:
         raise DataNotPrepared(
-            f"Tiny ImageNet is not prepared in {out}: run `{PREPARED.command} --out {out}`, which "
-            "downloads tiny-imagenet-200.zip (248 MB) from https://cs231n.stanford.edu under "
+            f"Tiny ImageNet is not prepared in {out}: run "
+            f"`{PREPARED.command} --out {quoted(out)}`, which downloads "
+            "tiny-imagenet-200.zip (248 MB) from https://cs231n.stanford.edu under "
             "ImageNet's terms, or takes it from a folder that you name with --archives DIR"
         )
     return note_subset(dataset, IMAGES["train"], IMAGES["test"])

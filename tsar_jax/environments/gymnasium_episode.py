@@ -4,7 +4,6 @@ Imports Gymnasium, which not every installation has: to be imported only where o
 """
 
 import math
-import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -16,6 +15,7 @@ from scipy.special import expit
 
 from tsar_jax.environments.gymnasium_env import INSTALL
 from tsar_jax.errors import UserError, nearest
+from tsar_jax.modules import search_working_folder
 
 
 def make_episode(
@@ -35,8 +35,8 @@ def make_episode(
     try:
         # An environment that cannot be rendered need not know the setting.
         rendered: dict[str, Any] = {"render_mode": "rgb_array"} if drawn else {}
-        if ":" in name and "" not in sys.path:
-            sys.path.append("")
+        if ":" in name:
+            search_working_folder()
         env = gymnasium.make(name, max_episode_steps=limit, **rendered)
         if otherwise and (env.spec is None or env.spec.max_episode_steps is None):
             env = gymnasium.wrappers.TimeLimit(env, otherwise)

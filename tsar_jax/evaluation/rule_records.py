@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tsar_jax.errors import UserError, shown
+from tsar_jax.errors import UserError, quoted, shown
 from tsar_jax.models.feedback_network import Feedback
 from tsar_jax.systems.learned_rules import (
     LOST,
@@ -57,7 +57,7 @@ def write_episodes(path: Path, config: LearnedRuleConfig, state: State) -> Path:
 def read_episodes(path: Path) -> dict[str, np.ndarray]:
     """The columns of RUN/episodes.csv, each [seeds, episodes]; UserError where there are none."""
     file = path / EPISODES
-    remedy = f"finish the run with --resume {path}"
+    remedy = f"finish the run with --resume {quoted(path)}"
     try:
         rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))
     except (OSError, UnicodeDecodeError) as error:

@@ -120,7 +120,8 @@ def as_weights(name: str, array: Any) -> np.ndarray:
     name = escaped(name, MAX_TEXT)
     try:
         given = np.asarray(array)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    # RuntimeError, with RecursionError: a tensor of PyTorch that requires its gradient.
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise UserError(f"Array {name} is no array of numbers: pass one.") from error
     # bfloat16 is not among NumPy's own floats.
     real = jnp.issubdtype(given.dtype, jnp.floating) or jnp.issubdtype(given.dtype, jnp.integer)

@@ -166,7 +166,8 @@ def read_arrays(path: Path, pretrained: Pretrained) -> "dict[str, np.ndarray]":
 
 def _write(path: Path, pretrained: Pretrained, arrays: "Mapping[str, np.ndarray]") -> None:
     # Imported here, for they take seconds.
-    from tsar_jax.training.checkpoints import CheckpointWriter
+    from tsar_jax.training.checkpoints import CheckpointWriter, SaveFailed
+    from tsar_jax.training.rescue import reason
 
     path.mkdir()
     (path / "figures").mkdir()
@@ -174,6 +175,8 @@ def _write(path: Path, pretrained: Pretrained, arrays: "Mapping[str, np.ndarray]
     try:
         writer.save(pretrained.step, dict(arrays), pretrained.config)
         writer.wait()
+    except SaveFailed as error:
+        raise OSError(reason(error)) from error
     finally:
         writer.close()
     description = {

@@ -184,7 +184,9 @@ def _mean_fitness(
         for world in worlds
         for rollout in range(rollouts)
     ]
-    return jnp.asarray(np.mean(found, axis=0), jnp.float32)
+    # Infinite ones of both signs have no mean, and a member without one is penalised.
+    with np.errstate(invalid="ignore"):
+        return jnp.asarray(np.mean(found, axis=0), jnp.float32)
 
 
 def policy_for(config: HebbianConfig, world: Environment | HostEnvironments) -> Policy:

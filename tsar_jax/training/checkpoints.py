@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import shutil
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,13 +159,17 @@ def _readable(size: int) -> str:
 
 
 class CheckpointWriter:
-    """Saves states in the background and keeps the newest `keep` of them."""
+    """Saves states in the background and keeps the newest `keep` of them.
+
+    From its making until `close` Orbax is quiet, for its threads speak at any time.
+    """
 
     def __init__(self, folder: Path, keep: int):
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
-        with _quiet_orbax():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_quiet_orbax())
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 enable_async_checkpointing=True,
@@ -180,6 +186,7 @@ class CheckpointWriter:
                     "record": ocp.JsonCheckpointHandler(),
                 },
             )
+            self._quiet = stack.pop_all()
 
     def save(self, step: int, arrays: Arrays, config: Record) -> None:
         """Begins to save `arrays`, which must not change afterwards.
@@ -192,7 +199,7 @@ class CheckpointWriter:
         record["sha256"] = digest(record, arrays)
         # Orbax refuses arrays without elements; their shapes in the record restore them.
         filled = {name: array for name, array in arrays.items() if array.size}
-        with _quiet_orbax(), _failing_as_one():
+        with _failing_as_one():
             self._manager.save(
                 step,
                 args=args.Composite(state=args.PyTreeSave(filled), record=args.JsonSave(record)),
@@ -200,12 +207,17 @@ class CheckpointWriter:
 
     def wait(self) -> None:
         """Returns when the last save has ended; raises SaveFailed if it failed."""
-        with _quiet_orbax(), _failing_as_one():
+        with _failing_as_one():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        with _quiet_orbax():
-            self._manager.close()
+        """End Orbax's threads; raises nothing, for what matters `wait` has raised."""
+        with self._quiet:
+            # The first call raises the error of a failed save before it has closed anything.
+            for _ in range(2):
+                with contextlib.suppress(Exception):
+                    self._manager.close()
+                    break
 
 
 @contextlib.contextmanager
@@ -347,11 +359,63 @@ def load_checkpoint(
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Keeps Orbax's remarks on its own workings off the terminal; its errors are raised anyway."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Keep Orbax's remarks on its own workings off the terminal; its errors are raised anyway.
+
+    Blocks that overlap, in whatever order they end, leave everything as it was before the first.
+    """
+    _quiet.enter()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        _quiet.leave()
+
+
+class _Quiet:
+    """Counts who wants Orbax to be quiet."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._level = logging.NOTSET
+        self._hook = threading.excepthook
+        self._unraisable = sys.unraisablehook
+
+    def enter(self) -> None:
+        with self._lock:
+            self._count += 1
+            if self._count == 1:
+                logger = logging.getLogger("absl")
+                self._level, self._hook = logger.level, threading.excepthook
+                self._unraisable = sys.unraisablehook
+                logger.setLevel(logging.CRITICAL)
+                threading.excepthook = self._unless_of_orbax
+                sys.unraisablehook = self._unless_of_tensorstore
+
+    def leave(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                logging.getLogger("absl").setLevel(self._level)
+                threading.excepthook = self._hook
+                sys.unraisablehook = self._unraisable
+
+    def _unless_of_orbax(self, failed: Any) -> None:
+        """Take the place of `threading.excepthook`: errors of other threads go to the former."""
+        frame = failed.exc_traceback
+        while frame is not None:
+            if frame.tb_frame.f_globals.get("__name__", "").startswith("orbax."):
+                return
+            frame = frame.tb_next
+        self._hook(failed)
+
+    def _unless_of_tensorstore(self, failed: Any) -> None:
+        """Take the place of `sys.unraisablehook`: other errors go to the former.
+
+        Where a save fails, TensorStore's threads still report to the event loop that Orbax closed.
+        """
+        if failed.object is None and str(failed.exc_value) == "Event loop is closed":
+            return
+        self._unraisable(failed)
+
+
+_quiet = _Quiet()

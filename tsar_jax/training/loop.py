@@ -36,7 +36,7 @@ from tsar_jax.training.metrics import (
 from tsar_jax.training.programs import Programs, make_programs, strong_types
 from tsar_jax.training.progress import Progress, make_progress
 from tsar_jax.training.rescue import FolderWatch, reason, save_elsewhere
-from tsar_jax.training.run import IMPORTED, Run, checkpoint_steps
+from tsar_jax.training.run import Run, checkpoint_steps
 from tsar_jax.training.system import (
     LOST_SEEDS,
     HostSystem,
@@ -162,7 +162,7 @@ def train(
         data = jax.device_put(data)
         programs = make_programs(system, data, keys.init, loop.chunk)
         state, step = _begin(programs, keys, run, first_state)
-        expected = () if run.preset == IMPORTED else due_rows(step, loop)
+        expected = () if run.begun_elsewhere else due_rows(step, loop)
         metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard, expected)
         stack.callback(metrics.close)
         checkpoints = CheckpointWriter(run.checkpoints, loop.keep)
@@ -243,12 +243,15 @@ class _Trainer:
             now = time.perf_counter()
             rate = count / (now - chunk_began)
             row = {"step": step, "split": "train", "wall_s": now - began, "steps_per_s": rate}
+            rows = [row | means]
+            if is_due(step, loop.eval_every, loop.steps):
+                # Not while writing: an environment's own OSError is no full disk.
+                values = self._evaluate(state, step)
+                wall = time.perf_counter() - began
+                rows.append({"step": step, "split": "eval", "wall_s": wall} | values)
             with self._writing(state, step):
-                self.metrics.write(row | means)
-                if is_due(step, loop.eval_every, loop.steps):
-                    values = self._evaluate(state, step)
-                    wall = time.perf_counter() - began
-                    self.metrics.write({"step": step, "split": "eval", "wall_s": wall} | values)
+                for row in rows:
+                    self.metrics.write(row)
                 signum = stopped()
                 if signum is not None or is_due(step, loop.checkpoint_every, loop.steps):
                     self._save(state, step)
@@ -310,7 +313,9 @@ class _Trainer:
         self.checkpoints.save(step, arrays, config_to_json(self.run.config))
 
     def _diverged(self, step: int, what: str) -> TrainingDiverged:
-        self.checkpoints.wait()
+        # That the training diverged matters more than that a save failed as well.
+        with contextlib.suppress(SaveFailed):
+            self.checkpoints.wait()
         kept = checkpoint_steps(self.run.checkpoints)
         where = f"that of step {kept[-1]} in {self.run.checkpoints}" if kept else "none"
         return TrainingDiverged(

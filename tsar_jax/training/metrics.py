@@ -10,8 +10,9 @@ import io
 import json
 import math
 import os
+import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +30,8 @@ MAX_FILE = 100_000_000
 """Bytes of metrics.jsonl that are read."""
 TAIL = 1 << 18
 """Bytes at its end that hold the last rows."""
+MAX_DAMAGED = 5000
+"""Lines of metrics.jsonl that are no rows and yet left out; a file of more is none of metrics."""
 SPLITS = ("train", "eval")
 
 
@@ -39,7 +42,8 @@ def read_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
     warning, but for a last line that a killed process had not finished writing.
 
     Raises:
-        UserError: there is something else in the file's place, or it is too large.
+        UserError: there is something else in the file's place, it is too large, or more than
+            `MAX_DAMAGED` of its lines are no rows.
     """
     path = Path(run_folder) / "metrics.jsonl"
     if not os.path.lexists(path):
@@ -52,15 +56,24 @@ def read_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
             "to go on without its rows."
         )
     rows: dict[tuple[int, int], Row] = {}
-    damaged = doubled = 0
-    for line in data.decode("utf-8", errors="replace").split("\n")[:-1]:
+    blank, damaged, doubled = data.count(b"\n"), 0, 0
+    for line in _lines(data):
+        blank -= 1
         row = parse_row(line)
         if row is None:
             damaged += 1
+            if damaged > MAX_DAMAGED:
+                break
             continue
         place = row["step"], SPLITS.index(row["split"])
         doubled += place in rows
         rows.setdefault(place, row)
+    damaged += blank
+    if damaged > MAX_DAMAGED:
+        raise UserError(
+            f"{path} has more than {MAX_DAMAGED} lines that are no rows of metrics: move it away "
+            "to go on without its rows."
+        )
     for count, what in ((damaged, "that are no rows"), (doubled, "that repeat another's step")):
         if count:
             warnings.warn(f"{path} has {count} lines {what}: they are left out.", stacklevel=2)
@@ -79,12 +92,20 @@ def read_last_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
     with open_regular(path, through_links=True) as file:
         file.seek(max(file.seek(0, os.SEEK_END) - TAIL, 0))
         data = file.read(TAIL)
-    rows = map(parse_row, data.decode("utf-8", errors="replace").split("\n")[:-1])
-    return [row for row in rows if row is not None]
+    return [row for row in map(parse_row, _lines(data)) if row is not None]
+
+
+def _lines(data: bytes) -> Iterator[str]:
+    """Yield the lines that have an end and are not blank; millions of blank ones cost nothing."""
+    # Cut first, for the pattern would try an unfinished line from each of its characters.
+    for line in re.finditer(rb"[^\n]+\n", data[: data.rfind(b"\n") + 1]):
+        yield line[0].decode("utf-8", errors="replace")
 
 
 def parse_row(line: str) -> Row | None:
     """Return a line of metrics.jsonl as a row, or None if it is none."""
+    if not line.startswith("{"):
+        return None
     try:
         row = parse_json(line)
     except ValueError:

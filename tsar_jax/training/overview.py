@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tsar_jax.errors import UserError, escaped
+from tsar_jax.errors import UserError, bare, escaped
+from tsar_jax.pretrained.store import PROVENANCE
 from tsar_jax.training import run as run_folder
+from tsar_jax.untrusted.files import read_json
 
 HEAD = ("run", "experiment", "preset", "state", "step", "result")
 DEPTH = 4
@@ -51,11 +53,11 @@ def find_runs(folder: Path, depth: int) -> Iterator[Path]:
 
 def describe_run(path: Path) -> list[str]:
     """Return a run's cells of the table, as `HEAD` names them, from whatever its folder holds."""
-    from tsar_jax.training.metrics import read_rows
+    from tsar_jax.training.metrics import read_last_rows
 
     try:
         stored = run_folder.read_description(path)
-        rows = read_rows(path)
+        rows = read_last_rows(path)
         saved = run_folder.checkpoint_steps(path / "checkpoints")
     except (UserError, OSError):
         return [str(path), "", "", "damaged", "", ""]
@@ -64,8 +66,19 @@ def describe_run(path: Path) -> list[str]:
     state = "finished" if saved and saved[-1] == total else "stopped"
     if is_locked(path):
         state = "running"
-    names = (str(stored.get("experiment") or "unknown"), str(stored.get("preset") or ""))
-    return [str(path), *names, state, f"{step}/{total}", result(rows)]
+    names = (bare(stored.get("experiment") or "unknown"), bare(stored.get("preset") or ""))
+    reached = result(rows) or pretrained_result(path)
+    return [str(path), *names, state, f"{step}/{bare(total)}", reached]
+
+
+def pretrained_result(path: Path) -> str:
+    """Return what a run that came with the package reaches, in its own words; "" of any other."""
+    try:
+        told = read_json(path / PROVENANCE, run_folder.MAX_CONFIG)
+    except (OSError, ValueError):
+        return ""
+    found = told.get("result") if isinstance(told, dict) else None
+    return bare(found) if isinstance(found, str) else ""
 
 
 def result(rows: list[dict[str, Any]]) -> str:
@@ -83,7 +96,7 @@ def result(rows: list[dict[str, Any]]) -> str:
         }
         shown = sorted(values, key=lambda name: "accuracy" not in name)[:2]
         if shown:
-            return "  ".join(f"{name} {values[name]:.4g}" for name in shown)
+            return "  ".join(f"{bare(name)} {values[name]:.4g}" for name in shown)
     return ""
 
 

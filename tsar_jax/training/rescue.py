@@ -1,19 +1,17 @@
 """What can befall a run's folder while it trains: it is deleted or moved, or its disk is full."""
 
-import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tsar_jax.errors import DISK_ERRORS
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.checkpoints import Arrays, CheckpointWriter
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.metrics import MetricsWriter, Row
 from tsar_jax.training.run import Run
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EIO)
 
 
 class FolderWatch:
@@ -79,9 +77,11 @@ def save_elsewhere(
         metrics.sync()
         metrics.close()
         checkpoints = CheckpointWriter(rescued.checkpoints, keep=1)
-        checkpoints.save(step, arrays, config_to_json(run.config))
-        checkpoints.wait()
-        checkpoints.close()
+        try:
+            checkpoints.save(step, arrays, config_to_json(run.config))
+            checkpoints.wait()
+        finally:
+            checkpoints.close()
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise

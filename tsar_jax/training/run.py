@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsar_jax.atomic import open_lock, replacing
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, quoted
 from tsar_jax.modules import allowing
+from tsar_jax.pretrained.store import PROVENANCE
 from tsar_jax.provenance import provenance
 from tsar_jax.training.config import config_from_json, config_to_json
 from tsar_jax.untrusted.files import read_json
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+IMPORTED = "imported"
+"""The preset of a run that was made of a release's weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,11 @@ class Run:
     def figures(self) -> Path:
         return self.path / "figures"
 
+    @property
+    def begun_elsewhere(self) -> bool:
+        """Whether its first steps left no metrics: it is of a release, or came with the package."""
+        return self.preset == IMPORTED or (self.path / PROVENANCE).exists()
+
     def description(self, steps: int) -> dict[str, Any]:
         """What config.json of a run of `steps` steps holds."""
         return {
@@ -59,17 +69,15 @@ class Run:
 
     def resume_command(self) -> str:
         """The command that continues the run."""
-        script = f"tsar-jax run {self.experiment} " if self.experiment else ""
-        return f"{script}--resume {self.path}{allowing(self.config)}"
+        script = f"tsar-jax run {quoted(self.experiment)} " if self.experiment else ""
+        return f"{script}--resume {quoted(self.path)}{allowing(self.config)}"
 
 
-IMPORTED = "imported"
-"""The preset of a run that was made of a release's weights, and so has no metrics."""
 MAX_CONFIG = 1 << 20
 """Bytes of a config.json that is read."""
 WRITTEN_FOLDERS = ("checkpoints", "damaged_checkpoints", "figures", "arrays", "tensorboard")
 """In a run's folder, or one that a script writes to."""
-WRITTEN_FILES = (".json", ".jsonl", ".csv", ".md", ".npz", ".lock")
+WRITTEN_FILES = (".json", ".jsonl", ".csv", ".md", ".npz")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -94,7 +102,7 @@ def check_new(path: Path) -> None:
     """
     if os.path.lexists(path / "config.json"):
         raise UserError(
-            f"{path} already holds a run: continue it with --resume {path}, "
+            f"{path} already holds a run: continue it with --resume {quoted(path)}, "
             "or name another folder with --run."
         )
     check_writable(path)

@@ -91,7 +91,7 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
 
     def _chosen(self, options: dict[str, Any]) -> np.ndarray:
         """Return the numbers of the cars that the options of a reset are about."""
-        unknown = sorted(set(options) - {"reset_mask"})
+        unknown = sorted(set(options) - {"reset_mask"}, key=str)
         if unknown:
             raise UserError(f"reset has no option {unknown[0]!r}: it takes reset_mask alone.")
         if "reset_mask" not in options:
