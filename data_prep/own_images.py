@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from data_prep.building import ImageBuilder, Prepared, prepare_labelled
 from data_prep.images import open_image
 from data_prep.progress import track
-from data_prep.sources import Source, folder_source, kind_of, open_source
+from data_prep.sources import Source, check_class_folder, folder_source, kind_of, open_source
 from tsar_jax.data import own
 from tsar_jax.data.labelled import TEST_EVERY, class_counts
 from tsar_jax.data.prepared import read_labelled
@@ -153,6 +153,8 @@ def _classes(files: list[File], archives: Path) -> Classes:
                 f"{archives} has the image {file.path!r:.80} in no class's folder: what is "
                 f"expected is {EXPECTED}"
             )
+        if name not in classes:
+            check_class_folder(archives, name)
         classes.setdefault(name, []).append(file)
     if len(classes) < 2:
         raise UserError(
