@@ -32,6 +32,8 @@ TRAINING = {"train", "training"}
 TESTING = {"test", "testing", "val", "valid", "validation"}
 EXPECTED = "a folder of images for every class, at least two, or such folders in train/ and test/"
 SHOWN = 5
+STRIP = 64
+"""Rows of a transparent image that are laid on white at once."""
 
 
 class File(NamedTuple):
@@ -213,9 +215,13 @@ def read_image(file: File, size: int) -> np.ndarray:
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    layers = image.convert("RGBA")
     white = Image.new("RGB", image.size, (255, 255, 255))
-    white.paste(layers, mask=layers.getchannel("A"))
+    # In strips, for a copy of the whole image with its alpha channel takes four bytes a pixel.
+    for top in range(0, image.height, STRIP):
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        if strip.mode != "RGBA":
+            strip = strip.convert("RGBA")
+        white.paste(strip, (0, top), mask=strip)
     return white
 
 
