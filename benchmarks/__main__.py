@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tsar_jax.cli import exit_code
 from tsar_jax.errors import UserError
-from tsar_jax.output import outlasting_output
+from tsar_jax.output import check_printed
 from tsar_jax.training.run import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +69,7 @@ def run(arguments: Sequence[str] | None, run_one: RunOne) -> int:
 
     if options.list:
         report.print_list(suite.BENCHMARKS)
+        check_printed()
         return 0
     chosen = suite.choose(options.only)
     try:
@@ -87,21 +89,17 @@ def run(arguments: Sequence[str] | None, run_one: RunOne) -> int:
         write_atomically(options.out, json.dumps(results, indent=2) + "\n")
     report.print_results(results)
     print(f"written to {options.out}")
+    check_printed()
     rows = [results["machine"], *results["benchmarks"]]
     return int(any("error" in row for row in rows))
 
 
-@outlasting_output()
+INTERRUPTED = "interrupted: benchmarks that had finished are in the file"
+
+
 def main(arguments: Sequence[str] | None = None, run_one: RunOne = run_in_subprocess) -> int:
     """Runs the benchmarks. Returns the exit code: 0, 1 if one failed, 2 after bad input, or 130."""
-    try:
-        return run(arguments, run_one)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: benchmarks that had finished are in the file", file=sys.stderr)
-        return 130
+    return exit_code(lambda: run(arguments, run_one), INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from tsar_jax.cli import exit_code
 from tsar_jax.data.prepared import default_folder, named_folder
 from tsar_jax.errors import UserError
-from tsar_jax.output import outlasting_output
+from tsar_jax.output import check_printed
 
 if TYPE_CHECKING:
     from data_prep.building import Prepared
@@ -248,25 +249,21 @@ COMMANDS: dict[str, Callable[..., str]] = {
 }
 
 
-@outlasting_output()
+INTERRUPTED = "interrupted: nothing half-written was kept; the same command begins anew"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 2 after bad input, 130 when interrupted."""
-    try:
+
+    def run() -> None:
         print(
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS, prog="data_prep", description=DESCRIPTION, args=arguments
             )
         )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "interrupted: nothing half-written was kept; the same command begins anew",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+        check_printed()
+
+    return exit_code(run, INTERRUPTED)
 
 
 if __name__ == "__main__":

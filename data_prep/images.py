@@ -12,6 +12,8 @@ from tsar_jax.errors import UserError
 
 MAX_PIXELS = 1 << 25
 """Of an image: 33.5 million, 134 MB once decoded; an image is never decoded if it has more."""
+MOST_PIXELS: dict[str | None, int] = {"WEBP": 12_000_000, "TIFF": 27_000_000, "CMYK": 27_000_000}
+"""Of an image whose format or mode takes several copies of it in memory to decode."""
 MAX_SCANS = 100
 """Passes of a progressive JPEG over all of its pixels; some ten are usual."""
 SCAN = b"\xff\xda"
@@ -26,8 +28,9 @@ def open_image(
 ) -> Iterator[Image.Image]:
     """An image in one of these formats, not yet decoded, to be used within the block.
 
-    It has at most `MAX_PIXELS`. One of 16 bits is decoded and scaled to 8, since Pillow cuts all
-    that is above 255; whatever has another range than these two is refused.
+    It has at most `MAX_PIXELS`, or fewer by its format and mode as in `MOST_PIXELS`. One of 16 bits
+    is decoded and scaled to 8, since Pillow cuts all that is above 255; whatever has another range
+    than these two is refused.
 
     wrong: names the offender, should it not be readable. remedy: what to do then. Both are for the
     UserError that the block raises if the image turns out unreadable while it is decoded there.
@@ -35,10 +38,10 @@ def open_image(
     try:
         with _quiet_pillow(), Image.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise UserError(
-                    f"{wrong} is {width}x{height}, more than {MAX_PIXELS} pixels: {remedy}"
-                )
+            limits = (MOST_PIXELS.get(key, MAX_PIXELS) for key in (image.format, image.mode))
+            most = min(limits)
+            if width * height > most:
+                raise UserError(f"{wrong} is {width}x{height}, more than {most} pixels: {remedy}")
             if image.format == "JPEG" and data.count(SCAN) > MAX_SCANS:
                 raise UserError(f"{wrong} is a JPEG of more than {MAX_SCANS} scans: {remedy}")
             yield _of_bytes(image, wrong, remedy)

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from data_prep.building import ImageBuilder, Prepared, prepare
 from data_prep.images import open_image, resize_colour
 from data_prep.progress import track
-from data_prep.sources import Source, locate_source, open_source
+from data_prep.sources import Source, check_class_folder, locate_source, open_source
 from tsar_jax.data import mini_imagenet
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError, quoted
@@ -130,6 +130,8 @@ def list_folders(files: Source, split: str) -> Listing:
     listing: Listing = {}
     for name in files.paths:
         if (match := IMAGE.fullmatch(name)) and match[1] == split:
+            if match[2] not in listing:
+                check_class_folder(files.where, match[2])
             listing.setdefault(match[2], []).append(name)
     return dict(sorted(listing.items()))
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from data_prep.building import ImageBuilder, Prepared, prepare_labelled
 from data_prep.images import open_image
 from data_prep.progress import track
-from data_prep.sources import Source, folder_source, kind_of, open_source
+from data_prep.sources import Source, check_class_folder, folder_source, kind_of, open_source
 from tsar_jax.data import own
 from tsar_jax.data.labelled import TEST_EVERY, class_counts
 from tsar_jax.data.prepared import read_labelled
@@ -32,6 +32,8 @@ TRAINING = {"train", "training"}
 TESTING = {"test", "testing", "val", "valid", "validation"}
 EXPECTED = "a folder of images for every class, at least two, or such folders in train/ and test/"
 SHOWN = 5
+STRIP = 64
+"""Rows of a transparent image that are laid on white at once."""
 
 
 class File(NamedTuple):
@@ -153,6 +155,8 @@ def _classes(files: list[File], archives: Path) -> Classes:
                 f"{archives} has the image {file.path!r:.80} in no class's folder: what is "
                 f"expected is {EXPECTED}"
             )
+        if name not in classes:
+            check_class_folder(archives, name)
         classes.setdefault(name, []).append(file)
     if len(classes) < 2:
         raise UserError(
@@ -211,9 +215,13 @@ def read_image(file: File, size: int) -> np.ndarray:
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    layers = image.convert("RGBA")
     white = Image.new("RGB", image.size, (255, 255, 255))
-    white.paste(layers, mask=layers.getchannel("A"))
+    # In strips, for a copy of the whole image with its alpha channel takes four bytes a pixel.
+    for top in range(0, image.height, STRIP):
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        if strip.mode != "RGBA":
+            strip = strip.convert("RGBA")
+        white.paste(strip, (0, top), mask=strip)
     return white
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, shown
 from tsar_jax.untrusted.compression import ERRORS, HEAD, compression_of, unpacked, unread_kind
 from tsar_jax.untrusted.names import is_litter, plain_name
 from tsar_jax.untrusted.tars import BLOCK, is_tar_header, open_tar
@@ -128,6 +128,15 @@ def check_size(where: Path, name: str, size: int, largest: int) -> None:
     """Raise UserError for a file of more than `largest` bytes."""
     if size > largest:
         raise refused(where, name, too_large(size, largest))
+
+
+def check_class_folder(where: Path, name: str) -> None:
+    """Raise UserError for a folder's name that cannot be a class's, kept as one line of UTF-8."""
+    if not name.isprintable() or name != name.strip():
+        raise UserError(
+            f"{where} has a class's folder {shown(name)}, whose name is not plain text in UTF-8 "
+            "without control characters or blanks around it: rename the folder"
+        )
 
 
 def _is_zip(path: Path) -> bool:

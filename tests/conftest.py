@@ -1,12 +1,26 @@
 """What tests of several layers share."""
 
+import ctypes
+import gc
 import os
+import sys
 
 import jax
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 os.environ["TSAR_JAX_CACHE"] = "off"  # tests leave the user's cache folder alone
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_freed():
+    """Programs of one file do not outlive it: they would pile up to gigabytes in a worker."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        # What XLA compiled with is free but scattered, and stays with the process otherwise.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="module")

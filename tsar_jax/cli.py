@@ -311,53 +311,72 @@ def _new_folder(parent: Path, parts: Sequence[str], seed: int | None) -> Path:
 
 
 def run_main(main: Callable[[], Any]) -> None:
-    """Runs a script's `main` and turns its errors into a sentence on stderr and an exit code.
+    """Runs a script's `main` as `exit_code` does, and exits with the code unless it is 0.
 
-    In its arguments `pretrained:NAME` stands for a run that comes with the package.
-    UserError and a disk that cannot be written 2, TrainingDiverged 1, a signal 128 + its number,
-    as Ctrl-C 130 and SIGTERM 143; other exceptions pass through. Neither a reader of the output
-    that goes away nor a full disk under it ends `main`.
+    In its arguments `pretrained:NAME` stands for a run that comes with the package, and compiled
+    programs are kept for the next process.
+    """
+
+    def with_runs_resolved() -> None:
+        if sys.argv[1:2] != ["pretrained"]:  # which takes the name itself
+            sys.argv[1:] = map(resolve, sys.argv[1:])
+        main()
+
+    use_utf8()
+    silence_compiler()
+    keep_compiled_programs()
+    code = exit_code(with_runs_resolved, hint="; a training goes on with --resume")
+    if code:
+        raise SystemExit(code)
+
+
+def exit_code(main: Callable[[], int | None], stopped: str = "stopped", hint: str = "") -> int:
+    """Runs `main` and returns its exit code; its errors are told in a sentence on stderr.
+
+    UserError and a disk that cannot be written are 2, TrainingDiverged 1, a signal 128 + its
+    number, as Ctrl-C 130 and SIGTERM 143; other exceptions pass through. Neither a reader of the
+    output that goes away nor a full disk under it ends `main`.
+
+    Args:
+        main: what it returns is the exit code, or None for 0.
+        stopped: what is printed after Ctrl-C.
+        hint: ends the sentence on a disk that cannot be written.
     """
     use_utf8()
     prepare_terminal()
-    silence_compiler()
-    keep_compiled_programs()
     with outlasting_output(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         # A program that cannot be kept or read back is compiled, as without a cache.
         warnings.filterwarnings("ignore", message=".*persistent compilation cache")
         try:
-            if sys.argv[1:2] != ["pretrained"]:  # which takes the name itself
-                sys.argv[1:] = map(resolve, sys.argv[1:])
-            main()
+            return main() or 0
         except UserError as error:
-            _exit(f"error: {error}", 2)
+            return _told(f"error: {error}", 2)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
             if error.errno in FORBIDDEN:  # to be read, it may be
-                _exit(
+                return _told(
                     f"error: {error.filename or 'A file'} cannot be used ({error.strerror}): "
                     "change its permissions, or name another, and repeat the command.",
                     2,
                 )
-            _exit(
+            return _told(
                 f"error: {error.filename or 'A file'} cannot be written ({error.strerror}): make "
-                "room, or name another folder, and repeat the command; a training goes on with "
-                "--resume.",
+                f"room, or name another folder, and repeat the command{hint}.",
                 2,
             )
         except (AssertionError, RuntimeError):
             trouble = _missing_platform()
             if not trouble:
                 raise
-            _exit(f"error: {trouble}", 2)
+            return _told(f"error: {trouble}", 2)
         except TrainingDiverged as error:
-            _exit(f"error: {error}", 1)
+            return _told(f"error: {error}", 1)
         except TrainingInterrupted as error:
-            _exit(str(error), 128 + error.signum)
+            return _told(str(error), 128 + error.signum)
         except KeyboardInterrupt:
-            _exit("stopped", 128 + signal.SIGINT)
+            return _told(stopped, 128 + signal.SIGINT)
         finally:
             run_folder.release_folders()
 
@@ -376,9 +395,10 @@ def _show_warning(message: Any, *_: Any, **__: Any) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def _exit(message: str, code: int) -> None:
+def _told(message: str, code: int) -> int:
+    """Print a message to stderr and return the exit code that goes with it."""
     print(escaped(message, MAX_MESSAGE), file=sys.stderr, flush=True)
-    raise SystemExit(code)
+    return code
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """A user's own images, from folders of any of them to where a data set is named."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from test_as_people_have_them import LITTER, packed_zip, write_files
 import tsar_jax.data
 from tsar_jax.data.continual import make_stream
 from tsar_jax.data.continual.registry import StreamSettings
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, escaped
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = ("png", "jpg", "BMP", "gif", "tif", "webp", "ppm")
@@ -134,6 +135,24 @@ def test_what_cannot_be_says_what_was_found_and_expected(
 
     with pytest.raises(UserError, match=reason):
         prepare_images(write_files(tmp_path / "a", files), "mine", 28, tmp_path / "out")
+    assert_nothing_prepared(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", [b"a\xff", b"a\nb", b"a\x1b[31m", b" ", b"a "])
+def test_folders_whose_names_cannot_be_those_of_classes_are_refused(
+    tmp_path: Path, name: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archives = write_files(tmp_path / "a", classes(b=2))
+    folder = os.fsencode(archives) + b"/" + name
+    os.mkdir(folder)
+    for number in range(2):
+        with open(folder + b"/%d.png" % number, "wb") as file:
+            file.write(picture(number))
+    assert prepare(archives, tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert f"{archives} has a class's folder {escaped(repr(os.fsdecode(name)))}" in message
+    assert message.endswith("rename the folder\n")
+    assert message.count("\n") == 1
     assert_nothing_prepared(tmp_path / "out")
 
 

@@ -32,8 +32,16 @@ BLOCK = 512
 PIECE = 1 << 20
 MAX_HEADER = 1 << 16
 """Bytes of an extended header at most: it holds a path, and perhaps dates and attributes."""
+MAX_EXTENDED = 1 << 26
+"""Bytes of all extended headers of an archive at most, with RECORD_COST for each of their lines."""
+RECORD_COST = 32
+"""Bytes that a record counts for besides its own: reading a short one takes as long as others."""
 RECORD = re.compile(rb"(\d{1,6}) ([^=\n]{1,200})=", re.ASCII)
 """How each record of a pax header begins: its length in decimal digits, and its key."""
+KEPT = (b"path", b"size")
+"""Keys of the records that say something of a member's place; others may be many and long."""
+SPARSE = b"GNU.sparse."
+"""How the keys of records begin that say that a member is sparse."""
 NOT_PLAIN = "it is neither a plain file nor a folder"
 
 
@@ -184,6 +192,7 @@ class _Scan:
         self.path, self.tape, self.largest = path, tape, largest
         self.members: dict[str, TarMember] = {}
         self.names = 0
+        self.extended = 0
 
     def run(self) -> dict[str, TarMember]:
         headers = 0
@@ -206,12 +215,18 @@ class _Scan:
         return dict(sorted(self.members.items()))
 
     def _extended(self, block: bytes, kind: bytes) -> dict[str, str]:
-        """What a header says of the member after it: its path, or its size."""
+        """Return what a header says of the member after it, as `_pax_records` does."""
         size = _number(block[124:136])
         if not 0 < size <= MAX_HEADER:
             name = block[:100].split(b"\0")[0].decode(errors="replace")
             raise refused(self.path, name, too_large(size, MAX_HEADER))
         data = self.tape.read(size)
+        self.extended += size + RECORD_COST * data.count(b"\n")
+        if self.extended > MAX_EXTENDED:
+            raise UserError(
+                f"{self.path} has too many extended headers or too long ones: pack its files anew "
+                "without extended attributes, or get the archive again"
+            )
         self.tape.skip(-size % BLOCK)
         if kind == b"L":
             return {"path": data.split(b"\0")[0].decode(errors="surrogateescape")}
@@ -219,10 +234,9 @@ class _Scan:
 
     def _member(self, block: bytes, kind: bytes, extended: dict[str, str]) -> None:
         name = extended.get("path", _name(block))
-        sparse = any(key.startswith("GNU.sparse.") for key in extended)
         if is_unsafe(name):
             raise refused(self.path, name, LEADS_OUT)
-        if kind not in b"0\0" + b"75" or sparse:
+        if kind not in b"0\0" + b"75" or "sparse" in extended:
             raise refused(self.path, name, NOT_PLAIN)
         size = _decimal(extended["size"]) if "size" in extended else _number(block[124:136])
         if not 0 <= size <= self.largest:
@@ -270,7 +284,11 @@ def _name(block: bytes) -> str:
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
-    """The records of a pax header, "30 path=a/b\\n" and so on, each as long as it says."""
+    """Return what is wanted of the records of a pax header: "path", "size" and "sparse", if there.
+
+    Records are "30 path=a/b\\n" and so on, each as long as it says. All are checked, but no other
+    is kept, for consecutive headers would heap them up.
+    """
     records = {}
     position = 0
     while position < len(data):
@@ -278,7 +296,11 @@ def _pax_records(data: bytes) -> dict[str, str]:
         end = position + int(match[1]) if match else 0
         if match is None or not match.end() < end <= len(data) or data[end - 1 : end] != b"\n":
             raise Damaged("an extended header is damaged")
-        key = match[2].decode(errors="replace")
-        records[key] = data[match.end() : end - 1].decode(errors="surrogateescape")
+        key = match[2]
+        if key in KEPT:
+            value = data[match.end() : end - 1].decode(errors="surrogateescape")
+            records[key.decode()] = value
+        elif key.startswith(SPARSE):
+            records["sparse"] = ""
         position = end
     return records
