@@ -117,7 +117,7 @@ def test_from_a_run_to_its_numbers_and_figures(run, monkeypatch, capsys) -> None
         (["--meta-test-classes", 21], "meta_test_classes is 21, but there are only 20 outputs"),
         (["--classes", 6, "--meta-test-classes", 7], "there are only 6 classes drawn"),
         (["--rate", 0], "rate must be positive"),
-        (["--seed", 2**32], "seed must be below"),
+        (["--seed", 2**32], "seed must be in"),
         (["--step", 1], "There is no checkpoint of step 1"),
     ],
 )

@@ -5,6 +5,7 @@ import contextlib
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -184,7 +185,9 @@ def shared_lists() -> list:
 )
 def test_what_is_no_name_of_a_class_is_shown_shortened_and_escaped(name, monkeypatch) -> None:
     archive = object.__new__(cifar.Archive)
-    archive.path = Path("archive.tar.gz")
+    refused = lambda member, reason: UserError(f"{member}: {reason}")  # noqa: E731
+    archive.source = SimpleNamespace(refused=refused)
+    archive.folder = ""
     monkeypatch.setattr(archive, "unpickle", lambda _: {b"names": [name]}, raising=False)
     with pytest.raises(UserError, match="is not a name of a class") as raised:
         archive.names("meta", b"names", 1)

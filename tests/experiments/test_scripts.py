@@ -180,6 +180,7 @@ def test_everything_tested_sees_pixels_as_its_run_says(monkeypatch, capsys, tmp_
         monkeypatch.setattr(script, "write_and_show", lambda *_: None)
     monkeypatch.setattr(anml_meta_test, "meta_test", recorded)
     monkeypatch.setattr(quickstart, "train", lambda *_: None)
+    monkeypatch.setattr(anml_meta_test, "read_run", lambda *_: config)
     run(monkeypatch, anml_meta_test, "--run", tmp_path, "--baselines")
     quickstart.quickstart(tmp_path / "quick", config, TEST)
     assert seen == ["unit"] * 6

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -109,6 +110,8 @@ def check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
 def as_weights(name: str, array: Any) -> np.ndarray:
     """Return a release's array as float32, the type of our weights.
 
+    Where JAX computes in 64 bits, what is float64 stays so.
+
     Args:
         name: what it is called, for the sentence of an error.
         array: of floats or integers, NumPy's, JAX's or nested lists.
@@ -130,8 +133,10 @@ def as_weights(name: str, array: Any) -> np.ndarray:
             f"Array {name} is not of numbers but of {escaped(str(given.dtype), MAX_TEXT)}: name a "
             "file whose weights are, or pass real numbers."
         )
+    wide = given.dtype == np.float64 and jax.config.jax_enable_x64
+    dtype = np.dtype(np.float64 if wide else np.float32)
     with np.errstate(over="ignore"):
-        cast = given.astype(np.float32, copy=False)
+        cast = given.astype(dtype, copy=False)
     if not np.isfinite(cast).all():
-        raise UserError(f"Array {name} is not finite in float32: name a file whose weights are.")
+        raise UserError(f"Array {name} is not finite in {dtype}: name a file whose weights are.")
     return cast
