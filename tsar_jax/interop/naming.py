@@ -133,7 +133,7 @@ def as_weights(name: str, array: Any) -> np.ndarray:
             f"Array {name} is not of numbers but of {escaped(str(given.dtype), MAX_TEXT)}: name a "
             "file whose weights are, or pass real numbers."
         )
-    wide = given.dtype == np.float64 and jax.config.jax_enable_x64
+    wide = given.dtype == jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     dtype = np.dtype(np.float64 if wide else np.float32)
     with np.errstate(over="ignore"):
         cast = given.astype(dtype, copy=False)
