@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             # A failed write does not know its file, and the temporary one's name means nothing.
             error.filename, error.filename2 = str(path), None
         raise
