@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
 from data_prep.progress import track
-from tsar_jax.atomic import open_lock
+from tsar_jax.atomic import make_missing, open_lock, remove_empty
 from tsar_jax.data.labelled import pool
 from tsar_jax.data.prepared import read_labelled, write_record
 from tsar_jax.data.types import ImageSet, LabelledImages
@@ -156,15 +156,11 @@ def prepare_labelled(
 @contextlib.contextmanager
 def _made(home: Path) -> Iterator[None]:
     """A folder, removed again with those above that were made for it if nothing is kept there."""
-    missing = [folder for folder in (home, *home.parents) if not folder.exists()]
-    home.mkdir(parents=True, exist_ok=True)
+    made = make_missing(home)
     try:
         yield
     finally:
-        for folder in missing:
-            # One that holds anything stays.
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        remove_empty(made)
 
 
 def _clear(home: Path, final: Path) -> None:

@@ -54,7 +54,7 @@ from tsar_jax.systems.continual import ContinualConfig
 from tsar_jax.systems.episodic import first_state
 from tsar_jax.systems.hebbian import HebbianConfig
 from tsar_jax.systems.tsar import TsarConfig, in_bfloat16
-from tsar_jax.training.checkpoints import CheckpointWriter, to_host
+from tsar_jax.training.checkpoints import save_once, to_host
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.run import IMPORTED, Run, check_new, make_folder, start
 
@@ -147,12 +147,8 @@ def write(imported: Imported, path: Path) -> None:
     make_folder(path)
     run = Run(path, imported.config, imported.experiment, IMPORTED)
     # config.json comes last, for only with it a folder is taken for a run.
-    writer = CheckpointWriter(run.checkpoints, keep=1)
-    try:
-        writer.save(imported.step, to_host(imported.state), config_to_json(imported.config))
-        writer.wait()
-    finally:
-        writer.close()
+    arrays = to_host(imported.state)
+    save_once(run.checkpoints, imported.step, arrays, config_to_json(imported.config))
     if imported.finish is not None:
         imported.finish(run)
     start(run, imported.step)

@@ -1,10 +1,10 @@
-"""Files that are whole or not there at all, and nothing written through a link."""
+"""Files that are whole or not there at all, folders that leave nothing, and no links followed."""
 
 import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +32,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             # A failed write does not know its file, and the temporary one's name means nothing.
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def make_missing(path: Path) -> list[Path]:
+    """Make a folder, and return those that were not there, the outermost first."""
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that are empty, the innermost being the last."""
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def no_link(path: str, flags: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsar_jax.errors import UserError
+from tsar_jax.training.run import PRETRAINED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,9 +20,6 @@ HERE = Path(__file__).parent
 PREFIX = "pretrained:"
 UNPACKED = Path("runs", "pretrained")
 """Where runs are unpacked, from the working folder."""
-
-PROVENANCE = "pretrained.json"
-"""File of an unpacked run that says where it is from."""
 
 REINSTALL = "install the package again"
 NAME = re.compile(rf"(?P<before>(?:^|.*=)){PREFIX}(?P<name>[^/]*)(?P<rest>/.*)?", re.DOTALL)
@@ -133,7 +131,7 @@ def unpack(name: str, parent: Path = UNPACKED, folder: Path = HERE) -> Path:
 
 def _check_same(path: Path, pretrained: Pretrained) -> None:
     try:
-        held = json.loads((path / PROVENANCE).read_text(encoding="utf-8"))["sha256"]
+        held = json.loads((path / PRETRAINED).read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         held = None
     if held != pretrained.sha256:
@@ -166,19 +164,15 @@ def read_arrays(path: Path, pretrained: Pretrained) -> "dict[str, np.ndarray]":
 
 def _write(path: Path, pretrained: Pretrained, arrays: "Mapping[str, np.ndarray]") -> None:
     # Imported here, for they take seconds.
-    from tsar_jax.training.checkpoints import CheckpointWriter, SaveFailed
+    from tsar_jax.training.checkpoints import SaveFailed, save_once
     from tsar_jax.training.rescue import reason
 
     path.mkdir()
     (path / "figures").mkdir()
-    writer = CheckpointWriter(path / "checkpoints", keep=1)
     try:
-        writer.save(pretrained.step, dict(arrays), pretrained.config)
-        writer.wait()
+        save_once(path / "checkpoints", pretrained.step, dict(arrays), pretrained.config)
     except SaveFailed as error:
         raise OSError(reason(error)) from error
-    finally:
-        writer.close()
     description = {
         "experiment": pretrained.experiment,
         "preset": pretrained.preset,
@@ -188,7 +182,7 @@ def _write(path: Path, pretrained: Pretrained, arrays: "Mapping[str, np.ndarray]
     provenance = {"result": pretrained.result, **pretrained.provenance, "sha256": pretrained.sha256}
     texts = {
         **pretrained.files,
-        PROVENANCE: json.dumps(provenance, indent=2) + "\n",
+        PRETRAINED: json.dumps(provenance, indent=2) + "\n",
         "config.json": json.dumps(description, indent=2) + "\n",
     }
     for name, text in texts.items():

@@ -220,6 +220,20 @@ class CheckpointWriter:
                     break
 
 
+def save_once(folder: Path, step: int, arrays: Arrays, config: Record) -> None:
+    """Save one checkpoint in a folder of its own, and return when it is whole.
+
+    Raises:
+        SaveFailed: it could not be written.
+    """
+    writer = CheckpointWriter(folder, keep=1)
+    try:
+        writer.save(step, arrays, config)
+        writer.wait()
+    finally:
+        writer.close()
+
+
 @contextlib.contextmanager
 def _failing_as_one() -> Iterator[None]:
     """Raises SaveFailed for whatever Orbax and TensorStore raise where a disk fails them."""

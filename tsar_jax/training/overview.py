@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from tsar_jax.errors import UserError, bare, escaped
-from tsar_jax.pretrained.store import PROVENANCE
 from tsar_jax.training import run as run_folder
 from tsar_jax.untrusted.files import read_json
 
@@ -74,7 +73,7 @@ def describe_run(path: Path) -> list[str]:
 def pretrained_result(path: Path) -> str:
     """Return what a run that came with the package reaches, in its own words; "" of any other."""
     try:
-        told = read_json(path / PROVENANCE, run_folder.MAX_CONFIG)
+        told = read_json(path / run_folder.PRETRAINED, run_folder.MAX_CONFIG)
     except (OSError, ValueError):
         return ""
     found = told.get("result") if isinstance(told, dict) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tsar_jax.errors import DISK_ERRORS
 from tsar_jax.training import run as run_folder
-from tsar_jax.training.checkpoints import Arrays, CheckpointWriter
+from tsar_jax.training.checkpoints import Arrays, save_once
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.metrics import MetricsWriter, Row
 from tsar_jax.training.run import Run
@@ -76,12 +76,7 @@ def save_elsewhere(
             metrics.write(row)
         metrics.sync()
         metrics.close()
-        checkpoints = CheckpointWriter(rescued.checkpoints, keep=1)
-        try:
-            checkpoints.save(step, arrays, config_to_json(run.config))
-            checkpoints.wait()
-        finally:
-            checkpoints.close()
+        save_once(rescued.checkpoints, step, arrays, config_to_json(run.config))
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise

@@ -7,14 +7,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsar_jax.atomic import open_lock, replacing
+from tsar_jax.atomic import make_missing, open_lock, remove_empty, replacing
 from tsar_jax.errors import UserError, quoted
 from tsar_jax.modules import allowing
-from tsar_jax.pretrained.store import PROVENANCE
 from tsar_jax.provenance import provenance
 from tsar_jax.training.config import config_from_json, config_to_json
 from tsar_jax.untrusted.files import read_json
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 IMPORTED = "imported"
 """The preset of a run that was made of a release's weights."""
+PRETRAINED = "pretrained.json"
+"""File of a run that came with the package, which says where it is from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Run:
     @property
     def begun_elsewhere(self) -> bool:
         """Whether its first steps left no metrics: it is of a release, or came with the package."""
-        return self.preset == IMPORTED or (self.path / PROVENANCE).exists()
+        return self.preset == IMPORTED or (self.path / PRETRAINED).exists()
 
     def description(self, steps: int) -> dict[str, Any]:
         """What config.json of a run of `steps` steps holds."""
@@ -129,7 +130,7 @@ def check_writable(path: Path, option: str = "--run") -> None:
         ) from None
     made: list[Path] = []
     try:
-        made += _make_missing(path)
+        made += make_missing(path)
         with tempfile.TemporaryFile(dir=path):
             pass
         check_inside(path)
@@ -163,20 +164,6 @@ def check_inside(path: Path) -> None:
             raise UserError(f"{found} is a folder where a file is to be written: move it away.")
 
 
-def _make_missing(path: Path) -> list[Path]:
-    """Make a folder, and return those that were not there, the outermost first."""
-    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
-    path.mkdir(parents=True, exist_ok=True)
-    return missing[::-1]
-
-
-def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove folders that are empty, the innermost being the last."""
-    for folder in reversed(folders):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
 def make_folder(path: Path, option: str = "--run") -> None:
     """Make a folder that `check_writable` found fit, before the first file is written.
 
@@ -207,7 +194,7 @@ def claim_folder(parent: Path, name: str) -> Path:
     path = parent / name
     for count in range(2, 100):
         with contextlib.suppress(OSError):
-            made = _make_missing(parent)
+            made = make_missing(parent)
             path.mkdir()
             _claimed.extend([*made, path])
             break
