@@ -164,6 +164,19 @@ def check_limits(*limits: tuple[str, int, int, str]) -> None:
             raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
 
 
+SIDE = 28
+"""Height and width of the images that networks for Omniglot take."""
+
+
+def check_side(what: str, size: tuple[int, ...]) -> None:
+    """Raises UserError for images of another height and width than `SIDE`. what: they are."""
+    if size != (SIDE, SIDE):
+        raise UserError(
+            f"{what} are {'x'.join(map(str, size))}, but the networks take {SIDE}x{SIDE}: "
+            "prepare them at that size."
+        )
+
+
 MAX_TEXT = 80
 """Characters of a text from outside in a message."""
 MAX_MESSAGE = 4000

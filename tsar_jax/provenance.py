@@ -30,12 +30,7 @@ def commit() -> str | None:
         return None
     try:
         done = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(ROOT),
-                *DESCRIBE,
-            ],
+            ["git", "-C", str(ROOT), *DESCRIBE],
             capture_output=True,
             text=True,
             timeout=10,
@@ -50,8 +45,7 @@ def provenance() -> dict[str, Any]:
     """Return versions, commit, device, command and date, as JSON values.
 
     The keys: tsar_jax, jax, python: versions. commit: see `commit`. device: kind and number of
-    JAX's devices. command: as it was run,
-    pretrained:NAME being a folder. date: UTC, ISO 8601.
+    JAX's devices. command: as it was run, pretrained:NAME being a folder. date: UTC, ISO 8601.
     """
     import jax  # the command line imports this module, and must start quickly
 

@@ -9,7 +9,7 @@ import numpy as np
 from tsar_jax.analysis.bands import draw_bars, draw_line
 from tsar_jax.analysis.style import bar_look, look, new_figure, save_figure, styled
 from tsar_jax.evaluation.continual import Outcome, main_measure, measure_title, measures
-from tsar_jax.evaluation.spread import DEVIATION, FEWEST, PERCENT, deviation_band
+from tsar_jax.evaluation.spread import DEVIATION, FEWEST, PERCENT, deviation_band, finite_mean
 
 MODEL_TITLES = {
     "working": "working model",
@@ -26,7 +26,7 @@ def accuracy_figure(outcome: Outcome, path: Path) -> list[Path]:
         1, len(outcome.models), width=1 + 3.2 * len(outcome.models), height=3.4, squeeze=False
     )
     for axis, model in zip(axes[0], outcome.models, strict=True):
-        matrix = 100 * mean_over_seeds(outcome.matrix(model))
+        matrix = 100 * finite_mean(outcome.matrix(model))
         tasks, tests = matrix.shape
         image = axis.imshow(matrix, vmin=0, vmax=100, aspect="equal", interpolation="nearest")
         axis.set_xticks(*_numbers(tests))
@@ -44,13 +44,6 @@ def accuracy_figure(outcome: Outcome, path: Path) -> list[Path]:
         + (f", mean of {seeds} seeds" if seeds > 1 else "")
     )
     return save_figure(figure, path)
-
-
-def mean_over_seeds(values: np.ndarray) -> np.ndarray:
-    """Return the mean [...] over seeds [seeds, ...] that are not lost; NaN where none is left."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0).sum(0) / known.sum(0)
 
 
 def _numbers(count: int) -> tuple[list[int], list[str]]:
@@ -122,7 +115,7 @@ def _draw_curve(axis: Any, outcome: Outcome, method_look: dict[str, Any]) -> Non
     """Draw one method's accuracy after every task; of all tasks at once a dotted line."""
     curve = 100 * curve_of(outcome)
     if curve.shape[1] == 1:
-        mean = float(mean_over_seeds(curve)[0])
+        mean = float(finite_mean(curve)[0])
         axis.axhline(mean, color=method_look["color"], ls=":", label=outcome.method)
         return
     after = np.arange(1, curve.shape[1] + 1)

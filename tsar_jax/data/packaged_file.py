@@ -1,10 +1,14 @@
-"""Reads the files of images that come with this package: as they were published, or not at all."""
+"""Files that come with this package: written to the same bytes each time, and images read back.
+
+Images are read as they were published, or not at all.
+"""
 
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -35,6 +39,17 @@ def read_packaged_file(
     if not is_published(found):
         raise damaged
     return found
+
+
+def write_npz(output: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as np.savez_compressed does, but equal arrays always to the same bytes."""
+    with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        for name, array in arrays.items():
+            # A ZipInfo made thus carries a fixed date: the same arrays give the same file.
+            member = zipfile.ZipInfo(f"{name}.npy")
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with file.open(member, "w") as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
 def digests(images: ImageSet) -> tuple[str, str]:

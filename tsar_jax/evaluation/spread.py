@@ -82,23 +82,27 @@ def confidence_half_width(values: np.ndarray | Sequence[float]) -> np.ndarray:
         return t.ppf(0.975, count - 1) * _deviation(found, 1) / np.sqrt(count)
 
 
+def finite_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean [...] over runs [runs, ...] that are not lost; NaN where none is left."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(0) / known.sum(0)
+
+
 def _deviation(values: np.ndarray, ddof: int) -> np.ndarray:
     """Return the standard deviation [...] of what is finite; NaN where nothing is left."""
     known = np.isfinite(values)
     count = known.sum(0)
+    mean = finite_mean(values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(known, values, 0).sum(0) / count
         squares = np.where(known, values - mean, 0) ** 2
         return np.where(count > ddof, np.sqrt(squares.sum(0) / (count - ddof)), np.nan)
 
 
 def _band(values: np.ndarray, half_width: np.ndarray, limits: Limits) -> Band:
     values = np.asarray(values, float)
-    known = np.isfinite(values)
-    count = known.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(known, values, 0).sum(0) / count
-    half_width = np.where(count < FEWEST, np.nan, half_width)
+    mean = finite_mean(values)
+    half_width = np.where(np.isfinite(values).sum(0) < FEWEST, np.nan, half_width)
     return Band(mean, *(np.clip(mean + sign * half_width, *limits) for sign in (-1, 1)))
 
 

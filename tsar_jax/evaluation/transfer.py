@@ -16,7 +16,14 @@ import numpy as np
 from jax import lax
 
 from tsar_jax.data.episodes import draw_without_replacement
-from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_seed
+from tsar_jax.errors import (
+    UserError,
+    check_limits,
+    check_positive,
+    check_rates,
+    check_seed,
+    check_side,
+)
 from tsar_jax.evaluation.image_regulation import Normalise, mean_regulation, regulates_third
 from tsar_jax.evaluation.meta_test import (
     Learned,
@@ -107,11 +114,8 @@ class Selection(NamedTuple):
 def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -> None:
     """Raises UserError where images [classes, per_class, ...] cannot serve the config."""
     classes, per_class = shape[:2]
-    if len(shape) > 2 and shape[2:4] != (28, 28):
-        raise UserError(
-            f"The images are {'x'.join(map(str, shape[2:4]))}, but the networks take 28x28: "
-            "prepare them at that size."
-        )
+    if len(shape) > 2:
+        check_side("The images", shape[2:4])
     pool = per_class
     if config.test:
         pool = per_class // 2 if config.score is None else per_class - config.score

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,11 @@ import tyro
 
 from tsar_jax import cli
 from tsar_jax.atomic import replacing
+from tsar_jax.data.packaged_file import write_npz
 from tsar_jax.errors import UserError
 from tsar_jax.pretrained.store import HERE, Pretrained
 from tsar_jax.training.checkpoints import read_newest
 from tsar_jax.training.run import read_description, write_atomically
-
-FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,9 @@ def pack(arguments: Arguments) -> tuple[Path, Path]:
     }
     if not kept:
         raise UserError(f"{arguments.run} has no array in {arguments.keep}: mend --keep.")
-    content = npz(kept)
+    buffer = io.BytesIO()
+    write_npz(buffer, kept)
+    content = buffer.getvalue()
     pretrained = Pretrained(
         about=arguments.about,
         use=arguments.use,
@@ -110,19 +110,8 @@ def pack(arguments: Arguments) -> tuple[Path, Path]:
     return data, text
 
 
-def npz(arrays: dict[str, np.ndarray]) -> bytes:
-    """Return a compressed npz file; equal arrays give equal bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy", FIXED_DATE)
-            member.compress_type = zipfile.ZIP_DEFLATED
-            with file.open(member, "w") as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
 def main() -> None:
+    """Pack the run that the command line names, and print what was written."""
     arguments = tyro.cli(Arguments, description=__doc__, prog="python -m tsar_jax.pretrained.pack")
     for path in pack(arguments):
         print(f"{path}  {path.stat().st_size / 1e6:.3g} MB")

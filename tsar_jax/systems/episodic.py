@@ -14,7 +14,7 @@ from flax import struct
 from jax import lax
 
 from tsar_jax.data.episodes import Episode, Pixels, draw_episode, scale_omniglot
-from tsar_jax.errors import UserError, check_limits, check_positive, check_rates
+from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_side
 from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_signals, run_many
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.meta.low_precision import narrow_like, to_bfloat16, widen
@@ -188,12 +188,7 @@ EVALUATION_POPULATION = 650
 def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
     """Raises UserError where the data cannot serve the config."""
     for split, array in data.items():
-        if array.shape[2:4] != (28, 28):
-            height, width = array.shape[2:4]
-            raise UserError(
-                f"The {split} images are {height}x{width}, but the networks take 28x28: "
-                "prepare them at that size."
-            )
+        check_side(f"The {split} images", array.shape[2:4])
     classes, per_class = data["background"].shape[:2]
     unseen, unseen_per_class = data["evaluation"].shape[:2]
     learned = Protocol(config.eval_classes).learn

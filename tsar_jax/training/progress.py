@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from tsar_jax.output import outlasting
+from tsar_jax.output import outlasting, say
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -30,7 +30,7 @@ def say_compiling(what: str = "") -> None:
     Args:
         what: is compiled, where several are.
     """
-    print(f"{what}: compiling ..." if what else "compiling ...", file=sys.stderr, flush=True)
+    say(f"{what}: compiling ..." if what else "compiling ...")
 
 
 def make_progress(total: int, stream: Any = None) -> Progress:
