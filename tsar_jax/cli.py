@@ -75,11 +75,8 @@ def parse(
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     own, rest = _own_parser().parse_known_args(argv)
-    if own.preset is not None and own.preset not in presets:
-        raise UserError(
-            f"There is no preset {own.preset!r}: choose one of {', '.join(presets)}"
-            f"{nearest_hint(own.preset, presets)}."
-        )
+    if own.preset is not None:
+        _check_preset(own.preset, presets)
     text = _help_text(description, presets)
     if own.resume is not None and "--help" not in rest and "-h" not in rest:
         return _parse_resumed(config_class, own, rest, experiment, text)
@@ -141,11 +138,7 @@ def _parse_with_folder(
     parser.add_argument(f"--{option}")
     parser.add_argument("--preset", default=next(iter(presets)))
     own, rest = parser.parse_known_args(argv)
-    if own.preset not in presets:
-        raise UserError(
-            f"There is no preset {own.preset!r}: choose one of {', '.join(presets)}"
-            f"{nearest_hint(own.preset, presets)}."
-        )
+    _check_preset(own.preset, presets)
     text = "\n".join(
         [
             description.strip(),
@@ -168,6 +161,14 @@ def _parse_with_folder(
     if folder is None:
         raise UserError(f"{missing}: add --{option} FOLDER.")
     return config, Path(folder), own.preset
+
+
+def _check_preset(name: str, presets: Mapping[str, Preset[Any]]) -> None:
+    if name not in presets:
+        raise UserError(
+            f"There is no preset {name!r}: choose one of {', '.join(presets)}"
+            f"{nearest_hint(name, presets)}."
+        )
 
 
 OWN_FLAGS = ("preset", "run", "resume")
@@ -317,15 +318,14 @@ def run_main(main: Callable[[], Any]) -> None:
     programs are kept for the next process.
     """
 
-    def with_runs_resolved() -> None:
+    def run() -> None:
+        silence_compiler()
+        keep_compiled_programs()
         if sys.argv[1:2] != ["pretrained"]:  # which takes the name itself
             sys.argv[1:] = map(resolve, sys.argv[1:])
         main()
 
-    use_utf8()
-    silence_compiler()
-    keep_compiled_programs()
-    code = exit_code(with_runs_resolved, hint="; a training goes on with --resume")
+    code = exit_code(run, hint="; a training goes on with --resume")
     if code:
         raise SystemExit(code)
 
@@ -408,6 +408,41 @@ def main() -> None:
 
 def command(argv: Sequence[str]) -> None:
     """Runs one `tsar-jax` command. Raises UserError for an unknown experiment or run."""
+    if argv and argv[0] in FILE_COMMANDS:  # whose flags are their own, --help included
+        file_command_main(argv[0], argv[1:])
+        return
+    parser, known = command_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        print(version_text())
+    elif arguments.command is None:
+        parser.error(f"a command is required: choose from {', '.join(known)}")
+    elif arguments.command == "published":
+        from tsar_jax.evaluation.published_text import show_published
+
+        show_published(arguments.selectors, arguments.write)
+    elif arguments.command == "claims":
+        from tsar_jax.evaluation.claims import show_claims
+
+        show_claims(arguments.write)
+    elif arguments.command == "pretrained":
+        from tsar_jax.pretrained.listing import listing
+
+        print(listing(arguments.name))
+    elif arguments.command == "list":
+        print(list_text(experiments()))
+    elif arguments.command == "run":
+        run_experiment(arguments.name, arguments.arguments)
+    elif arguments.command == "runs":
+        print(runs_text(arguments.folder))
+    else:
+        print(status(arguments.run))
+    if arguments.command != "run":
+        check_printed()
+
+
+def command_parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """Return the parser of `tsar-jax`, and the names of its commands."""
     parser = argparse.ArgumentParser(
         prog="tsar-jax", description="Plasticity that learns to learn: run the experiments."
     )
@@ -447,36 +482,7 @@ def command(argv: Sequence[str]) -> None:
     for name, about in FILE_COMMANDS.items():
         file_command = commands.add_parser(name, add_help=False, help=about)
         file_command.add_argument("arguments", nargs=argparse.REMAINDER)
-    if argv and argv[0] in FILE_COMMANDS:  # whose flags are their own, --help included
-        file_command_main(argv[0], argv[1:])
-        return
-    arguments = parser.parse_args(argv)
-    if arguments.version:
-        print(version_text())
-    elif arguments.command is None:
-        parser.error(f"a command is required: choose from {', '.join(commands.choices)}")
-    elif arguments.command == "published":
-        from tsar_jax.evaluation.published_text import show_published
-
-        show_published(arguments.selectors, arguments.write)
-    elif arguments.command == "claims":
-        from tsar_jax.evaluation.claims import show_claims
-
-        show_claims(arguments.write)
-    elif arguments.command == "pretrained":
-        from tsar_jax.pretrained.listing import listing
-
-        print(listing(arguments.name))
-    elif arguments.command == "list":
-        print(list_text(experiments()))
-    elif arguments.command == "run":
-        run_experiment(arguments.name, arguments.arguments)
-    elif arguments.command == "runs":
-        print(runs_text(arguments.folder))
-    else:
-        print(status(arguments.run))
-    if arguments.command != "run":
-        check_printed()
+    return parser, list(commands.choices)
 
 
 SELECTOR_HELP = (
