@@ -29,18 +29,6 @@ from tsar_jax.training.run import checkpoint_steps, load_config
 CONFIG = ToyConfig(steps=20)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    path = tmp_path_factory.mktemp("finished") / "run"
-    return path, train_toy(path, CONFIG)
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A copy of the finished run, to be damaged."""
-    return shutil.copytree(finished[0], tmp_path / "run")
-
-
 def largest(path):
     return max((file for file in path.rglob("*") if file.is_file()), key=lambda f: f.stat().st_size)
 

@@ -20,17 +20,6 @@ CONFIG = ToyConfig(steps=10)
 DEEP = "[" * 200_000
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    path = tmp_path_factory.mktemp("finished") / "run"
-    return path, train_toy(path, CONFIG)
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    return shutil.copytree(finished[0], tmp_path / "run")
-
-
 NO_ROWS = [
     '{"step": "5", "split": "train", "wall_s": 1}',
     '{"step": null, "split": "train"}',

@@ -102,6 +102,12 @@ def allow_files_of(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, LIMITS[1]))
 
 
+def wait_for_save(path, step):
+    """Return when a run's checkpoint of a step is whole; a training saves in the background."""
+    while checkpoint_steps(path / "checkpoints")[-1] < step:
+        time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def afterwards_any():
     """Allow files of any size again when the block ends: pytest writes to one."""
@@ -116,8 +122,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_sentence(tmp_path):
     path = tmp_path / "run"
 
     def fill():
-        while checkpoint_steps(path / "checkpoints")[-1] < 5:
-            time.sleep(0.01)
+        wait_for_save(path, 5)
         allow_files_of(20_000)
 
     message = r"cannot be written \(File too large\)"
@@ -133,8 +138,7 @@ def test_metrics_that_cannot_be_written_are_a_sentence(tmp_path, whole):
     path = tmp_path / "run"
 
     def fill():
-        while checkpoint_steps(path / "checkpoints")[-1] < 10:
-            time.sleep(0.01)
+        wait_for_save(path, 10)
         allow_files_of((path / "metrics.jsonl").stat().st_size + 10)
 
     message = r"run cannot be written \(File too large\): make room"
@@ -209,8 +213,7 @@ def test_that_training_diverged_is_told_where_a_save_failed_too(tmp_path):
     path = tmp_path / "run"
 
     def fill():
-        while checkpoint_steps(path / "checkpoints")[-1] < 5:
-            time.sleep(0.01)
+        wait_for_save(path, 5)
         allow_files_of(20_000)
 
     message = r"last good checkpoint is that of step 5"
