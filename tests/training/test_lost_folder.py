@@ -1,7 +1,9 @@
 """A run's folder that is deleted, moved or cannot be written, while its training goes on."""
 
 import contextlib
+import dataclasses
 import errno
+import io
 import logging
 import os
 import resource
@@ -147,6 +149,21 @@ def test_metrics_that_cannot_be_written_are_a_sentence(tmp_path, whole):
     resumed = train_toy(path, CONFIG, resume=True)
     assert same_bits(resumed.state, whole.state)
     assert without_times(read_rows(path)) == without_times(whole.metrics)
+
+
+def test_a_full_disk_does_not_hang_tensorboard(tmp_path, whole, monkeypatch):
+    """SummaryWriter of tensorboardX waits for ever for the thread that the error ended."""
+    pytest.importorskip("tensorboardX")
+    path, config = tmp_path / "run", dataclasses.replace(CONFIG, tensorboard=True)
+    with monkeypatch.context() as full:
+        opener = "tensorboardX.record_writer.open_file"
+        full.setattr(opener, lambda _: io.BufferedWriter(io.FileIO("/dev/full", "wb")))
+        message = r"run cannot be written \(No space left on device\): make room"
+        with pytest.raises(UserError, match=message):
+            train_toy(path, config)
+    resumed = train_toy(path, config, resume=True)
+    assert same_bits(resumed.state, whole.state)
+    assert len(list((path / "tensorboard").iterdir())) == 1
 
 
 def test_any_other_file_that_cannot_be_written_is_a_sentence(tmp_path, capsys):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import signal
+import struct
 import tempfile
 from pathlib import Path
 
@@ -274,10 +275,31 @@ def test_impossible_settings_are_refused(settings_):
         LoopConfig(**settings_)
 
 
+def read_events(path):
+    """The events of a file of records: length, its checksum, the event, its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    record = path.read_bytes()
+    while record:
+        (length,) = struct.unpack("Q", record[:8])
+        yield Event.FromString(record[12 : 12 + length])
+        record = record[16 + length :]
+
+
 def test_tensorboard(tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
-    train_toy(tmp_path / "run", ToyConfig(steps=5, tensorboard=True))
-    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    trained = train_toy(tmp_path / "run", ToyConfig(steps=5, tensorboard=True))
+    (path,) = (tmp_path / "run" / "tensorboard").glob("events*")
+    _, session, *events = read_events(path)
+    assert session.step == 1  # in a resumed run TensorBoard hides what is later than this
+    found = {(e.step, e.summary.value[0].tag): e.summary.value[0].simple_value for e in events}
+    wanted = {
+        (row["step"], f"{row['split']}/{name}"): value
+        for row in trained.metrics
+        for name, value in row.items()
+        if name not in ("step", "split", "wall_s", "steps_per_s")
+    }
+    assert found == pytest.approx(wanted)
     monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
     with pytest.raises(UserError, match=r"pip install 'tsar_jax\[tensorboard\]'"):
         train_toy(tmp_path / "other", ToyConfig(tensorboard=True))

@@ -30,7 +30,6 @@ from tsar_jax.training.interruption import caught_signals
 from tsar_jax.training.metrics import (
     MetricsWriter,
     Row,
-    check_tensorboard,
     read_rows,
 )
 from tsar_jax.training.programs import Programs, make_programs, strong_types
@@ -45,6 +44,7 @@ from tsar_jax.training.system import (
     System,
     objective_of,
 )
+from tsar_jax.training.tensorboard import check_tensorboard
 
 
 @dataclasses.dataclass(frozen=True)

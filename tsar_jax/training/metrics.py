@@ -11,14 +11,16 @@ import json
 import math
 import os
 import re
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from tsar_jax.atomic import no_link
-from tsar_jax.errors import UserError, pip
+from tsar_jax.errors import UserError
 from tsar_jax.training.run import write_atomically
+from tsar_jax.training.tensorboard import EventWriter
 from tsar_jax.untrusted.files import open_regular, parse_json
 
 Row = dict[str, Any]
@@ -144,7 +146,7 @@ class MetricsWriter:
         self.rows = [row for row in read_rows(folder) if row["step"] <= step]
         _warn_of_lost(folder, self.rows, expected)
         self._columns = columns
-        self._tensorboard = _tensorboard_writer(folder, step) if tensorboard else None
+        self._tensorboard = EventWriter(folder / "tensorboard", step) if tensorboard else None
         write_atomically(folder / "metrics.jsonl", "".join(map(_json_line, self.rows)))
         header = _csv_line(columns)
         lines = [_csv_line(_cells(row, columns)) for row in self.rows]
@@ -165,8 +167,12 @@ class MetricsWriter:
         self._csv.write(_csv_line(_cells(row, self._columns)))
         self._csv.flush()
         if self._tensorboard is not None:
-            for name in row.keys() - set(LEADING_COLUMNS):
-                self._tensorboard.add_scalar(f"{row['split']}/{name}", row[name], row["step"])
+            scalars = {
+                f"{row['split']}/{name}": value
+                for name, value in row.items()
+                if name not in LEADING_COLUMNS
+            }
+            self._tensorboard.write(row["step"], time.time(), scalars)
 
     def sync(self) -> None:
         """Returns once the rows are on the disk, to be called before their checkpoint is saved."""
@@ -174,12 +180,11 @@ class MetricsWriter:
             os.fsync(file.fileno())
 
     def close(self) -> None:
-        for file in (self._jsonl, self._csv):
+        for file in (self._jsonl, self._csv, self._tensorboard):
             # What a write failed to flush, it has raised.
             with contextlib.suppress(OSError):
-                file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+                if file is not None:
+                    file.close()
 
 
 def _warn_of_lost(folder: Path, rows: Sequence[Row], expected: Sequence[tuple[int, str]]) -> None:
@@ -196,24 +201,6 @@ def _warn_of_lost(folder: Path, rows: Sequence[Row], expected: Sequence[tuple[in
 
 def _append(path: Path) -> TextIO:
     return open(path, "a", encoding="utf-8", newline="", opener=no_link)
-
-
-def check_tensorboard() -> None:
-    """Raises UserError if tensorboardX cannot be imported."""
-    try:
-        import tensorboardX  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "TensorBoard logging needs tensorboardX: "
-            f"{pip()} install 'tsar_jax[tensorboard]', or leave it off with --no-tensorboard."
-        ) from error
-
-
-def _tensorboard_writer(folder: Path, step: int) -> Any:
-    check_tensorboard()
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
 def _json_line(row: Row) -> str:

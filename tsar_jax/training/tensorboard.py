@@ -1,0 +1,55 @@
+"""Metrics as files for TensorBoard, written by the thread that trains.
+
+tensorboardX's SummaryWriter writes from a thread of its own behind a short queue: where the disk is
+full that thread ends, the queue fills, and training waits for it for ever.
+"""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tsar_jax.errors import UserError, pip
+
+
+def check_tensorboard() -> None:
+    """Raises UserError if tensorboardX cannot be imported."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "TensorBoard logging needs tensorboardX: "
+            f"{pip()} install 'tsar_jax[tensorboard]', or leave it off with --no-tensorboard."
+        ) from error
+
+
+class EventWriter:
+    """Appends scalars to a new event file in a folder.
+
+    Events that earlier files of the folder have of steps after `step` are hidden by TensorBoard,
+    for the run continues from there. Raises UserError if tensorboardX is not installed. All methods
+    raise OSError where the file cannot be written.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        check_tensorboard()
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(exist_ok=True)
+        # The name that it makes is one per second and host: a restart must not overwrite it.
+        self._writer: Any = EventsWriter(str(folder / "events"), f".{uuid.uuid4().hex}")
+        session = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(step=step + 1, session_log=session))
+
+    def write(self, step: int, wall_time: float, scalars: dict[str, float]) -> None:
+        """Write scalars of a step and flush them. wall_time: seconds since the epoch."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in scalars.items():
+            event = Event(step=step, wall_time=wall_time, summary=scalar(name, value))
+            self._writer.write_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
