@@ -58,11 +58,16 @@ def quoted(word: object) -> str:
     return shlex.quote(str(word))
 
 
-def check_known(what: str, name: str, known: Collection[str]) -> None:
-    """Raises UserError for a name that is none of the known ones. what: is looked for by it."""
+def check_known(what: str, name: str, known: Collection[str], otherwise: str = "") -> None:
+    """Raises UserError for a name that is none of the known ones.
+
+    Args:
+        what: is looked for by the name.
+        otherwise: what else will do, or can be done, such as ", or give a leg a length".
+    """
     if name not in known:
         raise UserError(
-            f"There is no {what} {shown(name)}: choose from {', '.join(known)}"
+            f"There is no {what} {shown(name)}: choose from {', '.join(known)}{otherwise}"
             f"{nearest_hint(name, known)}."
         )
 

@@ -91,10 +91,8 @@ def find_body(name: str, integrator: str = INTEGRATORS[0]) -> Body:
         return Body(integrator=integrator)
     leg, colon, length = name.partition(":")
     if leg not in LEGS:
-        raise UserError(
-            f"There is no body {name!r}: choose from standard, {', '.join(LEGS)}, or give a leg a "
-            "length (left_front:0.2)."
-        )
+        known = ("standard", *LEGS)
+        check_known("body", name, known, ", or give a leg a length (left_front:0.2)")
     try:
         metres = float(length) if colon else DAMAGED
     except ValueError:
