@@ -25,7 +25,7 @@ import numpy as np
 from tsar_jax import cli
 from tsar_jax.data import load, own
 from tsar_jax.devices import split_cpu
-from tsar_jax.errors import UserError, check_known, check_limits, check_rates
+from tsar_jax.errors import UserError, check_known, check_limits, check_rates, doing_without
 from tsar_jax.evaluation.rule_evaluation import CurveConfig, check_rule, learning_curves
 from tsar_jax.evaluation.rule_records import LearnedRule, read_rule
 from tsar_jax.modules import check_allowed, import_modules
@@ -80,7 +80,8 @@ PRESETS = {
 
 def load_target(arguments: Arguments) -> np.ndarray:
     """Images uint8 [classes, per_class, 28, 28] of the target, ink bright on black."""
-    splits = load(arguments.target).splits
+    with doing_without("--target emnist and omniglot need no data to be prepared"):
+        splits = load(arguments.target).splits
     if arguments.target not in TARGETS:
         drawings = own.all_of_each(arguments.target, splits).images
         if drawings.ndim != 4:

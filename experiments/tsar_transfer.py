@@ -33,7 +33,7 @@ from tsar_jax.data import load, own
 from tsar_jax.data.episodes import Pixels, omniglot_scaling, scale_omniglot
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
-from tsar_jax.errors import UserError, check_known, without_data
+from tsar_jax.errors import UserError, check_known, doing_without
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import results_to_json, table
 from tsar_jax.evaluation.transfer import TransferConfig, transfer
@@ -165,7 +165,7 @@ def load_target(name: str, pixels: Pixels) -> tuple[jax.Array, Normalise]:
 
 def load_classes(name: str, pixels: Pixels) -> tuple[ImageSet, Normalise]:
     """The classes of a domain with their names, on the host, and their `normaliser`."""
-    with without_data("--target omniglot needs no data to be prepared"):
+    with doing_without("--target omniglot needs no data to be prepared"):
         loaded = load(name).splits
     if name not in TARGETS:
         classes = own.all_of_each(name, loaded)

@@ -21,7 +21,7 @@ from tsar_jax import cli
 from tsar_jax.data import load, load_labelled
 from tsar_jax.data.continual import split_name
 from tsar_jax.environments.quadruped import find_body
-from tsar_jax.errors import DataNotPrepared, UserError, nearest, pip, without_data
+from tsar_jax.errors import DataNotPrepared, UserError, doing_without, nearest, pip
 from tsar_jax.evaluation.published_text import select
 from tsar_jax.flags import flag_names, parse_flags, suggest
 from tsar_jax.interop.episodic import release_names
@@ -185,7 +185,7 @@ def test_our_own_environments_are_suggested_too():
 def test_data_nobody_prepared_are_answered_with_what_needs_none():
     with (
         pytest.raises(DataNotPrepared, match="run this; --preset smoke needs none"),
-        without_data("--preset smoke needs none"),
+        doing_without("--preset smoke needs none"),
     ):
         raise DataNotPrepared("MNIST is not prepared: run this")
 

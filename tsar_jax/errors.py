@@ -31,21 +31,29 @@ class UserError(Exception):
     """
 
 
-class DataNotPrepared(UserError):
+class NotThere(UserError):
+    """Something is wanted that not every machine has, and that one can do without."""
+
+
+class DataNotPrepared(NotThere):
     """A data set is wanted that nobody has prepared here."""
 
 
+class NotInstalled(NotThere):
+    """A package is wanted that comes with an extra of this one."""
+
+
 @contextlib.contextmanager
-def without_data(remedy: str) -> Iterator[None]:
-    """Add to the error of a data set that is not prepared how to do without it.
+def doing_without(remedy: str) -> Iterator[None]:
+    """Add to the error of data or a package that are not there how to do without.
 
     Args:
         remedy: such as "--preset smoke needs no data to be prepared".
     """
     try:
         yield
-    except DataNotPrepared as error:
-        raise DataNotPrepared(f"{str(error).rstrip('.')}; {remedy}.") from error
+    except NotThere as error:
+        raise type(error)(f"{str(error).rstrip('.')}; {remedy}.") from error
 
 
 def pip() -> str:

@@ -314,6 +314,16 @@ def test_bad_input_of_evaluation_is_named(flags, sentence, tmp_path, monkeypatch
     assert sentence in said
 
 
+def test_a_target_that_nobody_prepared_is_answered_with_those_that_need_nothing(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
+    arguments = ("--preset", "figure-1", "--out", tmp_path / "out")
+    said = failure(plasticity_evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert "MNIST" in said
+    assert "--target emnist and omniglot need no data to be prepared" in said
+
+
 def test_classes_that_a_rule_has_met_are_not_held_out(
     trained, tmp_path, monkeypatch, capsys
 ) -> None:

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError, check_known, pip
+from tsar_jax.errors import NotInstalled, UserError, check_known, pip
 
 LEGS = {
     "left_front": "left_ankle_geom",
@@ -107,7 +107,7 @@ def load_simulator() -> Any:
     try:
         import mujoco
     except ImportError:
-        raise UserError(
+        raise NotInstalled(
             f'The quadruped needs MuJoCo and gymnasium: {pip()} install "tsar_jax[environments]".'
         ) from None
     return mujoco
@@ -119,7 +119,7 @@ def build_model(body: Body) -> Any:
     # Not imported, which takes longer than all the rest: only its model file is of use.
     gymnasium = importlib.util.find_spec("gymnasium")
     if gymnasium is None or gymnasium.origin is None:
-        raise UserError(
+        raise NotInstalled(
             f"The quadruped needs gymnasium's model of it: {pip()} install "
             '"tsar_jax[environments]".'
         )
