@@ -46,6 +46,7 @@ from tsar_jax.systems.tsar import (
     make_system,
     plastic_after,
 )
+from tsar_jax.terminal import print_tables
 from tsar_jax.training.config import config_to_json, earlier
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
@@ -265,8 +266,6 @@ def write_and_show(
     name: of the files, without suffix. network: what was transferred, from which preset, and the
     names of what learned.
     """
-    from rich.console import Console
-
     from tsar_jax.analysis.transfer_figure import forgetting_figure
 
     settings = {
@@ -284,7 +283,7 @@ def write_and_show(
         f"{network['model']} after {network['step']} meta-training steps, {arguments.target}: "
         f"{arguments.runs} runs"
     )
-    Console(width=120).print(table(results, title))
+    print_tables(table(results, title), width=120)
     print(f"results: {path / name}.json")
     print(f"figure:  {figures[0]}")
 

@@ -105,19 +105,21 @@ def test_a_run_leaves_its_episodes_its_rule_and_a_figure(trained) -> None:
 def test_a_learned_rule_is_evaluated_on_classes_it_has_not_met(
     trained, tmp_path, monkeypatch, capsys
 ) -> None:
+    odd = shutil.copy(trained / "rule.json", tmp_path / "[bold]odd[].json")
     command(
         plasticity_evaluate,
-        *("--preset", "smoke", "--rules", trained / "rule.json", "--out", tmp_path),
+        *("--preset", "smoke", "--rules", trained / "rule.json", odd, "--out", tmp_path),
         *("--held-out", 3, "--classes", 3, "--every", 6),
         monkeypatch=monkeypatch,
     )
     said = capsys.readouterr().out
-    assert "tiny" in said
+    assert "│ tiny " in said
+    assert "│ [bold]odd[] " in said
     assert "98 % interval" in said
     with (tmp_path / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["updates"] for row in rows if row["rule"] == "FA"] == ["0", "6", "12"]
-    assert {row["rule"] for row in rows} == {"BP", "FA", "tiny"}
+    assert {row["rule"] for row in rows} == {"BP", "FA", "tiny", "[bold]odd[]"}
     assert (tmp_path / "figures" / "evaluation.pdf").exists()
 
 
