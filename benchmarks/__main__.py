@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tsar_jax.cli import exit_code
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_known
+from tsar_jax.flags import parse_arguments
 from tsar_jax.output import check_printed
 from tsar_jax.training.run import write_atomically
 
@@ -19,6 +20,8 @@ DESCRIPTION = (
     "Measures the machine (matrix products, memory bandwidth), then the hot paths, each in a "
     "process of its own, and prints time over roofline: 1 is the best the machine allows."
 )
+
+WIDTHS = ("paper", "small")
 
 Row = dict[str, Any]
 RunOne = Callable[[str, str, int], Row]
@@ -34,7 +37,7 @@ def run_in_subprocess(name: str, widths: str, repeats: int) -> Row:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's settings. Raises UserError for fewer than one repeat."""
+    """The command line's settings. Raises UserError for an unknown flag or a value that is none."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=DESCRIPTION)
     parser.add_argument(
         "--out",
@@ -51,11 +54,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--widths",
-        choices=("paper", "small"),
-        default="paper",
+        metavar="|".join(WIDTHS),
+        default=WIDTHS[0],
         help="small: tiny networks, only to see that all runs (default: %(default)s)",
     )
-    options = parser.parse_args(arguments)
+    options = parse_arguments(parser, sys.argv[1:] if arguments is None else arguments)
+    check_known("kind of widths", options.widths, WIDTHS)
     if options.repeats < 1:
         raise UserError(f"--repeats must be at least 1, but is {options.repeats}.")
     return options

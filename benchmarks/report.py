@@ -1,12 +1,13 @@
 """The results as tables on the terminal."""
 
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Benchmark
+from tsar_jax.terminal import print_tables
 
 Row = dict[str, Any]
 
@@ -28,7 +29,7 @@ def print_results(results: Row) -> None:
     for row in results["benchmarks"]:
         table.add_row(*cells(row))
     # A log file counts as 80 columns, which would cut the figures short.
-    Console(width=max(Console().width, 130)).print(table)
+    print_tables(table, width=max(shutil.get_terminal_size().columns, 130))
 
 
 def machine_line(machine: Row) -> str:

@@ -1,5 +1,6 @@
 """Command line: `python -m data_prep --help`."""
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ import tyro
 
 from tsar_jax.cli import exit_code
 from tsar_jax.data.prepared import default_folder, named_folder
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_known
+from tsar_jax.flags import check_flags
 from tsar_jax.output import check_printed
 
 if TYPE_CHECKING:
@@ -249,6 +251,16 @@ COMMANDS: dict[str, Callable[..., str]] = {
 }
 
 
+def _check_names(argv: Sequence[str]) -> None:
+    """Raises UserError for a command or one of its flags that does not exist."""
+    if not argv or argv[0].startswith("-"):
+        return
+    name = argv[0].replace("_", "-")
+    check_known("command", name, COMMANDS)
+    flags = list(inspect.signature(COMMANDS[name]).parameters)
+    check_flags(flags, argv[1:], f"python -m data_prep {name}")
+
+
 INTERRUPTED = "interrupted: nothing half-written was kept; the same command begins anew"
 
 
@@ -256,9 +268,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, 2 after bad input, 130 when interrupted."""
 
     def run() -> None:
+        argv = sys.argv[1:] if arguments is None else list(arguments)
+        _check_names(argv)
         print(
             tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="data_prep", description=DESCRIPTION, args=arguments
+                COMMANDS, prog="data_prep", description=DESCRIPTION, args=argv
             )
         )
         check_printed()

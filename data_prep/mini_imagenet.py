@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -26,6 +27,25 @@ SIDES = (mini_imagenet.SIDE, mini_imagenet.LABELLED_SIDE)
 
 PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 TAKE_PUBLISHED = "take the csv files of the Ravi & Larochelle split as they are published"
+
+
+class Form(NamedTuple):
+    """How mini-ImageNet says which images are of which class: what refusals call it.
+
+    place: of a split. holds: what it does with its classes. remedy: for wrong ones.
+    """
+
+    place: str
+    holds: str
+    remedy: str
+
+
+CSV_FILES = Form("{}.csv", "lists", TAKE_PUBLISHED)
+CLASS_FOLDERS = Form(
+    "{}/",
+    "holds",
+    "put a folder for each class of the Ravi & Larochelle split into train/, val/ and test/",
+)
 
 SPLITS = ("train", "val", "test")
 IMAGE = re.compile(r"(train|val|test)/(?:images/)?([^/]+)/(?:images/)?[^/]+\.(?:jpe?g|png)", re.I)
@@ -116,11 +136,11 @@ def read_files(files: Source, classes: Mapping[str, int]) -> dict[int, dict[str,
     """
     if any(f"{split}.csv" in files.paths for split in classes):
         listings = {split: read_listing(files, split) for split in classes}
-        check_classes(files.where, listings, classes)
+        check_classes(files.where, listings, classes, CSV_FILES)
         listings = find_images(files, listings)
     else:
         listings = {split: list_folders(files, split) for split in classes}
-        check_classes(files.where, listings, classes)
+        check_classes(files.where, listings, classes, CLASS_FOLDERS)
     both = {split: _read_images(files, split, listing) for split, listing in listings.items()}
     return {side: {split: sized[side] for split, sized in both.items()} for side in SIDES}
 
@@ -163,27 +183,31 @@ def read_listing(files: Source, split: str) -> Listing:
     return dict(sorted(listing.items()))
 
 
-def check_classes(where: Path, listings: Mapping[str, Listing], classes: Mapping[str, int]) -> None:
+def check_classes(
+    where: Path, listings: Mapping[str, Listing], classes: Mapping[str, int], form: Form
+) -> None:
     """Raises UserError unless the classes are as many as expected and alike in size."""
     splits: dict[str, str] = {}
     each = len(next(iter(next(iter(listings.values())).values()), []))
     for split, listing in listings.items():
         if len(listing) != classes[split]:
             raise UserError(
-                f"{split}.csv of {where} lists {len(listing)} classes, not {classes[split]}: "
-                f"{TAKE_PUBLISHED}"
+                f"{form.place.format(split)} of {where} {form.holds} {len(listing)} classes, not "
+                f"{classes[split]}: {form.remedy}"
             )
         for name, images in listing.items():
             if name in splits:
                 raise UserError(
-                    f"{where} lists class {name!r} in both {splits[name]}.csv and {split}.csv: "
-                    f"{TAKE_PUBLISHED}"
+                    f"{where} {form.holds} class {name!r} in both "
+                    f"{form.place.format(splits[name])} and {form.place.format(split)}: "
+                    f"{form.remedy}"
                 )
             splits[name] = split
             if len(images) != each or each % 2:
                 raise UserError(
-                    f"{split}.csv of {where} lists {len(images)} images of class {name!r}: every "
-                    "class must have the same even number, 600 in the full set"
+                    f"{form.place.format(split)} of {where} {form.holds} {len(images)} images of "
+                    f"class {name!r}: every class must have the same even number, 600 in the full "
+                    "set, so add what is missing or leave as many of every class"
                 )
 
 

@@ -204,7 +204,7 @@ def read_images(splits: dict[str, Classes], size: int) -> dict[str, LabelledImag
 def read_image(file: File, size: int) -> np.ndarray:
     """One image, upright as its camera was held, on white where it is transparent: RGB uint8."""
     wrong = f"{file.source.where} cannot be used, its image {file.name!r}"
-    remedy = "put a whole copy of that image there, or remove it"
+    remedy = "put a whole copy of that image there, a smaller one if it is large, or remove it"
     data = file.source.read(file.name, LARGEST_FILE)
     with open_image(data, FORMATS, wrong, remedy) as image:
         small = _on_white(image).resize((size, size), Image.Resampling.BILINEAR)

@@ -12,7 +12,7 @@ from tsar_jax.data.continual import Stream, make_stream, split_name
 from tsar_jax.data.continual.registry import GCIL_SETTINGS, StreamSettings
 from tsar_jax.data.continual.validation import hold_out
 from tsar_jax.data.types import LabelledDataset
-from tsar_jax.errors import UserError, without_data
+from tsar_jax.errors import UserError, doing_without
 from tsar_jax.evaluation.continual import Outcome
 from tsar_jax.models.classifier import Classifier, Variables
 from tsar_jax.models.mlp import make_mlp
@@ -55,7 +55,7 @@ def prepare(config: ContinualConfig) -> Study:
     Raises UserError for what cannot be.
     """
     make_method(config.method, config.settings)
-    with without_data("--stream rot-emnist needs no data to be prepared, as --preset smoke"):
+    with doing_without("--stream rot-emnist needs no data to be prepared, as --preset smoke"):
         dataset = load_labelled(split_name(config.stream)[1])
     if config.validation:
         dataset = hold_out(dataset)

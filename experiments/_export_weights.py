@@ -28,6 +28,7 @@ from experiments._continual import prepare
 from experiments._evolved import Evolved, check_environment, load_evolved, open_worlds
 from experiments._meta_trained import load_state
 from tsar_jax.errors import UserError, shown
+from tsar_jax.flags import parse_arguments
 from tsar_jax.interop.continual import (
     mlp_to_release,
     resnet18_statistics_to_release,
@@ -69,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--modules", nargs="*", default=[], help="modules that the run's environment may import"
     )
-    asked = parser.parse_args(argv)
+    asked = parse_arguments(parser, argv)
     if not asked.run.is_dir():
         raise UserError(f"There is no run folder {asked.run}: check the path.")
     experiment = read_description(asked.run).get("experiment")

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import rich.box
-from rich.console import Console
 from rich.table import Table
 
 from experiments._meta_trained import load_state, read_run
@@ -42,6 +41,7 @@ from tsar_jax.models import Network
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic import State
+from tsar_jax.terminal import print_tables
 from tsar_jax.training.loop import make_keys
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
@@ -143,10 +143,9 @@ def main() -> None:
     written = [settings.run / "analysis.json"]
     written += save_figure(gates, settings.run / "figures" / "gates")
     written += save_figure(bars, settings.run / "figures" / "spaces")
-    console = Console()
-    console.print(make_table(report))
+    print_tables(make_table(report))
     for path in written:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+        print(f"wrote {path}")
 
 
 def meta_test_protocol(settings: Settings, config: AnmlConfig, available: int) -> Protocol:

@@ -26,6 +26,7 @@ from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result
 from tsar_jax.evaluation.results import Conditions, results_to_json, table
 from tsar_jax.models import Network, init_params
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
+from tsar_jax.terminal import print_tables
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
@@ -142,13 +143,11 @@ def write_and_show(
 
     published: models whose published accuracies the figure has too.
     """
-    from rich.console import Console
-
     from tsar_jax.analysis.meta_test_figure import meta_test_figure
 
     write_atomically(path / f"{name}.json", results_to_json(conditions, settings))
     figures = meta_test_figure(conditions, path / "figures" / name, band, published)
-    Console(width=120).print(table(conditions, title))
+    print_tables(table(conditions, title), width=120)
     print(f"results: {path / name}.json")
     print(f"figure:  {figures[0]}")
 

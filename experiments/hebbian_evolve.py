@@ -2,7 +2,8 @@
 
 Examples:
   tsar-jax run hebbian_evolve --preset smoke                seconds: does it run?
-  tsar-jax run hebbian_evolve                               a quadruped on a laptop's cores
+  tsar-jax run hebbian_evolve                               a quadruped on a laptop's cores; needs
+                                                            the extra "environments"
   tsar-jax run hebbian_evolve --preset cart-pole            compiled: also pendulum
   tsar-jax run hebbian_evolve --preset car                  car racing from pixels, compiled
   tsar-jax run hebbian_evolve --environment Ant-v5          any task of gymnasium
@@ -20,7 +21,7 @@ import jax
 
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
-from tsar_jax.errors import quoted
+from tsar_jax.errors import doing_without, quoted
 from tsar_jax.meta.evolution import Evolution, begin
 from tsar_jax.systems.hebbian import HebbianConfig, make_system
 from tsar_jax.systems.hebbian_policy import STATIC, PolicyConfig
@@ -132,7 +133,8 @@ def main() -> None:
         HebbianConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )
     split_cpu()
-    system = make_system(config)
+    with doing_without("--preset cart-pole needs none of it"):
+        system = make_system(config)
     genome = jax.eval_shape(system.init, jax.random.key(0)).genome
     first = begin_from(config.init, "genome", genome, run, lambda g: begin(config.evolution, g))
     from tsar_jax.analysis.hebbian_figures import evolution_figure

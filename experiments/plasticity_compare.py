@@ -40,6 +40,7 @@ from tsar_jax.evaluation.published_results import LEGEND, find_published, joined
 from tsar_jax.evaluation.rule_records import EPISODES, read_episodes
 from tsar_jax.plasticity.rules import POOL
 from tsar_jax.systems.learned_rules import LearnedRuleConfig, columns, record_shapes
+from tsar_jax.terminal import print_tables
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
@@ -342,7 +343,6 @@ def write_and_show(
 
     notes: see `unusual_settings`. window: episodes in the curves' moving average.
     """
-    from rich.console import Console
     from rich.table import Table
 
     head, *rows = table_rows(rules)
@@ -358,9 +358,7 @@ def write_and_show(
     for row in rows:
         table.add_row(*row[:-1])
         last.add_row(row[0], row[-1])
-    console = Console(width=120)
-    console.print(table, last)
-    console.print(explanation(rules, notes), highlight=False)
+    print_tables(table, last, explanation(rules, notes), width=120)
     print(f"table:   {out / 'table.md'}")
     print(f"curves:  {out / 'curves.csv'}")
     print(f"figures: {out / 'figures'}")

@@ -25,10 +25,11 @@ import numpy as np
 from tsar_jax import cli
 from tsar_jax.data import load, own
 from tsar_jax.devices import split_cpu
-from tsar_jax.errors import UserError, check_known, check_limits, check_rates
+from tsar_jax.errors import UserError, check_known, check_limits, check_rates, doing_without
 from tsar_jax.evaluation.rule_evaluation import CurveConfig, check_rule, learning_curves
 from tsar_jax.evaluation.rule_records import LearnedRule, read_rule
 from tsar_jax.modules import check_allowed, import_modules
+from tsar_jax.terminal import print_tables
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
@@ -80,7 +81,8 @@ PRESETS = {
 
 def load_target(arguments: Arguments) -> np.ndarray:
     """Images uint8 [classes, per_class, 28, 28] of the target, ink bright on black."""
-    splits = load(arguments.target).splits
+    with doing_without("--target emnist and omniglot need no data to be prepared"):
+        splits = load(arguments.target).splits
     if arguments.target not in TARGETS:
         drawings = own.all_of_each(arguments.target, splits).images
         if drawings.ndim != 4:
@@ -143,7 +145,6 @@ def main() -> None:
 
 def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
     """Write table and figure below `out`; print the table and where they are."""
-    from rich.console import Console
     from rich.table import Table
 
     from tsar_jax.analysis.rule_curves_figure import rule_curves_figure
@@ -176,7 +177,7 @@ def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
     figures = rule_curves_figure(
         updates, curves, 1 / arguments.classes, out / "figures" / "evaluation"
     )
-    Console(width=100).print(table)
+    print_tables(table, width=100)
     print(f"curves: {out / 'evaluation.csv'}")
     print(f"figure: {figures[0]}")
 

@@ -4,7 +4,6 @@ The whole path in a few minutes on two CPU cores: data, meta-training, meta-test
 baselines, table and figure. A finished or interrupted quickstart is taken up where it was.
 """
 
-import argparse
 import dataclasses
 from pathlib import Path
 
@@ -22,6 +21,14 @@ TRAIN = dataclasses.replace(
     CPU, steps=500, eval_every=0, checkpoint_every=100, eval_classes=20, eval_runs=1
 )
 META_TEST = MetaTestConfig(classes=(50,), runs=3, rates=(4e-3, 2e-3, 1e-3, 5e-4), draws=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What can be set."""
+
+    run: Path = Path("runs/quickstart")
+    """Folder of the run."""
 
 
 def quickstart(folder: Path, train_config: AnmlConfig, test_config: MetaTestConfig) -> None:
@@ -69,13 +76,8 @@ def quickstart(folder: Path, train_config: AnmlConfig, test_config: MetaTestConf
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="tsar-jax run quickstart",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="run folder")
-    quickstart(parser.parse_args().run, TRAIN, META_TEST)
+    arguments = cli.parse_settings(Arguments, experiment="quickstart", description=__doc__)
+    quickstart(arguments.run, TRAIN, META_TEST)
 
 
 if __name__ == "__main__":

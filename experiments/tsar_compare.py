@@ -28,6 +28,7 @@ from tsar_jax.errors import UserError
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import percent, pool_seeds, read_results, results_to_json
 from tsar_jax.systems.tsar import TsarConfig, effective_config, learns_as_published
+from tsar_jax.terminal import print_tables
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
@@ -188,7 +189,6 @@ def accuracy_rows(pooled: Mapping[str, Pooled]) -> list[list[str]]:
 
 def write_and_show(out: Path, runs: list[Transferred], pooled: Mapping[str, Pooled]) -> None:
     """Write JSON, table and figure below `out`; print the table and where they are."""
-    from rich.console import Console
     from rich.table import Table
 
     from tsar_jax.analysis.transfer_figure import forgetting_figure
@@ -212,7 +212,7 @@ def write_and_show(out: Path, runs: list[Transferred], pooled: Mapping[str, Pool
     table = Table(*head, title=title)
     for row in rows:
         table.add_row(*row)
-    Console(width=120).print(table)
+    print_tables(table, width=120)
     print(f"results: {out / 'transfer.json'}")
     print(f"table:   {out / 'table.md'}")
     print(f"figure:  {figures[0]}")

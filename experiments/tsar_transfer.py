@@ -33,7 +33,7 @@ from tsar_jax.data import load, own
 from tsar_jax.data.episodes import Pixels, omniglot_scaling, scale_omniglot
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
-from tsar_jax.errors import UserError, check_known, without_data
+from tsar_jax.errors import UserError, check_known, doing_without
 from tsar_jax.evaluation.protocol import Result
 from tsar_jax.evaluation.results import results_to_json, table
 from tsar_jax.evaluation.transfer import TransferConfig, transfer
@@ -46,6 +46,7 @@ from tsar_jax.systems.tsar import (
     make_system,
     plastic_after,
 )
+from tsar_jax.terminal import print_tables
 from tsar_jax.training.config import config_to_json, earlier
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
@@ -165,7 +166,7 @@ def load_target(name: str, pixels: Pixels) -> tuple[jax.Array, Normalise]:
 
 def load_classes(name: str, pixels: Pixels) -> tuple[ImageSet, Normalise]:
     """The classes of a domain with their names, on the host, and their `normaliser`."""
-    with without_data("--target omniglot needs no data to be prepared"):
+    with doing_without("--target omniglot needs no data to be prepared"):
         loaded = load(name).splits
     if name not in TARGETS:
         classes = own.all_of_each(name, loaded)
@@ -265,8 +266,6 @@ def write_and_show(
     name: of the files, without suffix. network: what was transferred, from which preset, and the
     names of what learned.
     """
-    from rich.console import Console
-
     from tsar_jax.analysis.transfer_figure import forgetting_figure
 
     settings = {
@@ -284,7 +283,7 @@ def write_and_show(
         f"{network['model']} after {network['step']} meta-training steps, {arguments.target}: "
         f"{arguments.runs} runs"
     )
-    Console(width=120).print(table(results, title))
+    print_tables(table(results, title), width=120)
     print(f"results: {path / name}.json")
     print(f"figure:  {figures[0]}")
 

@@ -111,7 +111,7 @@ def test_changed_flags_on_resume_are_refused_with_the_difference(run):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--preset", "gpu"], "no preset 'gpu': choose one of cpu, paper"),
+        (["--preset", "gpu"], "no preset 'gpu': choose from cpu, paper"),
         (["--resume", "nowhere"], "no run folder nowhere"),
         (["--resume", "."], "not a run folder"),
         (["--resume", "run", "--run", "other"], "leave out --run"),
@@ -310,9 +310,9 @@ def test_list_and_run(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["run", "other"], "no experiment 'other': choose one of broken, echo"),
+        (["run", "other"], "no experiment 'other': choose from broken, echo"),
         (["status", "nowhere"], "no run folder nowhere"),
-        (["unknown"], "invalid choice"),
+        (["unknown"], "no command 'unknown': choose from list, run"),
         ([], "required"),
         (["run"], "required"),
     ],

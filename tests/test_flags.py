@@ -1,21 +1,39 @@
 """Flags and names that do not exist, answered with the nearest; what matters first in help."""
 
+import re
 import sys
 
 import jax.numpy as jnp
 import pytest
 
-from experiments import anml_meta_train, continual_train, hebbian_evolve, tsar_transfer
+from benchmarks.__main__ import main as benchmarks_main
+from benchmarks.suite import choose
+from data_prep.__main__ import main as data_prep_main
+from experiments import (
+    anml_meta_train,
+    continual_train,
+    hebbian_evolve,
+    quickstart,
+    tsar_transfer,
+)
 from experiments._meta_trained import check_plastic
 from tsar_jax import cli
 from tsar_jax.data import load, load_labelled
 from tsar_jax.data.continual import split_name
-from tsar_jax.errors import DataNotPrepared, UserError, nearest, pip, without_data
+from tsar_jax.environments.quadruped import find_body
+from tsar_jax.errors import DataNotPrepared, UserError, doing_without, nearest, pip
+from tsar_jax.evaluation.published_text import select
 from tsar_jax.flags import flag_names, parse_flags, suggest
+from tsar_jax.interop.episodic import release_names
+from tsar_jax.models import TSAR
+from tsar_jax.plasticity.methods import make_method
+from tsar_jax.plasticity.rules import find_terms
+from tsar_jax.pretrained.store import unpack
 from tsar_jax.systems.anml import AnmlConfig, make_network
 from tsar_jax.systems.continual import ContinualConfig
 from tsar_jax.systems.episodic import check_data
 from tsar_jax.systems.hebbian import HebbianConfig
+from tsar_jax.systems.hebbian_policy import PolicyConfig
 
 SCRIPTS = {
     "anml_meta_train": (AnmlConfig, anml_meta_train.PRESETS),
@@ -23,6 +41,17 @@ SCRIPTS = {
     "hebbian_evolve": (HebbianConfig, hebbian_evolve.PRESETS),
     "tsar_transfer": (tsar_transfer.Arguments, tsar_transfer.PRESETS),
 }
+
+
+def exit_of(command):
+    try:
+        return command()
+    except SystemExit as ended:
+        return ended.code
+
+
+def quickstart_main():
+    cli.run_main(quickstart.main)
 
 
 def parse(script, *argv):
@@ -106,11 +135,43 @@ def test_nearest(name, known, found):
             ),
             "the nearest is paper",
         ),
+        (lambda: unpack("cart-poel"), "no pretrained thing .*the nearest is cart-pole"),
+        (lambda: find_body("rihgt_front"), "left_front:0.2.; the nearest is right_front"),
+        (lambda: find_terms(["oaj"]), "--modules.; the nearest is oja"),
+        (lambda: PolicyConfig(rule="statci"), "the nearest is static"),
+        (lambda: PolicyConfig(initial="coevolv"), "the nearest is coevolve"),
+        (lambda: TSAR(regulated=("blok_1",)), "the nearest is block_1"),
+        (lambda: make_method("der", ["alhpa=1"]), "the nearest is alpha"),
+        (lambda: release_names("tsra"), "the nearest is tsar"),
+        (lambda: select(["stream=emnst"]), "what there is; the nearest is emnist"),
+        (lambda: select(["streem=emnist"]), "source; the nearest is stream"),
+        (lambda: choose(["car_framse"]), "the nearest is car_frames"),
     ],
 )
 def test_names_that_do_not_exist_are_answered(attempt, near):
     with pytest.raises(UserError, match=near):
         attempt()
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "message"),
+    [
+        (cli.main, "runn", "no command 'runn': .*the nearest is run[.]"),
+        (cli.main, "--verison", "no flag --verison: the nearest is --version;"),
+        (cli.main, "published --wirte README.md", "no flag --wirte: the nearest is --write; tsar-"),
+        (cli.main, "list words", "'words' belongs to no flag: .*tsar-jax list --help"),
+        (cli.main, "export run file --stp 3", "no flag --stp: the nearest is --step;"),
+        (quickstart_main, "--rnu x", "no flag --rnu: the nearest is --run;"),
+        (data_prep_main, "omniglto", "no command 'omniglto': .*the nearest is omniglot[.]"),
+        (data_prep_main, "mini_imagenet --archive x", "no flag --archive: .* --archives;"),
+        (benchmarks_main, "--onyl oml", "no flag --onyl: the nearest is --only;"),
+        (benchmarks_main, "--widths smal", "no kind of widths 'smal': .*the nearest is small[.]"),
+    ],
+)
+def test_commands_and_their_flags_are_answered(monkeypatch, capsys, command, argv, message):
+    monkeypatch.setattr(sys, "argv", ["command", *argv.split()])
+    assert exit_of(command) == 2
+    assert re.match(f"error: .*{message}", capsys.readouterr().err)
 
 
 def test_our_own_environments_are_suggested_too():
@@ -124,7 +185,7 @@ def test_our_own_environments_are_suggested_too():
 def test_data_nobody_prepared_are_answered_with_what_needs_none():
     with (
         pytest.raises(DataNotPrepared, match="run this; --preset smoke needs none"),
-        without_data("--preset smoke needs none"),
+        doing_without("--preset smoke needs none"),
     ):
         raise DataNotPrepared("MNIST is not prepared: run this")
 

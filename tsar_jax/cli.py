@@ -22,12 +22,12 @@ from tsar_jax.errors import (
     MAX_MESSAGE,
     UserError,
     bare,
+    check_known,
     escaped,
-    nearest_hint,
     quoted,
     shown,
 )
-from tsar_jax.flags import parse_flags
+from tsar_jax.flags import parse_arguments, parse_flags
 from tsar_jax.modules import check_allowed, environment_modules, modules_of
 from tsar_jax.output import check_printed, outlasting_output
 from tsar_jax.pretrained import resolve
@@ -164,11 +164,7 @@ def _parse_with_folder(
 
 
 def _check_preset(name: str, presets: Mapping[str, Preset[Any]]) -> None:
-    if name not in presets:
-        raise UserError(
-            f"There is no preset {name!r}: choose one of {', '.join(presets)}"
-            f"{nearest_hint(name, presets)}."
-        )
+    check_known("preset", name, presets)
 
 
 OWN_FLAGS = ("preset", "run", "resume")
@@ -407,12 +403,14 @@ def main() -> None:
 
 
 def command(argv: Sequence[str]) -> None:
-    """Runs one `tsar-jax` command. Raises UserError for an unknown experiment or run."""
+    """Runs one `tsar-jax` command. Raises UserError for an unknown one, experiment, flag or run."""
     if argv and argv[0] in FILE_COMMANDS:  # whose flags are their own, --help included
         file_command_main(argv[0], argv[1:])
         return
     parser, known = command_parser()
-    arguments = parser.parse_args(argv)
+    if argv and not argv[0].startswith("-"):
+        check_known("command", argv[0], known)
+    arguments = parse_arguments(parser, argv, known)
     if arguments.version:
         print(version_text())
     elif arguments.command is None:
@@ -441,8 +439,8 @@ def command(argv: Sequence[str]) -> None:
         check_printed()
 
 
-def command_parser() -> tuple[argparse.ArgumentParser, list[str]]:
-    """Return the parser of `tsar-jax`, and the names of its commands."""
+def command_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of `tsar-jax`, and those of its commands by their names."""
     parser = argparse.ArgumentParser(
         prog="tsar-jax", description="Plasticity that learns to learn: run the experiments."
     )
@@ -482,7 +480,7 @@ def command_parser() -> tuple[argparse.ArgumentParser, list[str]]:
     for name, about in FILE_COMMANDS.items():
         file_command = commands.add_parser(name, add_help=False, help=about)
         file_command.add_argument("arguments", nargs=argparse.REMAINDER)
-    return parser, list(commands.choices)
+    return parser, commands.choices
 
 
 SELECTOR_HELP = (
@@ -554,11 +552,7 @@ def list_text(found: Mapping[str, str]) -> str:
 def run_experiment(name: str, argv: Sequence[str]) -> None:
     """Runs the script `experiments/NAME.py` as if by `python`. Raises UserError if unknown."""
     found = experiments()
-    if name not in found:
-        raise UserError(
-            f"There is no experiment {name!r}: choose one of {', '.join(found) or '(none)'}"
-            f"{nearest_hint(name, found)}."
-        )
+    check_known("experiment", name, found)
     sys.argv = [f"tsar-jax run {name}", *argv]
     import_experiments()
     # alter_sys: tyro reads the help of settings from the source of sys.modules["__main__"].

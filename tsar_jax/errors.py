@@ -31,21 +31,29 @@ class UserError(Exception):
     """
 
 
-class DataNotPrepared(UserError):
+class NotThere(UserError):
+    """Something is wanted that not every machine has, and that one can do without."""
+
+
+class DataNotPrepared(NotThere):
     """A data set is wanted that nobody has prepared here."""
 
 
+class NotInstalled(NotThere):
+    """A package is wanted that comes with an extra of this one."""
+
+
 @contextlib.contextmanager
-def without_data(remedy: str) -> Iterator[None]:
-    """Add to the error of a data set that is not prepared how to do without it.
+def doing_without(remedy: str) -> Iterator[None]:
+    """Add to the error of data or a package that are not there how to do without.
 
     Args:
         remedy: such as "--preset smoke needs no data to be prepared".
     """
     try:
         yield
-    except DataNotPrepared as error:
-        raise DataNotPrepared(f"{str(error).rstrip('.')}; {remedy}.") from error
+    except NotThere as error:
+        raise type(error)(f"{str(error).rstrip('.')}; {remedy}.") from error
 
 
 def pip() -> str:
@@ -58,11 +66,16 @@ def quoted(word: object) -> str:
     return shlex.quote(str(word))
 
 
-def check_known(what: str, name: str, known: Collection[str]) -> None:
-    """Raises UserError for a name that is none of the known ones. what: is looked for by it."""
+def check_known(what: str, name: str, known: Collection[str], otherwise: str = "") -> None:
+    """Raises UserError for a name that is none of the known ones.
+
+    Args:
+        what: is looked for by the name.
+        otherwise: what else will do, or can be done, such as ", or give a leg a length".
+    """
     if name not in known:
         raise UserError(
-            f"There is no {what} {shown(name)}: choose from {', '.join(known)}"
+            f"There is no {what} {shown(name)}: choose from {', '.join(known)}{otherwise}"
             f"{nearest_hint(name, known)}."
         )
 

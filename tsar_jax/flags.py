@@ -1,10 +1,12 @@
 """Flags of a config: help in the order of interest, and a wrong name answered with a right one."""
 
+import argparse
 import dataclasses
 import inspect
+import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from tsar_jax.errors import UserError, nearest, nearest_hint
@@ -65,7 +67,7 @@ def parse_flags(
 
     prepare_terminal()
     names = [*flag_names(config_class), *others]
-    _check_flags(names, argv, prog)
+    check_flags(names, argv, prog)
     _check_choices(config_class, argv)
     shown = _in_order_of_interest(config_class)
     arguments: dict[str, Any] = {"args": list(argv), "prog": prog, "description": description}
@@ -75,6 +77,27 @@ def parse_flags(
     if unknown:
         raise UserError(_unknown_flag(unknown[0], names, prog))
     return config_class(**_values(parsed))
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str],
+    commands: Mapping[str, argparse.ArgumentParser] | None = None,
+) -> argparse.Namespace:
+    """Return what a parser of argparse makes of a command line.
+
+    Args:
+        commands: parsers of its commands by their names, the command being in `command`.
+
+    Raises:
+        UserError: a flag does not exist, or a word belongs to none; the nearest flag is named.
+    """
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        asked = (commands or {}).get(getattr(arguments, "command", None) or "", parser)
+        names = re.findall(r"(?<=--)[\w-]+", asked.format_usage())
+        raise UserError(_unknown_flag(unknown[0], names, asked.prog))
+    return arguments
 
 
 def _values(config: Any) -> dict[str, Any]:
@@ -127,7 +150,7 @@ def flag_names(config_class: type[Any]) -> list[str]:
     return [name for name, _ in typed_fields(config_class)]
 
 
-def _check_flags(known: Sequence[str], argv: Sequence[str], prog: str) -> None:
+def check_flags(known: Sequence[str], argv: Sequence[str], prog: str) -> None:
     """Raises UserError for a flag that does not exist, even where others are missing."""
     if "--help" in argv or "-h" in argv:
         return

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from typing import Any
 
 NARROWEST = 40
 """Columns that help, tables and errors are laid out for at least."""
@@ -27,3 +28,16 @@ def prepare_terminal() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     if shutil.get_terminal_size().columns < NARROWEST:
         os.environ["COLUMNS"] = str(NARROWEST)
+
+
+def print_tables(*tables: Any, width: int | None = None) -> None:
+    """Print rich tables, what stands in their cells as it is.
+
+    Names are the user's own, and "[bold]" or ":smile:" in one is neither markup nor an emoji.
+
+    Args:
+        width: columns; None: the terminal's.
+    """
+    from rich.console import Console  # here, for most commands print none
+
+    Console(width=width, markup=False, emoji=False, highlight=False).print(*tables)

@@ -23,6 +23,7 @@ from small_tiny_imagenet import SmallTinyImagenet
 
 import tsar_jax.data
 from data_prep.images import open_image
+from data_prep.mini_imagenet import prepare_mini_imagenet
 from data_prep.sources import open_source
 from tsar_jax.errors import UserError
 
@@ -203,6 +204,37 @@ def test_mini_imagenet_in_class_folders(
         # The csv files have each class's images in the opposite order.
         assert found[split].names == expected.names
         np.testing.assert_array_equal(found[split].images, expected.images[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda f: {n: d for n, d in f.items() if "n00000001" not in n},
+            "train/ of .* holds 2 classes, not 3: put a folder for each class of .* into train/",
+        ),
+        (
+            lambda f: {n.replace("n00000003", "n00000001"): d for n, d in f.items()},
+            "holds class 'n00000001' in both train/ and val/: put a folder for each class",
+        ),
+        (
+            lambda f: {n: d for n, d in f.items() if "n000000019" not in n},
+            "train/ of .* holds 3 images of class 'n00000001': every class must have the same",
+        ),
+    ],
+)
+def test_wrong_class_folders_are_named(
+    small_mini: SmallMiniImagenet, tmp_path: Path, change, reason: str
+) -> None:
+    files = {
+        f"{split}/{label}/{image}": small_mini.files[f"images/{image}"]
+        for split in ("train", "val", "test")
+        for image, label in rows(small_mini.files, split)
+    }
+    write_files(small_mini.archives, change(files))
+    with pytest.raises(UserError, match=reason) as error:
+        prepare_mini_imagenet(small_mini.archives, tmp_path / "out")
+    assert "csv" not in str(error.value)
 
 
 def test_what_is_still_refused_says_what_was_found_and_what_was_expected(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 MEGABYTES = 400
@@ -113,6 +114,13 @@ def png(width: int, height: int, bits: int, colour: int = 0) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def drawn(image_format: str, size: tuple[int, int], mode: str, **options: object) -> bytes:
+    """An image of one colour."""
+    stream = io.BytesIO()
+    Image.new(mode, size).save(stream, image_format, **options)
+    return stream.getvalue()
+
+
 def zip_of(members: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -190,6 +198,33 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "PNG with an alpha channel": (
         "own",
         lambda: zip_of({"a.png": png(8192, 4096, 8, 6), "b.png": b""}),
+        "image 'b.png' is not a readable",
+    ),
+    "WEBP as large as allowed": (
+        "own",
+        lambda: zip_of({"a.png": drawn("WEBP", (4000, 3000), "RGBA", method=0), "b.png": b""}),
+        "image 'b.png' is not a readable",
+    ),
+    "progressive JPEG as large as allowed": (
+        "own",
+        lambda: zip_of(
+            {
+                "a.png": drawn("JPEG", (6000, 4500), "RGB", progressive=True, subsampling=0),
+                "b.png": b"",
+            }
+        ),
+        "image 'b.png' is not a readable",
+    ),
+    "TIFF as large as allowed, in one strip": (
+        "own",
+        lambda: zip_of(
+            {
+                "a.png": drawn(
+                    "TIFF", (5000, 4000), "CMYK", compression="tiff_deflate", strip_size=1 << 30
+                ),
+                "b.png": b"",
+            }
+        ),
         "image 'b.png' is not a readable",
     ),
     "empty dicts": (

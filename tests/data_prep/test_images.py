@@ -2,14 +2,17 @@
 
 import contextlib
 import io
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
+from data_prep import images
 from data_prep.images import open_image, resize_colour
+from data_prep.own_images import FORMATS
 from tsar_jax.errors import UserError
 
 
@@ -62,6 +65,97 @@ def test_a_problem_of_the_callers_is_left_as_it_is() -> None:
         open_image(WHOLE["PNG"], ("PNG",), "a", "b"),
     ):
         raise UserError("too small")
+
+
+def saved(image_format: str, mode: str = "RGB", **options: object) -> bytes:
+    """An image of 40x30 pixels."""
+    buffer = io.BytesIO()
+    Image.new(mode, (40, 30)).save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (saved("JPEG"), None),
+        (saved("PNG"), None),
+        (saved("BMP"), None),
+        (saved("GIF"), None),
+        (saved("PPM"), None),
+        (saved("WEBP"), "WEBP"),
+        (saved("TIFF"), "TIFF"),
+        (saved("JPEG", "CMYK"), "CMYK"),
+        (saved("JPEG", progressive=True), "progressive"),
+    ],
+)
+def test_an_image_of_more_pixels_than_its_kind_may_have_is_refused(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, kind: str | None
+) -> None:
+    assert 0 < images.MOST_PIXELS.get(kind, 1) < images.MAX_PIXELS
+
+    def allow(pixels: int) -> None:
+        if kind is None:
+            monkeypatch.setattr(images, "MAX_PIXELS", pixels)
+        else:
+            monkeypatch.setitem(images.MOST_PIXELS, kind, pixels)
+
+    allow(1200)
+    assert read(data, *FORMATS).shape == (28, 28, 3)
+    allow(1199)
+    message = "^drawing 7 of a.zip is 40x30, more than 1199 pixels: get it again$"
+    with pytest.raises(UserError, match=message):
+        read(data, *FORMATS)
+
+
+def test_a_header_that_claims_many_pixels_is_believed_before_any_is_decoded() -> None:
+    head = saved("PNG").replace(b"\0\0\0\x28\0\0\0\x1e", b"\0\0\x20\x01\0\0\x10\0")
+    at = head.index(b"IHDR")
+    checksum = zlib.crc32(head[at : at + 17]).to_bytes(4, "big")
+    with pytest.raises(UserError, match="is 8193x4096, more than 33554432 pixels"):
+        read(head[: at + 17] + checksum + head[at + 21 :], "PNG")
+
+
+def tiff_tags(number: int, value: object, kind: int) -> TiffImagePlugin.ImageFileDirectory_v2:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[number] = kind
+    tags[number] = value
+    return tags
+
+
+NOTES = Image.Exif()
+NOTES[0x010E] = 2000 * "x"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved("JPEG", comment=b"a" * 2000),
+        saved("JPEG", exif=NOTES),
+        saved("PNG", exif=NOTES),
+        saved("PNG", icc_profile=bytes(2000)),
+        saved("WEBP", xmp=bytes(2000)),
+        saved("TIFF", tiffinfo=tiff_tags(65000, tuple(range(1000)), 3)),
+    ],
+)
+def test_metadata_beyond_what_is_usual_are_refused(
+    monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    assert read(data, *FORMATS).shape == (28, 28, 3)
+    monkeypatch.setattr(images, "MAX_METADATA", 1900)
+    monkeypatch.setattr(images, "MAX_NUMBERS", 1900)
+    message = "^drawing 7 of a.zip has more metadata than a photograph needs: get it again$"
+    with pytest.raises(UserError, match=message):
+        read(data, *FORMATS)
+
+
+def test_a_tiff_may_hold_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_METADATA", 1900)
+    monkeypatch.setattr(images, "MAX_NUMBERS", 1900)
+    layers = saved("TIFF", tiffinfo=tiff_tags(37724, bytes(2000), 7))
+    assert read(layers, *FORMATS).shape == (28, 28, 3)
+    monkeypatch.setattr(images, "MAX_LAYERS", 1900)
+    with pytest.raises(UserError, match="has more metadata"):
+        read(layers, *FORMATS)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "CMYK", "P", "RGBA", "LA"])

@@ -90,7 +90,60 @@ def test_episodes_are_read_as_they_were_recorded(tmp_path, images) -> None:
     np.testing.assert_allclose(rule.coefficients, state.coefficients.mean(0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("text", [None, "", "episode,seed,loss\n", "episode,seed,loss\n1,0,a\n"])
+EPISODES = """episode,seed,loss
+1,0,0.5
+1,1,0.75
+2,0,0.25
+2,1,1.5
+3,0,2.5
+3,1,nan
+"""
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said", "lost"),
+    [
+        ("2,0,0.25\n", "2,0\n", "has 1 lines that are no rows", (0, 1)),
+        ("2,0,0.25\n", "2,0,0.25,7\n", "has 1 lines", (0, 1)),
+        ("2,0,0.25\n", "2,0,x\n", "has 1 lines", (0, 1)),
+        ("2,0,0.25\n", "\0\0\0\n", "has 1 lines", (0, 1)),
+        ("2,0,0.25\n", "2.5,-1,0.25\n", "has 1 lines", (0, 1)),
+        ("2,0,0.25\n", "", "has 0 lines .* lacks 1 rows", (0, 1)),
+        ("1,1,0.75\n", "1,0,0.75\n", "has 1 lines .* or repeat another, and lacks 1", (1, 0)),
+        ("3,1,nan\n", "3,1,0.", "has 1 lines .* lacks 1", (1, 2)),
+        ("3,1,nan\n", "3,1,nan\n3,1,4.0\n", "has 1 lines .* lacks 0", (1, 2)),
+    ],
+)
+def test_damaged_rows_of_episodes_are_left_out_with_a_warning(
+    tmp_path, good, bad, said, lost
+) -> None:
+    assert good in EPISODES
+    (tmp_path / "episodes.csv").write_text(EPISODES.replace(good, bad))
+    with pytest.warns(UserWarning, match=f"episodes.csv {said}.*--resume"):
+        loss = read_episodes(tmp_path)["loss"]
+    expected = np.array([[0.5, 0.25, 2.5], [0.75, 1.5, np.nan]])
+    expected[lost] = np.nan
+    np.testing.assert_array_equal(loss, expected)
+
+
+def test_rows_of_episodes_may_stand_in_any_order(tmp_path) -> None:
+    head, *rows = EPISODES.splitlines(keepends=True)
+    (tmp_path / "episodes.csv").write_text("".join([head, *rows[::-1]]))
+    loss = read_episodes(tmp_path)["loss"]
+    np.testing.assert_array_equal(loss, [[0.5, 0.25, 2.5], [0.75, 1.5, np.nan]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "episode,seed,loss\n",
+        "episode,seed,loss\n1,0,a\n",
+        "a,b,loss\n1,0,2\n",
+        "episode,seed,loss\n9999999999,0,1\n",
+    ],
+)
 def test_a_run_without_episodes_is_named(tmp_path, text) -> None:
     if text is not None:
         (tmp_path / "episodes.csv").write_text(text)

@@ -23,6 +23,7 @@ from experiments import (
 )
 from tsar_jax import cli
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
+from tsar_jax.environments.registry import COMPILED
 from tsar_jax.errors import UserError
 from tsar_jax.meta.evolution import Evolution
 from tsar_jax.systems.hebbian import HebbianConfig
@@ -306,7 +307,7 @@ def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch
     [
         (["--evolution.population", "3"], "population must be an even number of at least 2"),
         (["--policy.rule", "hebb"], "There is no Hebbian rule 'hebb': choose from A, AD"),
-        (["--policy.initial", "one"], "There are no initial weights 'one': choose from uni"),
+        (["--policy.initial", "one"], "no kind of initial weights 'one': choose from uni"),
         (["--environment", "CartPole-v99"], "Gymnasium has no environment 'CartPole-v99'"),
         (["--environment", "quadruped", "--engine", "bullet"], "There is no engine 'bullet'"),
         (["--environment", "quadruped", "--bodies", "left"], "There is no body 'left'"),
@@ -321,6 +322,22 @@ def test_bad_input_of_evolution_is_named(flags, sentence, tmp_path, monkeypatch,
     arguments = (*SMOKE, "--run", tmp_path / "run", *flags)
     said = failure(hebbian_evolve, *arguments, monkeypatch=monkeypatch, capsys=capsys)
     assert sentence in said
+
+
+@pytest.mark.parametrize("package", ["mujoco", "gymnasium"])
+def test_without_the_extra_the_preset_that_needs_none_is_named(
+    package, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    environment = {"mujoco": "quadruped", "gymnasium": "Ant-v5"}[package]
+    flags = () if package == "mujoco" else ("--environment", environment)
+    said = failure(
+        hebbian_evolve, "--run", tmp_path / "run", *flags, monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert "tsar_jax[environments]" in said
+    assert said.endswith("; --preset cart-pole needs none of it.\n")
+    config = hebbian_evolve.PRESETS["cart-pole"].config
+    assert config.environment in COMPILED
 
 
 def test_a_resumed_run_keeps_its_settings(evolved, monkeypatch, capsys) -> None:

@@ -105,19 +105,21 @@ def test_a_run_leaves_its_episodes_its_rule_and_a_figure(trained) -> None:
 def test_a_learned_rule_is_evaluated_on_classes_it_has_not_met(
     trained, tmp_path, monkeypatch, capsys
 ) -> None:
+    odd = shutil.copy(trained / "rule.json", tmp_path / "[bold]odd[].json")
     command(
         plasticity_evaluate,
-        *("--preset", "smoke", "--rules", trained / "rule.json", "--out", tmp_path),
+        *("--preset", "smoke", "--rules", trained / "rule.json", odd, "--out", tmp_path),
         *("--held-out", 3, "--classes", 3, "--every", 6),
         monkeypatch=monkeypatch,
     )
     said = capsys.readouterr().out
-    assert "tiny" in said
+    assert "│ tiny " in said
+    assert "│ [bold]odd[] " in said
     assert "98 % interval" in said
     with (tmp_path / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["updates"] for row in rows if row["rule"] == "FA"] == ["0", "6", "12"]
-    assert {row["rule"] for row in rows} == {"BP", "FA", "tiny"}
+    assert {row["rule"] for row in rows} == {"BP", "FA", "tiny", "[bold]odd[]"}
     assert (tmp_path / "figures" / "evaluation.pdf").exists()
 
 
@@ -312,6 +314,16 @@ def test_bad_input_of_evaluation_is_named(flags, sentence, tmp_path, monkeypatch
     arguments = ("--preset", "smoke", "--out", tmp_path, *flags)
     said = failure(plasticity_evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
     assert sentence in said
+
+
+def test_a_target_that_nobody_prepared_is_answered_with_those_that_need_nothing(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
+    arguments = ("--preset", "figure-1", "--out", tmp_path / "out")
+    said = failure(plasticity_evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert "MNIST" in said
+    assert "--target emnist and omniglot need no data to be prepared" in said
 
 
 def test_classes_that_a_rule_has_met_are_not_held_out(

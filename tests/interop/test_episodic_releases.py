@@ -163,7 +163,7 @@ def test_wrong_shape_is_refused_by_name(kind, index, shape, named):
 
 
 def test_unknown_kind_is_refused():
-    message = "Unknown kind of release 'maml': choose from anml, oml"
+    message = "There is no kind of release 'maml': choose from anml, oml"
     for call in (
         functools.partial(release_names, "maml"),
         functools.partial(from_release, "maml", []),

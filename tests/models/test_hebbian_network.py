@@ -148,5 +148,5 @@ def test_the_shapes_of_layers_are_out_and_in() -> None:
 
 def test_unknown_initial_weights_are_named_with_the_known_ones() -> None:
     assert find_initialiser("uni") is INITIALISERS["uni"]
-    with pytest.raises(UserError, match=r"no initial weights 'one': choose from uni, .*coevolve"):
+    with pytest.raises(UserError, match=r"no kind of initial weights 'one': .* uni, .*coevolve"):
         find_initialiser("one")

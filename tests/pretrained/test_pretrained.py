@@ -174,7 +174,7 @@ def test_an_unknown_name_is_refused(name, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2
-    assert "There is nothing pretrained called" in capsys.readouterr().err
+    assert "There is no pretrained thing" in capsys.readouterr().err
     assert not Path("runs").exists()
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import threading
 import time
 
@@ -20,10 +21,10 @@ from tsar_jax.atomic import replacing
 from tsar_jax.errors import UserError
 from tsar_jax.training import loop, rescue
 from tsar_jax.training.checkpoints import CheckpointWriter
-from tsar_jax.training.errors import TrainingDiverged
+from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
 from tsar_jax.training.loop import train
 from tsar_jax.training.metrics import read_rows
-from tsar_jax.training.run import Run, checkpoint_steps
+from tsar_jax.training.run import PRETRAINED, Run, checkpoint_steps
 
 CONFIG = ToyConfig(steps=20, chunk=5, eval_every=10, checkpoint_every=5, keep=9)
 
@@ -79,6 +80,29 @@ def test_a_folder_that_is_gone_is_noticed_and_the_state_saved_elsewhere(tmp_path
     resumed = train_toy(rescued, CONFIG, resume=True)
     assert same_bits(resumed.state, whole.state)
     assert without_times(resumed.metrics) == without_times(whole.metrics)
+
+
+@pytest.mark.filterwarnings("error:.*has lost")
+def test_a_rescued_run_that_came_trained_misses_no_rows(tmp_path, whole):
+    path = tmp_path / "run"
+    with pytest.raises(TrainingInterrupted):
+        train_until(path, 5, lambda: signal.raise_signal(signal.SIGTERM))
+    for name in ("metrics.jsonl", "metrics.csv"):
+        (path / name).unlink()
+    (path / PRETRAINED).write_text('{"result": "0.5"}')
+
+    def lose():
+        wait_for_save(path, 15)
+        shutil.rmtree(path)
+
+    with pytest.raises(UserError, match="was deleted or moved while its training"):
+        train_until(path, 15, lose, resume=True)
+    [rescued] = tmp_path.glob("run-rescued-*")
+    assert (rescued / PRETRAINED).read_text() == '{"result": "0.5"}'
+    resumed = train_toy(rescued, CONFIG, resume=True)
+    assert same_bits(resumed.state, whole.state)
+    kept = [row for row in whole.metrics if row["step"] > 10]
+    assert without_times(resumed.metrics) == without_times(kept)
 
 
 def test_where_nothing_can_be_saved_nothing_is_called_saved(tmp_path, monkeypatch):

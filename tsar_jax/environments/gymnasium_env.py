@@ -9,7 +9,7 @@ import numpy as np
 
 from tsar_jax.environments.seeds import checked_seeds
 from tsar_jax.environments.types import HostEnvironments
-from tsar_jax.errors import UserError, pip
+from tsar_jax.errors import NotInstalled, pip
 
 INSTALL = f'{pip()} install "tsar_jax[environments]"'
 
@@ -46,8 +46,12 @@ class GymnasiumEnvironments(HostEnvironments):
         try:
             import gymnasium
         except ImportError as error:
-            raise UserError(
-                f"{name} needs Gymnasium, which is not installed: {INSTALL}."
+            # Only now, for it is by the registry that one comes here.
+            from tsar_jax.environments.registry import COMPILED
+
+            raise NotInstalled(
+                f"{name} needs Gymnasium, which is not installed: {INSTALL}, or choose from "
+                f"{', '.join(COMPILED)}."
             ) from error
         # Only now: this module imports Gymnasium, which importing tsar_jax must not.
         from tsar_jax.environments.gymnasium_episode import make_episode

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError, check_known, pip
+from tsar_jax.errors import NotInstalled, UserError, check_known, pip
 
 LEGS = {
     "left_front": "left_ankle_geom",
@@ -91,10 +91,8 @@ def find_body(name: str, integrator: str = INTEGRATORS[0]) -> Body:
         return Body(integrator=integrator)
     leg, colon, length = name.partition(":")
     if leg not in LEGS:
-        raise UserError(
-            f"There is no body {name!r}: choose from standard, {', '.join(LEGS)}, or give a leg a "
-            "length (left_front:0.2)."
-        )
+        known = ("standard", *LEGS)
+        check_known("body", name, known, ", or give a leg a length (left_front:0.2)")
     try:
         metres = float(length) if colon else DAMAGED
     except ValueError:
@@ -109,7 +107,7 @@ def load_simulator() -> Any:
     try:
         import mujoco
     except ImportError:
-        raise UserError(
+        raise NotInstalled(
             f'The quadruped needs MuJoCo and gymnasium: {pip()} install "tsar_jax[environments]".'
         ) from None
     return mujoco
@@ -121,7 +119,7 @@ def build_model(body: Body) -> Any:
     # Not imported, which takes longer than all the rest: only its model file is of use.
     gymnasium = importlib.util.find_spec("gymnasium")
     if gymnasium is None or gymnasium.origin is None:
-        raise UserError(
+        raise NotInstalled(
             f"The quadruped needs gymnasium's model of it: {pip()} install "
             '"tsar_jax[environments]".'
         )

@@ -11,7 +11,7 @@ from jax import lax
 from tsar_jax.environments import quadruped as rules
 from tsar_jax.environments.quadruped import Body, Episode
 from tsar_jax.environments.types import Environment
-from tsar_jax.errors import UserError, pip
+from tsar_jax.errors import NotInstalled, pip
 
 
 class State(NamedTuple):
@@ -37,7 +37,7 @@ def quadruped(body: Body) -> Environment:
         with contextlib.redirect_stdout(io.StringIO()):
             from mujoco import mjx
     except ImportError:
-        raise UserError(
+        raise NotInstalled(
             f'The engine mjx needs mujoco-mjx: {pip()} install "tsar_jax[environments]".'
         ) from None
     anatomy, motors = rules.find_anatomy(model), rules.motor_order(model)

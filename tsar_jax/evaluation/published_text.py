@@ -10,16 +10,17 @@ matches; one within a line, with the best-sourced figures, joined by slashes.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, nearest_hint
 from tsar_jax.evaluation.published_results import (
     KEYS,
     Published,
     best_sourced,
     find_published,
     joined_figures,
+    read_published,
 )
 
 SELECTORS = (*KEYS, "source")
@@ -39,7 +40,7 @@ def select(selectors: Sequence[str]) -> list[Published]:
         if name not in SELECTORS or not values:
             raise UserError(
                 f"{selector!r} selects no published figures: write FIELD=VALUE,VALUE with one of "
-                f"the fields {', '.join(SELECTORS)}."
+                f"the fields {', '.join(SELECTORS)}{nearest_hint(name, SELECTORS)}."
             )
         choices = values.split(",")
         wanted[name] = [int(c) if name == "size" and c.isdecimal() else c for c in choices]
@@ -47,9 +48,20 @@ def select(selectors: Sequence[str]) -> list[Published]:
     if not rows:
         raise UserError(
             f"Nothing published matches {' '.join(selectors)}: tsar-jax published shows what there "
-            "is."
+            f"is{_hints(wanted)}."
         )
     return rows
+
+
+def _hints(wanted: Mapping[str, Sequence[str | int]]) -> str:
+    """What is nearest to each value that no published figure has."""
+    hints = []
+    for name, values in wanted.items():
+        known = sorted({str(getattr(row, name)) for row in read_published()} - {"", "None"})
+        absent = [str(value) for value in values if str(value) not in known]
+        # Of numbers only the nearest in value would be a hint.
+        hints += [] if name == "size" else [nearest_hint(value, known) for value in absent]
+    return "".join(hints)
 
 
 def published_table(rows: Sequence[Published]) -> str:

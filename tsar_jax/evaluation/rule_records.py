@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,57 @@ def write_episodes(path: Path, config: LearnedRuleConfig, state: State) -> Path:
 
 
 def read_episodes(path: Path) -> dict[str, np.ndarray]:
-    """The columns of RUN/episodes.csv, each [seeds, episodes]; UserError where there are none."""
+    """The columns of RUN/episodes.csv, each [seeds, episodes].
+
+    Lines that are no rows, and rows that repeat another's episode and seed, are left out with a
+    warning, and what they held is nan, as of a lost seed.
+
+    Raises:
+        UserError: there is no such file, or less than half of a table in it.
+    """
     file = path / EPISODES
     remedy = f"finish the run with --resume {quoted(path)}"
     try:
-        rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"))))
-    except (OSError, UnicodeDecodeError) as error:
+        # What follows the last end of a line was not written whole.
+        *lines, rest = file.read_text(encoding="utf-8", errors="replace").split("\n")
+        header = next(csv.reader(lines[:1]), [])
+    except (OSError, csv.Error) as error:
         raise UserError(f"{file} cannot be read ({error}): {remedy}.") from error
+    if header[:2] != ["episode", "seed"]:
+        raise UserError(f"{file} is not a table of episodes: {remedy}.")
+    rows: dict[tuple[int, int], np.ndarray] = {}
+    for line in lines[1:]:
+        row = _parse_row(line, len(header))
+        if row is not None:
+            rows.setdefault((int(row[0]), int(row[1])), row[2:])
+    episodes = max((episode for episode, _ in rows), default=0)
+    seeds = max((seed for _, seed in rows), default=0) + 1
+    # Fewer than half, and what is there may be anything.
+    if not rows or 2 * len(rows) < episodes * seeds:
+        raise UserError(f"{file} is not a table of episodes: {remedy}.")
+    table = np.full((len(header) - 2, seeds, episodes), np.nan)
+    for (episode, seed), values in rows.items():
+        table[:, seed, episode - 1] = values
+    unread = len(lines) - 1 - len(rows) + bool(rest)
+    absent = episodes * seeds - len(rows)
+    if unread or absent:
+        warnings.warn(
+            f"{file} has {unread} lines that are no rows of it or repeat another, and lacks "
+            f"{absent} rows: they are left out, as of lost seeds; to write it anew, {remedy}.",
+            stacklevel=2,
+        )
+    return dict(zip(header[2:], table, strict=True))
+
+
+def _parse_row(line: str, width: int) -> np.ndarray | None:
+    """Return a line's numbers, episode (from 1) and seed (from 0) the first; None: it is no row."""
     try:
-        header, values = rows[0], np.array(rows[1:], float)
-        seeds = int(values[:, 1].max()) + 1
-        shaped = values.reshape(-1, seeds, len(header)).transpose(2, 1, 0)
-    except (IndexError, ValueError) as error:
-        raise UserError(f"{file} is not a table of episodes: {remedy}.") from error
-    return dict(zip(header[2:], shaped[2:], strict=True))
+        row = np.array(line.split(","), float)
+    except ValueError:
+        return None
+    if len(row) != width or not (row[:2] >= (1, 0)).all() or (row[:2] % 1).any():
+        return None
+    return row
 
 
 @dataclasses.dataclass(frozen=True)

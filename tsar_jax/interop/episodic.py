@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_known
 from tsar_jax.interop.naming import as_weights
 from tsar_jax.models import ANML, OML, TSAR, Network, init_params
 from tsar_jax.models.layers import IMAGE_CHANNELS
@@ -200,14 +200,17 @@ def _leaf(kind: str, params: Params, name: str) -> Any:
 
 
 def _entries(kind: str, inputs: int) -> list[Entry]:
-    """A release's arrays in order. inputs: of the output layer, always the last but one array."""
+    """A release's arrays in order. inputs: of the output layer, always the last but one array.
+
+    Raises UserError for an unknown kind.
+    """
+    check_known("kind of release", kind, KINDS)
     if kind == "anml":
         return _anml()
     if kind == "oml":
         return _oml()
-    if kind == "tsar":
-        return _tsar(inputs)
-    raise UserError(f"Unknown kind of release {kind!r}: choose from {', '.join(KINDS)}.")
+    assert kind == "tsar"
+    return _tsar(inputs)
 
 
 def _read(kind: str, index: int, name: str, layout: Layout, array: np.ndarray) -> Any:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import check_known
 from tsar_jax.plasticity.hebbian import Layers
 
 HIDDEN = (128, 64)
@@ -130,8 +130,7 @@ COEVOLVED = "coevolve"
 def find_initialiser(name: str) -> Initialiser:
     """Raises UserError for an unknown name."""
     if name not in INITIALISERS:
-        known = ", ".join([*INITIALISERS, COEVOLVED])
-        raise UserError(f"There are no initial weights {name!r}: choose from {known}.")
+        check_known("kind of initial weights", name, (*INITIALISERS, COEVOLVED))
     return INITIALISERS[name]
 
 

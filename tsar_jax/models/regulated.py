@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_known
 from tsar_jax.models.layers import ALL_POOLED, IMAGE_CHANNELS, Trunk, dense, wide_affine
 from tsar_jax.models.networks import Network, Signals
 
@@ -138,8 +138,7 @@ class TSAR(Network):
         if not self.regulated:
             raise UserError("regulated is empty: name layers, or take the unregulated classifier.")
         for layer in self.regulated:
-            if layer not in REGULATED:
-                raise UserError(f"regulated names {layer!r}: choose from {', '.join(REGULATED)}.")
+            check_known("layer to regulate", layer, REGULATED)
         super().__post_init__()
 
     def setup(self) -> None:

@@ -16,7 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.errors import UserError, escaped, shown
+from tsar_jax.errors import UserError, check_known, escaped
 
 
 class Synapses(NamedTuple):
@@ -78,11 +78,7 @@ def find_terms(names: Sequence[str]) -> tuple[Term, ...]:
     if not names:
         raise UserError(f"The rule has no terms: name some of {', '.join(TERMS)}.")
     for name in names:
-        if name not in TERMS:
-            raise UserError(
-                f"There is no term {shown(name)}: choose from {', '.join(TERMS)}, or import the "
-                "module that defines it (--modules)."
-            )
+        check_known("term", name, TERMS, ", or import the module that defines it (--modules)")
     if len(set(names)) < len(names):
         raise UserError(
             f"The rule names a term twice ({escaped(', '.join(names), 300)}): name each once."

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_known
 from tsar_jax.training.run import PRETRAINED
 
 if TYPE_CHECKING:
@@ -104,10 +104,7 @@ def unpack(name: str, parent: Path = UNPACKED, folder: Path = HERE) -> Path:
             or cannot be written.
     """
     found = known(folder)
-    if name not in found:
-        raise UserError(
-            f"There is nothing pretrained called {name!r}: choose from {', '.join(found)}."
-        )
+    check_known("pretrained thing", name, found)
     pretrained, path = found[name], parent / name
     if path.exists():
         _check_same(path, pretrained)

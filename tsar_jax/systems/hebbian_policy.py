@@ -29,6 +29,7 @@ from tsar_jax.models.hebbian_network import (
     layer_shapes,
 )
 from tsar_jax.plasticity.hebbian import (
+    RULES,
     Layers,
     find_rule,
     hebbian_update,
@@ -77,8 +78,7 @@ class PolicyConfig:
     published; fan_in: uniform within 1 / sqrt(fan in), which is .19 and .08, PyTorch's default."""
 
     def __post_init__(self) -> None:
-        if self.rule != STATIC:
-            find_rule(self.rule)
+        check_known("Hebbian rule", self.rule, (*RULES, STATIC))
         if self.initial != COEVOLVED:
             find_initialiser(self.initial)
         check_known("distribution", self.distribution, DISTRIBUTIONS)

@@ -349,7 +349,10 @@ class _Trainer:
         what = f"The run folder {self.run.path} was deleted or moved while its training went on"
         rows, columns = self.metrics.rows, self.programs.columns
         try:
-            rescued = save_elsewhere(self.run, self.loop.steps, columns, rows, to_host(state), step)
+            rescued = save_elsewhere(
+                *(self.run, self.loop.steps, columns, rows, to_host(state), step),
+                self.watch.pretrained,
+            )
         except (OSError, SaveFailed, UserError) as error:
             return UserError(
                 f"{what}, and the state of step {step} could not be saved elsewhere "

@@ -19,11 +19,18 @@ class FolderWatch:
 
     An open file can be written to after it was deleted, and Orbax makes folders anew: neither would
     say that what is written is lost.
+
+    pretrained: the text of a run's pretrained.json, for when it is gone; None: there was none.
     """
 
     def __init__(self, run: Run):
         paths = (run.path, run.checkpoints, run.path / "metrics.jsonl")
         self._known = {path: _identity(path) for path in paths}
+        try:
+            path = run.path / run_folder.PRETRAINED
+            self.pretrained: str | None = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            self.pretrained = None
 
     def gone(self) -> bool:
         """Whether one of them is not there any more, or another one in its place."""
@@ -48,7 +55,13 @@ def reason(error: Exception) -> str:
 
 
 def save_elsewhere(
-    run: Run, steps: int, columns: Sequence[str], rows: Sequence[Row], arrays: Arrays, step: int
+    run: Run,
+    steps: int,
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    arrays: Arrays,
+    step: int,
+    pretrained: str | None,
 ) -> Run:
     """Save a run whose folder is gone in a new one, and return it as it is to be continued.
 
@@ -59,6 +72,8 @@ def save_elsewhere(
         steps: of the whole run.
         columns, rows: of its metrics.
         arrays, step: its present state.
+        pretrained: text of its pretrained.json, without which rows that it never had would be
+            taken for lost; None: it has none.
 
     Raises:
         OSError, SaveFailed: it cannot be saved there either; nothing is left of the attempt.
@@ -76,6 +91,8 @@ def save_elsewhere(
             metrics.write(row)
         metrics.sync()
         metrics.close()
+        if pretrained is not None:
+            run_folder.write_atomically(rescued.path / run_folder.PRETRAINED, pretrained)
         save_once(rescued.checkpoints, step, arrays, config_to_json(run.config))
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tsar_jax.data.continual.types import Stream
-from tsar_jax.errors import UserError, check_known
+from tsar_jax.errors import UserError, check_known, nearest_hint
 from tsar_jax.plasticity.methods.agem import AGEM
 from tsar_jax.plasticity.methods.agem_r import AGEMR
 from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, TaskData
@@ -78,7 +78,7 @@ def make_method(name: str, settings: Sequence[str] = ()) -> Method:
         if not equals or key not in known:
             raise UserError(
                 f"{setting!r} sets no hyper-parameter of {name}: write name=value, the name being "
-                f"{' or '.join(known) or '(it has none)'}."
+                f"{' or '.join(known) or '(it has none)'}{nearest_hint(key, known)}."
             )
         values[key] = _value(known[key], setting, text)
     return METHODS[name](**values)
