@@ -35,6 +35,8 @@ TINY = AnmlConfig(
 )
 TEST = MetaTestConfig(classes=(3,), population=6, runs=2, rates=(1e-3, 1e-2), draws=2)
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 @pytest.fixture(scope="module")
 def few():
