@@ -5,11 +5,26 @@ import gc
 import os
 import sys
 
+import hypothesis
 import jax
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-os.environ["TSAR_JAX_CACHE"] = "off"  # tests leave the user's cache folder alone
+# What a user has set or prepared changes no test, nor does a test change what is there.
+os.environ["TSAR_JAX_CACHE"] = "off"
+os.environ["TFDS_DATA_DIR"] = f"{os.devnull}/no_data"
+for name in ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR"):
+    os.environ.pop(name, None)
+
+# The same examples every time, however slow or busy the machine.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="module", autouse=True)

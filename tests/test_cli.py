@@ -364,7 +364,7 @@ def tsar_jax(*argv, folder, environment=None, before=""):
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(root), **(environment or {})},
         capture_output=True,
-        timeout=100,
+        timeout=600,
     )
 
 

@@ -34,7 +34,7 @@ def run(**environment):
     """The folder that a process keeps its programs in, and the bits that it computes."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **environment},
         capture_output=True,
         text=True,
         check=True,

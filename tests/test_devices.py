@@ -80,7 +80,7 @@ def test_a_number_of_devices_that_the_user_sets_is_respected(setting) -> None:
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
 def test_a_platform_that_is_not_there_is_named(platform) -> None:
     code = "import jax; from tsar_jax.cli import run_main; run_main(jax.devices)"
-    done = run(code, JAX_PLATFORMS=platform)
+    done = run(code, JAX_PLATFORMS=platform, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: JAX_PLATFORMS={platform} cannot be used here (")
     assert done.stderr.endswith("unset JAX_PLATFORMS, or install JAX for that platform.\n")

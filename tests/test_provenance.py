@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import json
+import os
 import subprocess
 import sys
 
@@ -24,7 +25,11 @@ def make_run(path, **changes):
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A clone with one commit."""
+    """A clone with one commit, of which neither the user's settings nor a hook of git's tell."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for scope in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"GIT_CONFIG_{scope}", os.devnull)
     folder = tmp_path / "clone"
     folder.mkdir()
 

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.experimental.compilation_cache.compilation_cache as cache
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,32 +24,11 @@ from tsar_jax.training.system import System
 CONFIG = AnmlConfig(pixels="unit", channels=4, gate_channels=4, outputs=20, microbatch=20, steps=2)
 SPACES = ["gate", "features before gate", "features"]
 
-
-@pytest.fixture(autouse=True)
-def no_prepared_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """The loop and the script compile the same initialisation."""
-    wanted = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in wanted}
-    for name, value in wanted.items():
-        jax.config.update(name, value)
-    cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    cache.reset_cache()
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def run(tmp_path_factory, quickly_compiled) -> Path:
     """Two steps, each of which closes the gates a little: quicker to compile than meta-training."""
 
     def step(state, data, key):

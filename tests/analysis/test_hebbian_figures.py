@@ -14,6 +14,11 @@ from tsar_jax.analysis.style import save_figure
 RANDOM = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order(monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "RANDOM", np.random.default_rng(0))
+
+
 def rows(steps=6, every=3, offset=0.0):
     """Metrics as a run has them: a row per generation, and evaluations between."""
     found = []

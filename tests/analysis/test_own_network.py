@@ -4,12 +4,15 @@ from typing import ClassVar
 
 import jax
 import numpy as np
+import pytest
 from flax import linen as nn
 
 from experiments import anml_analyse
 from tsar_jax.evaluation.meta_test import Protocol
 from tsar_jax.models import Network
 from tsar_jax.models.networks import init_params
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 class Own(Network):

@@ -11,6 +11,8 @@ from scipy.stats import rankdata
 from tsar_jax.analysis import regulation as r
 from tsar_jax.models import TSAR, init_params, run_levels
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 GATES = np.random.default_rng(0).beta(0.2, 1.5, (40, 30)).astype(np.float32)
 LABELS = np.repeat(np.arange(4), 10)
 
@@ -51,7 +53,12 @@ def test_class_sums_and_firing(first):
         np.testing.assert_array_equal(fired, (threshold < GATES).sum(0))
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
+# Few sizes, because each is compiled.
+@given(
+    st.sampled_from([1, 2, 5, 20]).flatmap(
+        lambda size: st.lists(st.integers(0, 5), min_size=size, max_size=size)
+    )
+)
 @settings(max_examples=20, deadline=None)
 def test_ranks_are_scipys(values):
     wanted = rankdata(-np.array(values), method="ordinal")

@@ -16,6 +16,11 @@ LAYERS = ("block_1", "block_2")
 WHOSE = "while it learns, initial bias -8, 3 runs pooled"
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order(monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "RANDOM", np.random.default_rng(0))
+
+
 def power_law(slope: float, bins: int) -> np.ndarray:
     return 1000 * analysis.bin_centres(bins) ** slope
 

@@ -15,6 +15,11 @@ RANDOM = np.random.default_rng(0)
 F_BIO = ("pseudo_gradient", "ehebb", "oja")
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order(monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "RANDOM", np.random.default_rng(0))
+
+
 def episodes(terms=F_BIO, seeds=4, count=30, layers=3, per_layer=False) -> dict[str, np.ndarray]:
     """Columns as read_episodes gives them, of a network of `layers` layers of weights."""
     numbered = range(1, layers + 1)

@@ -109,9 +109,10 @@ def test_measure_counts_units_and_passes_on_the_state():
 @pytest.fixture
 def quick_compilation():
     """Slower programs, sooner compiled."""
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 QUICK = [

@@ -18,11 +18,6 @@ from tsar_jax.data.labelled import (
 from tsar_jax.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def no_prepared_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
-
-
 def image_set(classes: int, per_class: int, first: int = 0) -> ImageSet:
     """Every image tells its class, counted from `first`, and its number."""
     images = np.empty((classes, per_class, 1, 2), np.uint8)

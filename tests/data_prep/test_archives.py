@@ -226,7 +226,11 @@ def test_a_download_of_other_content_is_not_kept(tmp_path: Path) -> None:
     assert not list(folder.iterdir())
 
 
-def test_a_download_that_breaks_off_is_not_kept(tmp_path: Path) -> None:
+def test_a_download_that_breaks_off_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
     class BreaksOff(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)

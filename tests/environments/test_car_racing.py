@@ -216,9 +216,10 @@ def test_outputs_become_actions_by_tanh_and_the_logistic_function() -> None:
 
 
 def in_polygon(corners, places):
+    """Which places lie within a polygon, by more than the rounding of 32 bits."""
     after = np.roll(corners, -1, 0) - corners
     to = places[:, None] - corners
-    return (after[:, 0] * to[..., 1] - after[:, 1] * to[..., 0] <= 1e-9).all(1)
+    return (after[:, 0] * to[..., 1] - after[:, 1] * to[..., 0] < -1e-3).all(1)
 
 
 @settings(max_examples=40, deadline=None)

@@ -292,7 +292,9 @@ gymnasium.register("Stranger-v0", PendulumEnv, max_episode_steps=7)
 
 
 def test_a_module_in_the_working_folder_is_found(tmp_path, monkeypatch) -> None:
+    # Both before the first import, which lists the folder's files for those after it.
     (tmp_path / "stranger_module.py").write_text(STRANGER)
+    (tmp_path / "broken_module.py").write_text("def\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     try:
@@ -300,7 +302,6 @@ def test_a_module_in_the_working_folder_is_found(tmp_path, monkeypatch) -> None:
     finally:
         gymnasium.registry.pop("Stranger-v0", None)
         sys.modules.pop("stranger_module", None)
-    (tmp_path / "broken_module.py").write_text("def\n")
     with pytest.raises(UserError, match=r"broken_module:X-v0 cannot be made \(invalid syntax"):
         GymnasiumEnvironments("broken_module:X-v0", 1)
 

@@ -1,5 +1,6 @@
 """Frames of a quadruped: that they show the body where it is, with and without OpenGL."""
 
+import os
 import subprocess
 import sys
 
@@ -104,7 +105,7 @@ assert np.logical_and(*body).sum() > 0.6 * np.logical_or(*body).sum()
 
 def test_mujocos_renderer_shows_the_same_body_at_the_same_place() -> None:
     # Apart, because mujoco chooses its renderer when it is imported.
-    environment = {"MUJOCO_GL": "egl", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"MUJOCO_GL": "egl", "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [sys.executable, "-c", WITH_OPENGL], env=environment, capture_output=True, check=False
     )

@@ -21,6 +21,8 @@ from tsar_jax.evaluation.meta_test import (
 from tsar_jax.models import OML, Ungated, init_params
 from tsar_jax.plasticity.masks import mask
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 NETWORK = Ungated(channels=2, classes=9)
 
 

@@ -44,7 +44,8 @@ def test_a_table_has_its_runs_its_tables_and_its_figures(table) -> None:
     assert 0.5 < measures(outcome)["accuracy"].mean() <= 1
 
 
-def test_a_finished_table_is_not_run_again(table, monkeypatch, capsys) -> None:
+def test_a_finished_table_is_not_run_again(table, tmp_path, monkeypatch, capsys) -> None:
+    table = shutil.copytree(table, tmp_path / "table")
     before = (table / "runs" / "sgd" / "metrics.jsonl").stat().st_mtime_ns
     arguments = ("--preset", "smoke", "--out", table)
     command(continual_table, *arguments, "--only-tabulate", monkeypatch=monkeypatch)

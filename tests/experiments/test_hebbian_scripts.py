@@ -369,6 +369,15 @@ def test_static_weights_have_nothing_to_mend_them(static, monkeypatch, capsys) -
     assert f"The weights of {static} are static: take a run of another rule" in said
 
 
+@pytest.fixture
+def not_yet_imported():
+    """Whatever is imported under a name here is forgotten, as if no other test had imported it."""
+    sys.modules.pop("strangers", None)
+    yield
+    sys.modules.pop("strangers", None)
+
+
+@pytest.mark.usefixtures("not_yet_imported")
 def test_a_runs_environment_imports_only_what_the_command_line_names(
     tmp_path, monkeypatch, capsys
 ) -> None:

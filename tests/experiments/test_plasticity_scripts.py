@@ -136,12 +136,15 @@ def test_a_term_of_ones_own_from_a_module_beside(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "my_rules.py").write_text(OWN_MODULE)
     monkeypatch.chdir(tmp_path)
-    command(
-        plasticity_meta_train,
-        *("--preset", "smoke", "--run", "run", "--steps", 2),
-        *("--modules", "my_rules", "--terms", "pseudo_gradient", "anti_hebb"),
-        monkeypatch=monkeypatch,
-    )
+    try:
+        command(
+            plasticity_meta_train,
+            *("--preset", "smoke", "--run", "run", "--steps", 2),
+            *("--modules", "my_rules", "--terms", "pseudo_gradient", "anti_hebb"),
+            monkeypatch=monkeypatch,
+        )
+    finally:
+        sys.modules.pop("my_rules", None)
     rule = read_rule(Path("run/rule.json"))
     assert rule.modules == ("my_rules",)
     assert rule.terms == ("pseudo_gradient", "anti_hebb")
@@ -247,11 +250,11 @@ def start(path, *arguments) -> subprocess.Popen:
 def test_a_killed_run_on_a_device_per_core_resumes_to_the_same_bits(tmp_path) -> None:
     tiny = ("--preset", "smoke", "--steps", 60, "--chunk", 5, "--eval-every", 60)
     whole = start(tmp_path / "whole", *tiny, "--checkpoint-every", 5)
-    _, said = whole.communicate(timeout=300)
+    _, said = whole.communicate(timeout=600)
     assert whole.returncode == 0, said
     path = tmp_path / "killed"
     process = start(path, *tiny, "--checkpoint-every", 5)
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while not (path / "checkpoints" / "10").exists() and process.poll() is None:
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.002)
@@ -259,7 +262,7 @@ def test_a_killed_run_on_a_device_per_core_resumes_to_the_same_bits(tmp_path) ->
     process.communicate()
     assert not (path / "episodes.csv").exists(), "it had finished before it was killed"
     resumed = start(path)
-    _, said = resumed.communicate(timeout=300)
+    _, said = resumed.communicate(timeout=600)
     assert resumed.returncode == 0, said
     for name in ("episodes.csv", "rule.json"):
         whole_text = (tmp_path / "whole" / name).read_text().replace("whole", "killed")

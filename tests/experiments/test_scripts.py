@@ -35,12 +35,17 @@ TINY = AnmlConfig(
 )
 TEST = MetaTestConfig(classes=(3,), population=6, runs=2, rates=(1e-3, 1e-2), draws=2)
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+@pytest.fixture(scope="module")
+def few():
+    """A dozen classes of the real data: the scripts are tried here, not the characters."""
+    return {name: images[:12] for name, images in _meta_trained.load_omniglot().items()}
+
 
 @pytest.fixture(autouse=True)
-def few_classes(monkeypatch):
-    """A dozen classes of the real data: the scripts are tried here, not the characters."""
-    everything = _meta_trained.load_omniglot()
-    few = {name: images[:12] for name, images in everything.items()}
+def few_classes(few, monkeypatch):
     for script in (anml_meta_train, anml_meta_test, quickstart):
         monkeypatch.setattr(script, "load_omniglot", lambda: few)
 
@@ -56,28 +61,28 @@ def run(monkeypatch, script, *arguments: object) -> None:
 
 
 @pytest.mark.slow
-def test_train_test_compare(monkeypatch, capsys, folder: Path) -> None:
+def test_train_test_compare(monkeypatch, capsys, tmp_path: Path) -> None:
     presets = {"cpu": cli.Preset(TINY, "tiny")}
     monkeypatch.setattr(anml_meta_train, "PRESETS", presets)
-    run(monkeypatch, anml_meta_train, "--run", folder / "a")
-    assert (folder / "a" / "metrics.csv").exists()
+    run(monkeypatch, anml_meta_train, "--run", tmp_path / "a")
+    assert (tmp_path / "a" / "metrics.csv").exists()
 
     preset = cli.Preset(
         anml_meta_test.Arguments(**vars(TEST)),
         "tiny",
     )
     monkeypatch.setattr(anml_meta_test, "PRESETS", {"cpu": preset})
-    run(monkeypatch, anml_meta_test, "--run", folder / "a", "--baselines")
-    stored = json.loads((folder / "a" / "meta_test-head.json").read_text())
+    run(monkeypatch, anml_meta_test, "--run", tmp_path / "a", "--baselines")
+    stored = json.loads((tmp_path / "a" / "meta_test-head.json").read_text())
     assert list(stored["conditions"]) == ["meta-trained", "random features", "from scratch"]
-    assert (folder / "a" / "figures" / "meta_test-head.png").stat().st_size > 10_000
+    assert (tmp_path / "a" / "figures" / "meta_test-head.png").stat().st_size > 10_000
 
-    runs = [folder / "a", folder / "a"]
-    run(monkeypatch, anml_compare, "--runs", *runs, "--out", folder / "out")
-    table = (folder / "out" / "table.md").read_text()
+    runs = [tmp_path / "a", tmp_path / "a"]
+    run(monkeypatch, anml_compare, "--runs", *runs, "--out", tmp_path / "out")
+    table = (tmp_path / "out" / "table.md").read_text()
     assert table.count("\n") == 2 + 3
     assert "| anml |" in table
-    assert (folder / "out" / "figures" / "meta_training.pdf").exists()
+    assert (tmp_path / "out" / "figures" / "meta_training.pdf").exists()
     assert "anml, from scratch" in capsys.readouterr().out
 
 

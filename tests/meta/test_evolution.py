@@ -109,8 +109,11 @@ def test_rate_and_noise_decay_until_they_are_below_their_least(first, last) -> N
     np.testing.assert_allclose([strategy.rate, strategy.sigma], last, rtol=1e-6)
 
 
-FITNESS = arrays.arrays(
-    np.float32, st.integers(2, 30), elements=st.floats(-100, 100, width=16), unique=True
+# Few sizes, because each is compiled.
+FITNESS = st.sampled_from([2, 3, 8, 29]).flatmap(
+    lambda size: arrays.arrays(
+        np.float32, size, elements=st.floats(-100, 100, width=16), unique=True
+    )
 )
 
 
@@ -159,7 +162,7 @@ def test_equal_fitness_moves_nothing(value) -> None:
 def test_the_penalty_is_on_the_mean_square_of_the_main_part() -> None:
     genome = Genome((jnp.full(3, 2.0), jnp.zeros(1)), jnp.full(2, 100.0))
     found = penalised(Evolution(penalty=0.1), jnp.asarray(1.0), genome)
-    np.testing.assert_allclose(found, 1 - 0.1 * 3.0)
+    np.testing.assert_allclose(found, 1 - 0.1 * 3.0, rtol=1e-6)
 
 
 def test_the_members_of_a_pair_live_with_the_same_randomness() -> None:
@@ -254,15 +257,23 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def two_processes() -> list[str]:
+    """What two processes of one computation say, at a port that no other process took first."""
+    for _ in range(5):
+        port = str(free_port())
+        both = [generations("1", port, process) for process in "01"]
+        said = [both[0].communicate(timeout=600)[0]]
+        if both[0].returncode == 0:
+            return [*said, both[1].communicate(timeout=600)[0]]
+        both[1].kill()
+        both[1].communicate()
+    raise AssertionError("no port is free, or the first process fails: see stderr")
+
+
 def test_the_result_depends_on_neither_devices_nor_processes() -> None:
-    port = str(free_port())
-    started = [
-        generations("1"),
-        generations("8"),
-        generations("1", port, "0"),
-        generations("1", port, "1"),
-    ]
-    said = [process.communicate(timeout=300)[0] for process in started]
+    started = [generations("1"), generations("8")]
+    of_two = two_processes()
+    said = [process.communicate(timeout=600)[0] for process in started] + of_two
     found = [text.splitlines()[-1].split() for text in said]
     assert [line[0] for line in found] == ["1", "8", "2", "2"]
     assert found[0][1:] == found[1][1:] == found[2][1:] == found[3][1:]

@@ -13,6 +13,8 @@ from tsar_jax.models import ANML, init_params
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic import meta_objective
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def test_gradient_of_several_episodes_is_the_mean_of_single_ones():
     theta = {"weights": np.array([0.3, -0.7], np.float32)}

@@ -10,6 +10,8 @@ from tsar_jax.models import squared_gradients
 from tsar_jax.models.convolution import DEEP, WIDE, convolve
 from tsar_jax.models.squared_gradients import affine_squared, convolve_squared, dense_squared
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

@@ -22,6 +22,8 @@ from tsar_jax.models.layers import (
     wide_affine,
 )
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

@@ -10,6 +10,8 @@ import pytest
 from tsar_jax.models import ANML, OML, Ungated, frozen_levels, init_params, run_levels
 from tsar_jax.plasticity.masks import leaf_names, mask
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def shapes(network):
     return jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))

@@ -13,6 +13,8 @@ from tsar_jax.models.layers import ALL_POOLED
 from tsar_jax.models.regulated import gate_weights, regulate
 from tsar_jax.plasticity.masks import mask
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 NETWORK = TSAR(channels=3, regulator_channels=2, classes=5)
 IMAGES = np.random.default_rng(1).normal(size=(3, 28, 28, 1)).astype(np.float32)
 

@@ -8,6 +8,8 @@ from jax import lax
 
 from tsar_jax.models import convolution, winograd
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def plain(x, kernel):
     return lax.conv_general_dilated(
