@@ -89,7 +89,7 @@ def learn(study: Study, run: Run) -> Outcome:
     begin = begin_from(
         config.init,
         "learner/net",
-        network_like(study),
+        lambda: network_like(study),
         run,
         lambda network: lifetimes_of(study, network),
         seed=True,

@@ -135,11 +135,16 @@ def main() -> None:
     split_cpu()
     with doing_without("--preset cart-pole needs none of it"):
         system = make_system(config)
-    genome = jax.eval_shape(system.init, jax.random.key(0)).genome
-    first = begin_from(config.init, "genome", genome, run, lambda g: begin(config.evolution, g))
+    first = begin_from(
+        config.init,
+        "genome",
+        lambda: jax.eval_shape(system.init, jax.random.key(0)).genome,
+        run,
+        lambda genome: begin(config.evolution, genome),
+    )
+    trained = train(system, (), config, run, first_state=first)
     from tsar_jax.analysis.hebbian_figures import evolution_figure
 
-    trained = train(system, (), config, run, first_state=first)
     print(f"figure:   {evolution_figure(trained.metrics, run.figures / 'evolution')}")
     print(f"Next: tsar-jax run hebbian_evaluate --run {quoted(run.path)}")
 

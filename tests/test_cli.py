@@ -307,6 +307,13 @@ def test_list_and_run(capsys):
 
 
 @pytest.mark.usefixtures("package")
+def test_only_the_script_that_runs_is_read(capsys):
+    (cli.EXPERIMENTS / "unfinished.py").write_text("def\n")
+    cli.command(["run", "echo"])
+    assert capsys.readouterr().out == "[]\n"
+
+
+@pytest.mark.usefixtures("package")
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

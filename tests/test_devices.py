@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tsar_jax import devices
-from tsar_jax.devices import map_over, on_each_device, usable_cores
+from tsar_jax.devices import by_platform, map_over, on_each_device, usable_cores
 
 SEVERAL = """
 import jax, jax.numpy as jnp
@@ -92,6 +92,33 @@ def test_other_failed_assertions_are_no_matter_of_platforms() -> None:
     assert "ZeroDivisionError" in run(code, JAX_PLATFORMS="cpu").stderr
     code = "from tsar_jax.cli import run_main\ndef main(): assert False\nrun_main(main)"
     assert "AssertionError" in run(code, JAX_PLATFORMS="cpu").stderr
+
+
+@pytest.mark.parametrize(("backend", "traced"), [("cpu", {"cpu"}), ("cuda", {"cpu", "default"})])
+def test_only_a_cpus_own_form_is_traced_where_it_computes(monkeypatch, backend, traced) -> None:
+    found = set()
+
+    def form(name, factor):
+        def scaled(x):
+            found.add(name)
+            return factor * x.sum()
+
+        return scaled
+
+    def loss(x):
+        return by_platform(x, cpu=form("cpu", 2), default=form("default", 3))
+
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    gradient = jax.jit(jax.vmap(jax.grad(loss)))(jnp.ones((2, 3)))
+    assert found == traced
+    np.testing.assert_array_equal(gradient, np.full((2, 3), 2))
+
+
+def test_an_accelerator_gets_its_own_form(monkeypatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "cuda")
+    one = jax.jit(lambda x: by_platform(x, cpu=jnp.sin, default=jnp.cos)).trace(jnp.float32(0))
+    for platform, form in {"cpu": "sine", "cuda": "cosine"}.items():
+        assert f"stablehlo.{form} " in one.lower(lowering_platforms=(platform,)).as_text()
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -428,7 +428,7 @@ def command(argv: Sequence[str]) -> None:
 
         print(listing(arguments.name))
     elif arguments.command == "list":
-        print(list_text(experiments()))
+        print(list_text({name: first_line(path) for name, path in experiments().items()}))
     elif arguments.command == "run":
         run_experiment(arguments.name, arguments.arguments)
     elif arguments.command == "runs":
@@ -505,10 +505,8 @@ EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 """The package of the scripts, which lies beside this one in a clone and where it is installed."""
 
 
-def experiments() -> dict[str, str]:
-    """Return the scripts of the package `experiments` and the first lines of their docstrings.
-
-    They are read, not imported.
+def experiments() -> dict[str, Path]:
+    """Return the scripts of the package `experiments` by name.
 
     Raises:
         UserError: the package cannot be found.
@@ -517,11 +515,13 @@ def experiments() -> dict[str, str]:
         raise UserError(
             "The package `experiments` cannot be found: run pip install -e . in the repository."
         )
-    found = {}
-    for path in sorted(EXPERIMENTS.glob("[!_]*.py")):
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem] = docstring.partition("\n")[0]
-    return found
+    return {path.stem: path for path in sorted(EXPERIMENTS.glob("[!_]*.py"))}
+
+
+def first_line(script: Path) -> str:
+    """Return the first line of a script's docstring; it is read, not imported."""
+    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0]
 
 
 def import_experiments() -> None:

@@ -50,6 +50,18 @@ def missing_platform() -> str:
     return ""
 
 
+def by_platform(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """Return cpu(*args) where it runs on a CPU, and default(*args) on any other device.
+
+    As `lax.platform_dependent`, which traces, differentiates and batches both. Where JAX computes
+    on the CPU by default, `cpu` alone is: for networks that consist of such layers that is a third
+    of what a training takes to start. The compiled program is the same.
+    """
+    if jax.default_backend() == "cpu":
+        return cpu(*args)
+    return lax.platform_dependent(*args, cpu=cpu, default=default)
+
+
 def usable_cores() -> int:
     """Cores that this process may run on; all of them where the system does not say."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows

@@ -11,6 +11,7 @@ from tsar_jax.data.episodes import draw_stream
 from tsar_jax.evaluation import meta_test
 from tsar_jax.evaluation.meta_test import (
     Protocol,
+    as_many_as_fit,
     bytes_per_run,
     fresh_start,
     frozen_signals,
@@ -89,6 +90,22 @@ def runs(memory):
         lambda p, s, k, r: run_many(NETWORK, p, HEAD, s, PROTOCOL, 5, k, r, memory=memory)
     )
     return jax.device_get(run(PARAMS, signals, KEYS, RATES))
+
+
+@pytest.mark.parametrize("memory", [0, 2])
+def test_a_run_is_traced_once(memory):
+    traced = []
+
+    def run(key, rate):
+        traced.append(key)
+        return {"found": rate * jax.random.uniform(key, (2,))}
+
+    rates, keys = jnp.arange(3.0), jax.random.split(jax.random.key(0), 3)
+    many = jax.jit(lambda k, r: as_many_as_fit(run, k, r, each=1, memory=memory))
+    found = many(keys, rates)["found"]
+    assert len(traced) == 1
+    wanted = [rate * jax.random.uniform(key, (2,)) for key, rate in zip(keys, rates, strict=True)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 def test_runs_do_not_depend_on_how_many_fit_into_memory():

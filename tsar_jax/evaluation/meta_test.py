@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.extend.core import jaxpr_as_fun
 
 from tsar_jax.data.episodes import ClassOrder, Pixels, draw_stream, scale_omniglot
 from tsar_jax.models import (
@@ -232,10 +233,14 @@ def as_many_as_fit(
             return jax.tree.map(lambda x: x[None], run(keys[index[0]], rates[index[0]]))
         return jax.vmap(run)(keys[index], rates[index])
 
-    def add_batch(batch: jax.Array, results: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return jax.tree.map(lambda all, one: all.at[batch].set(one), results, run_batch(batch))
+    # Traced once, for the shapes and for the loop: tracing is most of what a second start takes.
+    traced, shapes = jax.make_jaxpr(run_batch, return_shape=True)(jnp.int32(0))
 
-    shapes = jax.eval_shape(run_batch, jnp.int32(0))
+    def add_batch(batch: jax.Array, results: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        leaves = jaxpr_as_fun(traced)(jnp.asarray(batch, jnp.int32))
+        some = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+        return jax.tree.map(lambda all, one: all.at[batch].set(one), results, some)
+
     empty = jax.tree.map(lambda s: jnp.zeros((batches, *s.shape), s.dtype), shapes)
     needed = batches if count is None else -(-count // together)
     results = lax.fori_loop(0, needed, add_batch, empty)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tsar_jax.devices import by_platform
 from tsar_jax.models import winograd
 from tsar_jax.models.layers import computed_once, largest_divisor, product
 
@@ -43,7 +44,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve_alike(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """As `convolve`, of two arrays of one dtype."""
-    return lax.platform_dependent(
+    return by_platform(
         x,
         kernel,
         cpu=lambda x, k: _convolve_on_cpu(x, k, stride),
@@ -68,7 +69,7 @@ _convolve_alike.defvjp(_forward, _backward)
 
 def input_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
     """Gradient of x [N, H, W, C] under `convolve`, from that of its result [N, h, w, D]."""
-    return lax.platform_dependent(
+    return by_platform(
         kernel,
         gradient,
         cpu=lambda k, g: _input_gradient_on_cpu(x, k, g, stride),
@@ -82,7 +83,7 @@ def kernel_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride
     def default(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda k: _convolve(x, k, stride), kernel)(gradient)[0]
 
-    return lax.platform_dependent(
+    return by_platform(
         x,
         gradient,
         cpu=lambda x, g: _kernel_gradient_on_cpu(x, kernel, g, stride),

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tsar_jax.devices import by_platform
+
 Tree = Any
 
 NORM_EPSILON = 1e-5
@@ -64,7 +66,7 @@ def conv3x3(
     if images.shape[-1] == 1:
         kernel = kernel.sum(2, keepdims=True)
     chex.assert_equal(images.shape[-1], kernel.shape[2])
-    return lax.platform_dependent(
+    return by_platform(
         images,
         kernel,
         cpu=lambda x, k: in_microbatches(
@@ -165,7 +167,7 @@ def computed_once(x: jax.Array) -> jax.Array:
         first = x.reshape(-1)[0]
         return lax.cond(first == first, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
 
-    return lax.platform_dependent(x, cpu=branch, default=lambda x: x)
+    return by_platform(x, cpu=branch, default=lambda x: x)
 
 
 wide_affine.defvjp(_wide_forward, _wide_backward)
@@ -335,7 +337,7 @@ class ConvBlock(nn.Module):
             return max_pool_2x2(x) if self.pool else x
 
         if self.pool and self.in_channels <= IMAGE_CHANNELS:
-            return lax.platform_dependent(
+            return by_platform(
                 x,
                 kernel,
                 scale,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tsar_jax.devices import by_platform
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.models.layers import ALL_POOLED, IMAGE_CHANNELS, Trunk, dense, wide_affine
 from tsar_jax.models.networks import Network, Signals
@@ -56,7 +57,7 @@ def sum_of_products(a: jax.Array, b: jax.Array) -> jax.Array:
         start = jnp.zeros(a.shape[1:], jnp.result_type(a, b))
         return lax.scan(add, start, (a, b))[0]
 
-    return lax.platform_dependent(a, b, cpu=one_by_one, default=lambda a, b: (a * b).sum(0))
+    return by_platform(a, b, cpu=one_by_one, default=lambda a, b: (a * b).sum(0))
 
 
 def regulate(params: Tree, gates: Tree) -> tuple[Tree, Tree]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tsar_jax.devices import by_platform
 from tsar_jax.models import winograd
 from tsar_jax.models.convolution import (
     WIDE,
@@ -43,7 +44,7 @@ def _convolve_backward(
     stride: int, saved: Saved, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    squares = lax.platform_dependent(
+    squares = by_platform(
         x,
         gradient,
         cpu=lambda x, g: _squares_on_cpu(x, kernel, g, stride),

@@ -125,7 +125,7 @@ def digest(record: Record, arrays: Arrays) -> str:
 
 def state_bytes(state: State) -> int:
     """What a checkpoint of a state (arrays or ShapeDtypeStructs) takes on the disk, about."""
-    leaves = [jax.eval_shape(_key_data, leaf) for leaf in jax.tree.leaves(state)]
+    leaves = jax.tree.leaves(jax.eval_shape(lambda tree: jax.tree.map(_key_data, tree), state))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 

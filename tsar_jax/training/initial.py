@@ -16,7 +16,7 @@ from tsar_jax.training.run import Run, read_description
 def begin_from(
     init: str | None,
     branch: str,
-    like: Any,
+    like: Callable[[], Any],
     run: Run,
     make: Callable[[Any], Any],
     *,
@@ -26,7 +26,8 @@ def begin_from(
 
     Args:
         init: the run's folder.
-        branch, like, seed: what of its state, as `load_initial` takes them.
+        branch, seed: what of its state, as `load_initial` takes them.
+        like: makes what else it takes; called only where a run is named.
         run: the run that begins; if it resumes, the other is read only where it has no checkpoint.
         make: makes the state of what was loaded.
 
@@ -37,7 +38,7 @@ def begin_from(
         return None
 
     def load() -> Any:
-        return load_initial(init, branch, like, seed=seed)
+        return load_initial(init, branch, like(), seed=seed)
 
     loaded = [] if run.resume else [load()]
     # Handed over and not kept, for the state may be a large part of the memory.

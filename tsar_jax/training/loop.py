@@ -32,7 +32,7 @@ from tsar_jax.training.metrics import (
     Row,
     read_rows,
 )
-from tsar_jax.training.programs import Programs, make_programs, strong_types
+from tsar_jax.training.programs import Programs, make_init, make_programs, strong_types
 from tsar_jax.training.progress import Progress, make_progress
 from tsar_jax.training.rescue import FolderWatch, reason, save_elsewhere
 from tsar_jax.training.run import Run, checkpoint_steps
@@ -96,7 +96,13 @@ class Keys(NamedTuple):
 
 def make_keys(seed: int) -> Keys:
     """Three independent keys. Raises UserError for a seed that is not in [0, 2**32)."""
-    return Keys(*jax.random.split(jax.random.key(np.uint32(checked_seed("seed", seed))), 3))
+    return _keys(np.uint32(checked_seed("seed", seed)))
+
+
+@jax.jit
+def _keys(seed: jax.Array) -> Keys:
+    """One program: eagerly it would be four, each to be found in the cache at every start."""
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
 
 
 def next_boundary(step: int, loop: LoopConfig) -> int:
@@ -148,7 +154,8 @@ def train(
     if loop.tensorboard:
         check_tensorboard()
     keys = make_keys(loop.seed)
-    size = state_bytes(jax.eval_shape(system.init, keys.init))
+    init = make_init(system)
+    size = state_bytes(jax.eval_shape(init, keys.init))
     space = check_space(run.checkpoints, size, loop.keep)
     if run.resume:
         run_folder.check_writable(run.path)
@@ -160,7 +167,7 @@ def train(
         progress.message(space)
         progress.message("compiling ...")
         data = jax.device_put(data)
-        programs = make_programs(system, data, keys.init, loop.chunk)
+        programs = make_programs(system, data, keys.init, loop.chunk, init)
         state, step = _begin(programs, keys, run, first_state)
         expected = () if run.begun_elsewhere else due_rows(step, loop)
         metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard, expected)

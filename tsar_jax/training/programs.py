@@ -60,21 +60,33 @@ class Programs(NamedTuple):
     remedy: str
 
 
+def make_init(system: System | SeedsSystem | HostSystem) -> Callable[[jax.Array], State]:
+    """Return the compiled (key) -> State of a system: the state before the first step."""
+    return jax.jit(lambda key: strong_types(system.init(key)))
+
+
 def make_programs(
-    system: System | SeedsSystem | HostSystem, data: Any, key: jax.Array, chunk: int
+    system: System | SeedsSystem | HostSystem,
+    data: Any,
+    key: jax.Array,
+    chunk: int,
+    init: Callable[[jax.Array], State] | None = None,
 ) -> Programs:
-    """The programs of a system, which are traced once, or stay as they are if it is on the host."""
+    """The programs of a system, which are traced once, or stay as they are if it is on the host.
+
+    init: what `make_init` made of the system, where it has been traced already.
+    """
+    init = init or make_init(system)
     if isinstance(system, HostSystem):
-        return _host_programs(system, chunk)
-    return _traced_programs(system, data, key, chunk)
+        return _host_programs(system, init, chunk)
+    return _traced_programs(system, init, data, key, chunk)
 
 
 def _traced_programs(
-    system: System | SeedsSystem, data: Any, key: jax.Array, chunk: int
+    system: System | SeedsSystem, init: Any, data: Any, key: jax.Array, chunk: int
 ) -> Programs:
     """Traces the system's functions once and describes their metrics."""
     step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
-    init = jax.jit(lambda key: strong_types(system.init(key)))
     state = jax.eval_shape(init, key)
     several = jax.local_device_count() > 1
     places = init.lower(key).compile().output_shardings if several else None
@@ -127,7 +139,7 @@ def _traced_programs(
     return Programs(init, compiled, compile_chunk, evaluate, places, columns, lost, remedy)
 
 
-def _host_programs(system: HostSystem, chunk: int) -> Programs:
+def _host_programs(system: HostSystem, init: Any, chunk: int) -> Programs:
     """The system's own functions, one call per step."""
 
     def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
@@ -138,7 +150,6 @@ def _host_programs(system: HostSystem, chunk: int) -> Programs:
                 buffer[index] = metrics[name]
         return state, buffers
 
-    init = jax.jit(lambda key: strong_types(system.init(key)))
     columns = csv_columns([*system.step_metrics, *system.eval_metrics])
     evaluate, remedy = system.evaluate, system.remedy
     return Programs(init, run_chunk, lambda *_: run_chunk, evaluate, None, columns, None, remedy)
