@@ -74,11 +74,12 @@ def population_step(ends: tuple[int, int], count: int, config: PolicyConfig) -> 
     observations = jax.random.normal(jax.random.key(1), (count, ends[0]))
 
     def function(weights: Any, call: jax.Array, genomes: Any, seen: jax.Array) -> tuple[Any, Any]:
-        def live(each: Any, _: Any) -> Any:
-            return policy.live(*each)
+        def update(each: Any, _: Any) -> Any:
+            genome, weights, observation = each
+            return policy.learner.update(genome, weights, observation, None)
 
         # Other observations at every call, so that nothing is computed but once.
-        return map_over(live, count, together=True)((genomes, weights, seen + 1e-3 * call), ())
+        return map_over(update, count, together=True)((genomes, weights, seen + 1e-3 * call), ())
 
     amount = STEP_PASSES * FLOAT_BYTES * synapses((ends[0], *config.hidden, ends[1]))
     cost = Cost(float(amount), "byte", spread_stream_rates)
@@ -91,7 +92,7 @@ def born(policy: Policy, count: int, key: jax.Array) -> tuple[Any, Any]:
     def one(key: jax.Array, _: Any) -> tuple[Any, Any]:
         # Coefficients so small that weights stay finite without being normalised.
         genome = jax.tree.map(lambda leaf: 1e-3 * leaf, policy.init(key))
-        return policy.express(genome), policy.born(genome, key)
+        return policy.prepare(genome), policy.learner.init(genome, key)
 
     return map_over(one, count)(jax.random.split(key, count), ())
 

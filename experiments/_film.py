@@ -41,7 +41,7 @@ def _film_race(evolved: Evolved, key: jax.Array) -> tuple[np.ndarray, float]:
     from tsar_jax.environments.car_racing import racing
 
     policy, environment = evolved.policy, racing.car_racing()
-    genome = policy.express(evolved.genome)
+    genome = policy.prepare(evolved.genome)
     race, weights = begin_life(policy, environment, genome, key)
     see = jax.jit(functools.partial(racing.observe, side=SIZE[1], zooms=True))
     live = jax.jit(functools.partial(live_step, policy, environment))

@@ -8,10 +8,11 @@ import pytest
 from tsar_jax.analysis import regulation as analysis
 from tsar_jax.analysis import regulation_passes as passes
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.meta_test import learner
+from tsar_jax.evaluation.meta_test import adam_learner
 from tsar_jax.evaluation.transfer import TransferConfig, fresh_output
 from tsar_jax.models import TSAR, init_params, run_levels, stored_levels
-from tsar_jax.plasticity.masks import combine, mask, partition
+from tsar_jax.plasticity.gradient_learner import current_params
+from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.tsar import TRANSFERRED
 
 NETWORK = TSAR(channels=2, regulator_channels=2, classes=5, initial_bias=-1.0)
@@ -53,16 +54,17 @@ def subject(double_precision):
 def stepped(shown, subject):
     """Every image's gates before its own update, one update after another; the last weights."""
     plastic = mask(subject.params, TRANSFERRED["tsar"])
-    learned, learn = learner(NETWORK, subject.params, plastic, RATE)
-    frozen = partition(subject.params, plastic)[1]
+    learner = adam_learner(NETWORK, plastic, RATE)
+    learned = learner.init(subject.params, None)
     depth = stored_levels(NETWORK, plastic)
 
     @jax.jit
     def step(learned, image, label):
-        params = combine(learned.params, frozen)
+        params = current_params(subject.params, plastic, learned)
         gates = run_levels(NETWORK, params, normalise(image[None]), 0, 2)[1]
         signal = run_levels(NETWORK, params, normalise(image[None]), 0, depth)
-        learned, _ = learn(learned, (jax.tree.map(lambda s: s[0], signal), label))
+        example = jax.tree.map(lambda s: s[0], signal), label
+        learned, _ = learner.update(subject.params, learned, example, None)
         return learned, {layer: gate["kernel"][0].reshape(-1) for layer, gate in gates.items()}
 
     seen = []
@@ -70,7 +72,7 @@ def stepped(shown, subject):
         learned, gates = step(learned, image, label)
         seen.append(jax.device_get(gates))
     gates = {layer: np.stack([image[layer] for image in seen]) for layer in seen[0]}
-    return gates, combine(learned.params, frozen)
+    return gates, current_params(subject.params, plastic, learned)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ OBSERVATIONS = np.random.default_rng(0).normal(size=(STEPS, INPUTS)).astype(np.f
 
 @pytest.fixture(scope="module")
 def genome():
-    return POLICY.express(POLICY.init(jax.random.key(0)))
+    return POLICY.prepare(POLICY.init(jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,13 @@ def live(genome):
     @functools.partial(jax.jit, static_argnums=0)
     def all_steps(policy, genome, keys):
         def step(state, observation):
-            new, outputs = policy.live(genome, state, observation)
+            new, outputs = policy.learner.update(genome, state, observation)
             return new, (state, outputs)
 
         def lifetime(key):
-            end, (states, outputs) = jax.lax.scan(step, policy.born(genome, key), OBSERVATIONS)
+            end, (states, outputs) = jax.lax.scan(
+                step, policy.learner.init(genome, key), OBSERVATIONS
+            )
             states = jax.tree.map(lambda kept, last: jnp.append(kept, last[None], 0), states, end)
             return states, outputs
 
@@ -130,7 +132,7 @@ def test_what_is_lost_does_not_depend_on_the_weights_at_birth(lost) -> None:
         assert abs(np.corrcoef(birth.ravel(), gone.ravel())[0, 1]) < 0.05
 
 
-live_once = jax.jit(POLICY.live)
+live_once = jax.jit(POLICY.learner.update)
 
 
 def test_the_step_of_the_loss_is_lived_without_the_lost_synapses(

@@ -72,16 +72,16 @@ def by_hand():
 
     @jax.jit
     def start(genome, key):
-        weights = POLICY.born(genome, jax.random.fold_in(key, BIRTH))
+        weights = POLICY.learner.init(genome, jax.random.fold_in(key, BIRTH))
         return weights, COMPILED.reset(jax.random.fold_in(key, WORLD))
 
     @jax.jit
     def step(genome, weights, state):
-        weights, outputs = POLICY.live(genome, weights, COMPILED.observe(state))
+        weights, outputs = POLICY.learner.update(genome, weights, COMPILED.observe(state))
         return weights, *COMPILED.step(state, COMPILED.act(outputs))
 
     def live(genome, key):
-        genome = POLICY.express(genome)
+        genome = POLICY.prepare(genome)
         first, state = start(genome, key)
         weights, rewards = [first], []
         while len(rewards) < LIMIT:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation import transfer as transfer_module
 from tsar_jax.evaluation.image_regulation import bytes_per_image, mean_regulation, open_share
-from tsar_jax.evaluation.meta_test import Learned, learner
+from tsar_jax.evaluation.meta_test import adam_learner
 from tsar_jax.evaluation.transfer import (
     RATES,
     TransferConfig,
@@ -25,7 +25,7 @@ from tsar_jax.evaluation.transfer import (
     transfer_once,
 )
 from tsar_jax.models import TSAR, Ungated, init_params, run_levels
-from tsar_jax.plasticity.masks import leaf_names, mask, partition
+from tsar_jax.plasticity.masks import leaf_names, mask
 
 TINY = TSAR(channels=2, regulator_channels=2, classes=6)
 PLAIN = Ungated(channels=2, classes=6)
@@ -187,18 +187,23 @@ def test_shuffled_images_are_learned_in_their_order_and_classes_scored_after_the
 def test_a_run_learns_class_after_class_or_all_shuffled(monkeypatch, iid):
     """The learner counts its updates and notes the label of each; it learns nothing."""
 
-    def note(network, params, plastic, rate):
-        def learn(learned, moment):
-            labels, count = learned.opt_state
-            state = labels.at[count].set(moment[1]), count + 1
-            jax.debug.callback(lambda *state: noted.append(jax.device_get(state)), *state)
-            return learned._replace(opt_state=state), 0.0
+    def note(network, plastic, rate):
+        learner = adam_learner(network, plastic, rate)
 
-        slow, _ = partition(params, plastic)
-        return Learned(slow, (jnp.full(12, -1), jnp.int32(0))), learn
+        def init(theta, key):
+            first = learner.init(theta, key)
+            return first._replace(opt_state=(jnp.full(12, -1), jnp.int32(0)))
+
+        def update(theta, state, example, key):
+            labels, count = state.opt_state
+            noting = labels.at[count].set(example[1]), count + 1
+            jax.debug.callback(lambda *state: noted.append(jax.device_get(state)), *noting)
+            return state._replace(opt_state=noting), 0.0
+
+        return learner._replace(init=init, update=update)
 
     noted = []
-    monkeypatch.setattr(transfer_module, "learner", note)
+    monkeypatch.setattr(transfer_module, "adam_learner", note)
     config = TransferConfig(classes=4, learn=3, iid=iid)
     params = draw_params(PLAIN)
     jax.block_until_ready(
@@ -276,8 +281,9 @@ def test_nothing_need_be_frozen():
     params = draw_params(TINY)
 
     def learn(p):
-        first, step = learner(TINY, p, mask(p, ("all",)), 1e-2)
-        return step(first, (normalise(jnp.asarray(IMAGES[0, 0])), jnp.int32(1)))[0].params
+        learner = adam_learner(TINY, mask(p, ("all",)), 1e-2)
+        example = normalise(jnp.asarray(IMAGES[0, 0])), jnp.int32(1)
+        return learner.update(p, learner.init(p, None), example, None)[0].params
 
     moved = jax.jit(learn)(params)
     still = {name for name in leaf_names(params) if not changed(moved, params, name)}

@@ -11,7 +11,8 @@ from golden import close, files, load
 
 from tsar_jax.data.rule_episodes import Lifetime
 from tsar_jax.models.feedback_network import logits
-from tsar_jax.plasticity.online import Rule, adapt
+from tsar_jax.plasticity.learner import unroll
+from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, layer_sizes, rule_learner
 from tsar_jax.plasticity.rules import POOL, find_terms
 from tsar_jax.systems.learned_rules import meta_objective
 
@@ -30,7 +31,7 @@ def weights_of(seed: int, episode: int, sizes, precision: str):
     )
 
 
-def moments_of(golden: dict, episode: int, part: str, precision: str):
+def examples_of(golden: dict, episode: int, part: str, precision: str):
     images = golden[f"ep{episode}_{part}_images"].astype(precision) / 255
     return jnp.asarray(images), jnp.asarray(golden[f"ep{episode}_{part}_labels"])
 
@@ -68,7 +69,7 @@ def test_episodes(path, precision) -> None:
     @jax.jit
     def step(theta, weights, random, lifetime):
         def objective(theta):
-            return meta_objective(rule, theta, weights, random, lifetime, l1=l1)
+            return meta_objective(rule, RuleTheta(theta, random), weights, lifetime, l1=l1)
 
         return jax.value_and_grad(objective, has_aux=True)(theta)
 
@@ -76,8 +77,8 @@ def test_episodes(path, precision) -> None:
         sizes = golden["layer_sizes"]
         weights, random = random_weights(int(golden["weight_seed"]), episode, sizes, precision)
         lifetime = Lifetime(
-            moments_of(golden, episode, "train", precision),
-            moments_of(golden, episode, "query", precision),
+            examples_of(golden, episode, "train", precision),
+            examples_of(golden, episode, "query", precision),
         )
         (loss, recorded), gradient = step(theta, weights, random, lifetime)
         if episode == 0:
@@ -94,7 +95,9 @@ def test_episodes(path, precision) -> None:
 
 
 def check_lifetime(golden, rule, theta, weights, random, lifetime, precision) -> None:
-    adapted = jax.jit(lambda w: adapt(rule, theta, w, random, lifetime.moments))(weights)
+    learner = rule_learner(rule, layer_sizes(weights))
+    given = RuleTheta(theta, random)
+    adapted, _ = jax.jit(lambda w: unroll(learner, given, w, lifetime.examples))(weights)
     for layer, ours in enumerate(adapted):
         close(ours, golden[f"weight_after_episode0_{layer}"], precision)
     of_query = jax.vmap(lambda image: logits(adapted, image, rule.beta))(lifetime.query[0])

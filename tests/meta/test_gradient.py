@@ -27,7 +27,7 @@ def test_gradient_of_several_episodes_is_the_mean_of_single_ones():
         loss = jnp.square(jnp.tanh(theta["weights"]) @ images + noise - target)
         return loss, {"noise": noise, "target": target}
 
-    loss, metrics, gradient = jax.jit(lambda *a: meta_gradient(objective, *a))(theta, episodes, key)
+    loss, gradient, metrics = jax.jit(lambda *a: meta_gradient(objective, *a))(theta, episodes, key)
     single = jax.jit(jax.value_and_grad(objective, has_aux=True))
     ones = [
         single(theta, jax.tree.map(operator.itemgetter(index), episodes), episode_key)

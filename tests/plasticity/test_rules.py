@@ -23,7 +23,7 @@ from tsar_jax.plasticity.rules import (
     back_through,
     change,
     find_terms,
-    take_back,
+    invert_change,
 )
 
 
@@ -97,7 +97,7 @@ def test_terms_add_up_and_those_that_share_a_side_share_a_rank() -> None:
 def test_a_change_can_be_taken_back(seed, decay) -> None:
     w, y_p, y, e_p, e = (np.float32(array) for array in draw(seed))
     changed = Change((y, e), (y_p, e_p), np.float32(decay))
-    there_and_back = jax.jit(lambda w, c: take_back(apply_change(w, c), c))(w, changed)
+    there_and_back = jax.jit(lambda w, c: invert_change(apply_change(w, c), c))(w, changed)
     np.testing.assert_allclose(there_and_back, w, rtol=1e-4, atol=1e-4)
 
 

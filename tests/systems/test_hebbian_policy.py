@@ -26,7 +26,7 @@ def made(**settings):
     """A policy of four hidden units, its first genome and its weights at birth."""
     policy = make_policy(PolicyConfig(hidden=(4,), **settings), (INPUTS,), OUTPUTS)
     genome = policy.init(KEY)
-    return policy, genome, policy.born(genome, OTHER)
+    return policy, genome, policy.learner.init(genome, OTHER)
 
 
 def shapes(tree):
@@ -37,7 +37,7 @@ def shapes(tree):
 def test_a_rule_has_all_its_coefficients_for_every_synapse(rule) -> None:
     policy = make_policy(PolicyConfig(hidden=(4,), rule=rule), (INPUTS,), OUTPUTS)
     genome = jax.eval_shape(policy.init, KEY)
-    weights = jax.eval_shape(policy.born, genome, OTHER)
+    weights = jax.eval_shape(policy.learner.init, genome, OTHER)
     count = len(RULES[rule].columns)
     assert policy.plastic
     assert shapes(genome.main) == tuple((count, *shape) for shape in LAYERS)
@@ -47,7 +47,7 @@ def test_a_rule_has_all_its_coefficients_for_every_synapse(rule) -> None:
 
 def test_a_plastic_lifetime_begins_with_weights_of_its_own() -> None:
     policy, genome, weights = made(initial="uni")
-    again, other = policy.born(genome, OTHER), policy.born(genome, KEY)
+    again, other = policy.learner.init(genome, OTHER), policy.learner.init(genome, KEY)
     for one, same, different in zip(weights, again, other, strict=True):
         np.testing.assert_array_equal(one, same)
         assert not np.array_equal(one, different)
@@ -60,7 +60,7 @@ def test_coevolved_weights_are_born_as_they_evolved() -> None:
     assert shapes(genome.coevolved) == {"kernels": (), "weights": tuple(LAYERS)}
     assert shapes(genome.main) == tuple((5, *shape) for shape in LAYERS)
     for key in (KEY, OTHER):
-        for born, evolved in zip(policy.born(genome, key), weights, strict=True):
+        for born, evolved in zip(policy.learner.init(genome, key), weights, strict=True):
             np.testing.assert_array_equal(born, evolved)
 
 
@@ -78,7 +78,7 @@ def test_static_weights_are_the_genome(initial) -> None:
 def test_a_step_answers_with_the_weights_before_it_changes_them(rule, bounded, normalised) -> None:
     policy, genome, weights = made(rule=rule, bounded=bounded, normalised=normalised)
     observation = jnp.asarray([0.5, -1.0, 2.0])
-    learned, outputs = policy.live(policy.express(genome), weights, observation)
+    learned, outputs = policy.learner.update(policy.prepare(genome), weights, observation)
     activities = forward(weights, observation, bounded=bounded)
     np.testing.assert_allclose(outputs, activities[-1], rtol=1e-6)
     wanted = weights
@@ -95,9 +95,9 @@ def test_a_step_answers_with_the_weights_before_it_changes_them(rule, bounded, n
 def test_a_gain_is_the_environments_alone(rule) -> None:
     observation = jnp.asarray([0.5, -1.0, 2.0])
     policy, genome, weights = made(rule=rule, bounded=True)
-    learned, outputs = policy.live(policy.express(genome), weights, observation)
+    learned, outputs = policy.learner.update(policy.prepare(genome), weights, observation)
     strong, *_ = made(rule=rule, bounded=True, gain=3.0)
-    same, stronger = strong.live(policy.express(genome), weights, observation)
+    same, stronger = strong.learner.update(policy.prepare(genome), weights, observation)
     np.testing.assert_allclose(stronger, 3 * outputs, rtol=1e-6)
     for ours, theirs in zip(same, learned, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -148,7 +148,7 @@ def seeing():
     """A plastic policy of pictures, its genome and weights at birth; alike pictures look alike."""
     policy = make_policy(PolicyConfig(hidden=(4,), kernels="fan_in"), (84, 84, 3), OUTPUTS)
     genome = policy.init(KEY)
-    return policy, genome, policy.born(genome, OTHER)
+    return policy, genome, policy.learner.init(genome, OTHER)
 
 
 def test_a_pixel_policy_evolves_its_convolutions_along(seeing) -> None:
@@ -170,7 +170,7 @@ def test_convolutions_may_begin_small(seeing) -> None:
 def test_a_pixel_policy_learns_from_the_features_of_a_picture(seeing) -> None:
     policy, genome, weights = seeing
     picture = np.random.default_rng(0).integers(0, 256, (84, 84, 3), np.uint8)
-    learned, outputs = policy.live(policy.express(genome), weights, picture)
+    learned, outputs = policy.learner.update(policy.prepare(genome), weights, picture)
     features = image_features(genome.coevolved["kernels"], jnp.asarray(picture / 255, jnp.float32))
     activities = forward(weights, features, bounded=False)
     wanted = hebbian_update(RULES["ABCD_lr"], genome.main, weights, activities, normalised=True)
@@ -181,9 +181,9 @@ def test_a_pixel_policy_learns_from_the_features_of_a_picture(seeing) -> None:
 
 def test_a_picture_of_another_size_is_resized(seeing) -> None:
     policy, genome, weights = seeing
-    _, small = policy.live(policy.express(genome), weights, halves(84, 42))
-    _, large = policy.live(policy.express(genome), weights, halves(96, 48))
-    _, other = policy.live(policy.express(genome), weights, halves(96, 12))
+    _, small = policy.learner.update(policy.prepare(genome), weights, halves(84, 42))
+    _, large = policy.learner.update(policy.prepare(genome), weights, halves(96, 48))
+    _, other = policy.learner.update(policy.prepare(genome), weights, halves(96, 12))
     np.testing.assert_allclose(large, small, rtol=0.05)
     assert np.abs(other - small).max() > 0.05 * np.abs(small).max()
 

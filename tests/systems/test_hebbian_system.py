@@ -177,7 +177,7 @@ def test_a_generation_of_drivers_earns_what_each_earns_alone() -> None:
     after, metrics = jax.jit(system.step)(state, (), KEYS[0])
     world = car_racing()._replace(limit=2)
     policy = policy_for(config, world)
-    assert policy.born(state.genome, KEYS[0])[0].shape == (4, 648)
+    assert policy.learner.init(state.genome, KEYS[0])[0].shape == (4, 648)
     live = jax.jit(partial(lifetime_fitness, policy, world))
     alone = [
         live(ask_one(state, KEYS[0], member), jax.random.fold_in(lifetime_key(KEYS[0], 0), 0))
@@ -252,7 +252,7 @@ def host_start(host):
 def earned_alone():
     """(genome, key) -> what an agent without company earns, its mean over meadows and rollouts."""
     policy = policy_for(CONFIG, Meadow(1, 0.0))
-    express, born, live = map(jax.jit, (policy.express, policy.born, policy.live))
+    express, born, live = map(jax.jit, (policy.prepare, policy.learner.init, policy.learner.update))
 
     def lifetime(genome, key, value):
         meadow, total, done = Meadow(1, value), 0.0, False

@@ -18,7 +18,7 @@ from tsar_jax.data.rule_episodes import draw_lifetime
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.rule_records import learned_rule, read_episodes, write_episodes
 from tsar_jax.models.feedback_network import init_weights
-from tsar_jax.plasticity.online import Rule
+from tsar_jax.plasticity.rule_learner import Rule
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.systems.learned_rules import (
     LOST,
@@ -139,7 +139,7 @@ def test_as_published_a_fifth_of_the_episodes_repeat_a_class() -> None:
         lifetime = draw_lifetime(
             key, images, classes=5, learn=1, query=1, fixed_images=True, replacement=True
         )
-        return lifetime.moments[1]
+        return lifetime.examples[1]
 
     drawn = np.asarray(classes_of(jax.random.split(jax.random.key(0), 20_000)))
     repeating = np.mean([len(set(row)) < 5 for row in drawn.tolist()])
@@ -156,7 +156,7 @@ def identify(images, labels):
 
 
 def test_the_order_of_images_mixes_the_classes() -> None:
-    labels = [np.asarray(draw(jax.random.key(seed)).moments[1]) for seed in range(20)]
+    labels = [np.asarray(draw(jax.random.key(seed)).examples[1]) for seed in range(20)]
     changes = np.mean([(np.diff(order) != 0).sum() for order in labels])
     assert changes > 5  # class after class would give 2; 12 images of 3 classes mixed, 8
 

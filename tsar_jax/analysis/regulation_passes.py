@@ -19,10 +19,12 @@ from jax import lax
 from tsar_jax.analysis import regulation as analysis
 from tsar_jax.data.episodes import draw_without_replacement
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.meta_test import learner
+from tsar_jax.evaluation.meta_test import adam_learner
 from tsar_jax.evaluation.transfer import TransferConfig, select
 from tsar_jax.models import TSAR, run_levels, stored_levels
-from tsar_jax.plasticity.masks import combine, mask, partition
+from tsar_jax.plasticity.gradient_learner import current_params
+from tsar_jax.plasticity.learner import unroll
+from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.tsar import TRANSFERRED
 
 Normalise = Callable[[jax.Array], jax.Array]
@@ -128,23 +130,27 @@ def learn_and_fold(
     """
     start, rate = subject
     plastic = mask(start, TRANSFERRED["tsar"])
-    frozen = partition(start, plastic)[1]
     depth = stored_levels(network, plastic)
-    first, learn = learner(network, start, plastic, rate)
+    learner = adam_learner(network, plastic, rate)
 
-    def see(carry: Any, moment: tuple[Any, jax.Array]) -> tuple[Any, None]:
+    def update(theta: Any, carry: Any, example: tuple[Any, jax.Array], key: Any) -> tuple[Any, Any]:
+        """Fold an image's gates, then learn it."""
         learned, state = carry
-        signal = jax.tree.map(lambda s: s[None], moment[0])
-        _, gates = run_levels(network, combine(learned.params, frozen), signal, depth, 2)
-        state = fold(state, {name: gate["kernel"][0] for name, gate in gates.items()}, moment[1])
-        return (learn(learned, moment)[0], state), None
+        signal = jax.tree.map(lambda s: s[None], example[0])
+        params = current_params(theta, plastic, learned)
+        _, gates = run_levels(network, params, signal, depth, 2)
+        state = fold(state, {name: gate["kernel"][0] for name, gate in gates.items()}, example[1])
+        return (learner.update(theta, learned, example, key)[0], state), ()
 
-    def see_batch(carry: Any, moments: Shown) -> tuple[Any, None]:
-        signals = run_levels(network, start, normalise(moments.images), 0, depth)
-        return lax.scan(see, carry, (signals, moments.labels))
+    watched = learner._replace(update=update)
 
+    def see_batch(carry: Any, batch: Shown) -> tuple[Any, None]:
+        signals = run_levels(network, start, normalise(batch.images), 0, depth)
+        return unroll(watched, start, carry, (signals, batch.labels))[0], None
+
+    first = learner.init(start, None)
     (learned, state), _ = lax.scan(see_batch, (first, state), analysis.in_batches(shown))
-    return combine(learned.params, frozen), state
+    return current_params(start, plastic, learned), state
 
 
 def _collector(

@@ -15,12 +15,12 @@ Examples = tuple[jax.Array, jax.Array]
 
 
 class Lifetime(NamedTuple):
-    """What one episode shows: moments to learn, in order, and a query set.
+    """What one episode shows: examples to learn, in order, and a query set.
 
     images float [.., pixels] of 0..1, labels: the classes' own numbers.
     """
 
-    moments: Examples
+    examples: Examples
     query: Examples
 
 

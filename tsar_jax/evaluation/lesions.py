@@ -45,22 +45,24 @@ def lesioned(policy: Policy, lesion: Lesion) -> Policy:
     Its weights are a tuple of the policy's own, the time and a key, which say what is due.
     """
 
-    def born(genome: Any, key: jax.Array) -> Any:
-        own_key = jax.random.fold_in(key, LOSS)
-        return policy.born(genome, key), jnp.zeros((), jnp.int32), jax.random.key_data(own_key)
+    own = policy.learner
 
-    def live(genome: Any, state: Any, observation: jax.Array) -> Any:
-        weights, time, key = state
+    def init(genome: Any, key: jax.Array) -> Any:
+        own_key = jax.random.fold_in(key, LOSS)
+        return own.init(genome, key), jnp.zeros((), jnp.int32), jax.random.key_data(own_key)
+
+    def update(genome: Any, state: Any, observation: jax.Array, key: Any = None) -> Any:
+        weights, time, own_key = state
         weights = lax.cond(
-            time == lesion.zero_at, lambda: _zero(weights, key, lesion.zeroed), lambda: weights
+            time == lesion.zero_at, lambda: _zero(weights, own_key, lesion.zeroed), lambda: weights
         )
-        learned, outputs = policy.live(genome, weights, observation)
+        learned, outputs = own.update(genome, weights, observation, key)
         frozen = (lesion.freeze_from != NEVER) & (time >= lesion.freeze_from)
         weights = jax.tree.map(lambda old, new: jnp.where(frozen, old, new), weights, learned)
         saturated = (lesion.saturate[0] <= time) & (time < lesion.saturate[1])
-        return (weights, time + 1, key), jnp.where(saturated, 1.0, outputs)
+        return (weights, time + 1, own_key), jnp.where(saturated, 1.0, outputs)
 
-    return policy._replace(born=born, live=live)
+    return policy._replace(learner=own._replace(init=init, update=update))
 
 
 def _zero(weights: Any, key_data: jax.Array, share: float) -> Any:

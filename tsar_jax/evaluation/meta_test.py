@@ -24,19 +24,17 @@ from tsar_jax.models import (
     run_levels,
     stored_levels,
 )
-from tsar_jax.plasticity.losses import moment_loss
+from tsar_jax.plasticity.gradient_learner import (
+    GradientState,
+    current_params,
+    network_learner,
+)
+from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.masks import combine, partition
 
 # Bytes of simultaneous runs that a CPU's cache, or an accelerator's memory, holds comfortably.
 CPU_MEMORY = 2**24
 ACCELERATOR_MEMORY = 2**33
-
-
-class Learned(NamedTuple):
-    """What has been learned so far: the plastic part of the parameters, and Adam's state."""
-
-    params: Params
-    opt_state: Any
 
 
 class Protocol(NamedTuple):
@@ -57,26 +55,15 @@ class Protocol(NamedTuple):
     reset: bool = False
 
 
-def learner(
-    network: Network, params: Params, plastic: Params, rate: jax.Array | float
-) -> tuple[Learned, Callable[[Learned, tuple[Signals, jax.Array]], tuple[Learned, jax.Array]]]:
-    """Learning by Adam, one moment at a time: the state it begins in, and a step for `lax.scan`.
+def adam_learner(network: Network, plastic: Params, learning_rate: jax.Array | float) -> Learner:
+    """Return the learner of a meta-test: Adam, one example at a time.
 
-    plastic: tree of booleans like params, what learns. A moment is one row of the signals of the
-    levels that do not learn, and its label; the step also gives the loss before its update.
+    plastic: tree of booleans like the parameters, True where they learn. An example is one row of
+    the signals that enter the first level that learns (or, where these are large, a level before
+    it: `models.stored_levels`), and its label.
     """
     depth = stored_levels(network, plastic)
-    slow, frozen = partition(params, plastic)
-    optimiser = optax.adam(rate)
-    loss = moment_loss(network, frozen, depth)
-
-    def learn(carry: Learned, moment: tuple[Signals, jax.Array]) -> tuple[Learned, jax.Array]:
-        learned, state = carry
-        value, gradient = jax.value_and_grad(loss)(learned, moment)
-        updates, state = optimiser.update(gradient, state)
-        return Learned(optax.apply_updates(learned, updates), state), value
-
-    return Learned(slow, optimiser.init(slow)), learn
+    return network_learner(network, plastic, depth, optax.adam(learning_rate))
 
 
 def learn_stream(
@@ -89,20 +76,27 @@ def learn_stream(
     rate: jax.Array | float,
     index: jax.Array | None = None,
 ) -> tuple[Params, jax.Array]:
-    """Learn by Adam, one moment at a time; the parameters, and losses [T] before each update.
+    """Learn by Adam, one example at a time; return the parameters and the losses [T] on the way.
 
-    plastic: tree of booleans like params, what learns. signals: of the levels that do not learn,
-    one row per moment; or any rows, of which index [T] names one per moment. labels [T].
+    Args:
+        plastic: tree of booleans like params, True where they learn.
+        signals: signals of the levels that do not learn, one row per example; or any rows, of
+            which index [T] names one per example.
+        labels: classes [T]. The loss is that before the example's update.
     """
-    start, learn = learner(network, params, plastic, rate)
+    learner = adam_learner(network, plastic, rate)
     rows = jnp.arange(labels.size) if index is None else index
 
-    def learn_row(carry: Learned, moment: tuple[jax.Array, jax.Array]) -> tuple[Learned, jax.Array]:
-        row, label = moment
-        return learn(carry, (jax.tree.map(lambda s: s[row], signals), label))
+    def update(
+        theta: Params, state: GradientState, example: tuple[jax.Array, jax.Array], key: Any
+    ) -> tuple[GradientState, jax.Array]:
+        """Learn one row: the stream's signals themselves would be a copy of each row's."""
+        row, label = example
+        return learner.update(theta, state, (jax.tree.map(lambda s: s[row], signals), label), key)
 
-    learned, losses = lax.scan(learn_row, start, (rows, labels))
-    return combine(learned.params, partition(params, plastic)[1]), losses
+    by_row = learner._replace(update=update)
+    state, losses = unroll(by_row, params, learner.init(params, None), (rows, labels))
+    return current_params(params, plastic, state), losses
 
 
 def frozen_signals(

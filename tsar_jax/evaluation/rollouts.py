@@ -37,7 +37,7 @@ def lifetime_fitness(
         state, weights, reward, done = live_step(policy, environment, genome, state, weights)
         return state, weights, total + reward, time + 1, done
 
-    genome = policy.express(genome)
+    genome = policy.prepare(genome)
     state, weights = begin_life(policy, environment, genome, key)
     start = state, weights, jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
     return lax.while_loop(running, step, start)[2]
@@ -46,8 +46,8 @@ def lifetime_fitness(
 def begin_life(
     policy: Policy, environment: Environment, genome: Genome, key: jax.Array
 ) -> tuple[Any, Weights]:
-    """State and weights at birth, of an expressed genome."""
-    weights = policy.born(genome, jax.random.fold_in(key, BIRTH))
+    """State and weights at birth, of a prepared genome."""
+    weights = policy.learner.init(genome, jax.random.fold_in(key, BIRTH))
     return environment.reset(jax.random.fold_in(key, WORLD)), weights
 
 
@@ -55,7 +55,7 @@ def live_step(
     policy: Policy, environment: Environment, genome: Genome, state: Any, weights: Weights
 ) -> tuple[Any, Weights, jax.Array, jax.Array]:
     """One step of policy and environment: state, weights, reward, done."""
-    weights, outputs = policy.live(genome, weights, environment.observe(state))
+    weights, outputs = policy.learner.update(genome, weights, environment.observe(state), None)
     state, reward, done = environment.step(state, environment.act(outputs))
     return state, weights, reward, done
 
@@ -81,7 +81,7 @@ def trace(
     watch: tuple[int, ...] = (),
 ) -> Trace:
     """A lifetime step by step. watch: steps, below the limit, before which the weights are kept."""
-    steps, genome = jnp.asarray(watch, jnp.int32), policy.express(genome)
+    steps, genome = jnp.asarray(watch, jnp.int32), policy.prepare(genome)
 
     def step(carry: Any, time: Any) -> tuple[Any, Any]:
         state, weights, done, watched = carry
@@ -108,14 +108,14 @@ class Lives(NamedTuple):
     """The policies of several agents, compiled, each on its share of the devices.
 
     agents: how many
-    express: (genomes) -> genomes, as the others take them
-    born: (genomes, keys) -> weights
-    live: (genomes, weights, observations) -> (weights, outputs), the weights donated
+    prepare: (genomes) -> genomes, as the others take them
+    init: (genomes, keys) -> weights
+    update: (genomes, weights, observations) -> (weights, outputs), the weights donated
     """
 
-    express: Callable[[Genome], Genome]
-    born: Callable[..., Weights]
-    live: Callable[..., tuple[Weights, jax.Array]]
+    prepare: Callable[[Genome], Genome]
+    init: Callable[..., Weights]
+    update: Callable[..., tuple[Weights, jax.Array]]
     agents: int
 
 
@@ -125,13 +125,13 @@ def make_lives(policy: Policy, count: int, *, one_genome: bool = False) -> Lives
     def split(each: Any, shared: Any) -> tuple[Any, Any]:
         return (shared, each) if one_genome else each
 
-    def born_one(each: Any, shared: Any) -> Weights:
+    def init_one(each: Any, shared: Any) -> Weights:
         genome, key = split(each, shared)
-        return policy.born(genome, jax.random.fold_in(key, BIRTH))
+        return policy.learner.init(genome, jax.random.fold_in(key, BIRTH))
 
-    def live_one(each: Any, shared: Any) -> tuple[Weights, jax.Array]:
+    def update_one(each: Any, shared: Any) -> tuple[Weights, jax.Array]:
         genome, (weights, observation) = split(each, shared)
-        return policy.live(genome, weights, observation)
+        return policy.learner.update(genome, weights, observation, None)
 
     def spread(function: Callable[[Any, Any], Any], together: bool) -> Callable[..., Any]:
         mapped = map_over(function, count, together=together)
@@ -139,17 +139,17 @@ def make_lives(policy: Policy, count: int, *, one_genome: bool = False) -> Lives
             return lambda genome, each: mapped(each, genome)
         return lambda genomes, each: mapped((genomes, each), ())
 
-    def express(genomes: Genome) -> Genome:
+    def prepare(genomes: Genome) -> Genome:
         """Each on the device that has its agent: else every step would take it there."""
         if one_genome:
-            return on_all_devices(policy.express(genomes))
-        return map_over(lambda genome, _: policy.express(genome), count)(genomes, ())
+            return on_all_devices(policy.prepare(genomes))
+        return map_over(lambda genome, _: policy.prepare(genome), count)(genomes, ())
 
-    live = spread(live_one, together=True)
+    update = spread(update_one, together=True)
     return Lives(
-        jax.jit(express),
-        jax.jit(spread(born_one, together=False)),
-        jax.jit(lambda genomes, *each: live(genomes, each), donate_argnums=1),
+        jax.jit(prepare),
+        jax.jit(spread(init_one, together=False)),
+        jax.jit(lambda genomes, *each: update(genomes, each), donate_argnums=1),
         count,
     )
 
@@ -173,12 +173,12 @@ def host_steps(
     Agents whose keys are equal live in equal worlds with equal weights at birth.
     """
     seeds = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, WORLD)))(keys)
-    genomes = lives.express(genomes)
-    weights = lives.born(genomes, keys)
+    genomes = lives.prepare(genomes)
+    weights = lives.init(genomes, keys)
     observations = environments.reset(np.asarray(seeds))
     done = np.zeros(lives.agents, bool)
     for _ in range(environments.limit):
-        weights, outputs = lives.live(genomes, weights, observations)
+        weights, outputs = lives.update(genomes, weights, observations)
         observations, rewards, ended = environments.step(np.asarray(outputs))
         rewards = np.where(done, 0.0, rewards)
         done = done | ended
@@ -217,7 +217,7 @@ def traces(
     lived = np.zeros((len(keys), world.limit), bool)
     alive = np.ones(len(keys), bool)
     last = max(watch, default=0)
-    weights = lives.born(lives.express(genome), keys) if watch else ()
+    weights = lives.init(lives.prepare(genome), keys) if watch else ()
     watched = {0: jax.device_get(weights)}
     for time, step in enumerate(host_steps(lives, world, genome, keys)):
         rewards[:, time], lived[:, time] = step.rewards, alive

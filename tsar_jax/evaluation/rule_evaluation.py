@@ -13,9 +13,10 @@ from tsar_jax.data.rule_episodes import draw_lifetime
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_limits, check_positive, check_seed, check_widths
 from tsar_jax.evaluation.rule_records import LearnedRule
-from tsar_jax.models.feedback_network import Layers, init_weights, logits
+from tsar_jax.models.feedback_network import Layers, init_weights
+from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
-from tsar_jax.plasticity.online import Moments, Rule, adapt
+from tsar_jax.plasticity.rule_learner import Examples, Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import find_terms
 
 
@@ -87,7 +88,9 @@ def _curve(
     lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
     pixels = images.shape[2] * images.shape[3]
     sizes = (pixels, *config.hidden, images.shape[0])
-    weights, random = init_weights(weights_key, sizes), init_weights(feedback_key, sizes)
+    learner = rule_learner(rule, sizes)
+    theta = RuleTheta(coefficients, init_weights(feedback_key, sizes))
+    weights = learner.init(theta, weights_key)
     lifetime = draw_lifetime(
         lifetime_key,
         images,
@@ -100,15 +103,15 @@ def _curve(
 
     def score(weights: Layers) -> dict[str, jax.Array]:
         shown, labels = lifetime.query
-        of_query = jax.vmap(lambda image: logits(weights, image, rule.beta))(shown)
-        return {"accuracy": accuracy(of_query, labels), "loss": cross_entropy(of_query, labels)}
+        logits = learner.predict(theta, weights, shown)
+        return {"accuracy": accuracy(logits, labels), "loss": cross_entropy(logits, labels)}
 
-    def step(weights: Layers, moments: Moments) -> tuple[Layers, dict[str, jax.Array]]:
-        weights = adapt(rule, coefficients, weights, random, moments, memory="store")
+    def step(weights: Layers, examples: Examples) -> tuple[Layers, dict[str, jax.Array]]:
+        weights, _ = unroll(learner, theta, weights, examples)
         return weights, score(weights)
 
     parts: Any = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, config.every, *leaf.shape[1:]), lifetime.moments
+        lambda leaf: leaf.reshape(-1, config.every, *leaf.shape[1:]), lifetime.examples
     )
     _, scores = lax.scan(step, weights, parts)
     return jax.tree.map(lambda first, later: jnp.append(first, later), score(weights), scores)

@@ -26,16 +26,17 @@ from tsar_jax.errors import (
 )
 from tsar_jax.evaluation.image_regulation import Normalise, mean_regulation, regulates_third
 from tsar_jax.evaluation.meta_test import (
-    Learned,
+    adam_learner,
     as_many_as_fit,
     automatic_memory,
     bytes_per_run,
     fresh_start,
-    learner,
 )
 from tsar_jax.evaluation.protocol import Result, search_and_run
 from tsar_jax.models import TSAR, Network, init_params, run_levels, stored_levels
-from tsar_jax.plasticity.masks import combine, mask, partition
+from tsar_jax.plasticity.gradient_learner import GradientState
+from tsar_jax.plasticity.learner import unroll
+from tsar_jax.plasticity.masks import mask
 from tsar_jax.training.config import earlier
 
 Params = Any
@@ -195,31 +196,31 @@ def starting_params(
 
 
 def learn_shuffled(
-    first: Learned,
-    learn: Callable[[Learned, jax.Array], Learned],
-    score: Callable[[Learned, jax.Array], jax.Array],
+    first: GradientState,
+    learn: Callable[[GradientState, jax.Array], GradientState],
+    score: Callable[[GradientState, jax.Array], jax.Array],
     stream: jax.Array,
     per_class: int,
-) -> tuple[Learned, jax.Array]:
+) -> tuple[GradientState, jax.Array]:
     """Learn images of all classes in any order, and score each class after its last image.
 
     Args:
-        first: what was learned before.
-        learn: (learned, image) -> learned.
-        score: (learned, class) -> accuracy.
+        first: the learner's state before the first image.
+        learn: (state, image) -> state.
+        score: (state, class) -> accuracy.
         stream: images in the order of learning, int [classes * per_class]; image n belongs to
             class n // per_class.
         per_class: images of a class.
 
     Returns:
-        What was learned, and the accuracies [classes].
+        The learner's state after the last image, and the accuracies [classes].
     """
     last = jnp.argsort(stream).reshape(-1, per_class).max(1)
     by_last = jnp.argsort(last)
 
     def complete(
-        carry: tuple[Learned, jax.Array], position: jax.Array
-    ) -> tuple[tuple[Learned, jax.Array], jax.Array]:
+        carry: tuple[GradientState, jax.Array], position: jax.Array
+    ) -> tuple[tuple[GradientState, jax.Array], jax.Array]:
         learned, done = carry
         end = last[position] + 1
         learned = lax.fori_loop(done, end, lambda n, before: learn(before, stream[n]), learned)
@@ -251,30 +252,30 @@ def transfer_once(
     order = draw_without_replacement(class_key, images.shape[0], config.classes)
     chosen = select(image_key, images.shape[:2], config, regulation)
     start = starting_params(network, params, plastic, config, fresh_key)
-    first, learn = learner(network, start, plastic, rate)
-    frozen = partition(start, plastic)[1]
+    learner = adam_learner(network, plastic, rate)
+    first = learner.init(start, None)
     depth = stored_levels(network, plastic)
 
     def signals_of(rows: jax.Array, position: jax.Array) -> Any:
         shown = images[order[position]][rows[order[position]]]
         return run_levels(network, start, normalise(shown), 0, depth)
 
-    def accuracy(learned: Learned, rows: jax.Array, position: jax.Array) -> jax.Array:
-        weights = combine(learned.params, frozen)
-        logits = run_levels(network, weights, signals_of(rows, position), depth)
+    def accuracy(learned: GradientState, rows: jax.Array, position: jax.Array) -> jax.Array:
+        logits = learner.predict(start, learned, signals_of(rows, position))
         return (logits.argmax(-1) == position).mean()
 
-    def learn_class(learned: Learned, position: jax.Array) -> tuple[Learned, jax.Array]:
-        labels = jnp.full(config.learn, position)
-        learned, _ = lax.scan(learn, learned, (signals_of(chosen.learn, position), labels))
+    def learn_class(learned: GradientState, position: jax.Array) -> tuple[GradientState, jax.Array]:
+        examples = signals_of(chosen.learn, position), jnp.full(config.learn, position)
+        learned, _ = unroll(learner, start, learned, examples)
         return learned, score(learned, position)
 
-    def learn_image(learned: Learned, index: jax.Array) -> Learned:
+    def learn_image(learned: GradientState, index: jax.Array) -> GradientState:
         position, number = jnp.divmod(index, config.learn)
         one = signals_of(chosen.learn[:, number, None], position)
-        return learn(learned, (jax.tree.map(lambda s: s[0], one), position))[0]
+        example = jax.tree.map(lambda s: s[0], one), position
+        return learner.update(start, learned, example, None)[0]
 
-    def score(learned: Learned, position: jax.Array) -> jax.Array:
+    def score(learned: GradientState, position: jax.Array) -> jax.Array:
         return accuracy(learned, chosen.score, position)
 
     positions = jnp.arange(config.classes)

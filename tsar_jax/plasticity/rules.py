@@ -223,7 +223,7 @@ def apply_change(weights: jax.Array, changed: Change) -> jax.Array:
     return new + low_rank(changed)
 
 
-def take_back(weights: jax.Array, changed: Change) -> jax.Array:
+def invert_change(weights: jax.Array, changed: Change) -> jax.Array:
     """W [out, in] before a change without dense part, from W after it: undoes `apply_change`."""
     before = weights - low_rank(changed)
     return before if changed.decay is None else before / (1 - changed.decay)

@@ -19,9 +19,10 @@ from tsar_jax.evaluation.meta_test import Protocol, automatic_memory, frozen_sig
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.meta.low_precision import narrow_like, to_bfloat16, widen
 from tsar_jax.models import Network, Params, Signals, frozen_levels, init_params, run_levels
-from tsar_jax.plasticity.lifetime import live, sgd_update
-from tsar_jax.plasticity.losses import accuracy, cross_entropy, moment_loss
-from tsar_jax.plasticity.masks import combine, mask, partition
+from tsar_jax.plasticity.gradient_learner import current_params, network_learner
+from tsar_jax.plasticity.learner import Remat, unroll
+from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.masks import mask
 from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import System
@@ -40,18 +41,21 @@ def inner_loop(
     first_order: bool,
     remat: bool = False,
 ) -> Params:
-    """Learn moments one after another by SGD; the fast weights that result.
+    """Learn examples one after another by SGD and return the fast weights that result.
 
-    plastic: tree of booleans, what learns. signals [T, ..]: of the levels before the first
-    plastic one, which do not change meanwhile. labels [T].
+    Args:
+        theta: the slow weights.
+        plastic: tree of booleans, True where they learn.
+        signals: signals [T, ...] that enter the first plastic level; they do not change meanwhile.
+        labels: classes [T].
     """
     if first_order:  # no gradient reaches them: spare the backward pass a visit
         signals = lax.stop_gradient(signals)
-    slow, frozen = partition(theta, plastic)
-    loss = moment_loss(network, frozen, frozen_levels(network, plastic))
-    update = sgd_update(loss, rate, first_order=first_order)
-    fast = live(update, slow, (signals, labels), remat=remat)
-    return combine(fast, frozen)
+    depth = frozen_levels(network, plastic)
+    learner = network_learner(network, plastic, depth, optax.sgd(rate), first_order=first_order)
+    strategy: Remat = "rematerialise" if remat else "store"
+    fast, _ = unroll(learner, theta, learner.init(theta, None), (signals, labels), remat=strategy)
+    return current_params(theta, plastic, fast)
 
 
 def meta_objective(
@@ -255,10 +259,13 @@ def meta_training(
                 remat=config.remat,
             )
 
-        loss, metrics, gradient = meta_gradient(objective, theta, episodes, objective_key)
-        updates, opt_state = optimiser.update(widen(gradient), widen(state.opt_state))
+        estimate = meta_gradient(objective, theta, episodes, objective_key)
+        updates, opt_state = optimiser.update(widen(estimate.gradient), widen(state.opt_state))
         new = State(optax.apply_updates(widen(theta), updates), opt_state)
-        return narrow_like(new, state, rounding_key), {"loss": loss, **metrics}
+        return narrow_like(new, state, rounding_key), {
+            "loss": estimate.loss,
+            **estimate.metrics,
+        }
 
     def evaluate(state: State, data: dict[str, jax.Array], key: jax.Array) -> Metrics:
         return evaluate_params(network, config, state.params, data, key)

@@ -8,7 +8,7 @@ policy, the weights themselves.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ from tsar_jax.plasticity.hebbian import (
     multiply_rates,
     without_rate,
 )
+from tsar_jax.plasticity.learner import Learner
 from tsar_jax.training.config import earlier, formerly
 
 STATIC = "static"
@@ -92,16 +93,15 @@ class Policy(NamedTuple):
     """A policy for one agent, as pure functions.
 
     init: (key) -> Genome, where evolution begins
-    express: (Genome) -> Genome, what a lifetime makes of it once: the others take it then
-    born: (Genome, key) -> weights at birth
-    live: (Genome, weights, observation) -> (weights, outputs): one step
+    prepare: (Genome) -> Genome as the learner takes it, computed once per lifetime
+    learner: theta is the prepared genome, state the weights, an example an observation; aux is the
+        outputs, of the weights before the update
     plastic: whether weights change at all
     """
 
     init: Callable[[jax.Array], Genome]
-    express: Callable[[Genome], Genome]
-    born: Callable[[Genome, jax.Array], Layers]
-    live: Callable[[Genome, Layers, jax.Array], tuple[Layers, jax.Array]]
+    prepare: Callable[[Genome], Genome]
+    learner: Learner
     plastic: bool
 
 
@@ -131,7 +131,7 @@ def _hebbian(
     config: PolicyConfig, sizes: tuple[int, ...], see: See, draw_kernels: DrawKernels
 ) -> Policy:
     rule = find_rule(config.rule)
-    expressed = without_rate(rule)
+    prepared = without_rate(rule)
     coevolved = config.initial == COEVOLVED
     draw, draw_evolved = _find_draw(config), DISTRIBUTIONS[config.distribution]
 
@@ -147,22 +147,31 @@ def _hebbian(
             evolved["weights"] = draw_layers(draw, weights_key, sizes)
         return Genome(coefficients, evolved)
 
-    def born(genome: Genome, key: jax.Array) -> Layers:
+    def prepare(genome: Genome) -> Genome:
+        return Genome(tuple(multiply_rates(rule, c) for c in genome.main), genome.coevolved)
+
+    def init_weights(genome: Genome, key: jax.Array) -> Layers:
         if coevolved:
             return genome.coevolved["weights"]
         return draw_layers(draw, key, sizes)
 
-    def express(genome: Genome) -> Genome:
-        return Genome(tuple(multiply_rates(rule, c) for c in genome.main), genome.coevolved)
+    def activities_of(genome: Genome, weights: Layers, observation: jax.Array) -> Layers:
+        return forward(weights, see(genome, observation), bounded=config.bounded)
 
-    def live(genome: Genome, weights: Layers, observation: jax.Array) -> tuple[Layers, jax.Array]:
-        activities = forward(weights, see(genome, observation), bounded=config.bounded)
+    def update(
+        genome: Genome, weights: Layers, observation: jax.Array, key: Any = None
+    ) -> tuple[Layers, jax.Array]:
+        del key
+        activities = activities_of(genome, weights, observation)
         weights = hebbian_update(
-            expressed, genome.main, weights, activities, normalised=config.normalised
+            prepared, genome.main, weights, activities, normalised=config.normalised
         )
         return weights, config.gain * activities[-1]
 
-    return Policy(init, express, born, live, plastic=True)
+    def predict(genome: Genome, weights: Layers, observation: jax.Array) -> jax.Array:
+        return config.gain * activities_of(genome, weights, observation)[-1]
+
+    return Policy(init, prepare, Learner(init_weights, update, predict), plastic=True)
 
 
 def _static(
@@ -174,15 +183,22 @@ def _static(
         kernel_key, weights_key = jax.random.split(key)
         return Genome(draw_layers(draw, weights_key, sizes), {"kernels": draw_kernels(kernel_key)})
 
-    def born(genome: Genome, key: jax.Array) -> Layers:
+    def init_weights(genome: Genome, key: Any = None) -> Layers:
         del key
         return genome.main
 
-    def live(genome: Genome, weights: Layers, observation: jax.Array) -> tuple[Layers, jax.Array]:
+    def predict(genome: Genome, weights: Layers, observation: jax.Array) -> jax.Array:
         activities = forward(weights, see(genome, observation), bounded=config.bounded)
-        return weights, config.gain * activities[-1]
+        return config.gain * activities[-1]
 
-    return Policy(init, lambda genome: genome, born, live, plastic=False)
+    def update(
+        genome: Genome, weights: Layers, observation: jax.Array, key: Any = None
+    ) -> tuple[Layers, jax.Array]:
+        del key
+        return weights, predict(genome, weights, observation)
+
+    learner = Learner(init_weights, update, predict)
+    return Policy(init, lambda genome: genome, learner, plastic=False)
 
 
 def _find_draw(config: PolicyConfig) -> Initialiser:

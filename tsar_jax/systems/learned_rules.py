@@ -27,11 +27,17 @@ from tsar_jax.models.feedback_network import (
     errors,
     feedback_weights,
     init_weights,
-    logits,
     output_error,
 )
+from tsar_jax.plasticity.learner import Remat, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
-from tsar_jax.plasticity.online import Memory, Moments, Rule, adapt
+from tsar_jax.plasticity.rule_learner import (
+    Examples,
+    Rule,
+    RuleTheta,
+    layer_sizes,
+    rule_learner,
+)
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
@@ -92,7 +98,7 @@ class LearnedRuleConfig(LoopConfig):
     """Widths of the hidden layers."""
     beta: float = 10.0
     """Sharpness of the softplus."""
-    memory: Memory = "reconstruct"
+    memory: Remat = "reconstruct"
     """How a lifetime's weights come back for its gradient: taken back update by update, computed
     anew, or stored. A term that is a whole matrix is always computed anew."""
     segment: int = 25
@@ -162,35 +168,37 @@ def finite_or_none(gradient: jax.Array, _: Any) -> jax.Array:
 
 def meta_objective(
     rule: Rule,
-    coefficients: jax.Array,
+    theta: RuleTheta,
     weights: Layers,
-    random: Layers,
     lifetime: Lifetime,
     *,
     l1: float = 0.0,
-    memory: Memory = "reconstruct",
+    remat: Remat = "reconstruct",
     segment: int = 25,
 ) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy of the query set after the lifetime + l1 |coefficients|, and what is recorded.
+    """Return the query set's cross-entropy after a lifetime + l1 |coefficients|, and what it shows.
 
-    coefficients [terms] or [layers, terms]. Metrics: "accuracy", "angle" [layers + 1] and
-    "orthonormality" [layers], all on the query set after the lifetime.
+    Metrics: "accuracy", "angle" [layers + 1] and "orthonormality" [layers], all on the query set
+    after the lifetime.
+
+    Args:
+        weights: [out, in] of each layer before the lifetime.
+        remat, segment: see `unroll`.
     """
-    adapted = adapt(
-        rule, coefficients, weights, random, lifetime.moments, memory=memory, segment=segment
-    )
+    learner = rule_learner(rule, layer_sizes(weights))
+    adapted, _ = unroll(learner, theta, weights, lifetime.examples, remat=remat, segment=segment)
     images, labels = lifetime.query
-    of_query = jax.vmap(lambda image: logits(adapted, image, rule.beta))(images)
-    loss = cross_entropy(of_query, labels) + l1 * jnp.abs(coefficients).sum()
+    logits = learner.predict(theta, adapted, images)
+    loss = cross_entropy(logits, labels) + l1 * jnp.abs(theta.coefficients).sum()
     recorded = {
-        "accuracy": accuracy(of_query, labels),
-        **alignment(rule, adapted, random, lifetime.query),
+        "accuracy": accuracy(logits, labels),
+        **alignment(rule, adapted, theta.feedback_weights, lifetime.query),
     }
     return loss, jax.lax.stop_gradient(recorded)
 
 
-def alignment(rule: Rule, weights: Layers, random: Layers, query: Moments) -> Metrics:
-    """How errors and weights stand to each other, on a query set.
+def alignment(rule: Rule, weights: Layers, random: Layers, query: Examples) -> Metrics:
+    """Measure how errors and weights stand to each other, on a query set.
 
     "angle" [layers + 1], degrees: between the mean error sent back through the feedback weights and
     through the forward weights, the input layer first. "orthonormality" [layers]: the paper's E1,
@@ -267,14 +275,14 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
             fixed_images=config.fixed_images,
             replacement=config.replacement,
         )
+        random = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
         return meta_objective(
             rule,
-            coefficients,
+            RuleTheta(coefficients, random),
             init_weights(weights_key, sizes),
-            () if rule.feedback == "sym" else init_weights(feedback_key, sizes),
             lifetime,
             l1=config.l1,
-            memory=config.memory,
+            remat=config.memory,
             segment=config.segment,
         )
 
@@ -283,11 +291,14 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
     ) -> tuple[State, Metrics]:
         """An episode of one seed. number: of the episodes that are over for all that go on."""
 
-        def objective(theta: Any, _: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            return live_once(theta, images, key)
+        def objective(
+            theta: jax.Array, episode: jax.Array, key: jax.Array
+        ) -> tuple[jax.Array, Metrics]:
+            del key
+            return live_once(theta, images, episode)
 
-        episodes = jnp.zeros(1)  # one lifetime, which the key draws
-        loss, recorded, gradient = meta_gradient(objective, state.coefficients, episodes, key)
+        episodes = jax.random.split(key, 1)  # an episode is drawn from its key
+        loss, gradient, recorded = meta_gradient(objective, state.coefficients, episodes, key)
         updates, opt_state = optimiser.update(gradient, state.opt_state)
         coefficients = optax.apply_updates(state.coefficients, updates)
         going_on = state.episode == number

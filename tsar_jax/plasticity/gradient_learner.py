@@ -1,0 +1,103 @@
+"""Learners that follow the gradient of a loss, one example after another."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax import lax
+
+from tsar_jax.models import Network, run_levels
+from tsar_jax.plasticity.learner import Learner
+from tsar_jax.plasticity.losses import cross_entropy
+from tsar_jax.plasticity.masks import combine, partition
+
+Tree = Any
+
+
+class GradientState(NamedTuple):
+    """State of a gradient learner.
+
+    params: the plastic part of the parameters, see `masks.partition`. opt_state: the optimiser's.
+    """
+
+    params: Tree
+    opt_state: optax.OptState
+
+
+def gradient_learner(
+    predict: Callable[[Tree, Tree], jax.Array],
+    plastic: Tree,
+    optimiser: optax.GradientTransformation,
+    *,
+    loss: Callable[[jax.Array, Tree], jax.Array] = cross_entropy,
+    first_order: bool = False,
+) -> Learner:
+    """Return a learner that descends the loss of one example at a time by an optax transformation.
+
+    theta is the parameters that a lifetime begins with; those that are not plastic stay as they
+    are. An example is (inputs, target) without a leading axis. aux is the loss before the update.
+
+    Args:
+        predict: (params, inputs [N, ...]) -> outputs [N, ...].
+        plastic: tree of booleans like the parameters, True where they learn.
+        optimiser: what becomes of a gradient, such as optax.sgd(0.1) or optax.adam(1e-3).
+        loss: (outputs [N, ...], targets [N, ...]) -> scalar.
+        first_order: take the gradients for constants, so that no meta-gradient flows through them
+            (Finn et al. 2017, arXiv 1703.03400, section 5.2).
+    """
+
+    def init(theta: Tree, key: Any = None) -> GradientState:
+        del key
+        params = partition(theta, plastic)[0]
+        return GradientState(params, optimiser.init(params))
+
+    def update(
+        theta: Tree, state: GradientState, example: Tree, key: Any = None
+    ) -> tuple[GradientState, jax.Array]:
+        del key
+        frozen = partition(theta, plastic)[1]
+        inputs, targets = jax.tree.map(lambda leaf: leaf[None], example)
+
+        def loss_of(params: Tree) -> jax.Array:
+            return loss(predict(combine(params, frozen), inputs), targets)
+
+        value, gradient = jax.value_and_grad(loss_of)(state.params)
+        if first_order:
+            gradient = lax.stop_gradient(gradient)
+        updates, opt_state = optimiser.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return GradientState(params, opt_state), lax.stop_gradient(value)
+
+    def predict_now(theta: Tree, state: GradientState, inputs: Tree) -> jax.Array:
+        return predict(current_params(theta, plastic, state), inputs)
+
+    return Learner(init, update, predict_now)
+
+
+def network_learner(
+    network: Network,
+    plastic: Tree,
+    depth: int,
+    optimiser: optax.GradientTransformation,
+    *,
+    first_order: bool = False,
+) -> Learner:
+    """Return the `gradient_learner` of a network's cross-entropy.
+
+    Args:
+        plastic: tree of booleans like the network's parameters, True where they learn.
+        depth: number of levels that do not learn; inputs are the signals that enter the next one,
+            so that those of a whole stream can be computed before it (`models.frozen_levels`,
+            `models.stored_levels`).
+    """
+
+    def predict(params: Tree, signals: Tree) -> jax.Array:
+        return run_levels(network, params, signals, depth)
+
+    return gradient_learner(predict, plastic, optimiser, first_order=first_order)
+
+
+def current_params(theta: Tree, plastic: Tree, state: GradientState) -> Tree:
+    """Return all parameters: the plastic ones as they are now, the others as in theta."""
+    return combine(state.params, partition(theta, plastic)[1])

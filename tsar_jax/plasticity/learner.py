@@ -1,0 +1,170 @@
+"""What changes within a lifetime: one interface, and the one loop that runs it along a stream."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Tree = Any
+
+Remat = Literal["store", "rematerialise", "reconstruct"]
+"""Strategy by which the backward pass of `unroll` gets the states before each update.
+
+store: keep all T of them. rematerialise: keep about sqrt(T) and recompute the others (Chen et al.
+2016, arXiv 1604.06174). reconstruct: keep what each update added and invert the updates, where the
+learner can.
+"""
+
+
+class Inverse(NamedTuple):
+    """An update in two parts, of which the second can be undone: state' = apply(state, change).
+
+    change: (theta, state, example, key) -> change, what an update adds; smaller than the state
+    apply: (state, change) -> state after the update
+    revert: (state after the update, change) -> state before it
+    change_gradient: (gradient with respect to the state after, state before, change) -> gradient
+        with respect to the change
+    state_gradient: (gradient with respect to the state after, change, gradient with respect to the
+        change, gradient that reaches the state before through the change) -> gradient with respect
+        to the state before
+    """
+
+    change: Callable[[Tree, Tree, Tree, Any], Tree]
+    apply: Callable[[Tree, Tree], Tree]
+    revert: Callable[[Tree, Tree], Tree]
+    change_gradient: Callable[[Tree, Tree, Tree], Tree]
+    state_gradient: Callable[[Tree, Tree, Tree, Tree], Tree]
+
+
+class Learner(NamedTuple):
+    """Something that changes within a lifetime, as pure functions for one example.
+
+    theta is what a lifetime is given and does not change: what is meta-learned, and whatever is
+    drawn for that lifetime alone. state is what changes: weights, an optimiser's moments, a buffer.
+
+    init: (theta, key) -> state before the first example
+    update: (theta, state, example, key) -> (state, aux); no gradient passes through aux
+    predict: (theta, state, inputs) -> outputs for a batch of inputs, without learning
+    inverse: how `unroll` takes updates back, None where they cannot be
+    """
+
+    init: Callable[[Tree, Any], Tree]
+    update: Callable[[Tree, Tree, Tree, Any], tuple[Tree, Tree]]
+    predict: Callable[[Tree, Tree, Tree], Tree]
+    inverse: Inverse | None = None
+
+
+def unroll(
+    learner: Learner,
+    theta: Tree,
+    state: Tree,
+    examples: Tree,
+    key: jax.Array | None = None,
+    *,
+    remat: Remat = "store",
+    segment: int = 25,
+) -> tuple[Tree, Tree]:
+    """Run a learner along a stream, one update after another.
+
+    Args:
+        theta: what the learner is given; differentiable.
+        state: the learner's state before the first example; differentiable.
+        examples: tree of arrays [T, ...], in the order in which they are seen; differentiable but
+            with "reconstruct".
+        key: root of the updates' randomness, the t-th having fold_in(key, t); None for a learner
+            that draws nothing.
+        remat: how the backward pass gets the states before each update. A learner without inverse
+            is rematerialised where "reconstruct" is asked for.
+        segment: with "reconstruct", updates between stored states: it bounds by how much an
+            inverse can magnify rounding errors.
+
+    Returns:
+        The state after the last example, and aux of every update [T, ...]; with "reconstruct", ()
+        in place of aux.
+    """
+    length = jax.tree.leaves(examples)[0].shape[0]
+    keys = None
+    if key is not None:
+        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(length))
+    stream = examples, keys
+
+    if remat == "reconstruct" and learner.inverse is not None:
+        inverse = learner.inverse
+
+        def along(state: Tree, stream: Tree) -> tuple[Tree, Tree]:
+            return _unroll_and_revert(inverse, theta, state, stream), ()
+
+        return _in_segments(along, state, stream, min(segment, length))
+
+    def step(state: Tree, item: Tree) -> tuple[Tree, Tree]:
+        return learner.update(theta, state, *item)
+
+    if remat == "store" or length < 4:
+        return lax.scan(step, state, stream)
+    recomputed = jax.checkpoint(step)
+
+    @jax.checkpoint
+    def recompute_segment(state: Tree, stream: Tree) -> tuple[Tree, Tree]:
+        return lax.scan(recomputed, state, stream)
+
+    return _in_segments(recompute_segment, state, stream, math.isqrt(length - 1) + 1)
+
+
+def _in_segments(
+    along: Callable[[Tree, Tree], tuple[Tree, Tree]], state: Tree, stream: Tree, segment: int
+) -> tuple[Tree, Tree]:
+    """Run along(state, part of the stream) -> (state, aux) over parts of `segment` examples.
+
+    The last part is shorter where `segment` does not divide the stream.
+    """
+    length = jax.tree.leaves(stream)[0].shape[0]
+    segments = length // segment
+    body = segments * segment
+    head = jax.tree.map(lambda x: x[:body].reshape(segments, segment, *x.shape[1:]), stream)
+    state, aux = lax.scan(along, state, head)
+    aux = jax.tree.map(lambda x: x.reshape(body, *x.shape[2:]), aux)
+    if body == length:
+        return state, aux
+    state, last = along(state, jax.tree.map(lambda x: x[body:], stream))
+    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), aux, last)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _unroll_and_revert(inverse: Inverse, theta: Tree, state: Tree, stream: Tree) -> Tree:
+    """Return the state after a stream; its backward pass reverts one update after another."""
+    return _forward(inverse, theta, state, stream)[0]
+
+
+def _forward(inverse: Inverse, theta: Tree, state: Tree, stream: Tree) -> tuple[Tree, Tree]:
+    def step(state: Tree, item: Tree) -> tuple[Tree, Tree]:
+        changed = inverse.change(theta, state, *item)
+        return inverse.apply(state, changed), changed
+
+    end, changes = lax.scan(step, state, stream)
+    return end, (theta, end, stream, changes)
+
+
+def _backward(inverse: Inverse, saved: Tree, gradient: Tree) -> tuple[Tree, Tree, None]:
+    """Backpropagate through time, each update's state being found from the one after it."""
+    theta, end, stream, changes = saved
+
+    def step(carry: Tree, passed: Tree) -> tuple[Tree, None]:
+        after, gradient, theta_gradient = carry
+        item, changed = passed
+        state = inverse.revert(after, changed)
+        _, pull = jax.vjp(lambda t, s: inverse.change(t, s, *item), theta, state)
+        toward_change = inverse.change_gradient(gradient, state, changed)
+        more, through_change = pull(toward_change)
+        gradient = inverse.state_gradient(gradient, changed, toward_change, through_change)
+        return (state, gradient, jax.tree.map(jnp.add, theta_gradient, more)), None
+
+    start = end, gradient, jax.tree.map(jnp.zeros_like, theta)
+    (_, gradient, theta_gradient), _ = lax.scan(step, start, (stream, changes), reverse=True)
+    return theta_gradient, gradient, None
+
+
+_unroll_and_revert.defvjp(_forward, _backward)
