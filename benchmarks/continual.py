@@ -17,7 +17,7 @@ from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.devices import split_cpu
 from tsar_jax.models.mlp import make_mlp
 from tsar_jax.plasticity.methods import make_method
-from tsar_jax.systems.continual import ContinualConfig, Life, make_bench, make_system
+from tsar_jax.systems.continual import ContinualConfig, Life, make_spec, make_system
 from tsar_jax.training.programs import make_programs
 
 CLASSES, SIDE = 10, 28
@@ -67,10 +67,10 @@ def synergy(seeds: int, setting: Setting) -> Work:
     stream = make_stream("rot-mnist", data(setting.images), StreamSettings(batch=setting.batch))
     method = make_method("synergy", [f"fisher_update_freq={setting.fisher_update_freq}"])
     net = make_mlp(stream.image, CLASSES, setting.hidden)
-    bench = make_bench(net, stream, rate=0.2, capacity=setting.buffer, replay=setting.batch)
+    spec = make_spec(net, stream, rate=0.2, capacity=setting.buffer, replay=setting.batch)
     if seeds > 1:
         split_cpu()
-    system = make_system(ContinualConfig(seeds=seeds), Life(bench, method, stream))
+    system = make_system(ContinualConfig(seeds=seeds), Life(spec, method, stream))
     key = jax.random.key(0)
     programs = make_programs(system, stream.data, key, STEPS)
 

@@ -28,7 +28,7 @@ from tsar_jax.systems.continual import (
     ContinualConfig,
     Life,
     Lifetime,
-    make_bench,
+    make_spec,
     make_system,
     untrained_accuracy,
 )
@@ -77,8 +77,8 @@ def prepare(config: ContinualConfig) -> Study:
             "leave it out."
         )
     net = network(config, stream)
-    bench = make_bench(net, stream, rate=config.lr, capacity=config.buffer, replay=config.replay)
-    return Study(config, Life(bench, method, stream), dataset.source, values_of)
+    spec = make_spec(net, stream, rate=config.lr, capacity=config.buffer, replay=config.replay)
+    return Study(config, Life(spec, method, stream), dataset.source, values_of)
 
 
 def with_published(
@@ -133,15 +133,15 @@ def network(config: ContinualConfig, stream: Stream) -> Classifier:
 
 def lifetimes_of(study: Study, variables: Variables) -> Lifetime:
     """Return the lifetimes of all seeds before their first step, each with the network given."""
-    bench = study.life.bench
-    net = bench.net._replace(init=lambda key: jax.tree.map(jnp.array, variables))
-    life = dataclasses.replace(study.life, bench=dataclasses.replace(bench, net=net))
+    spec = study.life.spec
+    net = spec.net._replace(init=lambda key: jax.tree.map(jnp.array, variables))
+    life = dataclasses.replace(study.life, spec=dataclasses.replace(spec, net=net))
     return make_system(study.config, life).init(jax.random.key(0))
 
 
 def network_like(study: Study) -> Variables:
     """Return the shapes and dtypes of a study's network."""
-    return jax.eval_shape(study.life.bench.net.init, jax.random.key(0))
+    return jax.eval_shape(study.life.spec.net.init, jax.random.key(0))
 
 
 def measured(study: Study, lifetimes: Lifetime) -> Outcome:

@@ -20,7 +20,7 @@ from tsar_jax.models.classifier import Variables
 from tsar_jax.models.mlp import make_mlp
 from tsar_jax.models.resnet import make_resnet18
 from tsar_jax.plasticity.fisher import filter_means
-from tsar_jax.plasticity.methods import METHODS, Batch, Bench, Learner, Method, make_method
+from tsar_jax.plasticity.methods import METHODS, Batch, Method, ProblemSpec, TrainState, make_method
 from tsar_jax.plasticity.methods.base import cross_entropy
 
 PREFIX = {
@@ -54,14 +54,14 @@ def released(golden: dict, model: Variables) -> dict[str, np.ndarray]:
     return resnet18_to_release(model.params) | resnet18_statistics_to_release(model.stats)
 
 
-def bench_of(golden: dict, image: jax.Array) -> Bench:
+def bench_of(golden: dict, image: jax.Array) -> ProblemSpec:
     """One in which every draw is the whole buffer.
 
     Images are stored as they are; the network takes them normalised where the file says by what.
     """
     mean, std = (golden.get(name, value) for name, value in UNCHANGED.items())
     capacity, classes = int(golden["buffer_size"]), golden["eval_logits"].shape[-1]
-    return Bench(
+    return ProblemSpec(
         network_of(golden, image.shape),
         float(golden["lr"]),
         capacity,
@@ -120,55 +120,55 @@ def test_hyper_parameters_that_are_no_floats_are_read() -> None:
     assert method_of(golden).batch_num == 3
 
 
-def begun(golden: dict, method: Method, bench: Bench) -> Learner:
-    """The learner with the file's parameters."""
-    learner = jax.eval_shape(lambda: method.begin(bench, jax.random.key(0)))
-    learner = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), learner)
+def begun(golden: dict, method: Method, spec: ProblemSpec) -> TrainState:
+    """The state with the file's parameters."""
+    state = jax.eval_shape(lambda: method.init(spec, jax.random.key(0)))
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
     net = net_of(golden, [str(name) for name in golden["names"]])
-    assert jax.tree.map(jnp.shape, net) == jax.tree.map(jnp.shape, learner.net)
-    return learner._replace(net=net, memory=method.begin_memory(bench, net))
+    assert jax.tree.map(jnp.shape, net) == jax.tree.map(jnp.shape, state.net)
+    return state._replace(net=net, memory=method.init_memory(spec, net))
 
 
 def run_of(golden: dict, method: Method):
-    """The compiled program of all steps: (golden) -> learner, losses, logits."""
+    """The compiled program of all steps: (golden) -> state, losses, logits."""
     images, stored = (
         jnp.stack([channels_last(step) for step in golden[name]])
         for name in ("images", "buffer_images")
     )
-    bench = bench_of(golden, images[0, 0])
+    spec = bench_of(golden, images[0, 0])
 
-    def steps(learner: Learner):
-        def one(learner: Learner, each):
+    def steps(state: TrainState):
+        def one(state: TrainState, each):
             index, shown, kept, labels = each
             batch = Batch(shown, kept, labels, jnp.ones(labels.size), jnp.zeros((), jnp.int32))
-            return method.step(bench, learner, batch, jax.random.key(index))
+            return method.update(spec, state, batch, jax.random.key(index))
 
         labels = jnp.asarray(golden["labels"])
         each = (jnp.arange(len(labels)), images, stored, labels)
-        learner, losses = jax.lax.scan(one, learner, each)
-        return learner, losses, method.classify(bench, learner, learner.net, images[0])
+        state, losses = jax.lax.scan(one, state, each)
+        return state, losses, method.classify(spec, state, state.net, images[0])
 
-    compiled = jax.jit(steps).lower(begun(golden, method, bench)).compile(QUICK)
-    return lambda golden: compiled(begun(golden, method, bench))
+    compiled = jax.jit(steps).lower(begun(golden, method, spec)).compile(QUICK)
+    return lambda golden: compiled(begun(golden, method, spec))
 
 
 def after_steps(golden: dict, run, method: Method) -> dict[str, np.ndarray]:
     """What the steps give, by the keys of the file."""
     names = [str(name) for name in golden["names"]]
-    learner, losses, logits = jax.device_get(run(golden))
+    state, losses, logits = jax.device_get(run(golden))
     found = {"losses": losses, "eval_logits": logits}
-    for name, model in method.models(learner).items():
+    for name, model in method.models(state).items():
         prefix = PREFIX[name]
         for array, ours in released(golden, model).items():
             key = f"{names.index(array):02d}" if array in names else f"bn_{array}"
             found[prefix + key] = ours
     if golden["method"] == "synergy":
-        fisher = learner.memory.fisher
+        fisher = state.memory.fisher
         for key, tree in (("fisher", fisher), ("adjusted_fisher", filter_means(fisher))):
-            arrays = released(golden, learner.net._replace(params=tree))
+            arrays = released(golden, state.net._replace(params=tree))
             found[key] = np.concatenate([np.ravel(arrays[name]) for name in names])
     if method.buffered:
-        assert int(learner.buffer.seen) == golden["labels"].size
+        assert int(state.buffer.seen) == golden["labels"].size
     return found
 
 

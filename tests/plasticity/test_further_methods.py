@@ -14,7 +14,7 @@ from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.errors import UserError
 from tsar_jax.models.mlp import make_mlp
 from tsar_jax.plasticity.methods import METHODS, check_supported, make_method
-from tsar_jax.systems.continual import ContinualConfig, Life, make_bench, make_system
+from tsar_jax.systems.continual import ContinualConfig, Life, make_spec, make_system
 
 BATCH, EPOCHS, CAPACITY = 8, 4, 20
 SETTINGS = {
@@ -47,7 +47,7 @@ def life_of(name: str, kind: str = "seq") -> Life:
     settings = StreamSettings(BATCH, EPOCHS, tasks=2, joint=method.joint)
     stream = make_stream(f"{kind}-blobs", blobs(), settings)
     net = make_mlp(stream.image, stream.classes, (12, 8))
-    return Life(make_bench(net, stream, rate=0.2, capacity=CAPACITY, replay=BATCH), method, stream)
+    return Life(make_spec(net, stream, rate=0.2, capacity=CAPACITY, replay=BATCH), method, stream)
 
 
 @cache

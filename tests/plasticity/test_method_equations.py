@@ -16,7 +16,7 @@ from tsar_jax.plasticity.buffer import draw, put
 from tsar_jax.plasticity.methods import (
     METHODS,
     Batch,
-    Bench,
+    ProblemSpec,
     TaskData,
     make_method,
     task_end,
@@ -48,8 +48,8 @@ def scaled(images, key=None):
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    return Bench(
+def spec() -> ProblemSpec:
+    return ProblemSpec(
         net=make_mlp(SHAPE, CLASSES, (6, 5)),
         rate=RATE,
         capacity=CAPACITY,
@@ -82,33 +82,31 @@ def task_of(task: int, count: int = 11, padding: int = 3) -> TaskData:
     return TaskData(shown.stored, shown.labels, (jnp.arange(count + padding) < count) * 1.0)
 
 
-def loss_of(bench, params, images, labels) -> jax.Array:
-    logits = bench.net.logits(Variables(params, {}), images)
+def loss_of(spec, params, images, labels) -> jax.Array:
+    logits = spec.net.logits(Variables(params, {}), images)
     return cross_entropy(logits, labels, jnp.ones(labels.shape))
 
 
-def gradient_of(bench, params, images, labels):
-    return jax.jit(jax.grad(lambda params: loss_of(bench, params, images, labels)))(params)
+def gradient_of(spec, params, images, labels):
+    return jax.jit(jax.grad(lambda params: loss_of(spec, params, images, labels)))(params)
 
 
-def begun(method, bench):
-    return jax.jit(lambda key: method.begin(bench, key))(KEY)
+def begun(method, spec):
+    return jax.jit(lambda key: method.init(spec, key))(KEY)
 
 
-def end_task(method, bench, learner, task: int, data=None):
+def end_task(method, spec, state, task: int, data=None):
     data = task_of(task) if data is None else data
-    return jax.jit(lambda learner: method.at_task_end(bench, learner, data, jnp.int32(task), KEY))(
-        learner
-    )
+    return jax.jit(lambda state: method.at_task_end(spec, state, data, jnp.int32(task), KEY))(state)
 
 
-def taken(method, bench, learner, batch):
-    """The learner after a step."""
-    return jax.jit(lambda learner: method.step(bench, learner, batch, KEY))(learner)[0]
+def taken(method, spec, state, batch):
+    """The state after a step."""
+    return jax.jit(lambda state: method.update(spec, state, batch, KEY))(state)[0]
 
 
-def direction(method, bench, learner, batch, key=KEY):
-    return jax.jit(lambda learner: method.gradient(bench, learner, batch, key))(learner)
+def direction(method, spec, state, batch, key=KEY):
+    return jax.jit(lambda state: method.gradient(spec, state, batch, key))(state)
 
 
 def assert_close(a, b, **close) -> None:
@@ -119,9 +117,9 @@ def shifted(params, by: float):
     return jax.tree.map(lambda leaf: leaf + by, params)
 
 
-def test_synergy_estimates_importance_on_images_as_seen_in_training(bench) -> None:
+def test_synergy_estimates_importance_on_images_as_seen_in_training(spec) -> None:
     """Of all slots, black where never filled; S's statistics move by what these passes see."""
-    plain = bench.net
+    plain = spec.net
 
     def moved(stats, images):
         return {"mean": 0.5 * stats["mean"] + 0.5 * images.mean()}
@@ -134,68 +132,68 @@ def test_synergy_estimates_importance_on_images_as_seen_in_training(bench) -> No
             moved(net.stats, images),
         ),
     )
-    bench = dataclasses.replace(
-        bench,
+    spec = dataclasses.replace(
+        spec,
         net=tracked,
         view=lambda images, key: (scaled(images) - 0.3) / 0.25,
         normalise=lambda images: jnp.full(images.shape, jnp.nan),
     )
     method = SYNERgy(ema_update_freq=0.0, fisher_update_freq=1.0)
-    learner = taken(method, bench, begun(method, bench), batch_of(0))
-    kept = learner.buffer.items
-    assert int(learner.buffer.seen) == 5 < CAPACITY
-    semantic = learner.memory.semantic
-    shown = bench.view(kept["images"], KEY)
+    state = taken(method, spec, begun(method, spec), batch_of(0))
+    kept = state.buffer.items
+    assert int(state.buffer.seen) == 5 < CAPACITY
+    semantic = state.memory.semantic
+    shown = spec.view(kept["images"], KEY)
     assert_close(shown[5:], jnp.full(shown[5:].shape, -1.2))
-    assert_close(learner.memory.fisher, plain.fisher(semantic, shown, kept["labels"])[0])
+    assert_close(state.memory.fisher, plain.fisher(semantic, shown, kept["labels"])[0])
     # Nothing was there to be replayed: the draw was of black images, halving the mean once more.
-    replayed = 0.5 * bench.view(jnp.zeros((1, *SHAPE), jnp.uint8), KEY).mean()
+    replayed = 0.5 * spec.view(jnp.zeros((1, *SHAPE), jnp.uint8), KEY).mean()
     assert_close(semantic.stats["mean"], 0.5 * replayed + 0.5 * shown.mean())
 
 
-def test_ewc_holds_what_the_fisher_information_says(bench, monkeypatch) -> None:
+def test_ewc_holds_what_the_fisher_information_says(spec, monkeypatch) -> None:
     monkeypatch.setattr(task_end, "CHUNK", 4)
     method = EWCOn(e_lambda=3.0, gamma=0.5)
-    learner = begun(method, bench)
+    state = begun(method, spec)
     data = task_of(0)
-    params = learner.net.params
+    params = state.net.params
 
     def one(image, label):
-        gradient = gradient_of(bench, params, image[None], label[None])
-        likelihood = jnp.exp(-loss_of(bench, params, image[None], label[None]))
+        gradient = gradient_of(spec, params, image[None], label[None])
+        likelihood = jnp.exp(-loss_of(spec, params, image[None], label[None]))
         return jax.tree.map(lambda g: likelihood * g**2, gradient)
 
     each = jax.vmap(one)(scaled(data.stored[:11]), data.labels[:11])
     fisher = jax.tree.map(lambda leaf: leaf.mean(0), each)
-    learner = end_task(method, bench, learner, 0)
-    assert_close(learner.memory.fisher, fisher)
-    twice = end_task(method, bench, learner, 1, data)
+    state = end_task(method, spec, state, 0)
+    assert_close(state.memory.fisher, fisher)
+    twice = end_task(method, spec, state, 1, data)
     assert_close(twice.memory.fisher, jax.tree.map(lambda leaf: 1.5 * leaf, fisher))
 
-    moved = learner._replace(net=Variables(shifted(params, 0.1), {}))
+    moved = state._replace(net=Variables(shifted(params, 0.1), {}))
     batch = batch_of(1)
-    _, gradient, _ = direction(method, bench, moved, batch)
-    _, plain, _ = direction(METHODS["sgd"](), bench, moved, batch)
+    _, gradient, _ = direction(method, spec, moved, batch)
+    _, plain, _ = direction(METHODS["sgd"](), spec, moved, batch)
     expected = jax.tree.map(lambda g, f: g + 2 * 3.0 * f * 0.1, plain, fisher)
     assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize("adjust", [False, True])
-def test_ewc_can_give_every_filter_its_mean_importance(bench, adjust) -> None:
+def test_ewc_can_give_every_filter_its_mean_importance(spec, adjust) -> None:
     kernel = jnp.arange(2 * 2 * 3 * 4, dtype=jnp.float32).reshape(2, 2, 3, 4)
     importance = {"kernel": kernel, "bias": jnp.arange(4.0)}
-    net = bench.net._replace(fisher=lambda variables, images, labels: (importance, {}))
+    net = spec.net._replace(fisher=lambda variables, images, labels: (importance, {}))
     method = EWCOn(gamma=0.5, adjust_fisher=adjust)
-    bench = dataclasses.replace(bench, net=net)
-    learner = begun(method, bench)
+    spec = dataclasses.replace(spec, net=net)
+    state = begun(method, spec)
     nothing = jax.tree.map(jnp.zeros_like, importance)
-    learner = learner._replace(memory=learner.memory._replace(fisher=nothing))
+    state = state._replace(memory=state.memory._replace(fisher=nothing))
     data = task_of(0, count=6, padding=0)
     for task in (0, 1):
-        learner = method.at_task_end(bench, learner, data, jnp.int32(task), KEY)
+        state = method.at_task_end(spec, state, data, jnp.int32(task), KEY)
     means = jnp.broadcast_to(kernel.mean((0, 1, 2)), kernel.shape)
     expected = {"kernel": means if adjust else kernel, "bias": importance["bias"]}
-    assert_close(learner.memory.fisher, jax.tree.map(lambda leaf: 1.5 * leaf, expected))
+    assert_close(state.memory.fisher, jax.tree.map(lambda leaf: 1.5 * leaf, expected))
 
 
 def test_a_setting_that_is_true_or_false() -> None:
@@ -205,28 +203,28 @@ def test_a_setting_that_is_true_or_false() -> None:
         make_method("ewc_on", ("adjust_fisher=maybe",))
 
 
-def test_si_integrates_what_the_loss_lost(bench) -> None:
+def test_si_integrates_what_the_loss_lost(spec) -> None:
     method = SI(c=2.0, xi=0.3)
-    slow = dataclasses.replace(bench, rate=0.01)
+    slow = dataclasses.replace(spec, rate=0.01)
     begin = begun(method, slow)
     batch = batch_of(0)
-    learner = jax.jit(
-        lambda learner: jax.lax.fori_loop(
-            0, 20, lambda _, learner: method.step(slow, learner, batch, KEY)[0], learner
+    state = jax.jit(
+        lambda state: jax.lax.fori_loop(
+            0, 20, lambda _, state: method.update(slow, state, batch, KEY)[0], state
         )
     )(begin)
     lost = [
-        loss_of(bench, one.net.params, batch.images[:-1], batch.labels[:-1])
-        for one in (begin, learner)
+        loss_of(spec, one.net.params, batch.images[:-1], batch.labels[:-1])
+        for one in (begin, state)
     ]
-    total = sum(leaf.sum() for leaf in jax.tree.leaves(learner.memory.path))
+    total = sum(leaf.sum() for leaf in jax.tree.leaves(state.memory.path))
     np.testing.assert_allclose(total, lost[0] - lost[1], rtol=0.02)
 
-    ended = end_task(method, slow, learner, 0)
+    ended = end_task(method, slow, state, 0)
     expected = jax.tree.map(
         lambda path, new, old: path / ((new - old) ** 2 + 0.3),
-        learner.memory.path,
-        learner.net.params,
+        state.memory.path,
+        state.net.params,
         begin.net.params,
     )
     assert_close(ended.memory.importance, expected)
@@ -238,31 +236,30 @@ def test_si_integrates_what_the_loss_lost(bench) -> None:
     assert_close(gradient, pulled)
 
 
-def test_lwf_distils_the_net_from_before_the_task(bench) -> None:
+def test_lwf_distils_the_net_from_before_the_task(spec) -> None:
     method = LwF(alpha=0.7, softmax_temp=2.0, wd_reg=0.01)
-    learner = end_task(method, bench, begun(method, bench), 0)
-    learner = learner._replace(net=Variables(shifted(learner.net.params, 0.1), {}))
+    state = end_task(method, spec, begun(method, spec), 0)
+    state = state._replace(net=Variables(shifted(state.net.params, 0.1), {}))
     batch = batch_of(1)
-    loss, _, _ = direction(method, bench, learner, batch)
+    loss, _, _ = direction(method, spec, state, batch)
     new, old = (
-        np.asarray(bench.net.logits(net, batch.images[:-1]))
-        for net in (learner.net, learner.memory)
+        np.asarray(spec.net.logits(net, batch.images[:-1])) for net in (state.net, state.memory)
     )
     softened = [np.exp(logits[:, :2] / 2) for logits in (new, old)]
     q, p = (one / one.sum(1, keepdims=True) for one in softened)
-    squares = sum((leaf**2).sum() for leaf in jax.tree.leaves(learner.net.params))
+    squares = sum((leaf**2).sum() for leaf in jax.tree.leaves(state.net.params))
     expected = cross_entropy(new, batch.labels[:-1], jnp.ones(5))
     expected += -0.7 * (p * np.log(q)).sum(1).mean() + 0.01 * squares
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
     first = batch_of(0)
-    loss, _, _ = direction(method, bench, learner, first)
-    logits = bench.net.logits(learner.net, first.images[:-1])[:, :2]
+    loss, _, _ = direction(method, spec, state, first)
+    logits = spec.net.logits(state.net, first.images[:-1])[:, :2]
     expected = cross_entropy(logits, first.labels[:-1], jnp.ones(5)) + 0.01 * squares
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-def test_fdr_keeps_the_outputs_of_a_tasks_end(bench) -> None:
+def test_fdr_keeps_the_outputs_of_a_tasks_end(spec) -> None:
     random = np.random.RandomState(0)
     one, two = random.normal(size=(2, 5, CLASSES)).astype(np.float32)
     p, q = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (one, two))
@@ -272,67 +269,67 @@ def test_fdr_keeps_the_outputs_of_a_tasks_end(bench) -> None:
     assert not jax.grad(lambda x: function_distance(x, two).sum())(two).any()
 
     method = FDR(alpha=0.8)
-    learner = end_task(method, bench, begun(method, bench), 0)
-    kept = learner.buffer.items
-    logits = bench.net.logits(learner.net, scaled(kept["images"]))
+    state = end_task(method, spec, begun(method, spec), 0)
+    kept = state.buffer.items
+    logits = spec.net.logits(state.net, scaled(kept["images"]))
     assert_close(kept["logits"][:5], logits[:5])
     assert not kept["logits"][5:].any()
     batch = batch_of(1)
-    still, _, _ = direction(method, bench, learner, batch)
-    plain = loss_of(bench, learner.net.params, batch.images[:-1], batch.labels[:-1])
+    still, _, _ = direction(method, spec, state, batch)
+    plain = loss_of(spec, state.net.params, batch.images[:-1], batch.labels[:-1])
     np.testing.assert_allclose(still, plain, rtol=1e-5)
 
 
-def test_tasks_have_equal_shares_of_the_buffer(bench) -> None:
+def test_tasks_have_equal_shares_of_the_buffer(spec) -> None:
     method = AGEM()
-    bench = dataclasses.replace(bench, capacity=7)
-    learner = end_task(method, bench, begun(method, bench), 0, task_of(0, 2))
-    assert learner.buffer.seen == 3
-    assert set(np.asarray(learner.buffer.items["labels"][:3]).tolist()) <= {0, 1}
-    learner = end_task(method, bench, learner, 1)
-    assert learner.buffer.seen == 7
-    assert (learner.buffer.items["labels"] >= 2).tolist() == [False] * 3 + [True] * 4
+    spec = dataclasses.replace(spec, capacity=7)
+    state = end_task(method, spec, begun(method, spec), 0, task_of(0, 2))
+    assert state.buffer.seen == 3
+    assert set(np.asarray(state.buffer.items["labels"][:3]).tolist()) <= {0, 1}
+    state = end_task(method, spec, state, 1)
+    assert state.buffer.seen == 7
+    assert (state.buffer.items["labels"] >= 2).tolist() == [False] * 3 + [True] * 4
     with pytest.raises(UserError, match="buffer is 1, but 2 tasks have to share it"):
-        end_task(method, dataclasses.replace(bench, capacity=1), learner, 0)
+        end_task(method, dataclasses.replace(spec, capacity=1), state, 0)
 
 
-def test_agem_does_not_go_against_the_gradient_on_a_draw(bench) -> None:
+def test_agem_does_not_go_against_the_gradient_on_a_draw(spec) -> None:
     """A draw is of the whole share where that is no larger, so that it is known here."""
     method = AGEM()
-    bench = dataclasses.replace(bench, replay=5)
+    spec = dataclasses.replace(spec, replay=5)
     batch = batch_of(1)
-    fresh = begun(method, bench)
-    _, plain, _ = direction(METHODS["sgd"](), bench, fresh, batch)
-    assert_close(direction(method, bench, fresh, batch)[1], plain)
-    learner = end_task(method, bench, fresh, 0)
-    items = learner.buffer.items
-    old = gradient_of(bench, learner.net.params, scaled(items["images"][:5]), items["labels"][:5])
+    fresh = begun(method, spec)
+    _, plain, _ = direction(METHODS["sgd"](), spec, fresh, batch)
+    assert_close(direction(method, spec, fresh, batch)[1], plain)
+    state = end_task(method, spec, fresh, 0)
+    items = state.buffer.items
+    old = gradient_of(spec, state.net.params, scaled(items["images"][:5]), items["labels"][:5])
     along = ravel_pytree(old)[0] @ ravel_pytree(plain)[0]
     assert along < 0
-    _, projected, _ = direction(method, bench, learner, batch)
+    _, projected, _ = direction(method, spec, state, batch)
     assert abs(ravel_pytree(old)[0] @ ravel_pytree(projected)[0]) < 1e-4 * abs(along)
 
 
-def test_gem_knows_the_gradient_on_every_past_share(bench) -> None:
+def test_gem_knows_the_gradient_on_every_past_share(spec) -> None:
     method = GEM()
-    learner = begun(method, bench)
+    state = begun(method, spec)
     for task in range(TASKS):
-        learner = end_task(method, bench, learner, task)
-    past, _ = method.past_gradients(bench, learner, jnp.int32(1), KEY)
-    items = learner.buffer.items
-    first = gradient_of(bench, learner.net.params, scaled(items["images"][:5]), items["labels"][:5])
+        state = end_task(method, spec, state, task)
+    past, _ = method.past_gradients(spec, state, jnp.int32(1), KEY)
+    items = state.buffer.items
+    first = gradient_of(spec, state.net.params, scaled(items["images"][:5]), items["labels"][:5])
     assert_close(past[0], ravel_pytree(first)[0])
     assert not past[1].any()
     batch = batch_of(1)
     along = [
-        past[0] @ ravel_pytree(direction(one, bench, learner, batch)[1])[0]
+        past[0] @ ravel_pytree(direction(one, spec, state, batch)[1])[0]
         for one in (method, METHODS["sgd"]())
     ]
     assert along[1] < 0
     assert along[0] > 0.05 * along[1]
 
 
-def test_gss_prefers_gradients_unlike_others(bench) -> None:
+def test_gss_prefers_gradients_unlike_others(spec) -> None:
     random = np.random.RandomState(0)
     vector, others = random.normal(size=6), random.normal(size=(3, 6))
     cosines = others @ vector / np.linalg.norm(others, axis=1) / np.linalg.norm(vector)
@@ -356,24 +353,22 @@ def test_gss_prefers_gradients_unlike_others(bench) -> None:
     assert (alike(keys) == 2).all()
 
 
-def test_gss_scores_an_image_by_its_gradient(bench) -> None:
+def test_gss_scores_an_image_by_its_gradient(spec) -> None:
     method = GSS(gss_minibatch_size=4)
-    learner = taken(method, bench, begun(method, bench), batch_of(0))
-    assert learner.buffer.seen == 5
-    np.testing.assert_allclose(learner.buffer.items["score"][:5], 0.1)
+    state = taken(method, spec, begun(method, spec), batch_of(0))
+    assert state.buffer.seen == 5
+    np.testing.assert_allclose(state.buffer.items["score"][:5], 0.1)
     batch = batch_of(1)
-    bench = dataclasses.replace(bench, capacity=5)
-    whole, each = jax.jit(lambda one: method.scores(bench, one, batch, KEY))(
-        learner._replace(
-            buffer=jax.tree.map(
-                lambda leaf: leaf[:4] if leaf.ndim else leaf * 0 + 4, learner.buffer
-            )
+    spec = dataclasses.replace(spec, capacity=5)
+    whole, each = jax.jit(lambda one: method.scores(spec, one, batch, KEY))(
+        state._replace(
+            buffer=jax.tree.map(lambda leaf: leaf[:4] if leaf.ndim else leaf * 0 + 4, state.buffer)
         )
     )
-    params, items = learner.net.params, learner.buffer.items
+    params, items = state.net.params, state.buffer.items
 
     def vector(images, labels):
-        return np.asarray(ravel_pytree(gradient_of(bench, params, images, labels))[0])
+        return np.asarray(ravel_pytree(gradient_of(spec, params, images, labels))[0])
 
     held = np.stack(
         [vector(scaled(items["images"][k : k + 1]), items["labels"][k : k + 1]) for k in range(4)]
@@ -389,106 +384,106 @@ def test_gss_scores_an_image_by_its_gradient(bench) -> None:
 
 
 @pytest.mark.parametrize(("batch_num", "rounds"), [(1, [(0, 4)]), (3, [(0, 4), (4, 6), (0, 4)])])
-def test_gss_learns_a_batch_with_one_draw_after_another(bench, batch_num, rounds) -> None:
+def test_gss_learns_a_batch_with_one_draw_after_another(spec, batch_num, rounds) -> None:
     """Six items, four to a draw: the second round has the two that are left; the third, four."""
     method = GSS(batch_num=batch_num)
-    learner = begun(method, bench)
+    state = begun(method, spec)
     held = images_of(0, 6)
     items = {"images": held.stored, "labels": held.labels, "score": jnp.ones(6)}
-    learner = learner._replace(buffer=put(learner.buffer, jnp.arange(6), items, jnp.int32(6)))
+    state = state._replace(buffer=put(state.buffer, jnp.arange(6), items, jnp.int32(6)))
     batch = batch_of(1)
-    found = taken(method, bench, learner, batch)
+    found = taken(method, spec, state, batch)
     assert found.step == 1
 
-    order = np.asarray(draw(learner.buffer, jax.random.split(KEY, 3)[0], CAPACITY).slots)
+    order = np.asarray(draw(state.buffer, jax.random.split(KEY, 3)[0], CAPACITY).slots)
     assert sorted(order[:6]) == list(range(6))
-    params = learner.net.params
+    params = state.net.params
     for first, after in rounds:
         images = jnp.concatenate([batch.images[:-1], scaled(held.stored[order[first:after]])])
         labels = jnp.concatenate([batch.labels[:-1], held.labels[order[first:after]]])
-        slope = gradient_of(bench, params, images, labels)
+        slope = gradient_of(spec, params, images, labels)
         params = jax.tree.map(lambda p, g: p - RATE * g, params, slope)
     assert_close(found.net.params, params)
 
 
-def test_kder_holds_the_net_to_what_it_was_a_step_ago(bench) -> None:
+def test_kder_holds_the_net_to_what_it_was_a_step_ago(spec) -> None:
     method = KDER(reg_weight=0.7)
-    before = begun(method, bench)
-    learner = taken(method, bench, before, batch_of(0))
-    assert_close(learner.memory.params, before.net.params)
-    items = {name: value[:5] for name, value in learner.buffer.items.items()}
-    bench = dataclasses.replace(bench, replay=5)
+    before = begun(method, spec)
+    state = taken(method, spec, before, batch_of(0))
+    assert_close(state.memory.params, before.net.params)
+    items = {name: value[:5] for name, value in state.buffer.items.items()}
+    spec = dataclasses.replace(spec, replay=5)
     batch = batch_of(1)
     images = jnp.concatenate([batch.images[:-1], scaled(items["images"])])
     labels = jnp.concatenate([batch.labels[:-1], items["labels"]])
-    target = bench.net.logits(before.net, scaled(items["images"]))
+    target = spec.net.logits(before.net, scaled(items["images"]))
 
     def expected(params):
-        said = bench.net.logits(Variables(params, {}), scaled(items["images"]))
-        return 0.7 * jnp.square(said - target).mean() + loss_of(bench, params, images, labels)
+        said = spec.net.logits(Variables(params, {}), scaled(items["images"]))
+        return 0.7 * jnp.square(said - target).mean() + loss_of(spec, params, images, labels)
 
-    value, slope = jax.jit(jax.value_and_grad(expected))(learner.net.params)
-    loss, gradient, _ = direction(method, bench, learner, batch)
+    value, slope = jax.jit(jax.value_and_grad(expected))(state.net.params)
+    loss, gradient, _ = direction(method, spec, state, batch)
     np.testing.assert_allclose(loss, value, rtol=1e-5)
     assert_close(gradient, slope)
-    again = taken(method, bench, learner, batch)
-    assert_close(again.memory.params, learner.net.params)
+    again = taken(method, spec, state, batch)
+    assert_close(again.memory.params, state.net.params)
 
 
-def test_hal_holds_its_anchors(bench) -> None:
+def test_hal_holds_its_anchors(spec) -> None:
     method = HAL(hal_lambda=0.6, beta=0.5, gamma=0.1, steps_on_anchors=3)
-    learner = taken(method, bench, begun(method, bench), batch_of(0))
-    np.testing.assert_array_equal(learner.buffer.items["occupied"], np.arange(CAPACITY) < 5)
-    mean = bench.net.features(learner.net, batch_of(0).images[:-1]).mean(0)
-    np.testing.assert_allclose(learner.memory.features, 0.5 * mean, rtol=1e-5)
+    state = taken(method, spec, begun(method, spec), batch_of(0))
+    np.testing.assert_array_equal(state.buffer.items["occupied"], np.arange(CAPACITY) < 5)
+    mean = spec.net.features(state.net, batch_of(0).images[:-1]).mean(0)
+    np.testing.assert_allclose(state.memory.features, 0.5 * mean, rtol=1e-5)
 
-    learner = taken(method, bench, learner, batch_of(0, seed=2))
-    np.testing.assert_array_equal(learner.buffer.items["occupied"], np.arange(CAPACITY) < 5)
-    learner = end_task(method, bench, learner, 0)
-    np.testing.assert_array_equal(learner.memory.present, [[1, 1], [0, 0]])
-    assert not learner.memory.features.any()
+    state = taken(method, spec, state, batch_of(0, seed=2))
+    np.testing.assert_array_equal(state.buffer.items["occupied"], np.arange(CAPACITY) < 5)
+    state = end_task(method, spec, state, 0)
+    np.testing.assert_array_equal(state.memory.present, [[1, 1], [0, 0]])
+    assert not state.memory.features.any()
     batch = batch_of(1)
-    loss, plain, _ = direction(ER(), bench, learner, batch)
-    ahead = jax.tree.map(lambda p, g: p - RATE * g, learner.net.params, plain)
-    anchors = learner.memory.anchors[0]
-    target = bench.net.logits(Variables(ahead, {}), anchors)
+    loss, plain, _ = direction(ER(), spec, state, batch)
+    ahead = jax.tree.map(lambda p, g: p - RATE * g, state.net.params, plain)
+    anchors = state.memory.anchors[0]
+    target = spec.net.logits(Variables(ahead, {}), anchors)
 
     def held(params):
-        return 0.6 * jnp.square(bench.net.logits(Variables(params, {}), anchors) - target).mean()
+        return 0.6 * jnp.square(spec.net.logits(Variables(params, {}), anchors) - target).mean()
 
-    more, slope = jax.value_and_grad(held)(learner.net.params)
-    found, gradient, _ = direction(method, bench, learner, batch)
+    more, slope = jax.value_and_grad(held)(state.net.params)
+    found, gradient, _ = direction(method, spec, state, batch)
     np.testing.assert_allclose(found, loss + more, rtol=1e-5)
     assert_close(gradient, jax.tree.map(jnp.add, plain, slope))
 
 
-def test_an_anchor_ascends_what_is_forgotten(bench) -> None:
+def test_an_anchor_ascends_what_is_forgotten(spec) -> None:
     method = HAL(gamma=0.2, steps_on_anchors=1)
-    learner = begun(method, bench)
-    tuned = Variables(shifted(learner.net.params, 0.1), {})
+    state = begun(method, spec)
+    tuned = Variables(shifted(state.net.params, 0.1), {})
     begin, labels = images_of(0, 2).images, jnp.array([0, 1])
-    found = method.ascended(bench, learner, tuned, begin, labels)
+    found = method.ascended(spec, state, tuned, begin, labels)
 
     def harm(anchor, label):
         one = anchor[None], label[None]
-        forgotten = loss_of(bench, tuned.params, *one) - loss_of(bench, learner.net.params, *one)
-        return forgotten - 0.2 * jnp.square(bench.net.features(learner.net, one[0])).sum()
+        forgotten = loss_of(spec, tuned.params, *one) - loss_of(spec, state.net.params, *one)
+        return forgotten - 0.2 * jnp.square(spec.net.features(state.net, one[0])).sum()
 
     expected = begin + RATE * jax.vmap(jax.grad(harm))(begin, labels)
     np.testing.assert_allclose(found, expected, **CLOSE)
 
 
-def test_icarl_keeps_the_best_exemplars_of_every_class(bench) -> None:
+def test_icarl_keeps_the_best_exemplars_of_every_class(spec) -> None:
     method = ICaRL()
-    learner = begun(method, bench)
-    first = end_task(method, bench, learner, 0).buffer
-    buffer = end_task(method, bench, end_task(method, bench, learner, 0), 1).buffer
+    state = begun(method, spec)
+    first = end_task(method, spec, state, 0).buffer
+    buffer = end_task(method, spec, end_task(method, spec, state, 0), 1).buffer
     data, labels = task_of(0), np.asarray(task_of(0).labels[:11])
     assert first.items["labels"].tolist() == [0] * 5 + [1] * 5
     assert buffer.items["labels"][:8].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert not buffer.items["occupied"][8:].any()
     for label in (0, 1):
-        features = bench.net.features(learner.net, scaled(data.stored[:11]))
+        features = spec.net.features(state.net, scaled(data.stored[:11]))
         features = np.asarray(features)[labels == label]
         own = np.asarray(data.stored[:11])[labels == label]
         best = np.linalg.norm(features - features.mean(0), axis=1).argmin()
@@ -500,71 +495,71 @@ def test_icarl_keeps_the_best_exemplars_of_every_class(bench) -> None:
             buffer.items["images"][2 * label + 1], first.items["images"][5 * label + 1]
         )
     with pytest.raises(UserError, match="4 classes have to share it"):
-        method.begin(dataclasses.replace(bench, capacity=3), KEY)
+        method.init(dataclasses.replace(spec, capacity=3), KEY)
 
 
-def test_icarl_distils_and_names_the_nearest_mean(bench) -> None:
+def test_icarl_distils_and_names_the_nearest_mean(spec) -> None:
     method = ICaRL(wd_reg=0.01)
-    learner = end_task(method, bench, begun(method, bench), 0)
-    items = learner.buffer.items
+    state = end_task(method, spec, begun(method, spec), 0)
+    items = state.buffer.items
     images = images_of(1, 7).images
-    features = np.asarray(bench.net.features(learner.net, images))
-    kept = np.asarray(bench.net.features(learner.net, scaled(items["images"])))
+    features = np.asarray(spec.net.features(state.net, images))
+    kept = np.asarray(spec.net.features(state.net, scaled(items["images"])))
     full = np.asarray(items["occupied"])
     means = [kept[full & (np.asarray(items["labels"]) == label)].mean(0) for label in (0, 1)]
     apart = np.square(features[:, None] - np.stack(means)).sum(-1)
-    logits = method.classify(bench, learner, learner.net, images)
+    logits = method.classify(spec, state, state.net, images)
     np.testing.assert_allclose(logits[:, :2], -apart, rtol=1e-3, atol=1e-5)
     assert (logits[:, 2:] < -1e8).all()
 
-    learner = learner._replace(net=Variables(shifted(learner.net.params, 0.1), {}))
-    bench = dataclasses.replace(bench, replay=CAPACITY)
+    state = state._replace(net=Variables(shifted(state.net.params, 0.1), {}))
+    spec = dataclasses.replace(spec, replay=CAPACITY)
     batch = batch_of(1)
     images = jnp.concatenate([batch.images[:-1], scaled(items["images"][full])])
     labels = jnp.concatenate([batch.labels[:-1], items["labels"][full]])
-    logits, old = (bench.net.logits(net, images) for net in (learner.net, learner.memory.old))
+    logits, old = (spec.net.logits(net, images) for net in (state.net, state.memory.old))
     target = jnp.concatenate([jax.nn.sigmoid(old[:, :2]), jax.nn.one_hot(labels, 4)[:, 2:]], 1)
     said = jax.nn.sigmoid(logits)
     expected = -(target * jnp.log(said) + (1 - target) * jnp.log(1 - said)).mean()
-    expected += 0.01 * sum((leaf**2).sum() for leaf in jax.tree.leaves(learner.net.params))
-    loss, _, _ = direction(method, bench, learner, batch)
+    expected += 0.01 * sum((leaf**2).sum() for leaf in jax.tree.leaves(state.net.params))
+    loss, _, _ = direction(method, spec, state, batch)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("item_num", [1, 3])
-def test_mer_is_reptile_within_and_across_batches(bench, item_num) -> None:
+def test_mer_is_reptile_within_and_across_batches(spec, item_num) -> None:
     method = MER(beta=0.5, gamma=0.3, batch_num=2, item_num=item_num)
-    learner = begun(method, bench)
+    state = begun(method, spec)
     held = images_of(0, 3)
     items = {"images": held.stored, "labels": held.labels}
-    learner = learner._replace(buffer=put(learner.buffer, jnp.arange(3), items, jnp.int32(3)))
+    state = state._replace(buffer=put(state.buffer, jnp.arange(3), items, jnp.int32(3)))
     batch = batch_of(1)
     batch = Batch(*(field[:1] for field in batch[:4]), batch.task)
-    found = taken(method, dataclasses.replace(bench, replay=3), learner, batch).net.params
+    found = taken(method, dataclasses.replace(spec, replay=3), state, batch).net.params
 
     loss_key = jax.random.split(KEY, 3)[0]
-    begin = params = learner.net.params
+    begin = params = state.net.params
     for key in jax.random.split(loss_key, 2):
-        drawn = replay(dataclasses.replace(bench, replay=3), learner.buffer, key)
+        drawn = replay(dataclasses.replace(spec, replay=3), state.buffer, key)
         images = jnp.concatenate([drawn.images, batch.images])
         labels = jnp.concatenate([drawn.labels, batch.labels])
         before = params
         for rows in {1: ([0], [1], [2], [3]), 3: ([0], [1, 2, 3])}[item_num]:
             rows = np.array(rows)
-            slope = gradient_of(bench, params, images[rows], labels[rows])
+            slope = gradient_of(spec, params, images[rows], labels[rows])
             params = jax.tree.map(lambda p, g: p - RATE * g, params, slope)
         params = jax.tree.map(lambda a, b: a + 0.5 * (b - a), before, params)
     expected = jax.tree.map(lambda a, b: a + 0.3 * (b - a), begin, params)
     assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_progressive_net_leaves_its_older_columns_alone(bench) -> None:
+def test_a_progressive_net_leaves_its_older_columns_alone(spec) -> None:
     method = PNN()
-    learner = begun(method, bench)
-    params = learner.net.params
-    first = taken(method, bench, learner, batch_of(0))
-    second = taken(method, bench, first, batch_of(1))
-    nets = [jax.device_get(one.net.params["columns"]) for one in (learner, first, second)]
+    state = begun(method, spec)
+    params = state.net.params
+    first = taken(method, spec, state, batch_of(0))
+    second = taken(method, spec, first, batch_of(1))
+    nets = [jax.device_get(one.net.params["columns"]) for one in (state, first, second)]
     for changed in range(TASKS):
         for task in range(TASKS):
             same = jax.tree.map(
@@ -575,12 +570,12 @@ def test_a_progressive_net_leaves_its_older_columns_alone(bench) -> None:
             assert all(jax.tree.leaves(same)) == (task != changed)
 
     images = batch_of(0).images
-    classify = jax.jit(lambda task: method.classify(bench, learner, learner.net, images, task))
+    classify = jax.jit(lambda task: method.classify(spec, state, state.net, images, task))
     zero, one = classify(jnp.int32(0)), classify(jnp.int32(1))
     params = jax.device_get(params)
     columns = [jax.tree.map(lambda leaf, task=task: leaf[task], params) for task in (0, 1)]
     plain = Variables(columns[0]["columns"], {})
-    assert_close(zero, bench.net.logits(plain, images))
+    assert_close(zero, spec.net.logits(plain, images))
 
     def dense(column, layer, x):
         return x @ column["columns"][layer]["kernel"] + column["columns"][layer]["bias"]
@@ -602,9 +597,9 @@ def test_a_progressive_net_leaves_its_older_columns_alone(bench) -> None:
     assert_close(one, second_column(images.reshape(len(images), -1)))
 
 
-def test_a_progressive_net_is_a_perceptron(bench) -> None:
+def test_a_progressive_net_is_a_perceptron(spec) -> None:
     def init(key):
         return Variables({"conv1": {"kernel": jnp.zeros((3, 3, 1, 4))}}, {})
 
     with pytest.raises(UserError, match="multilayer perceptrons only"):
-        PNN().begin(dataclasses.replace(bench, net=bench.net._replace(init=init)), KEY)
+        PNN().init(dataclasses.replace(spec, net=spec.net._replace(init=init)), KEY)

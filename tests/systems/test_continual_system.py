@@ -20,7 +20,7 @@ from tsar_jax.systems.continual import (
     ContinualConfig,
     Life,
     kept_sound,
-    make_bench,
+    make_spec,
     make_system,
     untrained_accuracy,
 )
@@ -48,8 +48,8 @@ def life_of(method, stream="seq-toy", tasks=2, epochs=4, **options):
     settings = StreamSettings(batch=8, epochs=epochs, tasks=tasks, joint=method.joint, **options)
     stream = make_stream(stream, DATASET, settings)
     net = make_mlp(stream.image, stream.classes, (16,))
-    bench = make_bench(net, stream, rate=0.1, capacity=32, replay=8)
-    return Life(bench, method, stream, test_batch=15)
+    spec = make_spec(net, stream, rate=0.1, capacity=32, replay=8)
+    return Life(spec, method, stream, test_batch=15)
 
 
 def lived(life, seeds=2, first=0):
@@ -71,9 +71,9 @@ def test_the_matrix_is_what_the_last_models_get_right() -> None:
     test = DATASET.test
     shown = jnp.asarray(test.images[..., None] / np.float32(255))
     for seed in range(2):
-        learner = jax.tree.map(lambda a, seed=seed: a[seed], lifetimes.learner)
-        for number, model in enumerate(life.method.models(learner).values()):
-            logits = np.asarray(life.bench.net.logits(model, shown))
+        state = jax.tree.map(lambda a, seed=seed: a[seed], lifetimes.learner)
+        for number, model in enumerate(life.method.models(state).values()):
+            logits = np.asarray(life.spec.net.logits(model, shown))
             for task in range(2):
                 of_task = test.labels // 2 == task
                 masked = np.where(np.arange(4) // 2 == task, logits, -np.inf)
@@ -169,9 +169,9 @@ def test_cumulative_tests_are_those_of_all_phases_so_far(method) -> None:
     tested = [[True] * 3] if joint else [[j <= i for j in range(3)] for i in range(3)]
     assert (accuracy[..., CLASS_IL] != UNTESTED).tolist() == tested
 
-    learner = jax.tree.map(lambda a: a[0], lifetimes.learner)
+    state = jax.tree.map(lambda a: a[0], lifetimes.learner)
     images, labels = life.stream.data["test_images"], life.stream.data["test_labels"]
-    logits = np.asarray(life.bench.net.logits(learner.net, jnp.asarray(images / np.float32(255))))
+    logits = np.asarray(life.spec.net.logits(state.net, jnp.asarray(images / np.float32(255))))
     counts = life.stream.task_classes.sum(1)
     assert counts[0] < counts[-1]
     for phase, seen in enumerate(life.stream.task_classes):

@@ -36,7 +36,7 @@ def predict(life: Life, lifetime: Lifetime, model: Variables, data: Any) -> Pred
     def of_test(number: jax.Array) -> Predictions:
         def of_chunk(shown: Test) -> Predictions:
             probability = jax.nn.softmax(
-                life.method.classify(life.bench, lifetime.learner, model, shown.images, number)
+                life.method.classify(life.spec, lifetime.learner, model, shown.images, number)
             )
             right = (probability.argmax(-1) == shown.labels).astype(jnp.float32)
             mass = (shown.present[:, None] * (probability @ tasks.T)).sum(0)

@@ -18,12 +18,13 @@ from tsar_jax.data.continual.types import Course, Stream, Test
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_positive, check_seed
 from tsar_jax.models.classifier import Classifier, Variables
+from tsar_jax.plasticity.learner import Learner
 from tsar_jax.plasticity.methods import (
     Batch,
-    Bench,
-    Learner,
     Method,
+    ProblemSpec,
     TaskData,
+    TrainState,
     check_supported,
 )
 from tsar_jax.plasticity.methods.published import Release
@@ -107,7 +108,7 @@ class Lifetime(NamedTuple):
     """
 
     root: jax.Array
-    learner: Learner
+    learner: TrainState
     course: Course
     accuracy: jax.Array
 
@@ -125,11 +126,11 @@ def keys_of(root: jax.Array) -> Keys:
     return Keys(*jax.random.split(jax.random.wrap_key_data(root), 3))
 
 
-def make_bench(
+def make_spec(
     net: Classifier, stream: Stream, *, rate: float, capacity: int, replay: int
-) -> Bench:
+) -> ProblemSpec:
     """What a method is given, for a network on a stream."""
-    return Bench(
+    return ProblemSpec(
         net=net,
         rate=rate,
         capacity=capacity,
@@ -150,16 +151,21 @@ class Life:
     test_batch: images tested at a time.
     """
 
-    bench: Bench
+    spec: ProblemSpec
     method: Method
     stream: Stream
     test_batch: int = 500
 
     @property
+    def learner(self) -> Learner:
+        """The method as a learner."""
+        return self.method.learner(self.spec)
+
+    @property
     def models(self) -> list[str]:
         """Names of the models that are tested."""
-        learner = jax.eval_shape(partial(self.method.begin, self.bench), jax.random.key(0))
-        return list(self.method.models(learner))
+        state = jax.eval_shape(partial(self.method.init, self.spec), jax.random.key(0))
+        return list(self.method.models(state))
 
     def begin(self, root: jax.Array, data: Any) -> Lifetime:
         """The lifetime before its first step."""
@@ -167,7 +173,7 @@ class Life:
         shape = (self.stream.tasks, len(self.stream.task_classes), len(self.models), 2)
         return Lifetime(
             root,
-            self.method.begin(self.bench, keys.init),
+            self.learner.init((), keys.init),
             self.stream.begin(data, keys.stream),
             jnp.full(shape, UNTESTED, jnp.float32),
         )
@@ -179,30 +185,30 @@ class Life:
         raw = stream.batch(data, course, jax.random.fold_in(keys.stream, step), step)
         view_key, learn_key, end_key = jax.random.split(jax.random.fold_in(keys.learner, step), 3)
         batch = Batch(stream.view(raw.images, view_key), *raw)
-        learner, loss = self.method.step(self.bench, lifetime.learner, batch, learn_key)
+        state, loss = self.learner.update((), lifetime.learner, batch, learn_key)
         ends = step + 1 == jnp.asarray(stream.ends, jnp.int32)[raw.task]
         if self.method.boundaries:
-            learner = lax.cond(
+            state = lax.cond(
                 ends,
-                lambda: self._task_end(learner, data, course, raw.task, end_key),
-                lambda: learner,
+                lambda: self._task_end(state, data, course, raw.task, end_key),
+                lambda: state,
             )
         accuracy = lax.cond(
             ends,
             lambda: lifetime.accuracy.at[raw.task].set(
-                self.test(learner, data, course, self.due(raw.task))
+                self.test(state, data, course, self.due(raw.task))
             ),
             lambda: lifetime.accuracy,
         )
-        return Lifetime(lifetime.root, learner, course, accuracy), loss
+        return Lifetime(lifetime.root, state, course, accuracy), loss
 
     def _task_end(
-        self, learner: Learner, data: Any, course: Course, task: jax.Array, key: jax.Array
-    ) -> Learner:
+        self, state: TrainState, data: Any, course: Course, task: jax.Array, key: jax.Array
+    ) -> TrainState:
         assert self.stream.task_images is not None
         images, labels, present, _ = self.stream.task_images(data, course, task)
         return self.method.at_task_end(
-            self.bench, learner, TaskData(images, labels, present), task, key
+            self.spec, state, TaskData(images, labels, present), task, key
         )
 
     def due(self, task: jax.Array) -> jax.Array:
@@ -216,43 +222,43 @@ class Life:
             return number >= 0
         return number <= task + (0 if self.stream.cumulative else 1)
 
-    def test(self, learner: Learner, data: Any, course: Course, due: jax.Array) -> jax.Array:
+    def test(self, state: TrainState, data: Any, course: Course, due: jax.Array) -> jax.Array:
         """Return the accuracy of every model on the tests that are due: [tests, models, 2].
 
         Class-incremental, by all outputs; task-incremental, by those of the test's classes.
         """
         classes = jnp.asarray(self.stream.task_classes)
-        nothing = jnp.full((len(self.method.models(learner)), 2), UNTESTED, jnp.float32)
+        nothing = jnp.full((len(self.method.models(state)), 2), UNTESTED, jnp.float32)
         if self.stream.cumulative:
             # The last test that is due has all images of those before it.
             last = due.size - 1 - jnp.argmax(due[::-1])
-            accuracy = self.accuracies(learner, data, course, last, classes)
+            accuracy = self.accuracies(state, data, course, last, classes)
             return jnp.where(due[:, None, None], accuracy, nothing)
 
         def each(number_and_due: tuple[jax.Array, jax.Array]) -> jax.Array:
             number, due = number_and_due
             return lax.cond(
                 due,
-                lambda: self.accuracies(learner, data, course, number, classes[number][None])[0],
+                lambda: self.accuracies(state, data, course, number, classes[number][None])[0],
                 lambda: nothing,
             )
 
         return lax.map(each, (jnp.arange(due.size), due))
 
     def accuracies(
-        self, learner: Learner, data: Any, course: Course, number: jax.Array, classes: jax.Array
+        self, state: TrainState, data: Any, course: Course, number: jax.Array, classes: jax.Array
     ) -> jax.Array:
         """Return the accuracy of every model on parts of a test: [parts, models, 2].
 
         classes bool [parts, classes]: those of a part's images, and its task-incremental outputs.
         """
-        models = self.method.models(learner)
+        models = self.method.models(state)
 
         def count(shown: Test) -> tuple[jax.Array, jax.Array]:
             here = shown.present * classes[:, shown.labels]
             right = []
             for model in models.values():
-                logits = self.method.classify(self.bench, learner, model, shown.images, number)
+                logits = self.method.classify(self.spec, state, model, shown.images, number)
                 usable = jnp.where(classes[:, None], logits, -jnp.inf)
                 for seen in (logits, usable):
                     right.append((here * (seen.argmax(-1) == shown.labels)).sum(-1))
@@ -356,6 +362,6 @@ def untrained_accuracy(life: Life, roots: jax.Array, data: Any) -> jax.Array:
     return jax.jit(lambda roots: lax.map(one, roots))(roots)
 
 
-def reported_model(life: Life, learner: Learner) -> Variables:
+def reported_model(life: Life, state: TrainState) -> Variables:
     """The model whose accuracy is the method's result."""
-    return life.method.models(learner)[life.method.reported]
+    return life.method.models(state)[life.method.reported]

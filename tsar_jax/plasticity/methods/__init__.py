@@ -11,7 +11,7 @@ from tsar_jax.data.continual.types import Stream
 from tsar_jax.errors import UserError, check_known, nearest_hint
 from tsar_jax.plasticity.methods.agem import AGEM
 from tsar_jax.plasticity.methods.agem_r import AGEMR
-from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, TaskData
+from tsar_jax.plasticity.methods.base import Batch, Method, ProblemSpec, TaskData, TrainState
 from tsar_jax.plasticity.methods.clser import CLSER
 from tsar_jax.plasticity.methods.der import DER, DERPlusPlus
 from tsar_jax.plasticity.methods.er import ER
@@ -32,10 +32,10 @@ from tsar_jax.plasticity.methods.synergy import SYNERgy
 __all__ = [
     "METHODS",
     "Batch",
-    "Bench",
-    "Learner",
     "Method",
+    "ProblemSpec",
     "TaskData",
+    "TrainState",
     "check_supported",
     "make_method",
 ]

@@ -8,11 +8,11 @@ import jax
 from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Learner,
+    LossAux,
     Method,
-    Passed,
-    fit_gradient,
+    ProblemSpec,
+    TrainState,
+    examples_gradient,
     replay,
 )
 from tsar_jax.plasticity.projections import project
@@ -25,11 +25,11 @@ class AGEMR(Method):
     buffered: ClassVar[bool] = True
 
     def gradient(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Tree, Passed]:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Tree, LossAux]:
         batch_key, replay_key = jax.random.split(key)
-        loss, gradient, passed = super().gradient(bench, learner, batch, batch_key)
-        drawn = replay(bench, learner.buffer, replay_key)
-        net = Variables(learner.net.params, passed.stats)
-        reference, stats = fit_gradient(bench, net, drawn)
+        loss, gradient, passed = super().gradient(spec, state, batch, batch_key)
+        drawn = replay(spec, state.buffer, replay_key)
+        net = Variables(state.net.params, passed.stats)
+        reference, stats = examples_gradient(spec, net, drawn)
         return loss, project(gradient, reference), passed._replace(stats=stats)

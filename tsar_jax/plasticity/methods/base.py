@@ -16,13 +16,14 @@ import optax
 
 from tsar_jax.models.classifier import Classifier, Tree, Variables
 from tsar_jax.plasticity.buffer import Buffer, Draw, add_to_reservoir, draw, empty_buffer
+from tsar_jax.plasticity.learner import Learner
 
 OCCUPIED = "occupied"
 """What a buffer with gaps calls the item that says where there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class ProblemSpec:
     """What every method is given: all static.
 
     net: the network. rate: learning rate of SGD. capacity: slots of the buffer. replay: items of a
@@ -59,7 +60,7 @@ class Batch(NamedTuple):
     task: jax.Array
 
 
-class Learner(NamedTuple):
+class TrainState(NamedTuple):
     """Everything that changes within a lifetime.
 
     net: the working model. buffer: episodic memory, of no items if the method has none. memory:
@@ -72,7 +73,7 @@ class Learner(NamedTuple):
     step: jax.Array
 
 
-class Passed(NamedTuple):
+class LossAux(NamedTuple):
     """What the passes of a loss leave behind.
 
     logits [N, classes]: of the stream's batch. stats: of the working model. memory: the method's.
@@ -83,7 +84,7 @@ class Passed(NamedTuple):
     memory: Any
 
 
-class Images(NamedTuple):
+class Examples(NamedTuple):
     """Images [N, ...] as the network takes them, their labels [N] and who of them is present [N].
 
     items: whatever else a buffer keeps of them.
@@ -123,88 +124,111 @@ class Method:
     reported: ClassVar[str] = "working"
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative", "general")
 
-    def begin(self, bench: Bench, key: jax.Array) -> Learner:
-        """The learner before its first step."""
-        net = bench.net.init(key)
-        buffer = empty_buffer(bench.capacity, self.slot(bench) if self.buffered else {})
-        return Learner(net, buffer, self.begin_memory(bench, net), jnp.zeros((), jnp.int32))
+    def init(self, spec: ProblemSpec, key: jax.Array) -> TrainState:
+        """Return the state before the first batch."""
+        net = spec.net.init(key)
+        buffer = empty_buffer(spec.capacity, self.slot(spec) if self.buffered else {})
+        return TrainState(net, buffer, self.init_memory(spec, net), jnp.zeros((), jnp.int32))
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Any:
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Any:
         """The method's own state."""
         return ()
 
-    def slot(self, bench: Bench) -> dict[str, jax.ShapeDtypeStruct]:
+    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
         """What the buffer keeps of an item."""
-        return {"images": bench.image, "labels": jax.ShapeDtypeStruct((), jnp.int32)}
+        return {"images": spec.image, "labels": jax.ShapeDtypeStruct((), jnp.int32)}
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
         """What SGD descends: by default the cross-entropy of the batch."""
-        logits, stats = bench.net.train(
-            Variables(params, learner.net.stats), batch.images, batch.present
-        )
-        return cross_entropy(logits, batch.labels, batch.present), Passed(
-            logits, stats, learner.memory
+        logits, stats = spec.net.train(state.net, batch.images, batch.present)
+        return cross_entropy(logits, batch.labels, batch.present), LossAux(
+            logits, stats, state.memory
         )
 
     def gradient(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Tree, Passed]:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Tree, LossAux]:
         """Loss, direction to descend, and what the passes left."""
         (loss, passed), gradient = jax.value_and_grad(
-            lambda params: self.loss(bench, params, learner, batch, key), has_aux=True
-        )(learner.net.params)
+            lambda params: self.loss(spec, with_params(state, params), batch, key), has_aux=True
+        )(state.net.params)
         return loss, gradient, passed
 
-    def step(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[Learner, jax.Array]:
-        """One step of SGD, then the buffer, then whatever the method does after a step."""
+    def update(
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
+        """Return state and loss after a batch: SGD, then the buffer, then `after_step`."""
         loss_key, store_key, after_key = jax.random.split(key, 3)
-        loss, gradient, passed = self.gradient(bench, learner, batch, loss_key)
-        params = descended(learner.net.params, gradient, bench.rate)
+        loss, gradient, passed = self.gradient(spec, state, batch, loss_key)
+        params = sgd_step(state.net.params, gradient, spec.rate)
         net = Variables(params, passed.stats)
-        learner = learner._replace(net=net, memory=passed.memory, step=learner.step + 1)
+        state = state._replace(net=net, memory=passed.memory, step=state.step + 1)
         if self.buffered and not self.filled_at_ends:
             # Nothing is stored after a loss that is no number: so the compiler knows that whatever
             # reads the buffer comes first, and need not copy it.
             stored = batch._replace(present=batch.present * jnp.isfinite(loss))
-            learner = self.store(bench, learner, stored, passed, store_key)
-        return self.after_step(bench, learner, batch, gradient, after_key), loss
+            state = self.store(spec, state, stored, passed, store_key)
+        return self.after_step(spec, state, batch, gradient, after_key), loss
 
-    def kept(self, batch: Batch, passed: Passed) -> dict[str, jax.Array]:
+    def kept(self, batch: Batch, passed: LossAux) -> dict[str, jax.Array]:
         """What the buffer is offered of a batch, as `slot` says."""
         return {"images": batch.stored, "labels": batch.labels}
 
     def store(
-        self, bench: Bench, learner: Learner, batch: Batch, passed: Passed, key: jax.Array
-    ) -> Learner:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, passed: LossAux, key: jax.Array
+    ) -> TrainState:
         """Offers the batch to the buffer: by default a reservoir."""
         items = self.kept(batch, passed)
-        buffer = add_to_reservoir(learner.buffer, key, items, batch.present)
-        return learner._replace(buffer=buffer)
+        buffer = add_to_reservoir(state.buffer, key, items, batch.present)
+        return state._replace(buffer=buffer)
 
     def after_step(
-        self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array
-    ) -> Learner:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, gradient: Tree, key: jax.Array
+    ) -> TrainState:
         """What else happens after a step."""
-        return learner
+        return state
 
     def at_task_end(
-        self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
-    ) -> Learner:
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
         """What happens after the last step of task number `task`."""
-        return learner
+        return state
 
-    def models(self, learner: Learner) -> dict[str, Variables]:
+    def learner(self, spec: ProblemSpec) -> Learner:
+        """Return the method as a learner: theta is (), an example a `Batch`, aux the loss.
+
+        Inputs of its predictions are images and, for methods that must be told it, the number of
+        the test that they are from (see `classify`), or None.
+        """
+
+        def init(theta: Any, key: jax.Array) -> TrainState:
+            del theta
+            return self.init(spec, key)
+
+        def update(
+            theta: Any, state: TrainState, batch: Batch, key: jax.Array
+        ) -> tuple[TrainState, jax.Array]:
+            del theta
+            return self.update(spec, state, batch, key)
+
+        def predict(
+            theta: Any, state: TrainState, inputs: tuple[jax.Array, jax.Array | None]
+        ) -> jax.Array:
+            del theta
+            return self.classify(spec, state, self.models(state)[self.reported], *inputs)
+
+        return Learner(init, update, predict)
+
+    def models(self, state: TrainState) -> dict[str, Variables]:
         """The models that are tested, by name; `reported` is one of them."""
-        return {"working": learner.net}
+        return {"working": state.net}
 
     def classify(
         self,
-        bench: Bench,
-        learner: Learner,
+        spec: ProblemSpec,
+        state: TrainState,
         model: Variables,
         images: jax.Array,
         test: jax.Array | None = None,
@@ -213,7 +237,7 @@ class Method:
 
         test: number of the test that they are from, for methods that must be told the task.
         """
-        return bench.net.logits(model, images)
+        return spec.net.logits(model, images)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, present: jax.Array) -> jax.Array:
@@ -233,90 +257,104 @@ def mean_present(values: jax.Array, present: jax.Array) -> jax.Array:
     return (values * present).sum() / jnp.maximum(present.sum(), 1)
 
 
-def fit(bench: Bench, variables: Variables, part: Images) -> tuple[jax.Array, Tree]:
+def examples_loss(
+    spec: ProblemSpec, variables: Variables, part: Examples
+) -> tuple[jax.Array, Tree]:
     """Cross-entropy of images in training, and the statistics."""
-    logits, stats = bench.net.train(variables, part.images, part.present)
+    logits, stats = spec.net.train(variables, part.images, part.present)
     return cross_entropy(logits, part.labels, part.present), stats
 
 
-def fit_gradient(bench: Bench, variables: Variables, part: Images) -> tuple[Tree, Tree]:
-    """Gradient of `fit`, and the statistics."""
+def examples_gradient(spec: ProblemSpec, variables: Variables, part: Examples) -> tuple[Tree, Tree]:
+    """Return the gradient of `examples_loss`, and the statistics."""
     return jax.grad(
-        lambda params: fit(bench, Variables(params, variables.stats), part), has_aux=True
+        lambda params: examples_loss(spec, Variables(params, variables.stats), part), has_aux=True
     )(variables.params)
 
 
-def descended(params: Tree, gradient: Tree, rate: float) -> Tree:
+def with_params(state: TrainState, params: Tree) -> TrainState:
+    """Return the state with other parameters of the working model."""
+    return state._replace(net=state.net._replace(params=params))
+
+
+def sgd_step(params: Tree, gradient: Tree, rate: float) -> Tree:
     """theta - rate * gradient."""
     return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
 
 
-def replay(bench: Bench, buffer: Buffer, key: jax.Array) -> Images:
+def replay(spec: ProblemSpec, buffer: Buffer, key: jax.Array) -> Examples:
     """A draw from the buffer, as the network takes images in training.
 
     Of the slots that its items say are occupied; if they do not say, of those ever filled.
     """
     draw_key, view_key = jax.random.split(key)
-    drawn = draw(buffer, draw_key, bench.replay, buffer.items.get(OCCUPIED))
-    return seen(bench, drawn, view_key)
+    drawn = draw(buffer, draw_key, spec.replay, buffer.items.get(OCCUPIED))
+    return augment(spec, drawn, view_key)
 
 
-def seen(bench: Bench, drawn: Draw, key: jax.Array) -> Images:
+def augment(spec: ProblemSpec, drawn: Draw, key: jax.Array) -> Examples:
     """What was drawn, augmented and normalised."""
-    images = bench.view(drawn.items["images"], key)
-    return Images(images, drawn.items["labels"], drawn.present, drawn.items)
+    images = spec.view(drawn.items["images"], key)
+    return Examples(images, drawn.items["labels"], drawn.present, drawn.items)
 
 
-def of_batch(batch: Batch) -> Images:
+def as_examples(batch: Batch) -> Examples:
     """The stream's batch."""
-    return Images(batch.images, batch.labels, batch.present, {})
+    return Examples(batch.images, batch.labels, batch.present, {})
 
 
-def join(*parts: Images) -> Images:
+def concat_examples(*parts: Examples) -> Examples:
     """Several sets of images as one; only of images, labels and presence."""
     images, labels, present = (
         jnp.concatenate(field) for field in list(zip(*parts, strict=True))[:3]
     )
-    return Images(images, labels, present, {})
+    return Examples(images, labels, present, {})
 
 
-def passes(bench: Bench, variables: Variables, *parts: Images) -> tuple[list[jax.Array], Tree]:
+def forward(
+    spec: ProblemSpec, variables: Variables, *parts: Examples
+) -> tuple[list[jax.Array], Tree]:
     """Logits in training of several sets of images, one pass after another; and the statistics.
 
     Without batch norm a pass does not see who else is in it, and all become one.
     """
     if not variables.stats:
         cuts = np.cumsum([part.images.shape[0] for part in parts])[:-1]
-        together, stats = bench.net.train(variables, join(*parts).images, None)
+        together, stats = spec.net.train(variables, concat_examples(*parts).images, None)
         return jnp.split(together, cuts), stats
     logits: list[jax.Array] = []
     for part in parts:
-        one, stats = bench.net.train(variables, part.images, part.present)
+        one, stats = spec.net.train(variables, part.images, part.present)
         logits.append(one)
         variables = Variables(variables.params, stats)
     return logits, variables.stats
 
 
 def with_replay_in_full(
-    bench: Bench, variables: Variables, batch: Images, drawn: Images
+    spec: ProblemSpec, variables: Variables, batch: Examples, drawn: Examples
 ) -> tuple[jax.Array, jax.Array, Tree]:
     """Logits in training of what was drawn; then of batch and drawn together; the statistics."""
     if not variables.stats:
-        logits, stats = bench.net.train(variables, join(batch, drawn).images, None)
+        logits, stats = spec.net.train(variables, concat_examples(batch, drawn).images, None)
         return logits[batch.images.shape[0] :], logits, stats
-    (of_drawn, of_all), stats = passes(bench, variables, drawn, join(batch, drawn))
+    (of_drawn, of_all), stats = forward(spec, variables, drawn, concat_examples(batch, drawn))
     return of_drawn, of_all, stats
 
 
-def consistent_fit(
-    bench: Bench, net: Variables, batch: Batch, drawn: Images, target: jax.Array, weight: float
+def consistency_loss(
+    spec: ProblemSpec,
+    net: Variables,
+    batch: Batch,
+    drawn: Examples,
+    target: jax.Array,
+    weight: float,
 ) -> tuple[jax.Array, jax.Array, Tree]:
     """weight * MSE(net(drawn), target) + CE(net(batch and drawn)), logits of the batch, statistics.
 
     target [N, classes]: what the logits of the images drawn are to agree with; no gradient passes.
     """
-    again, logits, stats = with_replay_in_full(bench, net, of_batch(batch), drawn)
-    together = join(of_batch(batch), drawn)
+    again, logits, stats = with_replay_in_full(spec, net, as_examples(batch), drawn)
+    together = concat_examples(as_examples(batch), drawn)
     loss = weight * squared_error(again, jax.lax.stop_gradient(target), drawn.present)
     loss += cross_entropy(logits, together.labels, together.present)
     return loss, logits[: batch.labels.size], stats

@@ -11,12 +11,12 @@ from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.averages import average, effective_alpha, sometimes
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Images,
-    Learner,
+    Examples,
+    LossAux,
     Method,
-    Passed,
-    consistent_fit,
+    ProblemSpec,
+    TrainState,
+    consistency_loss,
     replay,
 )
 
@@ -51,23 +51,25 @@ class CLSER(Method):
         check_frequencies(self, "stable_model_update_freq", "plastic_model_update_freq")
         check_frequencies(self, "stable_model_alpha", "plastic_model_alpha")
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Memory:
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Memory:
         return {STABLE: net, PLASTIC: net}
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        drawn = replay(bench, learner.buffer, key)
-        target, memory = self.target(bench, learner.memory, drawn)
-        net = Variables(params, learner.net.stats)
-        loss, logits, stats = consistent_fit(bench, net, batch, drawn, target, self.reg_weight)
-        return loss, Passed(logits, stats, memory)
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        drawn = replay(spec, state.buffer, key)
+        target, memory = self.target(spec, state.memory, drawn)
+        net = state.net
+        loss, logits, stats = consistency_loss(spec, net, batch, drawn, target, self.reg_weight)
+        return loss, LossAux(logits, stats, memory)
 
-    def target(self, bench: Bench, memory: Memory, drawn: Images) -> tuple[jax.Array, Memory]:
+    def target(
+        self, spec: ProblemSpec, memory: Memory, drawn: Examples
+    ) -> tuple[jax.Array, Memory]:
         """The logits of the average that is surer of an item's class, and both averages after."""
         logits, sure, after = {}, {}, {}
         for name, model in memory.items():
-            logits[name], stats = bench.net.train(model, drawn.images, drawn.present)
+            logits[name], stats = spec.net.train(model, drawn.images, drawn.present)
             after[name] = Variables(model.params, stats)
             probability = jax.nn.softmax(logits[name])
             sure[name] = jnp.take_along_axis(probability, drawn.labels[:, None], -1)
@@ -75,16 +77,16 @@ class CLSER(Method):
         return jnp.where(stable, logits[STABLE], logits[PLASTIC]), after
 
     def after_step(
-        self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array
-    ) -> Learner:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, gradient: Tree, key: jax.Array
+    ) -> TrainState:
         keys = dict(zip((STABLE, PLASTIC), jax.random.split(key), strict=True))
         memory = {}
-        for name, model in learner.memory.items():
-            alpha = effective_alpha(learner.step, getattr(self, f"{name}_model_alpha"))
+        for name, model in state.memory.items():
+            alpha = effective_alpha(state.step, getattr(self, f"{name}_model_alpha"))
             due = sometimes(keys[name], getattr(self, f"{name}_model_update_freq"))
             kept = jnp.where(due, alpha, 1.0)
-            memory[name] = model._replace(params=average(model.params, learner.net.params, kept))
-        return learner._replace(memory=memory)
+            memory[name] = model._replace(params=average(model.params, state.net.params, kept))
+        return state._replace(memory=memory)
 
-    def models(self, learner: Learner) -> dict[str, Variables]:
-        return {"working": learner.net, **learner.memory}
+    def models(self, state: TrainState) -> dict[str, Variables]:
+        return {"working": state.net, **state.memory}

@@ -7,16 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.errors import check_weights
-from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Learner,
+    LossAux,
     Method,
-    Passed,
+    ProblemSpec,
+    TrainState,
+    as_examples,
     cross_entropy,
-    of_batch,
-    passes,
+    forward,
     replay,
     squared_error,
 )
@@ -33,22 +32,22 @@ class DER(Method):
     def __post_init__(self) -> None:
         check_weights(self, "alpha")
 
-    def slot(self, bench: Bench) -> dict[str, jax.ShapeDtypeStruct]:
-        logits = jax.ShapeDtypeStruct((bench.classes,), jnp.result_type(float))
-        return {**super().slot(bench), "logits": logits}
+    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+        logits = jax.ShapeDtypeStruct((spec.classes,), jnp.result_type(float))
+        return {**super().slot(spec), "logits": logits}
 
-    def kept(self, batch: Batch, passed: Passed) -> dict[str, jax.Array]:
+    def kept(self, batch: Batch, passed: LossAux) -> dict[str, jax.Array]:
         return {**super().kept(batch, passed), "logits": passed.logits}
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        drawn = replay(bench, learner.buffer, key)
-        net = Variables(params, learner.net.stats)
-        (logits, again), stats = passes(bench, net, of_batch(batch), drawn)
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        drawn = replay(spec, state.buffer, key)
+        net = state.net
+        (logits, again), stats = forward(spec, net, as_examples(batch), drawn)
         loss = cross_entropy(logits, batch.labels, batch.present)
         loss += self.alpha * squared_error(again, drawn.items["logits"], drawn.present)
-        return loss, Passed(logits, stats, learner.memory)
+        return loss, LossAux(logits, stats, state.memory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +61,14 @@ class DERPlusPlus(DER):
         check_weights(self, "alpha", "beta")
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
         first_key, second_key = jax.random.split(key)
-        first = replay(bench, learner.buffer, first_key)
-        second = replay(bench, learner.buffer, second_key)
-        net = Variables(params, learner.net.stats)
-        (logits, again, labelled), stats = passes(bench, net, of_batch(batch), first, second)
+        first = replay(spec, state.buffer, first_key)
+        second = replay(spec, state.buffer, second_key)
+        net = state.net
+        (logits, again, labelled), stats = forward(spec, net, as_examples(batch), first, second)
         loss = cross_entropy(logits, batch.labels, batch.present)
         loss += self.alpha * squared_error(again, first.items["logits"], first.present)
         loss += self.beta * cross_entropy(labelled, second.labels, second.present)
-        return loss, Passed(logits, stats, learner.memory)
+        return loss, LossAux(logits, stats, state.memory)

@@ -5,17 +5,16 @@ from typing import Any, ClassVar
 
 import jax
 
-from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Images,
-    Learner,
+    Examples,
+    LossAux,
     Method,
-    Passed,
+    ProblemSpec,
+    TrainState,
+    as_examples,
+    concat_examples,
     cross_entropy,
-    join,
-    of_batch,
     replay,
 )
 
@@ -27,16 +26,14 @@ class ER(Method):
     buffered: ClassVar[bool] = True
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        drawn, memory = self.drawn(bench, learner, key)
-        together = join(of_batch(batch), drawn)
-        logits, stats = bench.net.train(
-            Variables(params, learner.net.stats), together.images, together.present
-        )
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        drawn, memory = self.drawn(spec, state, key)
+        together = concat_examples(as_examples(batch), drawn)
+        logits, stats = spec.net.train(state.net, together.images, together.present)
         loss = cross_entropy(logits, together.labels, together.present)
-        return loss, Passed(logits[: batch.labels.size], stats, memory)
+        return loss, LossAux(logits[: batch.labels.size], stats, memory)
 
-    def drawn(self, bench: Bench, learner: Learner, key: jax.Array) -> tuple[Images, Any]:
+    def drawn(self, spec: ProblemSpec, state: TrainState, key: jax.Array) -> tuple[Examples, Any]:
         """Return what joins the batch, and the method's memory after that."""
-        return replay(bench, learner.buffer, key), learner.memory
+        return replay(spec, state.buffer, key), state.memory

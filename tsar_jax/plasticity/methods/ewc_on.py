@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from tsar_jax.errors import check_weights
 from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.fisher import filter_means, weighted_distance
-from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, Passed, TaskData
+from tsar_jax.plasticity.methods.base import (
+    Batch,
+    LossAux,
+    Method,
+    ProblemSpec,
+    TaskData,
+    TrainState,
+)
 from tsar_jax.plasticity.methods.task_end import sum_chunks
 
 
@@ -40,30 +47,30 @@ class EWCOn(Method):
     def __post_init__(self) -> None:
         check_weights(self, "e_lambda", "gamma")
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Memory:
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Memory:
         return Memory(jax.tree.map(jnp.zeros_like, net.params), net.params)
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        loss, passed = super().loss(bench, params, learner, batch, key)
-        fisher, anchor = learner.memory
-        return loss + self.e_lambda * weighted_distance(fisher, params, anchor), passed
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        loss, passed = super().loss(spec, state, batch, key)
+        fisher, anchor = state.memory
+        return loss + self.e_lambda * weighted_distance(fisher, state.net.params, anchor), passed
 
     def at_task_end(
-        self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
-    ) -> Learner:
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
         def fisher_sum(chunk: TaskData, key: jax.Array) -> Tree:
             labels = jnp.where(chunk.present > 0, chunk.labels, -1)
-            mean, _ = bench.net.fisher(learner.net, bench.view(chunk.stored, key), labels)
+            mean, _ = spec.net.fisher(state.net, spec.view(chunk.stored, key), labels)
             return jax.tree.map(lambda leaf: leaf * labels.size, mean)
 
         total = sum_chunks(fisher_sum, data, key)
         fisher = jax.tree.map(
             lambda old, new: self.gamma * old + new / data.present.sum(),
-            learner.memory.fisher,
+            state.memory.fisher,
             total,
         )
         if self.adjust_fisher:
             fisher = filter_means(fisher)
-        return learner._replace(memory=Memory(fisher, learner.net.params))
+        return state._replace(memory=Memory(fisher, state.net.params))

@@ -7,17 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.errors import check_weights
-from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Learner,
-    Passed,
+    LossAux,
+    ProblemSpec,
     TaskData,
+    TrainState,
+    as_examples,
     cross_entropy,
+    forward,
     mean_present,
-    of_batch,
-    passes,
     replay,
 )
 from tsar_jax.plasticity.methods.task_end import FilledAtEnds
@@ -37,26 +36,26 @@ class FDR(FilledAtEnds):
     def __post_init__(self) -> None:
         check_weights(self, "alpha")
 
-    def slot(self, bench: Bench) -> dict[str, jax.ShapeDtypeStruct]:
-        logits = jax.ShapeDtypeStruct((bench.classes,), jnp.result_type(float))
-        return {**super().slot(bench), "logits": logits}
+    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+        logits = jax.ShapeDtypeStruct((spec.classes,), jnp.result_type(float))
+        return {**super().slot(spec), "logits": logits}
 
     def items(
-        self, bench: Bench, learner: Learner, chosen: TaskData, key: jax.Array
+        self, spec: ProblemSpec, state: TrainState, chosen: TaskData, key: jax.Array
     ) -> dict[str, jax.Array]:
-        logits, _ = bench.net.train(learner.net, bench.view(chosen.stored, key), chosen.present)
-        return {**super().items(bench, learner, chosen, key), "logits": logits}
+        logits, _ = spec.net.train(state.net, spec.view(chosen.stored, key), chosen.present)
+        return {**super().items(spec, state, chosen, key), "logits": logits}
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        drawn = replay(bench, learner.buffer, key)
-        net = Variables(params, learner.net.stats)
-        (logits, again), stats = passes(bench, net, of_batch(batch), drawn)
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        drawn = replay(spec, state.buffer, key)
+        net = state.net
+        (logits, again), stats = forward(spec, net, as_examples(batch), drawn)
         loss = cross_entropy(logits, batch.labels, batch.present)
         distance = function_distance(again, drawn.items["logits"])
         loss += self.alpha * mean_present(distance, drawn.present)
-        return loss, Passed(logits, stats, learner.memory)
+        return loss, LossAux(logits, stats, state.memory)
 
 
 def function_distance(logits: jax.Array, target: jax.Array) -> jax.Array:

@@ -10,7 +10,14 @@ from jax.flatten_util import ravel_pytree
 
 from tsar_jax.errors import check_weights
 from tsar_jax.models.classifier import Tree, Variables
-from tsar_jax.plasticity.methods.base import Batch, Bench, Images, Learner, Passed, fit_gradient
+from tsar_jax.plasticity.methods.base import (
+    Batch,
+    Examples,
+    LossAux,
+    ProblemSpec,
+    TrainState,
+    examples_gradient,
+)
 from tsar_jax.plasticity.methods.task_end import FilledAtEnds, share_slots
 from tsar_jax.plasticity.projections import project_into_cone
 
@@ -30,33 +37,33 @@ class GEM(FilledAtEnds):
         check_weights(self, "gamma")
 
     def gradient(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Tree, Passed]:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Tree, LossAux]:
         past_key, batch_key = jax.random.split(key)
-        past, stats = self.past_gradients(bench, learner, batch.task, past_key)
-        learner = learner._replace(net=learner.net._replace(stats=stats))
-        loss, gradient, passed = super().gradient(bench, learner, batch, batch_key)
+        past, stats = self.past_gradients(spec, state, batch.task, past_key)
+        state = state._replace(net=state.net._replace(stats=stats))
+        loss, gradient, passed = super().gradient(spec, state, batch, batch_key)
         vector, as_tree = ravel_pytree(gradient)
         return loss, as_tree(project_into_cone(vector, past, self.gamma)), passed
 
     def past_gradients(
-        self, bench: Bench, learner: Learner, task: jax.Array, key: jax.Array
+        self, spec: ProblemSpec, state: TrainState, task: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Tree]:
         """Gradients on every task's share [tasks, P], zeros from `task` on; and the statistics."""
 
         def one(stats: Tree, number: jax.Array) -> tuple[Tree, jax.Array]:
             def learned() -> tuple[Tree, jax.Array]:
-                slots = share_slots(bench, number)
-                items = {name: item[slots] for name, item in learner.buffer.items.items()}
-                images = bench.view(items["images"], jax.random.fold_in(key, number))
-                present = (slots < bench.capacity).astype(images.dtype)
-                part = Images(images, items["labels"], present, {})
-                net = Variables(learner.net.params, stats)
-                gradient, after = fit_gradient(bench, net, part)
+                slots = share_slots(spec, number)
+                items = {name: item[slots] for name, item in state.buffer.items.items()}
+                images = spec.view(items["images"], jax.random.fold_in(key, number))
+                present = (slots < spec.capacity).astype(images.dtype)
+                part = Examples(images, items["labels"], present, {})
+                net = Variables(state.net.params, stats)
+                gradient, after = examples_gradient(spec, net, part)
                 return after, ravel_pytree(gradient)[0]
 
-            nothing = jnp.zeros_like(ravel_pytree(learner.net.params)[0])
+            nothing = jnp.zeros_like(ravel_pytree(state.net.params)[0])
             return lax.cond(number < task, learned, lambda: (stats, nothing))
 
-        stats, past = lax.scan(one, learner.net.stats, jnp.arange(bench.tasks))
+        stats, past = lax.scan(one, state.net.stats, jnp.arange(spec.tasks))
         return past, stats

@@ -14,13 +14,13 @@ from tsar_jax.models.classifier import Variables
 from tsar_jax.plasticity.buffer import Draw, draw, put
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Images,
-    Learner,
-    Passed,
+    Examples,
+    LossAux,
+    ProblemSpec,
+    TrainState,
+    augment,
     cross_entropy,
-    descended,
-    seen,
+    sgd_step,
 )
 from tsar_jax.plasticity.methods.er import ER
 
@@ -59,68 +59,70 @@ class GSS(ER):
     def __post_init__(self) -> None:
         check_positive(self, "gss_minibatch_size", "batch_num")
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Rounds:
-        return Rounds(jnp.arange(bench.capacity, dtype=jnp.int32), jnp.zeros((), jnp.int32))
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Rounds:
+        return Rounds(jnp.arange(spec.capacity, dtype=jnp.int32), jnp.zeros((), jnp.int32))
 
-    def slot(self, bench: Bench) -> dict[str, jax.ShapeDtypeStruct]:
-        return {**super().slot(bench), SCORE: jax.ShapeDtypeStruct((), jnp.float32)}
+    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+        return {**super().slot(spec), SCORE: jax.ShapeDtypeStruct((), jnp.float32)}
 
-    def step(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[Learner, jax.Array]:
+    def update(
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
         order_key, again_key, last_key = jax.random.split(key, 3)
-        order = draw(learner.buffer, order_key, bench.capacity).slots
+        order = draw(state.buffer, order_key, spec.capacity).slots
 
-        def again(number: jax.Array, state: tuple[Variables, Rounds]) -> tuple[Variables, Rounds]:
-            net, rounds = state
-            here = learner._replace(net=net, memory=rounds)
+        def again(number: jax.Array, carry: tuple[Variables, Rounds]) -> tuple[Variables, Rounds]:
+            net, rounds = carry
+            here = state._replace(net=net, memory=rounds)
             round_key = jax.random.fold_in(again_key, number)
-            _, gradient, passed = self.gradient(bench, here, batch, round_key)
-            params = descended(net.params, gradient, bench.rate)
+            _, gradient, passed = self.gradient(spec, here, batch, round_key)
+            params = sgd_step(net.params, gradient, spec.rate)
             return Variables(params, passed.stats), passed.memory
 
-        begin = learner.net, Rounds(order, jnp.zeros((), jnp.int32))
+        begin = state.net, Rounds(order, jnp.zeros((), jnp.int32))
         net, rounds = lax.fori_loop(1, self.batch_num, again, begin)
-        return super().step(bench, learner._replace(net=net, memory=rounds), batch, last_key)
+        return super().update(spec, state._replace(net=net, memory=rounds), batch, last_key)
 
-    def drawn(self, bench: Bench, learner: Learner, key: jax.Array) -> tuple[Images, Rounds]:
-        buffer, (order, first) = learner.buffer, learner.memory
-        count = min(bench.replay, bench.capacity)
+    def drawn(
+        self, spec: ProblemSpec, state: TrainState, key: jax.Array
+    ) -> tuple[Examples, Rounds]:
+        buffer, (order, first) = state.buffer, state.memory
+        count = min(spec.replay, spec.capacity)
         places = first + jnp.arange(count)
         slots = order[places]
         items = {name: values[slots] for name, values in buffer.items.items()}
         present = (places < buffer.filled).astype(jnp.float32)
         after = jnp.where(first + count < buffer.filled, first + count, 0)
-        return seen(bench, Draw(items, present, slots), key), Rounds(order, after)
+        return augment(spec, Draw(items, present, slots), key), Rounds(order, after)
 
     def store(
-        self, bench: Bench, learner: Learner, batch: Batch, passed: Passed, key: jax.Array
-    ) -> Learner:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, passed: LossAux, key: jax.Array
+    ) -> TrainState:
         draw_key, select_key = jax.random.split(key)
-        buffer = learner.buffer
-        of_batch, of_each = self.scores(bench, learner, batch, draw_key)
+        buffer = state.buffer
+        of_batch, of_each = self.scores(spec, state, batch, draw_key)
         slots, scores = select(
             select_key, buffer.items[SCORE], buffer.seen, batch.present, of_batch, of_each
         )
         items = {**self.kept(batch, passed), SCORE: scores}
         seen = buffer.seen + batch.present.sum().astype(jnp.int32)
-        return learner._replace(buffer=put(buffer, slots, items, seen))
+        return state._replace(buffer=put(buffer, slots, items, seen))
 
     def scores(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Score of the batch's mean gradient [], and of every image's own [N].
 
         The latter are 0 where the former does not ask for them.
         """
-        drawn = draw(learner.buffer, key, self.gss_minibatch_size)
+        drawn = draw(state.buffer, key, self.gss_minibatch_size)
 
         def gradient(images: jax.Array, labels: jax.Array, present: jax.Array) -> jax.Array:
             def loss(params: object) -> jax.Array:
-                net = Variables(params, learner.net.stats)
-                return cross_entropy(bench.net.logits(net, images), labels, present)
+                net = Variables(params, state.net.stats)
+                return cross_entropy(spec.net.logits(net, images), labels, present)
 
-            return ravel_pytree(jax.grad(loss)(learner.net.params))[0]
+            return ravel_pytree(jax.grad(loss)(state.net.params))[0]
 
         def of_one(image_and_label: tuple[jax.Array, jax.Array]) -> jax.Array:
             image, label = image_and_label
@@ -128,7 +130,7 @@ class GSS(ER):
 
         held = lax.map(
             of_one,
-            (bench.normalise(drawn.items["images"]), drawn.items["labels"]),
+            (spec.normalise(drawn.items["images"]), drawn.items["labels"]),
             batch_size=TOGETHER,
         )
 
@@ -136,9 +138,9 @@ class GSS(ER):
             return largest_cosine(vector, held, drawn.present) + 1
 
         whole = score(gradient(batch.images, batch.labels, batch.present))
-        whole = jnp.where(learner.buffer.seen > 0, whole, FIRST_SCORE)
+        whole = jnp.where(state.buffer.seen > 0, whole, FIRST_SCORE)
         each = lax.cond(
-            (whole < 1) & (learner.buffer.seen > 0),
+            (whole < 1) & (state.buffer.seen > 0),
             lambda: lax.map(
                 lambda item: score(of_one(item)), (batch.images, batch.labels), batch_size=TOGETHER
             ),
@@ -169,8 +171,8 @@ def select(
     """
     capacity = scores.size
 
-    def one(state: tuple, image: tuple) -> tuple[tuple, tuple]:
-        scores, seen = state
+    def one(carry: tuple, image: tuple) -> tuple[tuple, tuple]:
+        scores, seen = carry
         here, own, chance = image
         total = jnp.cumsum(scores)
         met = jnp.minimum(jnp.searchsorted(total, chance[0] * total[-1]), capacity - 1)

@@ -13,15 +13,15 @@ from tsar_jax.plasticity.buffer import put, ring_slots
 from tsar_jax.plasticity.methods.base import (
     OCCUPIED,
     Batch,
-    Bench,
-    Learner,
-    Passed,
+    LossAux,
+    ProblemSpec,
     TaskData,
+    TrainState,
     cross_entropy,
-    descended,
-    fit_gradient,
+    examples_gradient,
     mean_present,
     replay,
+    sgd_step,
     squared_error,
 )
 from tsar_jax.plasticity.methods.er import ER
@@ -68,90 +68,90 @@ class HAL(ER):
         check_frequencies(self, "beta")
         check_positive(self, "steps_on_anchors", "finetuning_epochs")
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Memory:
-        places = bench.tasks, most_classes(bench)
-        shown = bench.normalise(jnp.zeros((1, *bench.image.shape), bench.image.dtype))
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Memory:
+        places = spec.tasks, most_classes(spec)
+        shown = spec.normalise(jnp.zeros((1, *spec.image.shape), spec.image.dtype))
         return Memory(
             anchors=jnp.zeros((*places, *shown.shape[1:]), shown.dtype),
             present=jnp.zeros(places),
-            features=jnp.zeros_like(bench.net.features(net, shown)[0]),
+            features=jnp.zeros_like(spec.net.features(net, shown)[0]),
             offered=jnp.zeros((), jnp.int32),
         )
 
-    def slot(self, bench: Bench) -> dict[str, jax.ShapeDtypeStruct]:
-        return {**super().slot(bench), OCCUPIED: jax.ShapeDtypeStruct((), jnp.bool_)}
+    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+        return {**super().slot(spec), OCCUPIED: jax.ShapeDtypeStruct((), jnp.bool_)}
 
-    def kept(self, batch: Batch, passed: Passed) -> dict[str, jax.Array]:
+    def kept(self, batch: Batch, passed: LossAux) -> dict[str, jax.Array]:
         return {**super().kept(batch, passed), OCCUPIED: jnp.ones(batch.labels.shape, bool)}
 
     def store(
-        self, bench: Bench, learner: Learner, batch: Batch, passed: Passed, key: jax.Array
-    ) -> Learner:
-        first, after = share(bench, batch.task)
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, passed: LossAux, key: jax.Array
+    ) -> TrainState:
+        first, after = share(spec, batch.task)
         present = batch.present.astype(jnp.int32)
-        ring = ring_slots(first, after - first, learner.memory.offered, present)
-        slots = jnp.where(present > 0, ring, bench.capacity)
+        ring = ring_slots(first, after - first, state.memory.offered, present)
+        slots = jnp.where(present > 0, ring, spec.capacity)
         buffer = put(
-            learner.buffer, slots, self.kept(batch, passed), learner.buffer.seen + present.sum()
+            state.buffer, slots, self.kept(batch, passed), state.buffer.seen + present.sum()
         )
-        memory = learner.memory._replace(offered=learner.memory.offered + present.sum())
-        return learner._replace(buffer=buffer, memory=memory)
+        memory = state.memory._replace(offered=state.memory.offered + present.sum())
+        return state._replace(buffer=buffer, memory=memory)
 
     def gradient(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Tree, Passed]:
-        loss, gradient, passed = super().gradient(bench, learner, batch, key)
-        params, memory = learner.net.params, learner.memory
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Tree, LossAux]:
+        loss, gradient, passed = super().gradient(spec, state, batch, key)
+        params, memory = state.net.params, state.memory
         anchors = memory.anchors.reshape(-1, *memory.anchors.shape[2:])
-        ahead = Variables(descended(params, gradient, bench.rate), passed.stats)
-        target = bench.net.logits(ahead, anchors)
+        ahead = Variables(sgd_step(params, gradient, spec.rate), passed.stats)
+        target = spec.net.logits(ahead, anchors)
 
         def moved(params: Tree) -> jax.Array:
-            logits = bench.net.logits(Variables(params, passed.stats), anchors)
+            logits = spec.net.logits(Variables(params, passed.stats), anchors)
             return self.hal_lambda * squared_error(logits, target, memory.present.reshape(-1))
 
         more, anchoring = jax.value_and_grad(moved)(params)
         return loss + more, jax.tree.map(jnp.add, gradient, anchoring), passed
 
     def after_step(
-        self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array
-    ) -> Learner:
-        each = bench.net.features(learner.net, batch.images)
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, gradient: Tree, key: jax.Array
+    ) -> TrainState:
+        each = spec.net.features(state.net, batch.images)
         mean = jax.vmap(mean_present, (1, None))(each, batch.present)
-        features = self.beta * learner.memory.features + (1 - self.beta) * mean
-        return learner._replace(memory=learner.memory._replace(features=features))
+        features = self.beta * state.memory.features + (1 - self.beta) * mean
+        return state._replace(memory=state.memory._replace(features=features))
 
     def at_task_end(
-        self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
-    ) -> Learner:
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
         tune_key, begin_key = jax.random.split(key)
-        memory = learner.memory
-        labels, here = classes_of(data, bench.classes, memory.present.shape[1])
+        memory = state.memory
+        labels, here = classes_of(data, spec.classes, memory.present.shape[1])
         begin = jax.random.uniform(begin_key, (labels.size, *memory.anchors.shape[2:]))
-        tuned = self.tuned(bench, learner, tune_key)
-        anchors = self.ascended(bench, learner, tuned, begin, labels)
+        tuned = self.tuned(spec, state, tune_key)
+        anchors = self.ascended(spec, state, tuned, begin, labels)
         memory = Memory(
             anchors=memory.anchors.at[task].set(anchors),
             present=memory.present.at[task].set(here.astype(memory.present.dtype)),
             features=jnp.zeros_like(memory.features),
             offered=jnp.zeros_like(memory.offered),
         )
-        return learner._replace(memory=memory)
+        return state._replace(memory=memory)
 
-    def tuned(self, bench: Bench, learner: Learner, key: jax.Array) -> Variables:
+    def tuned(self, spec: ProblemSpec, state: TrainState, key: jax.Array) -> Variables:
         """M: W after some steps on the buffer."""
 
         def step(net: Variables, key: jax.Array) -> tuple[Variables, None]:
-            drawn = replay(bench, learner.buffer, key)
-            gradient, stats = fit_gradient(bench, net, drawn)
-            return Variables(descended(net.params, gradient, bench.rate), stats), None
+            drawn = replay(spec, state.buffer, key)
+            gradient, stats = examples_gradient(spec, net, drawn)
+            return Variables(sgd_step(net.params, gradient, spec.rate), stats), None
 
-        return lax.scan(step, learner.net, jax.random.split(key, self.finetuning_epochs))[0]
+        return lax.scan(step, state.net, jax.random.split(key, self.finetuning_epochs))[0]
 
     def ascended(
         self,
-        bench: Bench,
-        learner: Learner,
+        spec: ProblemSpec,
+        state: TrainState,
         tuned: Variables,
         begin: jax.Array,
         labels: jax.Array,
@@ -160,15 +160,15 @@ class HAL(ER):
 
         def harm(anchors: jax.Array) -> jax.Array:
             everyone = jnp.ones(labels.shape)
-            forgotten = cross_entropy(bench.net.logits(tuned, anchors), labels, everyone)
-            known = cross_entropy(bench.net.logits(learner.net, anchors), labels, everyone)
-            features = bench.net.features(learner.net, anchors)
-            apart = jnp.square(features - learner.memory.features).sum()
+            forgotten = cross_entropy(spec.net.logits(tuned, anchors), labels, everyone)
+            known = cross_entropy(spec.net.logits(state.net, anchors), labels, everyone)
+            features = spec.net.features(state.net, anchors)
+            apart = jnp.square(features - state.memory.features).sum()
             return labels.size * (forgotten - known) - self.gamma * apart
 
         return lax.fori_loop(
             0,
             self.steps_on_anchors,
-            lambda _, anchors: anchors + bench.rate * jax.grad(harm)(anchors),
+            lambda _, anchors: anchors + spec.rate * jax.grad(harm)(anchors),
             begin,
         )

@@ -9,20 +9,20 @@ import optax
 from jax import lax
 
 from tsar_jax.errors import UserError, check_weights
-from tsar_jax.models.classifier import Tree, Variables
+from tsar_jax.models.classifier import Variables
 from tsar_jax.plasticity.buffer import Buffer
 from tsar_jax.plasticity.herding import herd
 from tsar_jax.plasticity.methods.base import (
     OCCUPIED,
     Batch,
-    Bench,
-    Learner,
+    LossAux,
     Method,
-    Passed,
+    ProblemSpec,
     TaskData,
-    join,
+    TrainState,
+    as_examples,
+    concat_examples,
     mean_present,
-    of_batch,
     replay,
 )
 from tsar_jax.plasticity.methods.lwf import LOWEST, squared_norm
@@ -64,69 +64,70 @@ class ICaRL(Method):
     def __post_init__(self) -> None:
         check_weights(self, "wd_reg")
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Memory:
-        if bench.capacity < bench.classes:
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Memory:
+        if spec.capacity < spec.classes:
             raise UserError(
-                f"buffer is {bench.capacity}, but {bench.classes} classes have to share it: "
-                "raise it."
+                f"buffer is {spec.capacity}, but {spec.classes} classes have to share it: raise it."
             )
-        shown = bench.normalise(jnp.zeros((1, *bench.image.shape), bench.image.dtype))
-        size = bench.net.features(net, shown).shape[1]
-        return Memory(net, jnp.zeros((bench.classes, size)), jnp.zeros(bench.classes, bool))
+        shown = spec.normalise(jnp.zeros((1, *spec.image.shape), spec.image.dtype))
+        size = spec.net.features(net, shown).shape[1]
+        return Memory(net, jnp.zeros((spec.classes, size)), jnp.zeros(spec.classes, bool))
 
-    def slot(self, bench: Bench) -> dict[str, jax.ShapeDtypeStruct]:
-        return {**super().slot(bench), OCCUPIED: jax.ShapeDtypeStruct((), jnp.bool_)}
+    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+        return {**super().slot(spec), OCCUPIED: jax.ShapeDtypeStruct((), jnp.bool_)}
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        together = join(of_batch(batch), replay(bench, learner.buffer, key))
-        net = Variables(params, learner.net.stats)
-        logits, stats = bench.net.train(net, together.images, together.present)
-        old = bench.net.logits(learner.memory.old, together.images)
-        past, now = seen_classes(bench, batch.task - 1), seen_classes(bench, batch.task)
-        truth = jax.nn.one_hot(together.labels, bench.classes)
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        together = concat_examples(as_examples(batch), replay(spec, state.buffer, key))
+        net = state.net
+        logits, stats = spec.net.train(net, together.images, together.present)
+        old = spec.net.logits(state.memory.old, together.images)
+        past, now = seen_classes(spec, batch.task - 1), seen_classes(spec, batch.task)
+        truth = jax.nn.one_hot(together.labels, spec.classes)
         each = optax.sigmoid_binary_cross_entropy(
             logits, jnp.where(past, jax.nn.sigmoid(old), truth)
         )
         loss = mean_present((each * now).sum(-1) / now.sum(), together.present)
-        loss += self.wd_reg * squared_norm(params)
-        return loss, Passed(logits[: batch.labels.size], stats, learner.memory)
+        loss += self.wd_reg * squared_norm(net.params)
+        return loss, LossAux(logits[: batch.labels.size], stats, state.memory)
 
     def at_task_end(
-        self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
-    ) -> Learner:
-        buffer = self.exemplars(bench, learner, data, task)
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
+        buffer = self.exemplars(spec, state, data, task)
         of_buffer = TaskData(
             buffer.items["images"],
             buffer.items["labels"],
             buffer.items[OCCUPIED].astype(jnp.float32),
         )
-        features = all_features(bench, learner.net, of_buffer)
-        own = jax.nn.one_hot(of_buffer.labels, bench.classes) * of_buffer.present[:, None]
+        features = all_features(spec, state.net, of_buffer)
+        own = jax.nn.one_hot(of_buffer.labels, spec.classes) * of_buffer.present[:, None]
         sums = jnp.dot(own.T, features, precision="highest")
         means = sums / jnp.maximum(own.sum(0), 1)[:, None]
-        memory = Memory(learner.net, means, present_classes(of_buffer, bench.classes))
-        return learner._replace(buffer=buffer, memory=memory)
+        memory = Memory(state.net, means, present_classes(of_buffer, spec.classes))
+        return state._replace(buffer=buffer, memory=memory)
 
-    def exemplars(self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array) -> Buffer:
+    def exemplars(
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array
+    ) -> Buffer:
         """The buffer with this task's classes: slots quota * r ... hold the r-th class seen."""
-        before, now = seen_classes(bench, task - 1), seen_classes(bench, task)
-        quota = bench.capacity // now.sum()
-        new, rows, counts = self.herded(bench, learner, data, quota)
+        before, now = seen_classes(spec, task - 1), seen_classes(spec, task)
+        quota = spec.capacity // now.sum()
+        new, rows, counts = self.herded(spec, state, data, quota)
 
-        slots = jnp.arange(bench.capacity)
+        slots = jnp.arange(spec.capacity)
         rank, place = slots // quota, slots % quota
-        label = jnp.argsort(~now, stable=True)[jnp.minimum(rank, bench.classes - 1)]
-        old_quota = bench.capacity // jnp.maximum(before.sum(), 1)
+        label = jnp.argsort(~now, stable=True)[jnp.minimum(rank, spec.classes - 1)]
+        old_quota = spec.capacity // jnp.maximum(before.sum(), 1)
         old_rank = (jnp.cumsum(before) - 1)[label]
-        was_in = jnp.clip(old_rank * old_quota + place, 0, bench.capacity - 1)
+        was_in = jnp.clip(old_rank * old_quota + place, 0, spec.capacity - 1)
         old = before[label]
         is_new = label[:, None] == new
         number = jnp.argmax(is_new, -1)
         row = rows[number, place]
 
-        items = learner.buffer.items
+        items = state.buffer.items
         shape = (-1,) + (1,) * (items["images"].ndim - 1)
         images = jnp.where(old.reshape(shape), items["images"][was_in], data.stored[row])
         herded = is_new.any(-1) & (place < counts[number])
@@ -139,35 +140,35 @@ class ICaRL(Method):
         return Buffer(kept, (quota * now.sum()).astype(jnp.int32))
 
     def herded(
-        self, bench: Bench, learner: Learner, data: TaskData, quota: jax.Array
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, quota: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The task's classes [K], rows of their exemplars [K, capacity], images of each [K]."""
-        features = all_features(bench, learner.net, data)
-        classes, here = classes_of(data, bench.classes, most_classes(bench))
+        features = all_features(spec, state.net, data)
+        classes, here = classes_of(data, spec.classes, most_classes(spec))
 
         def of_class(label: jax.Array) -> tuple[jax.Array, jax.Array]:
             member = (data.labels == label) & (data.present > 0)
-            return herd(features, member, bench.capacity, quota), member.sum()
+            return herd(features, member, spec.capacity, quota), member.sum()
 
         rows, counts = lax.map(of_class, classes)
         return jnp.where(here, classes, -1), rows, counts
 
     def classify(
         self,
-        bench: Bench,
-        learner: Learner,
+        spec: ProblemSpec,
+        state: TrainState,
         model: Variables,
         images: jax.Array,
         test: jax.Array | None = None,
     ) -> jax.Array:
         """Minus the squared distances [N, classes] of the features from the classes' means."""
-        features, means = bench.net.features(model, images), learner.memory.means
+        features, means = spec.net.features(model, images), state.memory.means
         product = jnp.dot(features, means.T, precision="highest")
         lengths = jnp.square(features).sum(1)[:, None] + jnp.square(means).sum(1)
-        return jnp.where(learner.memory.known, 2 * product - lengths, LOWEST)
+        return jnp.where(state.memory.known, 2 * product - lengths, LOWEST)
 
 
-def all_features(bench: Bench, net: Variables, data: TaskData) -> jax.Array:
+def all_features(spec: ProblemSpec, net: Variables, data: TaskData) -> jax.Array:
     """Features [N, F] of images [N, ...] as the network takes them in tests."""
-    chunks = map_chunks(lambda part: bench.net.features(net, bench.normalise(part.stored)), data)
+    chunks = map_chunks(lambda part: spec.net.features(net, spec.normalise(part.stored)), data)
     return chunks.reshape(-1, chunks.shape[-1])[: data.labels.shape[0]]

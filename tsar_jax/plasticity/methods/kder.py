@@ -6,14 +6,14 @@ from typing import ClassVar
 import jax
 
 from tsar_jax.errors import check_weights
-from tsar_jax.models.classifier import Tree, Variables
+from tsar_jax.models.classifier import Variables
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Learner,
+    LossAux,
     Method,
-    Passed,
-    consistent_fit,
+    ProblemSpec,
+    TrainState,
+    consistency_loss,
     replay,
 )
 
@@ -34,14 +34,14 @@ class KDER(Method):
     def __post_init__(self) -> None:
         check_weights(self, "reg_weight")
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Variables:
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Variables:
         return net
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        drawn = replay(bench, learner.buffer, key)
-        target, _ = bench.net.train(learner.memory, drawn.images, drawn.present)
-        net = Variables(params, learner.net.stats)
-        loss, logits, stats = consistent_fit(bench, net, batch, drawn, target, self.reg_weight)
-        return loss, Passed(logits, stats, Variables(learner.net.params, stats))
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        drawn = replay(spec, state.buffer, key)
+        target, _ = spec.net.train(state.memory, drawn.images, drawn.present)
+        net = state.net
+        loss, logits, stats = consistency_loss(spec, net, batch, drawn, target, self.reg_weight)
+        return loss, LossAux(logits, stats, Variables(net.params, stats))

@@ -11,11 +11,11 @@ from tsar_jax.errors import check_rates, check_weights
 from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Learner,
+    LossAux,
     Method,
-    Passed,
+    ProblemSpec,
     TaskData,
+    TrainState,
     cross_entropy,
     mean_present,
 )
@@ -47,26 +47,26 @@ class LwF(Method):
         check_weights(self, "alpha", "wd_reg")
         check_rates(self, "softmax_temp")
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Variables:
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Variables:
         return net
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        net = Variables(params, learner.net.stats)
-        logits, stats = bench.net.train(net, batch.images, batch.present)
-        old = bench.net.logits(learner.memory, batch.images)
-        past, now = seen_classes(bench, batch.task - 1), seen_classes(bench, batch.task)
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        net = state.net
+        logits, stats = spec.net.train(net, batch.images, batch.present)
+        old = spec.net.logits(state.memory, batch.images)
+        past, now = seen_classes(spec, batch.task - 1), seen_classes(spec, batch.task)
         loss = cross_entropy(jnp.where(now, logits, LOWEST), batch.labels, batch.present)
         each = distillation(logits, old, past, self.softmax_temp)
         loss += self.alpha * mean_present(each, batch.present)
-        loss += self.wd_reg * squared_norm(params)
-        return loss, Passed(logits, stats, learner.memory)
+        loss += self.wd_reg * squared_norm(net.params)
+        return loss, LossAux(logits, stats, state.memory)
 
     def at_task_end(
-        self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
-    ) -> Learner:
-        return learner._replace(memory=learner.net)
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
+        return state._replace(memory=state.net)
 
 
 def distillation(

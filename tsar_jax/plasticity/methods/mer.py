@@ -11,16 +11,16 @@ from tsar_jax.errors import check_positive, check_weights
 from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Images,
-    Learner,
+    Examples,
+    LossAux,
     Method,
-    Passed,
-    descended,
-    fit,
-    join,
-    of_batch,
+    ProblemSpec,
+    TrainState,
+    as_examples,
+    concat_examples,
+    examples_loss,
     replay,
+    sgd_step,
 )
 
 
@@ -48,25 +48,25 @@ class MER(Method):
         check_positive(self, "batch_num")
 
     def gradient(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Tree, Passed]:
-        begin = learner.net
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Tree, LossAux]:
+        begin = state.net
 
         def one_batch(net: Variables, key: jax.Array) -> tuple[Variables, jax.Array]:
-            items = join(replay(bench, learner.buffer, key), of_batch(batch))
-            after, losses = descend_items(bench, net, items, self.item_num)
+            items = concat_examples(replay(spec, state.buffer, key), as_examples(batch))
+            after, losses = descend_items(spec, net, items, self.item_num)
             return Variables(towards(net.params, after.params, self.beta), after.stats), losses[-1]
 
         after, losses = lax.scan(one_batch, begin, jax.random.split(key, self.batch_num))
         params = towards(begin.params, after.params, self.gamma)
         # The step of SGD that goes there.
-        gradient = jax.tree.map(lambda a, b: (a - b) / bench.rate, begin.params, params)
-        logits = bench.net.logits(begin, batch.images)
-        return losses[-1], gradient, Passed(logits, after.stats, learner.memory)
+        gradient = jax.tree.map(lambda a, b: (a - b) / spec.rate, begin.params, params)
+        logits = spec.net.logits(begin, batch.images)
+        return losses[-1], gradient, LossAux(logits, after.stats, state.memory)
 
 
 def descend_items(
-    bench: Bench, net: Variables, items: Images, size: int
+    spec: ProblemSpec, net: Variables, items: Examples, size: int
 ) -> tuple[Variables, jax.Array]:
     """SGD over items [N], `size` of them at a step, 0 being all; the net, and the steps' losses."""
     count = items.labels.shape[0]
@@ -77,11 +77,11 @@ def descend_items(
         # The last step ends at the last item; the first one may have fewer than the others.
         rows = count - (steps - number) * size + jnp.arange(size)
         present = items.present[rows] * (rows >= 0)
-        part = Images(items.images[rows], items.labels[rows], present, {})
+        part = Examples(items.images[rows], items.labels[rows], present, {})
         (loss, stats), gradient = jax.value_and_grad(
-            lambda params: fit(bench, Variables(params, net.stats), part), has_aux=True
+            lambda params: examples_loss(spec, Variables(params, net.stats), part), has_aux=True
         )(net.params)
-        return Variables(descended(net.params, gradient, bench.rate), stats), loss
+        return Variables(sgd_step(net.params, gradient, spec.rate), stats), loss
 
     return lax.scan(step, net, jnp.arange(steps))
 

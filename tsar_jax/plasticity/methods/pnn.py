@@ -12,10 +12,10 @@ from tsar_jax.errors import UserError
 from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Learner,
+    LossAux,
     Method,
-    Passed,
+    ProblemSpec,
+    TrainState,
     cross_entropy,
 )
 
@@ -34,21 +34,21 @@ class PNN(Method):
 
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class")
 
-    def begin(self, bench: Bench, key: jax.Array) -> Learner:
+    def init(self, spec: ProblemSpec, key: jax.Array) -> TrainState:
         """Raises UserError for a network that is no multilayer perceptron."""
-        keys = jax.random.split(key, bench.tasks)
-        columns = jax.vmap(lambda key: bench.net.init(key).params)(keys)
+        keys = jax.random.split(key, spec.tasks)
+        columns = jax.vmap(lambda key: spec.net.init(key).params)(keys)
         sizes = layer_sizes(columns)
-        lateral = jax.vmap(lambda key, task: begin_lateral(key, task, sizes, bench.tasks))(
-            keys, jnp.arange(bench.tasks)
+        lateral = jax.vmap(lambda key, task: begin_lateral(key, task, sizes, spec.tasks))(
+            keys, jnp.arange(spec.tasks)
         )
-        learner = super().begin(bench, key)
-        return learner._replace(net=Variables({"columns": columns, "lateral": lateral}, {}))
+        state = super().init(spec, key)
+        return state._replace(net=Variables({"columns": columns, "lateral": lateral}, {}))
 
     def gradient(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Tree, Passed]:
-        params, task = learner.net.params, batch.task
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Tree, LossAux]:
+        params, task = state.net.params, batch.task
         hidden = all_hidden(params, batch.images)
 
         def loss(own: Tree) -> tuple[jax.Array, jax.Array]:
@@ -58,12 +58,12 @@ class PNN(Method):
         own = jax.tree.map(lambda leaf: leaf[task], params)
         (value, logits), slope = jax.value_and_grad(loss, has_aux=True)(own)
         gradient = jax.tree.map(lambda p, g: jnp.zeros_like(p).at[task].set(g), params, slope)
-        return value, gradient, Passed(logits, learner.net.stats, learner.memory)
+        return value, gradient, LossAux(logits, state.net.stats, state.memory)
 
     def classify(
         self,
-        bench: Bench,
-        learner: Learner,
+        spec: ProblemSpec,
+        state: TrainState,
         model: Variables,
         images: jax.Array,
         test: jax.Array | None = None,

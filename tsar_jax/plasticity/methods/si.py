@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from tsar_jax.errors import check_rates, check_weights
 from tsar_jax.models.classifier import Tree, Variables
 from tsar_jax.plasticity.fisher import weighted_distance
-from tsar_jax.plasticity.methods.base import Batch, Bench, Learner, Method, Passed, TaskData
+from tsar_jax.plasticity.methods.base import (
+    Batch,
+    LossAux,
+    Method,
+    ProblemSpec,
+    TaskData,
+    TrainState,
+)
 
 LARGEST = 1.0
 """Gradients are clipped to +- this, component by component, as in Mammoth."""
@@ -42,34 +49,36 @@ class SI(Method):
         check_weights(self, "c")
         check_rates(self, "xi")
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Memory:
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Memory:
         zero = jax.tree.map(jnp.zeros_like, net.params)
         return Memory(zero, zero, net.params)
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        loss, passed = super().loss(bench, params, learner, batch, key)
-        memory = learner.memory
-        return loss + self.c * weighted_distance(memory.importance, params, memory.anchor), passed
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        loss, passed = super().loss(spec, state, batch, key)
+        memory = state.memory
+        return loss + self.c * weighted_distance(
+            memory.importance, state.net.params, memory.anchor
+        ), passed
 
     def gradient(
-        self, bench: Bench, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Tree, Passed]:
-        loss, gradient, passed = super().gradient(bench, learner, batch, key)
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Tree, LossAux]:
+        loss, gradient, passed = super().gradient(spec, state, batch, key)
         return loss, jax.tree.map(lambda g: jnp.clip(g, -LARGEST, LARGEST), gradient), passed
 
     def after_step(
-        self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array
-    ) -> Learner:
-        memory = learner.memory
-        path = jax.tree.map(lambda o, g: o + bench.rate * jnp.square(g), memory.path, gradient)
-        return learner._replace(memory=memory._replace(path=path))
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, gradient: Tree, key: jax.Array
+    ) -> TrainState:
+        memory = state.memory
+        path = jax.tree.map(lambda o, g: o + spec.rate * jnp.square(g), memory.path, gradient)
+        return state._replace(memory=memory._replace(path=path))
 
     def at_task_end(
-        self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
-    ) -> Learner:
-        memory, params = learner.memory, learner.net.params
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
+        memory, params = state.memory, state.net.params
         importance = jax.tree.map(
             lambda total, path, p, a: total + path / (jnp.square(p - a) + self.xi),
             memory.importance,
@@ -78,4 +87,4 @@ class SI(Method):
             memory.anchor,
         )
         zero = jax.tree.map(jnp.zeros_like, params)
-        return learner._replace(memory=Memory(zero, importance, params))
+        return state._replace(memory=Memory(zero, importance, params))

@@ -13,11 +13,11 @@ from tsar_jax.plasticity.averages import average, effective_alpha, sometimes
 from tsar_jax.plasticity.fisher import filter_means, weighted_distance
 from tsar_jax.plasticity.methods.base import (
     Batch,
-    Bench,
-    Learner,
+    LossAux,
     Method,
-    Passed,
-    consistent_fit,
+    ProblemSpec,
+    TrainState,
+    consistency_loss,
     replay,
 )
 
@@ -63,51 +63,51 @@ class SYNERgy(Method):
         check_frequencies(self, "ema_update_freq", "fisher_update_freq")
         check_frequencies(self, "ema_alpha", "fisher_alpha")
 
-    def begin_memory(self, bench: Bench, net: Variables) -> Memory:
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Memory:
         return Memory(net, jax.tree.map(jnp.zeros_like, net.params), jnp.zeros((), bool))
 
     def loss(
-        self, bench: Bench, params: Tree, learner: Learner, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Passed]:
-        drawn = replay(bench, learner.buffer, key)
-        memory = learner.memory
-        target, semantic_stats = bench.net.train(memory.semantic, drawn.images, drawn.present)
-        net = Variables(params, learner.net.stats)
-        loss, logits, stats = consistent_fit(bench, net, batch, drawn, target, self.reg_weight)
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        drawn = replay(spec, state.buffer, key)
+        memory = state.memory
+        target, semantic_stats = spec.net.train(memory.semantic, drawn.images, drawn.present)
+        net = state.net
+        loss, logits, stats = consistency_loss(spec, net, batch, drawn, target, self.reg_weight)
         loss += self.penalty_weight * weighted_distance(
-            filter_means(memory.fisher), params, memory.semantic.params
+            filter_means(memory.fisher), net.params, memory.semantic.params
         )
         memory = memory._replace(semantic=memory.semantic._replace(stats=semantic_stats))
-        return loss, Passed(logits, stats, memory)
+        return loss, LossAux(logits, stats, memory)
 
     def after_step(
-        self, bench: Bench, learner: Learner, batch: Batch, gradient: Tree, key: jax.Array
-    ) -> Learner:
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, gradient: Tree, key: jax.Array
+    ) -> TrainState:
         average_key, fisher_key, view_key = jax.random.split(key, 3)
-        memory = learner.memory
-        alpha = effective_alpha(learner.step, self.ema_alpha)
+        memory = state.memory
+        alpha = effective_alpha(state.step, self.ema_alpha)
         kept = jnp.where(sometimes(average_key, self.ema_update_freq), alpha, 1.0)
-        params = average(memory.semantic.params, learner.net.params, kept)
+        params = average(memory.semantic.params, state.net.params, kept)
         memory = memory._replace(semantic=memory.semantic._replace(params=params))
         due = sometimes(fisher_key, self.fisher_update_freq)
         fisher, stats = lax.cond(
             due,
-            lambda: self.consolidated(bench, learner, memory, view_key),
+            lambda: self.consolidated(spec, state, memory, view_key),
             lambda: (memory.fisher, memory.semantic.stats),
         )
         semantic = memory.semantic._replace(stats=stats)
-        return learner._replace(memory=Memory(semantic, fisher, memory.estimated | due))
+        return state._replace(memory=Memory(semantic, fisher, memory.estimated | due))
 
     def consolidated(
-        self, bench: Bench, learner: Learner, memory: Memory, key: jax.Array
+        self, spec: ProblemSpec, state: TrainState, memory: Memory, key: jax.Array
     ) -> tuple[Any, Any]:
         """F averaged with what the buffer says now, and the statistics of S after that."""
-        items = learner.buffer.items
-        images = bench.view(items["images"], key)
-        fisher, stats = bench.net.fisher(memory.semantic, images, items["labels"])
-        alpha = effective_alpha(learner.step, self.fisher_alpha)
+        items = state.buffer.items
+        images = spec.view(items["images"], key)
+        fisher, stats = spec.net.fisher(memory.semantic, images, items["labels"])
+        alpha = effective_alpha(state.step, self.fisher_alpha)
         kept = jnp.where(memory.estimated, alpha, 0.0)
         return average(memory.fisher, fisher, kept), stats
 
-    def models(self, learner: Learner) -> dict[str, Variables]:
-        return {"working": learner.net, "semantic": learner.memory.semantic}
+    def models(self, state: TrainState) -> dict[str, Variables]:
+        return {"working": state.net, "semantic": state.memory.semantic}

@@ -10,7 +10,7 @@ from jax import lax
 
 from tsar_jax.errors import UserError
 from tsar_jax.plasticity.buffer import put
-from tsar_jax.plasticity.methods.base import Bench, Learner, Method, TaskData
+from tsar_jax.plasticity.methods.base import Method, ProblemSpec, TaskData, TrainState
 
 CHUNK = 500
 """Images of a task that are looked at together."""
@@ -62,23 +62,23 @@ def choose(data: TaskData, key: jax.Array, count: int) -> TaskData:
     return TaskData(data.stored[rows], data.labels[rows], data.present[rows])
 
 
-def share(bench: Bench, task: jax.Array) -> tuple[jax.Array, jax.Array]:
+def share(spec: ProblemSpec, task: jax.Array) -> tuple[jax.Array, jax.Array]:
     """First slot of a task's share of the buffer, all shares being alike, and the one after it.
 
     Raises UserError where there are fewer slots than tasks.
     """
-    if bench.capacity < bench.tasks:
+    if spec.capacity < spec.tasks:
         raise UserError(
-            f"buffer is {bench.capacity}, but {bench.tasks} tasks have to share it: raise it."
+            f"buffer is {spec.capacity}, but {spec.tasks} tasks have to share it: raise it."
         )
-    return task * bench.capacity // bench.tasks, (task + 1) * bench.capacity // bench.tasks
+    return task * spec.capacity // spec.tasks, (task + 1) * spec.capacity // spec.tasks
 
 
-def share_slots(bench: Bench, task: jax.Array) -> jax.Array:
+def share_slots(spec: ProblemSpec, task: jax.Array) -> jax.Array:
     """The slots of a task's share: int32 [largest share], `capacity` after its last."""
-    first, after = share(bench, task)
-    slots = first + jnp.arange(-(-bench.capacity // bench.tasks))
-    return jnp.where(slots < after, slots, bench.capacity)
+    first, after = share(spec, task)
+    slots = first + jnp.arange(-(-spec.capacity // spec.tasks))
+    return jnp.where(slots < after, slots, spec.capacity)
 
 
 def present_classes(data: TaskData, classes: int) -> jax.Array:
@@ -92,15 +92,15 @@ def classes_of(data: TaskData, classes: int, most: int) -> tuple[jax.Array, jax.
     return numbers, here > 0
 
 
-def seen_classes(bench: Bench, task: jax.Array) -> jax.Array:
+def seen_classes(spec: ProblemSpec, task: jax.Array) -> jax.Array:
     """Which classes there were up to a task, itself included: bool [classes]; none before 0."""
-    rows = jnp.arange(len(bench.task_classes)) <= task
-    return (jnp.asarray(bench.task_classes) & rows[:, None]).any(0)
+    rows = jnp.arange(len(spec.task_classes)) <= task
+    return (jnp.asarray(spec.task_classes) & rows[:, None]).any(0)
 
 
-def most_classes(bench: Bench) -> int:
+def most_classes(spec: ProblemSpec) -> int:
     """Classes of the task that has most."""
-    return int(bench.task_classes.sum(1).max())
+    return int(spec.task_classes.sum(1).max())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,17 +112,17 @@ class FilledAtEnds(Method):
     boundaries: ClassVar[bool] = True
 
     def at_task_end(
-        self, bench: Bench, learner: Learner, data: TaskData, task: jax.Array, key: jax.Array
-    ) -> Learner:
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
         choose_key, items_key = jax.random.split(key)
-        slots = share_slots(bench, task)
+        slots = share_slots(spec, task)
         chosen = choose(data, choose_key, slots.size)
-        items = self.items(bench, learner, chosen, items_key)
-        _, after = share(bench, task)
-        return learner._replace(buffer=put(learner.buffer, slots, items, after.astype(jnp.int32)))
+        items = self.items(spec, state, chosen, items_key)
+        _, after = share(spec, task)
+        return state._replace(buffer=put(state.buffer, slots, items, after.astype(jnp.int32)))
 
     def items(
-        self, bench: Bench, learner: Learner, chosen: TaskData, key: jax.Array
+        self, spec: ProblemSpec, state: TrainState, chosen: TaskData, key: jax.Array
     ) -> dict[str, jax.Array]:
         """What is kept of the images chosen, as `slot` says."""
         return {"images": chosen.stored, "labels": chosen.labels}

@@ -1,0 +1,145 @@
+"""What holds for everything that is a learner, whichever family it belongs to."""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tsar_jax.models import ANML, init_params
+from tsar_jax.models.mlp import make_mlp
+from tsar_jax.plasticity.gradient_learner import gradient_learner, network_learner
+from tsar_jax.plasticity.hebbian import RULES
+from tsar_jax.plasticity.learner import Learner, unroll
+from tsar_jax.plasticity.masks import mask
+from tsar_jax.plasticity.methods import METHODS, Batch, ProblemSpec
+from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
+from tsar_jax.plasticity.rules import POOL, find_terms
+from tsar_jax.systems.hebbian_policy import PolicyConfig, make_policy
+
+LENGTH, LIFETIMES, INPUTS = 3, 2, 5
+KEY = jax.random.key(0)
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+class Kind(NamedTuple):
+    """A learner, what it is given, a stream of LENGTH examples, and inputs to predict from."""
+
+    learner: Learner
+    theta: Any
+    examples: Any
+    inputs: Any
+
+
+def ones_of(function, *arguments):
+    """Ones in the shapes of what a function returns, which is not compiled for it."""
+    shapes = jax.eval_shape(function, *arguments)
+    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+
+
+def linear(optimiser) -> Kind:
+    theta = {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}
+    plastic = {"kernel": True, "bias": False}
+    learner = gradient_learner(lambda p, x: x @ p["kernel"] + p["bias"], plastic, optimiser)
+    return Kind(
+        learner, theta, (jnp.ones((LENGTH, 4)), jnp.zeros(LENGTH, int)), jnp.ones((INPUTS, 4))
+    )
+
+
+def anml() -> Kind:
+    network = ANML(channels=2, gate_channels=2, classes=3)
+    theta = ones_of(lambda key: init_params(network, key), KEY)
+    learner = network_learner(network, mask(theta, ("head",)), 0, optax.adam(1e-3))
+    images = jnp.ones((LENGTH, 28, 28, 1))
+    return Kind(learner, theta, (images, jnp.zeros(LENGTH, int)), jnp.ones((INPUTS, 28, 28, 1)))
+
+
+def local_rule(feedback) -> Kind:
+    sizes = (4, 3, 2)
+    learner = rule_learner(Rule(find_terms(POOL), feedback), sizes)
+    random = () if feedback == "sym" else tuple(jnp.ones(s) for s in ((3, 4), (2, 3)))
+    theta = RuleTheta(jnp.full(len(POOL), 1e-3), random)
+    examples = jnp.ones((LENGTH, 4)), jnp.zeros(LENGTH, int)
+    return Kind(learner, theta, examples, jnp.ones((INPUTS, 4)))
+
+
+def policy(rule, shape=(4,)) -> Kind:
+    made = make_policy(PolicyConfig(rule=rule, hidden=(3,)), shape, 2)
+    dtype = jnp.uint8 if len(shape) == 3 else jnp.float32
+    theta = ones_of(lambda key: made.prepare(made.init(key)), KEY)
+    return Kind(made.learner, theta, jnp.ones((LENGTH, *shape), dtype), jnp.ones(shape, dtype))
+
+
+def method(name) -> Kind:
+    def scaled(images, key=None):
+        return images.astype(jnp.float32) / 255
+
+    shape, classes, tasks, count = (2, 2, 1), 4, 2, 6
+    spec = ProblemSpec(
+        net=make_mlp(shape, classes, (5,)),
+        rate=0.1,
+        capacity=8,
+        replay=4,
+        tasks=tasks,
+        classes=classes,
+        task_classes=np.eye(tasks, dtype=bool).repeat(classes // tasks, 1),
+        image=jax.ShapeDtypeStruct(shape, jnp.uint8),
+        view=scaled,
+        normalise=scaled,
+    )
+    stored = jnp.ones((LENGTH, count, *shape), jnp.uint8)
+    present, labels = jnp.ones((LENGTH, count)), jnp.zeros((LENGTH, count), jnp.int32)
+    batches = Batch(scaled(stored), stored, labels, present, jnp.zeros(LENGTH, jnp.int32))
+    inputs = scaled(stored[0]), jnp.int32(0)
+    return Kind(METHODS[name]().learner(spec), (), batches, inputs)
+
+
+KINDS = {
+    "sgd": lambda: linear(optax.sgd(0.1)),
+    "momentum": lambda: linear(optax.sgd(0.1, momentum=0.9)),
+    "adam": lambda: linear(optax.adam(0.1)),
+    "anml": anml,
+    **{f"rule-{kind}": lambda kind=kind: local_rule(kind) for kind in ("fix", "sym", "sign")},
+    **{f"policy-{rule}": lambda rule=rule: policy(rule) for rule in (*RULES, "static")},
+    "policy-pixels": lambda: policy("ABCD_lr", (84, 84, 3)),
+    **{f"method-{name}": lambda name=name: method(name) for name in METHODS},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_states_keep_their_shapes_and_dtypes_in_scans_and_batches(name) -> None:
+    learner, theta, examples, inputs = KINDS[name]()
+    state = jax.eval_shape(learner.init, theta, KEY)
+    one = jax.tree.map(lambda leaf: leaf[0], examples)
+    after, aux = jax.eval_shape(learner.update, theta, state, one, KEY)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+
+    def lifetime(key):
+        return unroll(learner, theta, learner.init(theta, key), examples, key)
+
+    end, all_aux = jax.eval_shape(lifetime, KEY)
+    chex.assert_trees_all_equal_shapes_and_dtypes(end, state)
+    jax.tree.map(lambda whole, each: chex.assert_shape(whole, (LENGTH, *each.shape)), all_aux, aux)
+    ends, _ = jax.eval_shape(jax.vmap(lifetime), jax.random.split(KEY, LIFETIMES))
+    jax.tree.map(lambda many, each: chex.assert_shape(many, (LIFETIMES, *each.shape)), ends, end)
+    predicted = jax.eval_shape(learner.predict, theta, state, inputs)
+    assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(predicted))
+
+
+@pytest.mark.parametrize("name", ["adam", "rule-fix", "policy-ABCD_lr", "method-derpp"])
+def test_a_lifetime_is_a_function_of_its_key(name) -> None:
+    learner, theta, examples, _ = KINDS[name]()
+
+    @jax.jit
+    def lifetime(key):
+        return unroll(learner, theta, learner.init(theta, key), examples, key)[0]
+
+    first, again = jax.device_get([lifetime(KEY), lifetime(KEY)])
+    chex.assert_trees_all_equal(first, again)
+    other = jax.device_get(lifetime(jax.random.key(1)))
+    same = jax.tree.map(np.array_equal, first, other)
+    assert all(jax.tree.leaves(same)) == (name == "adam")  # which draws nothing
