@@ -102,9 +102,11 @@ def test_only_the_named_layers_are_regulated():
     assert logits.shape == (3, 5)
 
 
-@pytest.mark.parametrize("regulated", [(), ("block_3",)])
-def test_layers_that_cannot_be_regulated_are_named(regulated):
-    with pytest.raises(UserError, match="regulated"):
+@pytest.mark.parametrize(
+    ("regulated", "message"), [((), "regulated"), (("block_3",), "no layer to regulate 'block_3'")]
+)
+def test_layers_that_cannot_be_regulated_are_named(regulated, message):
+    with pytest.raises(UserError, match=message):
         TSAR(regulated=regulated)
 
 

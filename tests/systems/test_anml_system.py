@@ -21,6 +21,8 @@ from tsar_jax.systems.tsar import TsarConfig
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 CONFIG = AnmlConfig(
     steps=60,
     chunk=5,

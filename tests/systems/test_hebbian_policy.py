@@ -205,7 +205,7 @@ def test_observations_that_suit_no_policy_are_named(shape) -> None:
     ("settings", "sentence"),
     [
         ({"rule": "oja"}, "There is no Hebbian rule 'oja'"),
-        ({"initial": "one"}, "There are no initial weights 'one'"),
+        ({"initial": "one"}, "There is no kind of initial weights 'one'"),
         ({"distribution": "cauchy"}, "There is no distribution 'cauchy': choose from normal, uni"),
         ({"kernels": "small"}, "There is no start of the convolutions 'small': choose from fan_in"),
         ({"hidden": (4, 0)}, r"hidden must be widths of at least 1, but is \(4, 0\)"),
