@@ -51,6 +51,10 @@ def test_the_commit_is_the_clones_and_says_whether_files_differ(clone, tmp_path,
     assert provenance.commit() == head
     (folder / "file").write_text("two")
     assert provenance.commit() == f"{head}-dirty"
+    with monkeypatch.context() as hook:
+        hook.setenv("GIT_DIR", str(tmp_path / "another"))
+        hook.setenv("GIT_INDEX_FILE", str(tmp_path / "another" / "index"))
+        assert provenance.commit() == f"{head}-dirty"
     (folder / "site-packages").mkdir()
     monkeypatch.setattr(provenance, "ROOT", folder / "site-packages")
     assert provenance.commit() is None

@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+ANOTHER_REPOSITORY = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR"),
+    *("GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"),
+)
+"""What git sets for its hooks, whose programs it then takes to the hook's own repository."""
 DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
@@ -28,12 +34,14 @@ def commit() -> str | None:
     """
     if not (ROOT / ".git").exists():
         return None
+    surroundings = {n: value for n, value in os.environ.items() if n not in ANOTHER_REPOSITORY}
     try:
         done = subprocess.run(
             ["git", "-C", str(ROOT), *DESCRIBE],
             capture_output=True,
             text=True,
             timeout=10,
+            env=surroundings,
             check=True,
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
