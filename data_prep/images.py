@@ -2,11 +2,12 @@
 
 import contextlib
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from tsar_jax.errors import UserError
 
@@ -30,12 +31,17 @@ MAX_LAYERS = 24 << 20
 """Bytes of a TIFF's tags that are no numbers, which may hold the layers of a picture."""
 MAX_NUMBERS = 1 << 20
 """Bytes of a TIFF's tags of numbers, which become Python's, of some 18 times as many bytes."""
-BYTES_OF_TIFF = (1, 2, 7)
+KEPT_TYPES = (1, 2, 7)
 """Types of a TIFF's tags that are kept as they are: bytes, text and what only a program knows."""
+TYPE_BYTES = dict.fromkeys((1, 2, 6, 7), 1) | dict.fromkeys((3, 8), 2)
+TYPE_BYTES |= dict.fromkeys((4, 9, 11, 13), 4) | dict.fromkeys((5, 10, 12, 16, 17, 18), 8)
+"""Bytes of one value of each type of a TIFF's tags."""
 MAX_SCANS = 100
 """Passes of a progressive JPEG over all of its pixels; some ten are usual."""
 SCAN = b"\xff\xda"
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+# Of text that follows a PNG's pixels, which Pillow reads with them: characters of up to 4 bytes.
+PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA // 4
 TO_BYTES = ((np.arange(1 << 16, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 """0..65535 -> 0..255, rounded."""
 
@@ -55,15 +61,18 @@ def open_image(
     UserError that the block raises if the image turns out unreadable while it is decoded there.
     """
     try:
+        if _has_many_tags(data):  # which Pillow reads as it opens a TIFF
+            raise UserError(f"{wrong} has more metadata than a photograph needs: {remedy}")
         with _quiet_pillow(), Image.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
             kinds = (image.format, image.mode, "progressive" if "progressive" in image.info else "")
             most = min(MOST_PIXELS.get(kind, MAX_PIXELS) for kind in kinds)
             if width * height > most:
                 raise UserError(f"{wrong} is {width}x{height}, more than {most} pixels: {remedy}")
-            if image.format == "JPEG" and data.count(SCAN) > MAX_SCANS:
+            # Pillow calls a JPEG that says there are more pictures in its file an MPO.
+            if image.format in ("JPEG", "MPO") and data.count(SCAN) > MAX_SCANS:
                 raise UserError(f"{wrong} is a JPEG of more than {MAX_SCANS} scans: {remedy}")
-            if _has_much_beside(image):
+            if _has_much_beside(image) or _has_many_tags(image.info.get("exif", b"")):
                 raise UserError(f"{wrong} has more metadata than a photograph needs: {remedy}")
             yield _of_bytes(image, wrong, remedy)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -75,18 +84,40 @@ def open_image(
 def _has_much_beside(image: Image.Image) -> bool:
     """Whether an image, not decoded, has more beside its pixels than is read."""
     if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        numbers = others = 0
-        for tag, data in tags._tagdata.items():  # to ask for a tag's value would read it
-            if tags.tagtype[tag] in BYTES_OF_TIFF:
-                others += len(data)
-            else:
-                numbers += len(data)
-        return numbers > MAX_NUMBERS or others > MAX_LAYERS
+        return False  # its tags are counted before it is opened
     kept = [value for value in image.info.values() if isinstance(value, bytes | str)]
     # A JPEG's segments, of which Pillow keeps those it knows once more.
     kept += [segment for _, segment in getattr(image, "applist", ())]
     return sum(map(len, kept)) > MAX_METADATA
+
+
+def _has_many_tags(data: bytes) -> bool:
+    """Whether the first directory of a TIFF, or of Exif, has more bytes of tags than is read.
+
+    Several tags may point to the same bytes, each of which Pillow would keep for itself. False for
+    data in another format, of which Pillow says what is wrong.
+    """
+    data = data.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return False
+    try:
+        (big,) = struct.unpack_from(order + "H", data, 2)
+        # BigTIFF, of version 43, has 64 bits for what TIFF has 16 or 32 bits for.
+        at = struct.unpack_from(order + ("Q" if big == 43 else "I"), data, 8 if big == 43 else 4)[0]
+        number, entry = ("Q", "HHQQ") if big == 43 else ("H", "HHII")
+        (entries,) = struct.unpack_from(order + number, data, at)
+        first, size = at + struct.calcsize(order + number), struct.calcsize(order + entry)
+        numbers = others = 0
+        for place in range(first, min(first + entries * size, len(data) - size + 1), size):
+            _, kind, count, _ = struct.unpack_from(order + entry, data, place)
+            if kind in KEPT_TYPES:
+                others += count
+            else:
+                numbers += count * TYPE_BYTES.get(kind, 0)
+    except struct.error:
+        return False
+    return numbers > MAX_NUMBERS or others > MAX_LAYERS
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -169,3 +170,55 @@ def test_pixels_are_averaged_over_what_each_new_one_covers() -> None:
     stripes[:, ::2] = 200
     resized = resize_colour(Image.fromarray(stripes), 28)
     np.testing.assert_array_equal(resized[:, 1:-1], 100)
+
+
+def many_tags(entries: int, kind: int, count: int, big: bool = False) -> bytes:
+    """A TIFF whose tags all point to the same place, far beyond its end."""
+    head, form = b"II\x2a\0" + struct.pack("<IH", 8, entries), "<HHII"
+    if big:
+        head, form = b"MM\0\x2b\0\x08\0\0" + struct.pack(">QQ", 16, entries), ">HHQQ"
+    return head + b"".join(struct.pack(form, 700 + n, kind, count, 8) for n in range(entries))
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(("kind", "count"), [(7, 1 << 17), (3, 1 << 12)])
+def test_tags_that_share_their_bytes_are_counted_one_by_one(
+    kind: int, count: int, big: bool
+) -> None:
+    data = many_tags(300, kind, count, big)
+    with pytest.raises(UserError, match="more metadata than a photograph needs"):
+        read(data, *FORMATS)
+    exif = encoded_with_exif(data)
+    with pytest.raises(UserError, match="more metadata than a photograph needs"):
+        read(exif, *FORMATS)
+    with pytest.raises(UserError, match="not a readable"):
+        read(many_tags(2, kind, 4, big), *FORMATS)
+
+
+def encoded_with_exif(tags: bytes) -> bytes:
+    return saved("JPEG", exif=b"Exif\0\0" + tags)
+
+
+def test_text_behind_a_pngs_pixels_is_bounded_too() -> None:
+    """Pillow reads it with the pixels; each chunk alone is below its own bound."""
+    text = b"note\0\0" + zlib.compress(900_000 * b"x")
+    chunk = struct.pack(">I", len(text)) + b"zTXt" + text
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    whole = saved("PNG")
+    end = whole.index(b"IEND") - 4
+    assert read(whole[:end] + chunk + whole[end:], "PNG").shape == (28, 28, 3)
+    with pytest.raises(UserError, match="not a readable PNG image"):
+        read(whole[:end] + 3 * chunk + whole[end:], "PNG")
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "MPO"])
+def test_a_jpeg_of_many_scans_is_refused_however_it_is_called(
+    monkeypatch: pytest.MonkeyPatch, image_format: str
+) -> None:
+    several = {"save_all": True, "append_images": [Image.new("RGB", (40, 30))]}
+    options = several if image_format == "MPO" else {}
+    data = saved(image_format, progressive=True, **options)
+    assert read(data, "JPEG").shape == (28, 28, 3)
+    monkeypatch.setattr(images, "MAX_SCANS", 3)
+    with pytest.raises(UserError, match="is a JPEG of more than 3 scans"):
+        read(data, "JPEG")
