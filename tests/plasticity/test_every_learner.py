@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from tsar_jax.evaluation.lesions import Lesion, lesioned
 from tsar_jax.models import ANML, init_params
 from tsar_jax.models.mlp import make_mlp
 from tsar_jax.plasticity.gradient_learner import gradient_learner, network_learner
@@ -67,11 +68,13 @@ def local_rule(feedback) -> Kind:
     return Kind(learner, theta, examples, jnp.ones((INPUTS, 4)))
 
 
-def policy(rule, shape=(4,)) -> Kind:
+def policy(rule, shape=(4,), lesion=None) -> Kind:
     made = make_policy(PolicyConfig(rule=rule, hidden=(3,)), shape, 2)
+    made = made if lesion is None else lesioned(made, lesion)
     dtype = jnp.uint8 if len(shape) == 3 else jnp.float32
     theta = ones_of(lambda key: made.prepare(made.init(key)), KEY)
-    return Kind(made.learner, theta, jnp.ones((LENGTH, *shape), dtype), jnp.ones(shape, dtype))
+    examples, inputs = (jnp.ones((count, *shape), dtype) for count in (LENGTH, INPUTS))
+    return Kind(made.learner, theta, examples, inputs)
 
 
 def method(name) -> Kind:
@@ -105,6 +108,7 @@ KINDS = {
     "anml": anml,
     **{f"rule-{kind}": lambda kind=kind: local_rule(kind) for kind in ("fix", "sym", "sign")},
     **{f"policy-{rule}": lambda rule=rule: policy(rule) for rule in (*RULES, "static")},
+    "policy-lesioned": lambda: policy("ABCD_lr", lesion=Lesion(zero_at=1)),
     "policy-pixels": lambda: policy("ABCD_lr", (84, 84, 3)),
     **{f"method-{name}": lambda name=name: method(name) for name in METHODS},
 }
@@ -127,7 +131,9 @@ def test_states_keep_their_shapes_and_dtypes_in_scans_and_batches(name) -> None:
     ends, _ = jax.eval_shape(jax.vmap(lifetime), jax.random.split(KEY, LIFETIMES))
     jax.tree.map(lambda many, each: chex.assert_shape(many, (LIFETIMES, *each.shape)), ends, end)
     predicted = jax.eval_shape(learner.predict, theta, state, inputs)
-    assert all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(predicted))
+    count = jax.tree.leaves(inputs)[0].shape[0]
+    assert predicted.shape[0] == count
+    assert jnp.issubdtype(predicted.dtype, jnp.floating)
 
 
 @pytest.mark.parametrize("name", ["adam", "rule-fix", "policy-ABCD_lr", "method-derpp"])
@@ -143,3 +149,39 @@ def test_a_lifetime_is_a_function_of_its_key(name) -> None:
     other = jax.device_get(lifetime(jax.random.key(1)))
     same = jax.tree.map(np.array_equal, first, other)
     assert all(jax.tree.leaves(same)) == (name == "adam")  # which draws nothing
+
+
+@pytest.mark.parametrize("name", ["policy-ABCD_lr", "policy-static", "policy-lesioned"])
+def test_a_policy_predicts_what_it_would_do(name) -> None:
+    learner, theta, examples, _ = KINDS[name]()
+    theta = jax.tree.map(lambda leaf: 0.1 * leaf, theta)
+    state = learner.init(theta, KEY)
+    outputs = jax.vmap(lambda example: learner.update(theta, state, example, None)[1])(examples)
+    np.testing.assert_allclose(learner.predict(theta, state, examples), outputs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["er", "synergy"])
+def test_a_method_predicts_by_the_model_that_is_its_result(name) -> None:
+    learner, theta, batches, inputs = KINDS[f"method-{name}"]()
+
+    @jax.jit
+    def lifetime(key):
+        return unroll(learner, theta, learner.init(theta, key), batches, key)[0]
+
+    state = lifetime(KEY)
+    own = METHODS[name]()
+    models = own.models(state)
+    found = learner.predict(theta, state, inputs)
+    for model, variables in models.items():
+        logits = make_mlp((2, 2, 1), 4, (5,)).logits(variables, inputs[0])
+        assert np.allclose(found, logits) == (model == own.reported)
+
+
+def test_no_gradient_passes_through_what_an_unroll_reports() -> None:
+    learner, theta, examples, _ = KINDS["policy-static"]()
+
+    def reported(theta):
+        return unroll(learner, theta, learner.init(theta, KEY), examples)[1].sum()
+
+    gradient = jax.grad(reported, allow_int=True)(theta)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tsar_jax.errors import UserError
+from tsar_jax.plasticity.learner import Learner
 from tsar_jax.systems.hebbian_policy import Policy
 
 NEVER = -1
@@ -62,7 +63,10 @@ def lesioned(policy: Policy, lesion: Lesion) -> Policy:
         saturated = (lesion.saturate[0] <= time) & (time < lesion.saturate[1])
         return (weights, time + 1, own_key), jnp.where(saturated, 1.0, outputs)
 
-    return policy._replace(learner=own._replace(init=init, update=update))
+    def predict(genome: Any, state: Any, observations: jax.Array) -> jax.Array:
+        return own.predict(genome, state[0], observations)
+
+    return policy._replace(learner=Learner(init, update, predict))
 
 
 def _zero(weights: Any, key_data: jax.Array, share: float) -> Any:

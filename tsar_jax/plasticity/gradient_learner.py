@@ -41,7 +41,8 @@ def gradient_learner(
     Args:
         predict: (params, inputs [N, ...]) -> outputs [N, ...].
         plastic: tree of booleans like the parameters, True where they learn.
-        optimiser: what becomes of a gradient, such as optax.sgd(0.1) or optax.adam(1e-3).
+        optimiser: what becomes of a gradient, such as optax.sgd(0.1) or optax.adam(1e-3); none
+            that asks for more than gradient, state and parameters.
         loss: (outputs [N, ...], targets [N, ...]) -> scalar.
         first_order: take the gradients for constants, so that no meta-gradient flows through them
             (Finn et al. 2017, arXiv 1703.03400, section 5.2).
@@ -67,7 +68,7 @@ def gradient_learner(
             gradient = lax.stop_gradient(gradient)
         updates, opt_state = optimiser.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return GradientState(params, opt_state), lax.stop_gradient(value)
+        return GradientState(params, opt_state), value
 
     def predict_now(theta: Tree, state: GradientState, inputs: Tree) -> jax.Array:
         return predict(current_params(theta, plastic, state), inputs)

@@ -47,9 +47,10 @@ class Learner(NamedTuple):
     drawn for that lifetime alone. state is what changes: weights, an optimiser's moments, a buffer.
 
     init: (theta, key) -> state before the first example
-    update: (theta, state, example, key) -> (state, aux); no gradient passes through aux
-    predict: (theta, state, inputs) -> outputs for a batch of inputs, without learning
-    inverse: how `unroll` takes updates back, None where they cannot be
+    update: (theta, state, example, key) -> (state, aux)
+    predict: (theta, state, inputs) -> outputs for inputs [N, ...], without learning
+    inverse: how `unroll` takes updates back, None where they cannot be; whoever replaces `update`
+        replaces this too, or drops it
     """
 
     init: Callable[[Tree, Any], Tree]
@@ -71,7 +72,8 @@ def unroll(
     """Run a learner along a stream, one update after another.
 
     Args:
-        theta: what the learner is given; differentiable.
+        theta: what the learner is given; differentiable. Floating-point arrays only where updates
+            are inverted.
         state: the learner's state before the first example; differentiable.
         examples: tree of arrays [T, ...], in the order in which they are seen; differentiable but
             with "reconstruct".
@@ -83,8 +85,8 @@ def unroll(
             inverse can magnify rounding errors.
 
     Returns:
-        The state after the last example, and aux of every update [T, ...]; with "reconstruct", ()
-        in place of aux.
+        The state after the last example, and aux of every update [T, ...], through which no
+        gradient passes; () in place of aux where updates are inverted.
     """
     length = jax.tree.leaves(examples)[0].shape[0]
     keys = None
@@ -101,7 +103,8 @@ def unroll(
         return _in_segments(along, state, stream, min(segment, length))
 
     def step(state: Tree, item: Tree) -> tuple[Tree, Tree]:
-        return learner.update(theta, state, *item)
+        state, aux = learner.update(theta, state, *item)
+        return state, lax.stop_gradient(aux)
 
     if remat == "store" or length < 4:
         return lax.scan(step, state, stream)

@@ -33,7 +33,7 @@ from tsar_jax.plasticity.rules import (
 )
 
 Examples = tuple[jax.Array, jax.Array]
-"""Images [T, pixels] and labels [T], in the order in which they are seen."""
+"""Images [T, pixels] and labels [T]; a single example has no T."""
 
 
 class Rule(NamedTuple):

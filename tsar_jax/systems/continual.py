@@ -157,7 +157,7 @@ class Life:
     test_batch: int = 500
 
     @property
-    def learner(self) -> Learner:
+    def method_learner(self) -> Learner:
         """The method as a learner."""
         return self.method.learner(self.spec)
 
@@ -173,7 +173,7 @@ class Life:
         shape = (self.stream.tasks, len(self.stream.task_classes), len(self.models), 2)
         return Lifetime(
             root,
-            self.learner.init((), keys.init),
+            self.method_learner.init((), keys.init),
             self.stream.begin(data, keys.stream),
             jnp.full(shape, UNTESTED, jnp.float32),
         )
@@ -185,7 +185,7 @@ class Life:
         raw = stream.batch(data, course, jax.random.fold_in(keys.stream, step), step)
         view_key, learn_key, end_key = jax.random.split(jax.random.fold_in(keys.learner, step), 3)
         batch = Batch(stream.view(raw.images, view_key), *raw)
-        state, loss = self.learner.update((), lifetime.learner, batch, learn_key)
+        state, loss = self.method_learner.update((), lifetime.learner, batch, learn_key)
         ends = step + 1 == jnp.asarray(stream.ends, jnp.int32)[raw.task]
         if self.method.boundaries:
             state = lax.cond(

@@ -168,8 +168,9 @@ def _hebbian(
         )
         return weights, config.gain * activities[-1]
 
-    def predict(genome: Genome, weights: Layers, observation: jax.Array) -> jax.Array:
-        return config.gain * activities_of(genome, weights, observation)[-1]
+    def predict(genome: Genome, weights: Layers, observations: jax.Array) -> jax.Array:
+        last = jax.vmap(lambda seen: activities_of(genome, weights, seen)[-1])(observations)
+        return config.gain * last
 
     return Policy(init, prepare, Learner(init_weights, update, predict), plastic=True)
 
@@ -187,7 +188,7 @@ def _static(
         del key
         return genome.main
 
-    def predict(genome: Genome, weights: Layers, observation: jax.Array) -> jax.Array:
+    def outputs(genome: Genome, weights: Layers, observation: jax.Array) -> jax.Array:
         activities = forward(weights, see(genome, observation), bounded=config.bounded)
         return config.gain * activities[-1]
 
@@ -195,7 +196,10 @@ def _static(
         genome: Genome, weights: Layers, observation: jax.Array, key: Any = None
     ) -> tuple[Layers, jax.Array]:
         del key
-        return weights, predict(genome, weights, observation)
+        return weights, outputs(genome, weights, observation)
+
+    def predict(genome: Genome, weights: Layers, observations: jax.Array) -> jax.Array:
+        return jax.vmap(lambda seen: outputs(genome, weights, seen))(observations)
 
     learner = Learner(init_weights, update, predict)
     return Policy(init, lambda genome: genome, learner, plastic=False)

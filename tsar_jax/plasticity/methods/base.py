@@ -199,6 +199,9 @@ class Method:
     def learner(self, spec: ProblemSpec) -> Learner:
         """Return the method as a learner: theta is (), an example a `Batch`, aux the loss.
 
+        It always has a key. A method with `boundaries` learns part of what it does in
+        `at_task_end`, which whoever runs it along a stream calls between tasks.
+
         Inputs of its predictions are images and, for methods that must be told it, the number of
         the test that they are from (see `classify`), or None.
         """
