@@ -50,7 +50,14 @@ from tsar_jax.analysis import regulation_passes as passes
 from tsar_jax.analysis import regulation_record as records
 from tsar_jax.analysis.regulation_report import record_figures, record_lines
 from tsar_jax.analysis.style import save_figure
-from tsar_jax.errors import UserError, check_positive, check_rates, check_seed
+from tsar_jax.errors import (
+    UserError,
+    check_positive,
+    check_rates,
+    check_seed,
+    nearest_hint,
+    shown,
+)
 from tsar_jax.evaluation.transfer import TransferConfig, check_target, fresh_output
 from tsar_jax.models import TSAR
 from tsar_jax.systems.tsar import TsarConfig, effective_config, make_network, make_system
@@ -191,7 +198,8 @@ def read_tsar(path: Path, layer: str) -> TsarConfig:
         )
     if layer not in config.regulated:
         raise UserError(
-            f"{path} does not regulate layer {layer}: choose from {', '.join(config.regulated)}."
+            f"{path} does not regulate layer {shown(layer)}: choose from "
+            f"{', '.join(config.regulated)}{nearest_hint(layer, config.regulated)}."
         )
     return config
 

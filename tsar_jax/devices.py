@@ -1,6 +1,7 @@
 """Many at once: seeds, runs or members of a population over devices, and in turn on each."""
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -53,13 +54,22 @@ def missing_platform() -> str:
 def by_platform(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
     """Return cpu(*args) where it runs on a CPU, and default(*args) on any other device.
 
-    As `lax.platform_dependent`, which traces, differentiates and batches both. Where JAX computes
-    on the CPU by default, `cpu` alone is: for networks that consist of such layers that is a third
-    of what a training takes to start. The compiled program is the same.
+    As `lax.platform_dependent`, which traces, differentiates and batches both. Where JAX has CPUs
+    alone, `cpu` alone is: for networks that consist of such layers that is a third of what a
+    training takes to start, and the compiled program is the same. (A program exported there for
+    another platform has the form for CPUs too: right, but slow.)
     """
-    if jax.default_backend() == "cpu":
+    if only_cpus():
         return cpu(*args)
     return lax.platform_dependent(*args, cpu=cpu, default=default)
+
+
+@functools.cache
+def only_cpus() -> bool:
+    """Return whether JAX has no device but CPUs; its platforms do not change once it has begun."""
+    from jax.extend import backend
+
+    return set(backend.backends()) == {"cpu"}
 
 
 def usable_cores() -> int:

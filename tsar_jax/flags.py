@@ -31,6 +31,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "buffer": ("buffer_size", "memory_size", "memory"),
     "batch": ("batch_size", "bs", "batchsize"),
     "replay": ("minibatch_size", "minibatch", "replay_batch"),
+    "memory": ("remat", "rematerialise", "checkpointing"),
     "steps": ("iterations", "iters", "num_steps", "max_steps", "generations", "episodes", "epochs"),
     "seeds": ("n_seeds", "num_seeds", "repeats"),
     "seed": ("random_seed", "random_state"),

@@ -103,15 +103,20 @@ EPISODES = """episode,seed,loss
 @pytest.mark.parametrize(
     ("good", "bad", "said", "lost"),
     [
-        ("2,0,0.25\n", "2,0\n", "has 1 lines that are no rows", (0, 1)),
-        ("2,0,0.25\n", "2,0,0.25,7\n", "has 1 lines", (0, 1)),
-        ("2,0,0.25\n", "2,0,x\n", "has 1 lines", (0, 1)),
-        ("2,0,0.25\n", "\0\0\0\n", "has 1 lines", (0, 1)),
-        ("2,0,0.25\n", "2.5,-1,0.25\n", "has 1 lines", (0, 1)),
-        ("2,0,0.25\n", "", "has 0 lines .* lacks 1 rows", (0, 1)),
-        ("1,1,0.75\n", "1,0,0.75\n", "has 1 lines .* or repeat another, and lacks 1", (1, 0)),
-        ("3,1,nan\n", "3,1,0.", "has 1 lines .* lacks 1", (1, 2)),
-        ("3,1,nan\n", "3,1,nan\n3,1,4.0\n", "has 1 lines .* lacks 0", (1, 2)),
+        ("2,0,0.25\n", "2,0\n", r"has lines that are no rows.*\(1\)", (0, 1)),
+        ("2,0,0.25\n", "2,0,0.25,7\n", r"has lines.*\(1\)", (0, 1)),
+        ("2,0,0.25\n", "2,0,x\n", r"has lines.*\(1\)", (0, 1)),
+        ("2,0,0.25\n", "\0\0\0\n", r"has lines.*\(1\)", (0, 1)),
+        ("2,0,0.25\n", "2.5,-1,0.25\n", r"has lines.*\(1\)", (0, 1)),
+        ("2,0,0.25\n", "", r"lacks rows.*\(1\):", (0, 1)),
+        (
+            "1,1,0.75\n",
+            "1,0,0.75\n",
+            r"has lines.*another \(1\) and lacks rows.*\(1\)",
+            (1, 0),
+        ),
+        ("3,1,nan\n", "3,1,0.", r"has lines.*another \(1\) and lacks rows.*\(1\)", (1, 2)),
+        ("3,1,nan\n", "3,1,nan\n3,1,4.0\n", r"has lines.*another \(1\): to write", (1, 2)),
     ],
 )
 def test_damaged_rows_of_episodes_are_left_out_with_a_warning(

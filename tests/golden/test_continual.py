@@ -54,7 +54,7 @@ def released(golden: dict, model: Variables) -> dict[str, np.ndarray]:
     return resnet18_to_release(model.params) | resnet18_statistics_to_release(model.stats)
 
 
-def bench_of(golden: dict, image: jax.Array) -> ProblemSpec:
+def spec_of(golden: dict, image: jax.Array) -> ProblemSpec:
     """One in which every draw is the whole buffer.
 
     Images are stored as they are; the network takes them normalised where the file says by what.
@@ -135,7 +135,7 @@ def run_of(golden: dict, method: Method):
         jnp.stack([channels_last(step) for step in golden[name]])
         for name in ("images", "buffer_images")
     )
-    spec = bench_of(golden, images[0, 0])
+    spec = spec_of(golden, images[0, 0])
 
     def steps(state: TrainState):
         def one(state: TrainState, each):

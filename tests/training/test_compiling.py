@@ -89,9 +89,11 @@ def cache_events(tmp_path, monkeypatch):
     for name, value in zip(names, (str(tmp_path / "cache"), 0.0, 0), strict=True):
         jax.config.update(name, value)
     reset_cache()
-    events = []
-    jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
+    events, listening = [], [True]
+    # A listener cannot be taken away again, but it can stop listening.
+    jax.monitoring.register_event_listener(lambda name, **_: listening and events.append(name))
     yield events
+    listening.clear()
     for name, value in before.items():
         jax.config.update(name, value)
     reset_cache()

@@ -90,11 +90,12 @@ def read_episodes(path: Path) -> dict[str, np.ndarray]:
     unread = len(lines) - 1 - len(rows) + bool(rest)
     absent = episodes * seeds - len(rows)
     if unread or absent:
-        warnings.warn(
-            f"{file} has {unread} lines that are no rows of it or repeat another, and lacks "
-            f"{absent} rows: they are left out, as of lost seeds; to write it anew, {remedy}.",
-            stacklevel=2,
-        )
+        faults = []
+        if unread:
+            faults.append(f"has lines that are no rows of it or repeat another ({unread})")
+        if absent:
+            faults.append(f"lacks rows, which count as of lost seeds ({absent})")
+        warnings.warn(f"{file} {' and '.join(faults)}: to write it anew, {remedy}.", stacklevel=2)
     return dict(zip(header[2:], table, strict=True))
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.errors import check_known
+from tsar_jax.errors import UserError, check_known
 from tsar_jax.plasticity.hebbian import Layers
 
 HIDDEN = (128, 64)
@@ -128,9 +128,10 @@ COEVOLVED = "coevolve"
 
 
 def find_initialiser(name: str) -> Initialiser:
-    """Raises UserError for an unknown name."""
+    """Raises UserError for an unknown name, or for `COEVOLVED`, which draws nothing."""
     if name not in INITIALISERS:
         check_known("kind of initial weights", name, (*INITIALISERS, COEVOLVED))
+        raise UserError(f"Initial weights {name!r} are evolved, not drawn: choose another kind.")
     return INITIALISERS[name]
 
 

@@ -4,6 +4,7 @@ tensorboardX's SummaryWriter writes from a thread of its own behind a short queu
 full that thread ends, the queue fills, and training waits for it for ever.
 """
 
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,11 @@ class EventWriter:
         # The name that it makes is one per second and host: a restart must not overwrite it.
         self._writer: Any = EventsWriter(str(folder / "events"), f".{uuid.uuid4().hex}")
         session = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(step=step + 1, session_log=session))
+        event = Event(step=step + 1, wall_time=time.time(), session_log=session)
+        self._writer.write_event(event)
 
     def write(self, step: int, wall_time: float, scalars: dict[str, float]) -> None:
-        """Write scalars of a step and flush them. wall_time: seconds since the epoch."""
+        """Write scalars of a step to the disk. wall_time: seconds since the epoch."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
