@@ -282,7 +282,7 @@ def test_what_is_not_regulated_is_left_out(folder, monkeypatch, capsys) -> None:
         (["--runs", "{}", "--out", "{}/o"], ["{} is not a run folder"]),
         (["--runs", "{}/toy", "--out", "{}/o"], ["'toy'", "tsar_meta_train"]),
         (["--runs", "{}/tsar", "{}/anml", "--out", "{}/o"], ["{}/anml", "anml", "model tsar"]),
-        (["--runs", "{}/two", "--out", "{}/o"], ["{}/two", "layer block_2", "block_0, head"]),
+        (["--runs", "{}/two", "--out", "{}/o"], ["{}/two", "layer 'block_2'", "block_0, head"]),
         (["--runs", "{}/tsar", "--out", "{}/file/o"], ["{}/file/o"]),
         (["--runs", "{}/tsar", "{}/tsar", "--out", "{}/o"], ["{}/tsar twice"]),
         (["--runs", "{}/tsar", "{}/wide", "--out", "{}/o"], ["{}/wide", "channels is 2 and 3"]),
