@@ -60,9 +60,10 @@ def open_image(
     wrong: names the offender, should it not be readable. remedy: what to do then. Both are for the
     UserError that the block raises if the image turns out unreadable while it is decoded there.
     """
+    too_much = f"{wrong} has more metadata than a photograph needs: {remedy}"
     try:
         if _has_many_tags(data):  # which Pillow reads as it opens a TIFF
-            raise UserError(f"{wrong} has more metadata than a photograph needs: {remedy}")
+            raise UserError(too_much)
         with _quiet_pillow(), Image.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
             kinds = (image.format, image.mode, "progressive" if "progressive" in image.info else "")
@@ -73,7 +74,7 @@ def open_image(
             if image.format in ("JPEG", "MPO") and data.count(SCAN) > MAX_SCANS:
                 raise UserError(f"{wrong} is a JPEG of more than {MAX_SCANS} scans: {remedy}")
             if _has_much_beside(image) or _has_many_tags(image.info.get("exif", b"")):
-                raise UserError(f"{wrong} has more metadata than a photograph needs: {remedy}")
+                raise UserError(too_much)
             yield _of_bytes(image, wrong, remedy)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(

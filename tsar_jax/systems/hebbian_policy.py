@@ -155,24 +155,12 @@ def _hebbian(
             return genome.coevolved["weights"]
         return draw_layers(draw, key, sizes)
 
-    def activities_of(genome: Genome, weights: Layers, observation: jax.Array) -> Layers:
-        return forward(weights, see(genome, observation), bounded=config.bounded)
-
-    def update(
-        genome: Genome, weights: Layers, observation: jax.Array, key: Any = None
-    ) -> tuple[Layers, jax.Array]:
-        del key
-        activities = activities_of(genome, weights, observation)
-        weights = hebbian_update(
+    def change(genome: Genome, weights: Layers, activities: Layers) -> Layers:
+        return hebbian_update(
             prepared, genome.main, weights, activities, normalised=config.normalised
         )
-        return weights, config.gain * activities[-1]
 
-    def predict(genome: Genome, weights: Layers, observations: jax.Array) -> jax.Array:
-        last = jax.vmap(lambda seen: activities_of(genome, weights, seen)[-1])(observations)
-        return config.gain * last
-
-    return Policy(init, prepare, Learner(init_weights, update, predict), plastic=True)
+    return Policy(init, prepare, _learner(config, see, init_weights, change), plastic=True)
 
 
 def _static(
@@ -188,21 +176,37 @@ def _static(
         del key
         return genome.main
 
-    def outputs(genome: Genome, weights: Layers, observation: jax.Array) -> jax.Array:
-        activities = forward(weights, see(genome, observation), bounded=config.bounded)
-        return config.gain * activities[-1]
+    def change(genome: Genome, weights: Layers, activities: Layers) -> Layers:
+        del genome, activities
+        return weights
+
+    learner = _learner(config, see, init_weights, change)
+    return Policy(init, lambda genome: genome, learner, plastic=False)
+
+
+def _learner(
+    config: PolicyConfig,
+    see: See,
+    init: Callable[[Genome, Any], Layers],
+    change: Callable[[Genome, Layers, Layers], Layers],
+) -> Learner:
+    """Return a policy's learner. change: (genome, weights, activities) -> weights after them."""
+
+    def activities_of(genome: Genome, weights: Layers, observation: jax.Array) -> Layers:
+        return forward(weights, see(genome, observation), bounded=config.bounded)
 
     def update(
         genome: Genome, weights: Layers, observation: jax.Array, key: Any = None
     ) -> tuple[Layers, jax.Array]:
         del key
-        return weights, outputs(genome, weights, observation)
+        activities = activities_of(genome, weights, observation)
+        return change(genome, weights, activities), config.gain * activities[-1]
 
     def predict(genome: Genome, weights: Layers, observations: jax.Array) -> jax.Array:
-        return jax.vmap(lambda seen: outputs(genome, weights, seen))(observations)
+        last = jax.vmap(lambda seen: activities_of(genome, weights, seen)[-1])(observations)
+        return config.gain * last
 
-    learner = Learner(init_weights, update, predict)
-    return Policy(init, lambda genome: genome, learner, plastic=False)
+    return Learner(init, update, predict)
 
 
 def _find_draw(config: PolicyConfig) -> Initialiser:

@@ -291,14 +291,11 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
     ) -> tuple[State, Metrics]:
         """An episode of one seed. number: of the episodes that are over for all that go on."""
 
-        def objective(
-            theta: jax.Array, episode: jax.Array, key: jax.Array
-        ) -> tuple[jax.Array, Metrics]:
-            del key
-            return live_once(theta, images, episode)
-
         episodes = jax.random.split(key, 1)  # an episode is drawn from its key
-        loss, gradient, recorded = meta_gradient(objective, state.coefficients, episodes, key)
+        loss, gradient, recorded = meta_gradient(
+            lambda theta, episode, _: live_once(theta, images, episode),
+            *(state.coefficients, episodes, key),
+        )
         updates, opt_state = optimiser.update(gradient, state.opt_state)
         coefficients = optax.apply_updates(state.coefficients, updates)
         going_on = state.episode == number
