@@ -5,9 +5,7 @@ gradient as twice its forward pass. Grey images and the gradient with respect to
 not needed, would spare the paper's ANML 5 % of its meta-step.
 """
 
-import jax
-
-from tsar_jax.models import frozen_levels, init_params
+from tsar_jax.models import frozen_levels, params_like
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.anml import PLASTIC, AnmlConfig, make_network
 
@@ -48,7 +46,7 @@ def level_macs(config: AnmlConfig) -> dict[str, int]:
 def inner_levels(config: AnmlConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The levels that the inner loop leaves alone, and the others."""
     network = make_network(config)
-    params = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    params = params_like(network)
     depth = frozen_levels(network, mask(params, config.plastic or PLASTIC[config.model]))
     return network.levels[:depth], network.levels[depth:]
 

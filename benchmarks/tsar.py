@@ -16,7 +16,7 @@ from experiments.tsar_meta_train import CPU
 from tsar_jax.analysis.regulation import collect, first_pass, fold_gates
 from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.evaluation.meta_test import frozen_signals, learn_stream
-from tsar_jax.models import init_params
+from tsar_jax.models import init_params, params_like
 from tsar_jax.models.regulated import TSAR
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.tsar import (
@@ -47,7 +47,7 @@ def synapses(config: TsarConfig) -> int:
 def parameters(config: TsarConfig) -> int:
     """All of a TSAR's parameters."""
     network = make_network(config)
-    shapes = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    shapes = params_like(network)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 

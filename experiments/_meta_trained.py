@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from tsar_jax.data import load
 from tsar_jax.errors import UserError, shown
 from tsar_jax.meta.low_precision import widen
-from tsar_jax.models import Network, Params, init_params
+from tsar_jax.models import Network, params_like
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic import EpisodicConfig, State, first_state
 from tsar_jax.training.checkpoints import load_checkpoint
@@ -54,12 +54,6 @@ def check_plastic(network: Network, names: Sequence[str]) -> None:
     """Raise UserError where no parameter of the network has one of the names, computing nothing."""
     if names:
         mask(params_like(network), names)
-
-
-def params_like(network: Network) -> Params:
-    """Return the shapes and dtypes of a network's parameters."""
-    shapes: Params = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
-    return shapes
 
 
 def join_names(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.interop.naming import as_weights
-from tsar_jax.models import ANML, OML, TSAR, Network, init_params
+from tsar_jax.models import ANML, OML, TSAR, Network, params_like
 from tsar_jax.models.layers import IMAGE_CHANNELS
 
 Params = Any
@@ -248,7 +248,7 @@ def network_widths(kind: str, params: Params) -> dict[str, int]:
 def _check_network(kind: str, params: Params) -> None:
     """Compare every shape with those of the network that the arrays' widths describe."""
     network = NETWORKS[kind](**network_widths(kind, params))
-    expected = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    expected = params_like(network)
     for index, (name, layout) in enumerate(_entries(kind, params["head"]["kernel"].shape[0])):
         ours, theirs = _leaf(kind, params, name), _leaf(kind, expected, name)
         if ours.shape != theirs.shape:

@@ -9,6 +9,7 @@ from tsar_jax.models.networks import (
     Ungated,
     frozen_levels,
     init_params,
+    params_like,
     run_levels,
     stored_levels,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Ungated",
     "frozen_levels",
     "init_params",
+    "params_like",
     "run_levels",
     "stored_levels",
 ]

@@ -166,6 +166,12 @@ def init_params(network: Network, key: jax.Array) -> Params:
     return network.init(key, jnp.zeros((1, 28, 28, 1)))["params"]
 
 
+def params_like(network: Network) -> Params:
+    """Return the shapes and dtypes of a network's parameters, computing nothing."""
+    shapes: Params = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    return shapes
+
+
 def frozen_levels(network: Network, plastic: Params) -> int:
     """How many leading levels hold no plastic parameter. plastic: tree of booleans like params."""
     for count, level in enumerate(network.levels):

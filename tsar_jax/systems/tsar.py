@@ -7,11 +7,9 @@ bursting", arXiv 2108.12056.
 import dataclasses
 from typing import Literal
 
-import jax
-
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.interop import release_names
-from tsar_jax.models import ANML, TSAR, Network, Ungated, init_params
+from tsar_jax.models import ANML, TSAR, Network, Ungated, params_like
 from tsar_jax.models.layers import ALL_POOLED
 from tsar_jax.models.regulated import REGULATED
 from tsar_jax.plasticity.masks import leaf_names, mask
@@ -137,7 +135,7 @@ def plastic_after(config: TsarConfig, rln: int) -> tuple[str, ...]:
             f"rln must leave one of the {layers} layers of model {config.model} to learn: choose "
             f"from 0 to {layers - 1}, not {rln}."
         )
-    shapes = jax.eval_shape(lambda key: init_params(make_network(config), key), jax.random.key(0))
+    shapes = params_like(make_network(config))
     present = leaf_names(shapes)
     return tuple(name for name in names[2 * rln :] if name in present)
 
@@ -148,7 +146,7 @@ def learns_as_published(config: TsarConfig, plastic: tuple[str, ...]) -> bool:
     Raises:
         UserError: no parameter has such a name.
     """
-    shapes = jax.eval_shape(lambda key: init_params(make_network(config), key), jax.random.key(0))
+    shapes = params_like(make_network(config))
     return bool(mask(shapes, plastic) == mask(shapes, TRANSFERRED[config.model]))
 
 
