@@ -8,6 +8,7 @@ import sys
 import hypothesis
 import jax
 import pytest
+from compilers import compile_with_older_emitters
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 # What a user has set or prepared changes no test, nor does a test change what is there.
@@ -15,6 +16,8 @@ os.environ["TSAR_JAX_CACHE"] = "off"
 os.environ["TFDS_DATA_DIR"] = f"{os.devnull}/no_data"
 for name in ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(name, None)
+
+compile_with_older_emitters()
 
 # The same examples every time, however slow or busy the machine.
 hypothesis.settings.register_profile(

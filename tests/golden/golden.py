@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from compilers import AS_USERS_DO
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent))
 TOLERANCE = {"float64": 2e-5, "float32": 2e-3}
@@ -15,7 +16,7 @@ TOLERANCE = {"float64": 2e-5, "float32": 2e-3}
 # These programs take far longer to compile than to run. At the backend's level 0 they compile
 # twice as fast again, but round so that in float32 an inner loop can take another turn where two
 # cells of a max pool are nearly equal.
-QUICK = {"xla_llvm_disable_expensive_passes": True}
+QUICK = {**AS_USERS_DO, "xla_llvm_disable_expensive_passes": True}
 
 
 def files(*prefixes: str) -> list[Path]:

@@ -1,5 +1,6 @@
 """The numbers of the original ANML, OML and TSAR releases: a meta-learning step, and meta-test."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -74,9 +75,10 @@ def cases():
         yield pytest.param(path, id=path.stem, marks=slow)
 
 
-@pytest.mark.parametrize("path", cases())
-def test_meta_step(path: Path, precision: str) -> None:
-    golden = load(path, precision)
+@functools.cache
+def meta_learning(path: Path):
+    """Compile a file's lifetime and meta-steps, once for each precision they are run in."""
+    golden = load(path, "float64")
     kind = path.stem.split("_")[0]
     network, _, plastic = setting(golden, kind)
     options = {
@@ -111,15 +113,21 @@ def test_meta_step(path: Path, precision: str) -> None:
         )
         return params, history
 
-    compiled = [
+    return [
         jax.jit(function, compiler_options=compiler_options(kind)) for function in (lifetime, steps)
     ]
+
+
+@pytest.mark.parametrize("path", cases())
+def test_meta_step(path: Path, precision: str) -> None:
+    lifetime, steps = meta_learning(path)
+    kind = path.stem.split("_")[0]
 
     def results(golden: dict) -> dict:
         _, params, _ = setting(golden, kind)
         arguments = params, episode_of(golden)
-        fast, (before, after) = jax.device_get(compiled[0](*arguments))
-        params, (losses, metrics, gradient) = jax.device_get(compiled[1](*arguments))
+        fast, (before, after) = jax.device_get(lifetime(*arguments))
+        params, (losses, metrics, gradient) = jax.device_get(steps(*arguments))
         first = to_release(kind, jax.tree.map(lambda leaf: leaf[0], gradient))
         return {
             "logits_before": before,
@@ -132,7 +140,7 @@ def test_meta_step(path: Path, precision: str) -> None:
             **named(golden, "after_", to_release(kind, params)),
         }
 
-    found = results(golden)
+    found = results(load(path, precision))
     inner = {key: found.pop(key) for key in list(found) if key.startswith(("logits_", "fast_"))}
     # Two programs, each of which may round its own way.
     check(inner, path, precision, results)
