@@ -23,8 +23,15 @@ from tsar_jax.environments.quadruped import (
 )
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 from tsar_jax.evaluation.rollouts import host_fitness, make_lives
-from tsar_jax.meta.evolution import Evolution, Genome, begin, tell
+from tsar_jax.meta.evolution import gradient_from_losses
 from tsar_jax.models.hebbian_network import FEATURES
+from tsar_jax.systems.hebbian_evolution import (
+    Evolution,
+    Genome,
+    init_evolution,
+    move_centre,
+    sigma_schedule,
+)
 from tsar_jax.systems.hebbian_policy import Policy, PolicyConfig, make_policy
 
 FLOAT_BYTES = 4
@@ -104,14 +111,21 @@ def update(population: int, coefficients: int) -> Work:
     """
     split_cpu()
     evolution = Evolution(population=population)
-    fitness = jax.random.normal(jax.random.key(0), (population,))
+    losses = jax.random.normal(jax.random.key(0), (population,))
 
-    def function(state: Any, call: jax.Array, fitness: jax.Array) -> tuple[Any, Any]:
-        return tell(evolution, state, jax.random.fold_in(jax.random.key(0), call), fitness), ()
+    def function(state: Any, call: jax.Array, losses: jax.Array) -> tuple[Any, Any]:
+        gradient = gradient_from_losses(
+            state.genome,
+            jax.random.fold_in(jax.random.key(0), call),
+            losses,
+            sigma=sigma_schedule(evolution)(state.generation),
+            shaping=evolution.shaping,
+        )
+        return move_centre(evolution, state, gradient), ()
 
-    state = jax.jit(lambda: begin(evolution, Genome(jnp.zeros(coefficients), ())))()
+    state = jax.jit(lambda: init_evolution(evolution, Genome(jnp.zeros(coefficients), ())))()
     amount = float(FLOAT_BYTES * population * coefficients)
-    return Work(function, state, (fitness,), 1, (Cost(amount, "byte", spread_stream_rates),))
+    return Work(function, state, (losses,), 1, (Cost(amount, "byte", spread_stream_rates),))
 
 
 class Recorded(MujocoQuadrupeds):

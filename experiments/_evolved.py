@@ -14,9 +14,9 @@ from tsar_jax.environments.registry import QUADRUPED, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive, check_seed
 from tsar_jax.evaluation.spread import UNBOUNDED, lifetimes_band, spread_text
-from tsar_jax.meta.evolution import Genome, begin
 from tsar_jax.modules import check_allowed, environment_modules
 from tsar_jax.systems.hebbian import HebbianConfig, policy_for
+from tsar_jax.systems.hebbian_evolution import Genome
 from tsar_jax.systems.hebbian_policy import Policy
 from tsar_jax.training.checkpoints import load_checkpoint
 
@@ -73,9 +73,9 @@ def load_evolved(
 ) -> Evolved:
     """The population's centre from a checkpoint, by default the newest usable one."""
     policy = policy_for(config, world)
-    like = jax.eval_shape(lambda key: begin(config.evolution, policy.init(key)), jax.random.key(0))
-    state, generation = load_checkpoint(path, step, like=like)
-    return Evolved(config, policy, jax.device_get(state.genome), generation)
+    like = jax.eval_shape(policy.init, jax.random.key(0))
+    genome, generation = load_checkpoint(path, step, like=like, branch="genome")
+    return Evolved(config, policy, jax.device_get(genome), generation)
 
 
 @dataclasses.dataclass(frozen=True)

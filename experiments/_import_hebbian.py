@@ -22,10 +22,10 @@ from tsar_jax.interop.hebbian import (
 )
 from tsar_jax.interop.naming import check_arrays
 from tsar_jax.interop.torch_files import Content
-from tsar_jax.meta.evolution import Genome, begin
 from tsar_jax.models.hebbian_network import COEVOLVED, FEATURES, HIDDEN, KERNELS, layer_shapes
 from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.systems.hebbian import HebbianConfig, policy_for
+from tsar_jax.systems.hebbian_evolution import Genome, init_evolution
 from tsar_jax.systems.hebbian_policy import STATIC, Policy, PolicyConfig
 
 ENDS = {"cart_pole": (4, 2), "pendulum": (3, 1), QUADRUPED: (28, 8)}
@@ -65,7 +65,7 @@ def import_hebbian(kind: str, contents: Sequence[Content], argv: list[str], text
     said = [f"environment {config.environment}, rule {config.policy.rule}"]
     if not parts.static and parts.coefficients is None:
         said.append("convolutions alone: the coefficients are drawn as evolution begins")
-    state = begin(config.evolution, genome)
+    state = init_evolution(config.evolution, genome)
     return Imported(hebbian_evolve.EXPERIMENT, config, state, config.steps, tuple(said))
 
 

@@ -22,8 +22,8 @@ import jax
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.errors import doing_without, quoted
-from tsar_jax.meta.evolution import Evolution, begin
 from tsar_jax.systems.hebbian import HebbianConfig, make_system
+from tsar_jax.systems.hebbian_evolution import Evolution, init_evolution
 from tsar_jax.systems.hebbian_policy import STATIC, PolicyConfig
 from tsar_jax.training.initial import begin_from
 from tsar_jax.training.loop import train
@@ -140,7 +140,7 @@ def main() -> None:
         "genome",
         lambda: jax.eval_shape(system.init, jax.random.key(0)).genome,
         run,
-        lambda genome: begin(config.evolution, genome),
+        lambda genome: init_evolution(config.evolution, genome),
     )
     trained = train(system, (), config, run, first_state=first)
     from tsar_jax.analysis.hebbian_figures import evolution_figure

@@ -25,9 +25,10 @@ from tsar_jax import cli
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 from tsar_jax.environments.registry import COMPILED
 from tsar_jax.errors import UserError
-from tsar_jax.meta.evolution import Evolution
 from tsar_jax.systems.hebbian import HebbianConfig
+from tsar_jax.systems.hebbian_evolution import Evolution
 from tsar_jax.systems.hebbian_policy import PolicyConfig
+from tsar_jax.training.checkpoints import read_newest, save_once
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import Run, start
 
@@ -66,6 +67,19 @@ def evolved(evolve):
     return evolve("cart")
 
 
+@pytest.fixture
+def evolved_earlier(evolved, tmp_path):
+    """The run as it was when a state held the next generation's rate and sigma."""
+    path = tmp_path / "earlier"
+    shutil.copytree(evolved, path)
+    arrays, record = read_newest(path / "checkpoints")
+    shutil.rmtree(path / "checkpoints")
+    earlier = {name: array for name, array in arrays.items() if name.startswith("genome/")}
+    earlier |= {"rate": np.array(0.2, np.float32), "sigma": np.array(0.1, np.float32)}
+    save_once(path / "checkpoints", 1, earlier, record["config"])
+    return path
+
+
 @pytest.fixture(scope="module")
 def static(evolve):
     """Static weights, in gymnasium's cart-pole."""
@@ -76,6 +90,19 @@ def static(evolve):
 def walking(evolve):
     """Quadrupeds, plastic and static."""
     return evolve("plastic", *QUADRUPED), evolve("static", *QUADRUPED, *STATIC)
+
+
+def test_a_run_of_an_earlier_state_is_evaluated_and_not_resumed(
+    evolved_earlier, monkeypatch, capsys
+) -> None:
+    evaluation = ("--run", evolved_earlier, "--lifetimes", 2, "--no-film")
+    command(hebbian_evaluate, *evaluation, monkeypatch=monkeypatch)
+    assert "generation 1" in capsys.readouterr().out
+    said = failure(
+        hebbian_evolve, "--resume", evolved_earlier, monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert "is of another model" in said
+    assert "resume with the code and config that it was saved with" in said
 
 
 @pytest.mark.parametrize(

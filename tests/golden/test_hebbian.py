@@ -9,17 +9,17 @@ import pytest
 from golden import close, files, load
 
 from tsar_jax.interop.hebbian import hebbian_coefficients_from_release, pixel_policy_from_release
-from tsar_jax.meta.evolution import (
-    Evolution,
-    Genome,
-    Strategy,
-    begin,
-    decay,
-    move,
-    standardised_ranks,
-)
+from tsar_jax.meta.evolution import standardised_ranks
 from tsar_jax.models.hebbian_network import forward, image_features
 from tsar_jax.plasticity.hebbian import RULES, hebbian_update
+from tsar_jax.systems.hebbian_evolution import (
+    Evolution,
+    Genome,
+    init_evolution,
+    move_centre,
+    rate_schedule,
+    sigma_schedule,
+)
 
 HIDDEN = (128, 64)
 
@@ -90,20 +90,19 @@ def test_evolution(path, case, precision) -> None:
     coefficients = golden[f"{case}__coefficients_init"]
     coevolved = golden[f"{case}__coevolved_init"]
     evolution = Evolution(population=len(golden[f"{case}__gen0__rewards"]))
-    strategy = begin(evolution, Genome(coefficients, coevolved))
+    rate, sigma = rate_schedule(evolution), sigma_schedule(evolution)
+    state = init_evolution(evolution, Genome(coefficients, coevolved))
     for generation in range(3):
         prefix = f"{case}__gen{generation}__"
         main_noise, coevolved_noise = golden[prefix + "noise"], golden[prefix + "coevolved_noise"]
         # The recorded rewards contain the penalty, which the release's workers subtract.
         ranks = standardised_ranks(jnp.asarray(golden[prefix + "rewards"]))
-        decayed = decay(evolution, strategy)
-        of_main = move(ranks, strategy.rate, strategy.sigma)
-        of_coevolved = move(ranks, decayed.rate, decayed.sigma)
-        genome = Genome(
-            strategy.genome.main + jnp.tensordot(of_main, main_noise, 1),
-            strategy.genome.coevolved + of_coevolved @ coevolved_noise,
+        weights = -ranks / (evolution.population * sigma(state.generation))
+        gradient = Genome(
+            jnp.tensordot(weights, main_noise, 1), jnp.tensordot(weights, coevolved_noise, 1)
         )
-        strategy = Strategy(genome, decayed.rate, decayed.sigma)
-        close(genome.main, golden[prefix + "coefficients"], precision)
-        close(genome.coevolved, golden[prefix + "coevolved"], precision)
-        close([strategy.rate, strategy.sigma], golden[prefix + "lr_sigma"], precision)
+        state = move_centre(evolution, state, gradient)
+        close(state.genome.main, golden[prefix + "coefficients"], precision)
+        close(state.genome.coevolved, golden[prefix + "coevolved"], precision)
+        after = [rate(state.generation), sigma(state.generation)]
+        close(after, golden[prefix + "lr_sigma"], precision)

@@ -1,11 +1,12 @@
-"""The evolution strategy: its noise, its ranks, its step, and that devices change nothing."""
+"""The gradient of an evolution strategy: noise, ranks, and that devices change nothing."""
 
-import dataclasses
+import functools
 import os
 import socket
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,30 +18,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tsar_jax.errors import UserError
 from tsar_jax.meta.evolution import (
     BLOCK,
-    Evolution,
-    Genome,
-    ask,
-    begin,
-    decay,
-    penalised,
-    population_fitness,
+    es_gradient,
+    gradient_from_losses,
+    lifetime_key,
+    perturb,
     standardised_ranks,
-    tell,
 )
+from tsar_jax.meta.gradient import meta_gradient
 
-POPULATION = 6
+POPULATION, SIGMA = 6, 0.1
 SIZE = BLOCK + 5  # so that the noise takes two blocks
-EVOLUTION = Evolution(population=POPULATION, penalty=0.0)
 KEY = jax.random.key(4)
 
 
+@functools.cache
 def centre():
+    """Parameters of two parts; the first takes two blocks of noise."""
     rng = np.random.default_rng(0)
-    main = (rng.normal(size=SIZE - 3).astype(np.float32), rng.normal(size=3).astype(np.float32))
-    return begin(EVOLUTION, Genome(main, {"weights": jnp.ones((2, 2))}))
+    first = (rng.normal(size=SIZE - 3).astype(np.float32), rng.normal(size=3).astype(np.float32))
+    return first, {"weights": jnp.ones((2, 2))}
 
 
 def flat(tree):
@@ -50,15 +48,15 @@ def flat(tree):
 @pytest.fixture(scope="module")
 def noise():
     """Every member's noise in both parts [population, n], as the members that are asked for say."""
-    strategy = centre()
-    members = jax.jit(jax.vmap(ask, (None, None, 0)))(strategy, KEY, jnp.arange(POPULATION))
+    theta, numbers = centre(), jnp.arange(POPULATION)
+    members = jax.jit(jax.vmap(perturb, (None, None, None, 0)))(theta, KEY, SIGMA, numbers)
     return [
         (
             np.stack([flat(jax.tree.map(lambda x, i=i: x[i], part)) for i in range(POPULATION)])
             - flat(of_centre)
         )
-        / EVOLUTION.sigma
-        for part, of_centre in zip(members, strategy.genome, strict=True)
+        / SIGMA
+        for part, of_centre in zip(members, theta, strict=True)
     ]
 
 
@@ -74,39 +72,31 @@ def test_members_come_in_pairs_of_opposite_noise_that_is_standard_normal(noise) 
     assert np.abs(noise[1][::2] - drawn[:, :4]).min() > 1e-4
 
 
-def test_the_step_is_the_sum_of_all_noise_by_rank(noise) -> None:
-    fitness = np.array([3.0, -1.0, 0.5, 7.0, 2.0, -4.0], np.float32)
-    strategy = centre()
-    found = jax.jit(tell, static_argnums=0)(EVOLUTION, strategy, KEY, fitness)
-    ranks = fitness.argsort().argsort()
+def test_the_gradient_is_the_sum_of_all_noise_by_rank(noise) -> None:
+    losses = -np.array([3.0, -1.0, 0.5, 7.0, 2.0, -4.0], np.float32)
+    found = jax.jit(functools.partial(gradient_from_losses, sigma=SIGMA))(centre(), KEY, losses)
+    ranks = losses.argsort().argsort()
     ranks = (ranks - ranks.mean()) / ranks.std()
-    for part, (rate, sigma) in enumerate([(0.2, 0.1), (0.2 * 0.995, 0.1 * 0.999)]):
-        wanted = flat(strategy.genome[part]) + rate / (POPULATION * sigma) * ranks @ noise[part]
-        np.testing.assert_allclose(flat(found.genome[part]), wanted, atol=2e-5)
-    np.testing.assert_allclose([found.rate, found.sigma], [0.2 * 0.995, 0.1 * 0.999], rtol=1e-6)
+    for part, drawn in zip(found, noise, strict=True):
+        wanted = ranks @ drawn / (POPULATION * SIGMA)
+        np.testing.assert_allclose(flat(part), wanted, atol=2e-4)
 
 
-def test_a_genome_may_lack_a_part() -> None:
-    strategy = begin(EVOLUTION, Genome(jnp.zeros(3), ()))
-    assert ask(strategy, KEY, jnp.asarray(1)).coevolved == ()
-    assert tell(EVOLUTION, strategy, KEY, jnp.arange(6.0)).genome.coevolved == ()
+def test_parameters_may_lack_a_part_or_have_one_alone() -> None:
+    losses = jnp.arange(6.0)
+    for theta in ((jnp.zeros(3), ()), jnp.zeros(3)):
+        for found in (
+            perturb(theta, KEY, SIGMA, jnp.asarray(1)),
+            gradient_from_losses(theta, KEY, losses, sigma=SIGMA),
+        ):
+            chex.assert_trees_all_equal_shapes_and_dtypes(found, theta)
 
 
-@pytest.mark.parametrize(
-    ("first", "last"),
-    [
-        # 0.2, 0.02, 0.002, 0.0002: the release multiplies what is above its least value.
-        ((0.2, 0.5), (0.0002, 0.005)),
-        ((0.0005, 0.004), (0.0005, 0.004)),
-        ((0.001, 0.01), (0.001, 0.01)),
-    ],
-)
-def test_rate_and_noise_decay_until_they_are_below_their_least(first, last) -> None:
-    evolution = Evolution(rate=first[0], sigma=first[1], rate_decay=0.1, sigma_decay=0.1)
-    strategy = begin(evolution, Genome((), ()))
-    for _ in range(6):
-        strategy = decay(evolution, strategy)
-    np.testing.assert_allclose([strategy.rate, strategy.sigma], last, rtol=1e-6)
+def test_a_parts_noise_does_not_depend_on_the_size_of_another() -> None:
+    small, large = (
+        perturb((jnp.zeros(3), jnp.zeros(size)), KEY, SIGMA, jnp.asarray(0)) for size in (2, 5)
+    )
+    np.testing.assert_array_equal(small[0], large[0])
 
 
 # Few sizes, because each is compiled.
@@ -149,73 +139,122 @@ def test_equal_fitness_has_the_average_rank_or_the_members_order() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, np.inf, np.nan])
-def test_equal_fitness_moves_nothing(value) -> None:
-    strategy = centre()
+def test_equal_losses_have_no_gradient_but_in_the_releases_order(value) -> None:
     equal = jnp.full(POPULATION, value)
-    told = jax.jit(tell, static_argnums=0)(EVOLUTION, strategy, KEY, equal)
-    jax.tree.map(np.testing.assert_array_equal, told.genome, strategy.genome)
-    release = dataclasses.replace(EVOLUTION, ties="order")
-    told = jax.jit(tell, static_argnums=0)(release, strategy, KEY, equal)
-    assert (flat(told.genome) != flat(strategy.genome)).any()
-
-
-def test_the_penalty_is_on_the_mean_square_of_the_main_part() -> None:
-    genome = Genome((jnp.full(3, 2.0), jnp.zeros(1)), jnp.full(2, 100.0))
-    found = penalised(Evolution(penalty=0.1), jnp.asarray(1.0), genome)
-    np.testing.assert_allclose(found, 1 - 0.1 * 3.0, rtol=1e-6)
+    of_ties = {
+        ties: gradient_from_losses(
+            centre(),
+            KEY,
+            equal,
+            sigma=SIGMA,
+            shaping=functools.partial(standardised_ranks, ties=ties),
+        )
+        for ties in ("average", "order")
+    }
+    assert not flat(of_ties["average"]).any()
+    assert flat(of_ties["order"]).any()
 
 
 def test_the_members_of_a_pair_live_with_the_same_randomness() -> None:
-    strategy = begin(EVOLUTION, Genome(jnp.zeros(3), ()))
+    """Each has a lifetime for every item of the batch; its loss and metrics are their means."""
+    items = jnp.asarray([1.0, 10.0, 100.0])
 
-    def luck(genome, key):
-        return {"luck": jax.random.uniform(key), "first": genome.main[0]}
+    def luck(theta, item, key):
+        return item * jax.random.uniform(key), {"first": theta[0] * item}
 
-    found = population_fitness(EVOLUTION, strategy, KEY, luck)
-    lucky = np.asarray(found["luck"]).reshape(-1, 2)
-    np.testing.assert_array_equal(lucky[:, 0], lucky[:, 1])
-    assert len(np.unique(lucky)) == POPULATION // 2
-    wanted = [ask(strategy, KEY, jnp.asarray(i)).main[0] for i in range(POPULATION)]
-    np.testing.assert_allclose(found["first"], wanted, rtol=1e-6)
+    theta = jnp.zeros(3)
+    found = es_gradient(luck, theta, items, KEY, population=POPULATION, sigma=SIGMA)
+    members = [perturb(theta, KEY, SIGMA, jnp.asarray(i))[0] for i in range(POPULATION)]
+    np.testing.assert_allclose(found.metrics["first"], 37 * np.asarray(members), rtol=1e-5)
+    lives = [
+        np.mean(
+            [
+                item * jax.random.uniform(jax.random.fold_in(lifetime_key(KEY, pair), i))
+                for i, item in enumerate(items)
+            ]
+        )
+        for pair in range(POPULATION // 2)
+    ]
+    assert len(set(lives)) == POPULATION // 2
+    np.testing.assert_allclose(found.loss, np.mean(lives), rtol=1e-5)
+    same = gradient_from_losses(theta, KEY, jnp.repeat(jnp.asarray(lives), 2), sigma=SIGMA)
+    np.testing.assert_allclose(found.gradient, same, rtol=1e-5, atol=1e-5)
 
 
 def sphere(x):
     return jnp.square(x - 1).sum()
 
 
-def test_a_step_is_that_of_evosax() -> None:
-    dimensions, evolution = 7, Evolution(population=10, penalty=0.0)
-    strategy = begin(evolution, Genome(jnp.zeros(dimensions), ()))
-    members = jax.vmap(ask, (None, None, 0))(strategy, KEY, jnp.arange(10)).main
-    loss = jax.vmap(sphere)(members)
-    ours = tell(evolution, strategy, KEY, -loss).genome.main
+def test_the_gradient_is_that_of_evosax() -> None:
+    dimensions, count = 7, 10
+    theta = jnp.zeros(dimensions)
+    members = jax.vmap(perturb, (None, None, None, 0))(theta, KEY, SIGMA, jnp.arange(count))
+    losses = jax.vmap(sphere)(members)
+    ours = gradient_from_losses(theta, KEY, losses, sigma=SIGMA)
 
     # Its ranks are centred, not standardised: the learning rate makes up for it.
-    spread = float(np.std(np.arange(10) / 9))
+    spread = float(np.std(np.arange(count) / (count - 1)))
     theirs = Open_ES(
-        population_size=10,
-        solution=jnp.zeros(dimensions),
-        optimizer=optax.sgd(evolution.rate / spread),
-        std_schedule=optax.constant_schedule(evolution.sigma),
+        population_size=count,
+        solution=theta,
+        optimizer=optax.sgd(1 / spread),
+        std_schedule=optax.constant_schedule(SIGMA),
         fitness_shaping_fn=centered_rank_fitness_shaping_fn,
     )
-    state = theirs.init(KEY, jnp.zeros(dimensions), theirs.default_params)
-    state, _ = theirs.tell(KEY, members, loss, state, theirs.default_params)
-    np.testing.assert_allclose(ours, state.mean, atol=1e-5)
+    state = theirs.init(KEY, theta, theirs.default_params)
+    state, _ = theirs.tell(KEY, members, losses, state, theirs.default_params)
+    np.testing.assert_allclose(-ours, state.mean, atol=1e-4)
 
 
-def test_a_sphere_is_descended() -> None:
-    evolution = Evolution(population=20, rate=0.05, penalty=0.0)
-    strategy = begin(evolution, Genome(jnp.zeros(10), ()))
+def test_without_shaping_it_is_the_gradient_of_the_smoothed_objective() -> None:
+    """Of a quadratic, that is the gradient itself, which backpropagation knows."""
+    theta, batch = jnp.asarray([0.5, -1.0, 2.0]), jnp.ones(1)
+
+    def objective(theta, item, key):
+        return sphere(theta) * item, {}
+
+    estimate = jax.jit(
+        lambda key: es_gradient(
+            objective,
+            theta,
+            batch,
+            key,
+            population=2000,
+            sigma=0.05,
+            shaping=lambda fitness: fitness,
+        )
+    )(KEY)
+    wanted = meta_gradient(objective, theta, batch, KEY)
+    np.testing.assert_allclose(estimate.gradient, wanted.gradient, atol=0.5)
+    np.testing.assert_allclose(estimate.loss, wanted.loss, rtol=0.01)
+
+
+DECAYING = optax.exponential_decay(0.05, 1, 0.99)
+
+
+@pytest.mark.parametrize("optimiser", [optax.sgd(DECAYING), optax.adam(0.05)], ids=["sgd", "adam"])
+def test_a_sphere_is_descended(optimiser) -> None:
+    theta = jnp.zeros(10)
+
+    def objective(theta, item, key):
+        return sphere(theta), {}
 
     @jax.jit
-    def generation(strategy, key):
-        fitness = population_fitness(evolution, strategy, key, lambda g, _: -sphere(g.main))
-        return tell(evolution, strategy, key, fitness)
+    def generation(carry, number):
+        theta, state = carry
+        estimate = es_gradient(
+            objective,
+            theta,
+            jnp.zeros(1),
+            jax.random.fold_in(KEY, number),
+            population=20,
+            sigma=SIGMA,
+        )
+        updates, state = optimiser.update(estimate.gradient, state)
+        return (optax.apply_updates(theta, updates), state), estimate.loss
 
-    for number in range(150):
-        strategy = generation(strategy, jax.random.fold_in(KEY, number))
-    assert sphere(strategy.genome.main) < 0.1 < sphere(jnp.zeros(10)) / 50
+    (theta, _), _ = jax.lax.scan(generation, (theta, optimiser.init(theta)), jnp.arange(150))
+    assert sphere(theta) < 0.1 < sphere(jnp.zeros(10)) / 50
 
 
 GENERATIONS = """
@@ -226,18 +265,21 @@ if len(sys.argv) > 2:
 else:
     jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 import jax.numpy as jnp, numpy as np
-from tsar_jax.meta.evolution import *
-evolution = Evolution(population=10)
-strategy = begin(evolution, Genome({"a": np.ones((3, 9000), np.float32)}, np.ones(5, np.float32)))
-def fitness_of(genome, key):
-    noise = jax.random.normal(key, genome.main["a"].shape)
-    return -jnp.square(genome.main["a"] - noise).mean() - jnp.abs(genome.coevolved).sum()
-def generation(strategy, key):
-    return tell(evolution, strategy, key, population_fitness(evolution, strategy, key, fitness_of))
+import optax
+from tsar_jax.meta.evolution import es_gradient
+optimiser = optax.sgd(.2)
+theta = {"a": np.ones((3, 9000), np.float32)}, np.ones(5, np.float32)
+def objective(theta, item, key):
+    noise = jax.random.normal(key, theta[0]["a"].shape)
+    return jnp.square(theta[0]["a"] - noise).mean() + jnp.abs(theta[1]).sum(), {"item": item}
+def generation(theta, key):
+    estimate = es_gradient(objective, theta, jnp.ones(1), key, population=10, sigma=.1)
+    updates, _ = optimiser.update(estimate.gradient, optimiser.init(theta))
+    return optax.apply_updates(theta, updates)
 generation = jax.jit(generation)
 for number in range(3):
-    strategy = generation(strategy, jax.random.fold_in(jax.random.key(0), number))
-found = jax.device_get(jax.tree.leaves(strategy))
+    theta = generation(theta, jax.random.fold_in(jax.random.key(0), number))
+found = jax.device_get(jax.tree.leaves(theta))
 print(len(jax.devices()), *[np.float64(leaf).sum().hex() for leaf in found])
 """
 
@@ -277,17 +319,3 @@ def test_the_result_depends_on_neither_devices_nor_processes() -> None:
     found = [text.splitlines()[-1].split() for text in said]
     assert [line[0] for line in found] == ["1", "8", "2", "2"]
     assert found[0][1:] == found[1][1:] == found[2][1:] == found[3][1:]
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"population": 5}, "population must be an even number of at least 2, but is 5"),
-        ({"population": 0}, "population must be an even number of at least 2, but is 0"),
-        ({"sigma": 0.0}, "sigma must be positive, but is 0.0"),
-        ({"penalty": -1.0}, "penalty must be at least 0, but is -1.0"),
-    ],
-)
-def test_impossible_settings_are_named(changes, sentence) -> None:
-    with pytest.raises(UserError, match=sentence):
-        Evolution(**changes)

@@ -13,12 +13,12 @@ import pytest
 from tsar_jax import cli
 from tsar_jax.environments.registry import find_environments
 from tsar_jax.errors import UserError
-from tsar_jax.meta.evolution import begin
 from tsar_jax.pretrained import known, resolve, unpack
 from tsar_jax.pretrained.listing import listing
 from tsar_jax.pretrained.pack import Arguments, pack
 from tsar_jax.pretrained.store import HERE
 from tsar_jax.systems import anml, hebbian, learned_rules, tsar
+from tsar_jax.systems.hebbian_evolution import init_evolution
 from tsar_jax.training.checkpoints import (
     CheckpointWriter,
     SaveFailed,
@@ -200,7 +200,7 @@ def make_state(experiment, path):
         )
         world = (worlds(1) if callable(worlds) else worlds)[0]
         policy = hebbian.policy_for(config, world)
-        return jax.eval_shape(lambda key: begin(config.evolution, policy.init(key)), key)
+        return jax.eval_shape(lambda key: init_evolution(config.evolution, policy.init(key)), key)
     if experiment == "plasticity_meta_train":
         rule = load_config(path, learned_rules.LearnedRuleConfig)
         return jax.eval_shape(learned_rules.make_system(rule, 47).init, key)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tsar_jax.meta.evolution import Evolution
 from tsar_jax.systems.anml import AnmlConfig
 from tsar_jax.systems.continual import ContinualConfig
+from tsar_jax.systems.hebbian_evolution import Evolution
 from tsar_jax.systems.learned_rules import LearnedRuleConfig
 from tsar_jax.systems.tsar import TsarConfig
 from tsar_jax.training.config import config_from_json, config_to_json

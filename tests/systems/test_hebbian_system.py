@@ -14,16 +14,7 @@ from tsar_jax.environments.classic import cart_pole
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.rollouts import BIRTH, WORLD, lifetime_fitness
-from tsar_jax.meta.evolution import (
-    Evolution,
-    Genome,
-    Strategy,
-    ask,
-    begin,
-    lifetime_key,
-    penalised,
-    tell,
-)
+from tsar_jax.meta.evolution import gradient_from_losses, lifetime_key, perturb
 from tsar_jax.systems.hebbian import (
     EVAL_METRICS,
     STEP_METRICS,
@@ -33,6 +24,13 @@ from tsar_jax.systems.hebbian import (
     make_system,
     policy_for,
     summary,
+)
+from tsar_jax.systems.hebbian_evolution import (
+    Evolution,
+    EvolutionState,
+    move_centre,
+    penalised,
+    sigma_schedule,
 )
 from tsar_jax.systems.hebbian_policy import PolicyConfig
 from tsar_jax.training.checkpoints import to_host
@@ -59,18 +57,31 @@ KEYS = jax.random.split(jax.random.key(5), 3)
 LOOP_KEYS = make_keys(CONFIG.seed)
 
 
-ask_one = jax.jit(ask)
+def sigma_of(state):
+    return sigma_schedule(CONFIG.evolution)(state.generation)
+
+
+@jax.jit
+def member_genome(state, key, member):
+    return perturb(state.genome, key, sigma_of(state), member)
 
 
 def member_genomes(state, key):
-    return [ask_one(state, key, member) for member in MEMBERS]
+    return [member_genome(state, key, member) for member in MEMBERS]
 
 
 @jax.jit
 def told(state, key, found, genomes):
     """The state after a generation whose members earned `found`."""
     fitness = [penalised(CONFIG.evolution, *pair) for pair in zip(found, genomes, strict=True)]
-    return tell(CONFIG.evolution, state, key, jnp.stack(fitness))
+    gradient = gradient_from_losses(
+        state.genome,
+        key,
+        -jnp.stack(fitness),
+        sigma=sigma_of(state),
+        shaping=CONFIG.evolution.shaping,
+    )
+    return move_centre(CONFIG.evolution, state, gradient)
 
 
 def assert_summary(metrics, found, sigma) -> None:
@@ -113,7 +124,7 @@ def trained(system, path, config=CONFIG, resume=False):
 class Compiled(NamedTuple):
     """Two generations by the loop: where they began and ended, and how often a step was traced."""
 
-    start: Strategy
+    start: EvolutionState
     trained: Trained
     traces: list[int]
 
@@ -156,7 +167,7 @@ def test_generations_are_their_members_one_by_one(compiled, earned) -> None:
             earned(genome, lifetime_key(key, member // 2)) for member, genome in enumerate(genomes)
         ]
         row = compiled.trained.metrics[number]
-        assert_summary({name: row[name] for name in STEP_METRICS}, found, state.sigma)
+        assert_summary({name: row[name] for name in STEP_METRICS}, found, sigma_of(state))
         state, scores = told(state, key, found, genomes), scores + found
     assert_same(compiled.trained.state, state)
     assert len(set(scores)) > 2
@@ -180,7 +191,7 @@ def test_a_generation_of_drivers_earns_what_each_earns_alone() -> None:
     assert policy.learner.init(state.genome, KEYS[0])[0].shape == (4, 648)
     live = jax.jit(partial(lifetime_fitness, policy, world))
     alone = [
-        live(ask_one(state, KEYS[0], member), jax.random.fold_in(lifetime_key(KEYS[0], 0), 0))
+        live(member_genome(state, KEYS[0], member), jax.random.fold_in(lifetime_key(KEYS[0], 0), 0))
         for member in range(2)
     ]
     np.testing.assert_allclose(metrics["fitness_mean"], np.mean(alone), rtol=1e-5)
@@ -285,7 +296,7 @@ def test_every_member_earns_in_simulators_what_it_earns_alone(
     order = np.argsort(np.subtract(found, penalties)).tolist()
     assert order not in (np.argsort(found).tolist(), np.argsort(np.negative(penalties)).tolist())
     after, metrics = host.step(state, (), key)
-    assert_summary(metrics, found, state.sigma)
+    assert_summary(metrics, found, sigma_of(state))
     assert_same(after, told(state, key, found, genomes))
 
 
@@ -321,8 +332,7 @@ def test_a_member_whose_reward_is_no_number_is_counted_and_ranks_last(
 
 
 def test_an_infinite_fitness_is_counted_and_no_divergence() -> None:
-    state = begin(CONFIG.evolution, Genome(jnp.zeros(2), ()))
-    found = summary(jnp.asarray([jnp.inf, 1.0, 3.0, jnp.nan]), state)
+    found = summary(jnp.asarray([jnp.inf, 1.0, 3.0, jnp.nan]), jnp.asarray(0.1))
     assert {name: float(value) for name, value in found.items() if name != "sigma"} == {
         **{"fitness_mean": 2, "fitness_best": 3, "fitness_worst": 1},
         **{"nan_members": 1, "infinite_members": 1},

@@ -13,21 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.devices import map_over
+from tsar_jax.devices import map_over, one_by_one
 from tsar_jax.environments.registry import OpenWorlds, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.evaluation.rollouts import Lives, host_fitness, lifetime_fitness, make_lives
-from tsar_jax.meta.evolution import (
+from tsar_jax.meta.evolution import es_gradient, gradient_from_losses, lifetime_key, perturb
+from tsar_jax.systems.hebbian_evolution import (
     Evolution,
+    EvolutionState,
     Genome,
-    Strategy,
-    ask,
-    begin,
-    lifetime_key,
+    init_evolution,
+    move_centre,
     penalised,
-    population_fitness,
-    tell,
+    sigma_schedule,
 )
 from tsar_jax.systems.hebbian_policy import Policy, PolicyConfig, make_policy
 from tsar_jax.training.config import earlier
@@ -88,37 +87,49 @@ def make_system(config: HebbianConfig) -> System | HostSystem:
 
 def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) -> System:
     """Evolution in compiled environments, a whole generation in one program. There is no data."""
-    policy = policy_for(config, environments[0])
+    evolution, policy = config.evolution, policy_for(config, environments[0])
+    sigma = sigma_schedule(evolution)
 
-    def earned(genome: Genome, key: jax.Array) -> jax.Array:
-        """Mean over environments and rollouts."""
-        earnings = [
-            lifetime_fitness(policy, environment, genome, jax.random.fold_in(key, rollout))
-            for environment in environments
-            for rollout in range(config.rollouts)
-        ]
-        return jnp.stack(earnings).mean()
+    def mean_fitness(genome: Genome, key: jax.Array) -> jax.Array:
+        """Return the mean over the environments, of one lifetime in each."""
+        found = [lifetime_fitness(policy, world, genome, key) for world in environments]
+        return jnp.stack(found).mean()
 
-    def step(state: Strategy, data: Any, key: jax.Array) -> tuple[Strategy, Metrics]:
+    def objective(genome: Genome, rollout: jax.Array, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        del rollout  # its key tells it from the others
+        found = mean_fitness(genome, key)
+        return -penalised(evolution, found, genome), {"fitness": found}
+
+    def step(state: EvolutionState, data: Any, key: jax.Array) -> tuple[EvolutionState, Metrics]:
         del data
+        estimate = es_gradient(
+            objective,
+            state.genome,
+            jnp.arange(config.rollouts),
+            key,
+            population=evolution.population,
+            sigma=sigma(state.generation),
+            shaping=evolution.shaping,
+        )
+        metrics = summary(estimate.metrics["fitness"], sigma(state.generation))
+        return move_centre(evolution, state, estimate.gradient), metrics
 
-        def fitness_of(genome: Genome, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            found = earned(genome, key)
-            return found, penalised(config.evolution, found, genome)
-
-        found, fitness = population_fitness(config.evolution, state, key, fitness_of)
-        return tell(config.evolution, state, key, fitness), summary(found, state)
-
-    def evaluate(state: Strategy, data: Any, key: jax.Array) -> Metrics:
+    def evaluate(state: EvolutionState, data: Any, key: jax.Array) -> Metrics:
         del data
         keys = jax.random.split(key, config.evaluations)
-        found = map_over(lambda k, genome: earned(genome, k), config.evaluations)(
-            keys, state.genome
-        )
+
+        def of_lifetime(key: jax.Array, genome: Genome) -> jax.Array:
+            rollouts = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(config.rollouts))
+            return one_by_one(partial(mean_fitness, genome))(rollouts).mean()
+
+        found = map_over(of_lifetime, config.evaluations)(keys, state.genome)
         return {"fitness": found.mean(), "fitness_std": found.std()}
 
     return System(
-        lambda key: begin(config.evolution, policy.init(key)), step, evaluate, remedy=remedy(config)
+        lambda key: init_evolution(evolution, policy.init(key)),
+        step,
+        evaluate,
+        remedy=remedy(config),
     )
 
 
@@ -128,39 +139,47 @@ def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> HostSystem:
     The policies of all members, and what happens between generations, are compiled.
     """
     evolution, count = config.evolution, config.evolution.population
+    sigma = sigma_schedule(evolution)
     worlds, evaluation_worlds = open_worlds(count), open_worlds(config.evaluations)
     policy = policy_for(config, worlds[0])
     lives = make_lives(policy, count)
     evaluated = make_lives(policy, config.evaluations, one_genome=True)
 
     @jax.jit
-    def generation(state: Strategy, key: jax.Array) -> tuple[Genome, jax.Array]:
+    def generation(state: EvolutionState, key: jax.Array) -> tuple[Genome, jax.Array]:
         """Every member's genome and key."""
         members = jnp.arange(count)
-        genomes = map_over(lambda member, shared: ask(shared[0], shared[1], member), count)
-        return genomes(members, (state, key)), jax.vmap(lambda m: lifetime_key(key, m // 2))(
-            members
-        )
+
+        def genome_of(member: jax.Array, shared: tuple[EvolutionState, jax.Array]) -> Genome:
+            state, key = shared
+            return perturb(state.genome, key, sigma(state.generation), member)
+
+        keys = jax.vmap(lambda member: lifetime_key(key, member // 2))(members)
+        return map_over(genome_of, count)(members, (state, key)), keys
 
     @jax.jit
-    def learn(state: Strategy, key: jax.Array, found: jax.Array, genomes: Genome) -> Any:
-        fitness = jax.vmap(partial(penalised, evolution))(found, genomes)
-        return tell(evolution, state, key, fitness), summary(found, state)
+    def learn(state: EvolutionState, key: jax.Array, found: jax.Array, genomes: Genome) -> Any:
+        losses = -jax.vmap(partial(penalised, evolution))(found, genomes)
+        now = sigma(state.generation)
+        gradient = gradient_from_losses(
+            state.genome, key, losses, sigma=now, shaping=evolution.shaping
+        )
+        return move_centre(evolution, state, gradient), summary(found, now)
 
-    def step(state: Strategy, data: Any, key: jax.Array) -> tuple[Strategy, Metrics]:
+    def step(state: EvolutionState, data: Any, key: jax.Array) -> tuple[EvolutionState, Metrics]:
         del data
         genomes, keys = generation(state, key)
         found = _mean_fitness(lives, worlds, genomes, keys, config.rollouts)
         return learn(state, key, found, genomes)
 
-    def evaluate(state: Strategy, data: Any, key: jax.Array) -> Metrics:
+    def evaluate(state: EvolutionState, data: Any, key: jax.Array) -> Metrics:
         del data
         keys = jax.random.split(key, config.evaluations)
         found = _mean_fitness(evaluated, evaluation_worlds, state.genome, keys, config.rollouts)
         return {"fitness": found.mean(), "fitness_std": found.std()}
 
     return HostSystem(
-        lambda key: begin(evolution, policy.init(key)),
+        lambda key: init_evolution(evolution, policy.init(key)),
         step,
         evaluate,
         STEP_METRICS,
@@ -202,11 +221,15 @@ def remedy(config: HebbianConfig) -> str:
     )
 
 
-def summary(found: jax.Array, state: Strategy) -> Metrics:
-    """Summarise a generation whose members earned `found` [population]: of the finite ones.
+def summary(found: jax.Array, sigma: jax.Array) -> Metrics:
+    """Summarise a generation by the finite ones of its members' fitness.
 
     Those that are NaN or infinite are counted: an infinite fitness ranks, but has no mean. The mean
     is finite unless no member's fitness is.
+
+    Args:
+        found: fitness of the members, float [population].
+        sigma: standard deviation of the generation's noise.
     """
     finite = jnp.where(jnp.isfinite(found), found, jnp.nan)
     return {
@@ -215,5 +238,5 @@ def summary(found: jax.Array, state: Strategy) -> Metrics:
         "fitness_worst": jnp.nanmin(finite),
         "nan_members": jnp.isnan(found).sum().astype(jnp.float32),
         "infinite_members": jnp.isinf(found).sum().astype(jnp.float32),
-        "sigma": state.sigma,
+        "sigma": jnp.asarray(sigma, jnp.float32),
     }

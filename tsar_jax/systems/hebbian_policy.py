@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.errors import UserError, check_known, check_rates, check_widths
-from tsar_jax.meta.evolution import Genome
 from tsar_jax.models.hebbian_network import (
     COEVOLVED,
     FEATURES,
@@ -37,6 +36,7 @@ from tsar_jax.plasticity.hebbian import (
     without_rate,
 )
 from tsar_jax.plasticity.learner import Learner
+from tsar_jax.systems.hebbian_evolution import Genome
 from tsar_jax.training.config import earlier, formerly
 
 STATIC = "static"

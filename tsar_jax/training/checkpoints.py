@@ -341,13 +341,20 @@ def check_config(record: Record, config: Any, source: str) -> None:
 
 
 def load_checkpoint(
-    run_folder: str | os.PathLike[str], step: int | None = None, *, like: State
+    run_folder: str | os.PathLike[str], step: int | None = None, *, like: State, branch: str = ""
 ) -> tuple[State, int]:
-    """The state of a run and its step, for evaluation; the folder is left as it is.
+    """Return the state of a run and its step, for evaluation; the folder is left as it is.
 
-    step: one of the steps kept; None, the newest that is intact, with a warning for each
-    damaged one. like: a state of the same tree, or `jax.eval_shape(system.init, key)`.
-    Raises UserError if there is none, it is damaged, or it is of another model.
+    Args:
+        run_folder: the run's.
+        step: one of the steps kept; None: the newest that is intact, with a warning for each
+            damaged one.
+        like: a state of the same tree, or `jax.eval_shape(system.init, key)`; of the branch alone
+            where one is named.
+        branch: path within the state of what is read, such as "params"; "": the whole state.
+
+    Raises:
+        UserError: there is no checkpoint, it is damaged, or it is of another model.
     """
     folder = Path(run_folder) / "checkpoints"
     steps = checkpoint_steps(folder)
@@ -368,7 +375,19 @@ def load_checkpoint(
                 f"choose another of {steps}."
             ) from damage
     source = f"checkpoint of step {record['step']} in {run_folder}"
+    if branch:
+        arrays = branch_of(arrays, branch)
     return from_host(arrays, like, source), record["step"]
+
+
+def branch_of(arrays: Arrays, branch: str) -> Arrays:
+    """Return the arrays of a state that lie below a path, by their path from there."""
+    prefix = f"{branch}/"
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 @contextlib.contextmanager

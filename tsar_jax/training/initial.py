@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax.errors import UserError
-from tsar_jax.training.checkpoints import leaf_names, read_newest
+from tsar_jax.training.checkpoints import branch_of, leaf_names, read_newest
 from tsar_jax.training.run import Run, read_description
 
 
@@ -65,9 +65,7 @@ def load_initial(run: str, branch: str, like: Any, *, seed: bool = False) -> Any
     if found is None:
         raise UserError(f"{path} has no checkpoint to begin with: name another run with --init.")
     held = {
-        name.removeprefix(f"{branch}/"): array[0] if seed else array
-        for name, array in found[0].items()
-        if name.startswith(f"{branch}/")
+        name: array[0] if seed else array for name, array in branch_of(found[0], branch).items()
     }
     names, leaves = leaf_names(like), jax.tree.leaves(like)
     misfit = first_misfit(held, dict(zip(names, leaves, strict=True)))
