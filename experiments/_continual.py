@@ -69,14 +69,17 @@ def prepare(config: ContinualConfig) -> Study:
     settings = StreamSettings(**shared, joint=method.joint)
     stream = make_stream(config.stream, dataset, settings)
     check_buffer(config)
-    if config.steps == 0:
+    if config.steps is None:
         config = dataclasses.replace(config, steps=stream.steps)
+    assert config.steps is not None
     if config.steps > stream.steps:
         raise UserError(
             f"steps is {config.steps}, but {config.stream} has only {stream.steps}: lower it, or "
             "leave it out."
         )
     net = network(config, stream)
+    assert config.lr is not None
+    assert config.replay is not None
     spec = make_spec(net, stream, rate=config.lr, capacity=config.buffer, replay=config.replay)
     return Study(config, Life(spec, method, stream), dataset.source, values_of)
 
@@ -84,7 +87,7 @@ def prepare(config: ContinualConfig) -> Study:
 def with_published(
     config: ContinualConfig, dataset: LabelledDataset
 ) -> tuple[ContinualConfig, str]:
-    """Return a config whose zeros and missing hyper-parameters are the published best.
+    """Return a config whose Nones and missing hyper-parameters are the published best.
 
     And a line about whose values these are; "" where nothing was left open.
     """
@@ -117,6 +120,7 @@ def with_published(
 
 def check_buffer(config: ContinualConfig) -> None:
     """Raises UserError where the buffer of a method that has one is smaller than a draw."""
+    assert config.replay is not None
     if METHODS[config.method].buffered and config.buffer < config.replay:
         raise UserError(
             f"buffer is {config.buffer}, smaller than a draw of {config.replay} from it: raise "

@@ -12,7 +12,7 @@ from experiments._meta_trained import read_run
 from experiments.hebbian_evolve import EXPERIMENT
 from tsar_jax.environments.registry import QUADRUPED, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
-from tsar_jax.errors import UserError, check_positive, check_seed
+from tsar_jax.errors import check_positive, check_seed
 from tsar_jax.evaluation.spread import UNBOUNDED, lifetimes_band, spread_text
 from tsar_jax.modules import check_allowed, environment_modules
 from tsar_jax.systems.hebbian import HebbianConfig, policy_for
@@ -50,14 +50,14 @@ def open_worlds(
     config: HebbianConfig,
     count: int,
     bodies: Sequence[str] = (),
-    environment: str = "",
-    limit: int = 0,
+    environment: str | None = None,
+    limit: int | None = None,
 ) -> Worlds:
     """The run's environment, or its bodies or others, by name; simulators for `count` lifetimes.
 
     config: the command line's, or of a run that `check_environment` has seen. environment: another
-    one than the run's. limit: most steps of a lifetime; 0: as many as the environment has, or else
-    as the run was evolved with.
+    one than the run's. limit: most steps of a lifetime; None: as many as the environment has, or
+    else as the run was evolved with.
     """
     names, chosen = tuple(bodies) or config.bodies, environment or config.environment
     found = find_environments(
@@ -86,14 +86,12 @@ class Lifetimes:
     """Lifetimes, each with weights at birth and a world of its own."""
     seed: int = 1
     """Of all of them."""
-    limit: int = 0
-    """Most steps of a lifetime; 0: as many as the environment has, or, where it has no limit, as
-    the run was evolved with."""
+    limit: int | None = None
+    """Most steps of a lifetime; None: as many as the environment has, or, where it has no limit,
+    as the run was evolved with."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "lifetimes")
-        if self.limit < 0:
-            raise UserError(f"limit must be at least 0, but is {self.limit}.")
+        check_positive(self, "lifetimes", "limit")
         check_seed(self)
 
     @property

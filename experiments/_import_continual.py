@@ -46,8 +46,9 @@ def import_continual(kind: str, content: Content, argv: list[str], text: str) ->
         write_outcome(run.path, measured(study, lifetimes))
 
     said = (f"stream {config.stream}, data: {study.source}",)
-    experiment = continual_train.EXPERIMENT
-    return Imported(experiment, study.config, lifetimes, study.config.steps, said, finish)
+    experiment, step = continual_train.EXPERIMENT, study.config.steps
+    assert step is not None
+    return Imported(experiment, study.config, lifetimes, step, said, finish)
 
 
 def told_widths(kind: str, variables: Variables) -> dict:

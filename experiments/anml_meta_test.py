@@ -42,7 +42,7 @@ class Arguments(MetaTestConfig):
     """Checkpoint to test (default: the newest)."""
     baselines: bool = False
     """Also test the same network untrained: its last layer learning, and everything learning."""
-    name: str = ""
+    name: str | None = None
     """Name of the files written; default: what learns, and what is not as in preset cpu."""
 
 

@@ -56,16 +56,16 @@ class TableConfig:
     """Seeds of every cell, in one program."""
     seed: int = 0
     """The first of them."""
-    tasks: int = 0
-    """Tasks of the stream; 0: as published."""
-    epochs: int = 0
-    """Passes over every task; 0: as published."""
-    batch: int = 0
-    """New images of a step; 0: as published."""
-    replay: int = 0
-    """Images of a draw from the buffer; 0: as published."""
-    phase_size: int = 0
-    """Images of a phase of GCIL; 0: as published."""
+    tasks: int | None = None
+    """Tasks of the stream; None: as published."""
+    epochs: int | None = None
+    """Passes over every task; None: as published."""
+    batch: int | None = None
+    """New images of a step; None: as published."""
+    replay: int | None = None
+    """Images of a draw from the buffer; None: as published."""
+    phase_size: int | None = None
+    """Images of a phase of GCIL; None: as published."""
     published: Release = "synergy"
     """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
     phase_classes: int | None = None

@@ -47,7 +47,7 @@ class Arguments(Lifetimes):
     """Folder of a run of hebbian_evolve."""
     bodies: tuple[str, ...] = ()
     """Of a quadruped, other bodies than those it evolved with."""
-    environment: str = ""
+    environment: str | None = None
     """Another environment than it evolved in, of the same observations and actions: of a policy
     from car_racing, gymnasium's CarRacing-v3."""
     step: int | None = None

@@ -48,7 +48,7 @@ class Arguments(Lifetimes):
 
     run: Path = dataclasses.field(kw_only=True)
     """Folder of a run of hebbian_evolve."""
-    body: str = ""
+    body: str | None = None
     """Of a quadruped (default: the first that it evolved with)."""
     step: int | None = None
     """Generation of the checkpoint to load (default: the newest)."""

@@ -84,7 +84,7 @@ class Arguments(TransferConfig):
     norm and a dense layer counting as one each (0: nothing is frozen). None: as published, 6."""
     step: int | None = None
     """Checkpoint to transfer (default: the newest)."""
-    name: str = ""
+    name: str | None = None
     """Name of the files written; default: target and condition, and what is not as in preset cpu,
     such as 600x15 for classes and images, or retention where the learned images are scored."""
 

@@ -95,19 +95,22 @@ def nearest_hint(name: str, known: Collection[str]) -> str:
 
 
 def check_positive(config: object, *names: str) -> None:
-    """Raises UserError where a count among a config's fields is below 1."""
+    """Raises UserError where a count among a config's fields is below 1; None is no count."""
     for name in names:
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} must be at least 1, but is {getattr(config, name)}.")
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, but is {value}.")
 
 
 def check_rates(config: object, *names: str) -> None:
     """Raises UserError where a rate among a config's fields, or one of several, is not positive.
 
-    Neither is infinity, nor no rate at all.
+    Neither is infinity, nor no rate at all; None is no rate that is given.
     """
     for name in names:
         value = getattr(config, name)
+        if value is None:
+            continue
         rates = value if isinstance(value, tuple) else (value,)
         if not rates or not all(0 < rate < float("inf") for rate in rates):
             raise UserError(f"{name} must be positive, but is {value}.")

@@ -25,7 +25,7 @@ def test_sparsity_and_dead_units_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def oml() -> tuple:
-    network = OML(microbatch=0, channels=3, hidden_features=7, classes=5)
+    network = OML(microbatch=None, channels=3, hidden_features=7, classes=5)
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
     params = jax.tree.map(lambda leaf: random.normal(0, 0.3, leaf.shape).astype("f4"), shapes)

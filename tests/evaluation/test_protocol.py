@@ -109,7 +109,7 @@ def test_classes_that_just_fit_are_accepted():
         ({"rates": ()}, "rates must be positive"),
         ({"rates": (1e-3, 0.0)}, "rates must be positive"),
         ({"plastic": ()}, "plastic names nothing"),
-        ({"memory": -1}, "memory must be at least 0"),
+        ({"memory": 0}, "memory must be at least 1, but is 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings_, message):

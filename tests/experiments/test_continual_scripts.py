@@ -150,7 +150,7 @@ def test_gcil_on_held_out_images_has_two_accuracies(tmp_path, monkeypatch, capsy
         (("--stream", "turn-emnist"), "There is no stream 'turn-emnist'"),
         (("--stream", "rot-nothing"), "unknown data set 'nothing'"),
         (("--stream", "emnist-360"), "no task boundaries"),
-        (("--stream", "emnist-360", "--tasks", "0", "--method", "si"), "Method si cannot learn"),
+        (("--stream", "emnist-360", "--tasks", "None", "--method", "si"), "Method si cannot learn"),
         (("--steps", "100000"), "has only 200"),
         (("--buffer", "0"), "buffer must be at least 1"),
         (("--phase-classes", "0"), "phase_classes must be at least 1"),

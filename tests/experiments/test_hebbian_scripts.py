@@ -127,7 +127,7 @@ def test_presets_of_the_paper_are_the_releases(
     assert config.bodies == bodies
     assert config.policy == policy
     assert config.evolution == Evolution(population=population, ties="order")
-    assert (config.rollouts, config.limit, config.integrator) == (1, 0, "RK4")
+    assert (config.rollouts, config.limit, config.integrator) == (1, None, "RK4")
 
 
 def test_settings_are_the_releases_unless_a_preset_says_otherwise() -> None:
@@ -342,7 +342,7 @@ def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch
         (["--bodies"], "bodies are none"),
         (["--evolution.sigma", "0"], "sigma must be positive, but is 0.0"),
         (["--environment", "quadruped", "--integrator", "euler"], "no integrator 'euler'"),
-        (["--limit", "-1"], "limit must be at least 0, but is -1"),
+        (["--limit", "0"], "limit must be at least 1, but is 0"),
     ],
 )
 def test_bad_input_of_evolution_is_named(flags, sentence, tmp_path, monkeypatch, capsys) -> None:

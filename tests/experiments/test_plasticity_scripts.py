@@ -60,7 +60,7 @@ def test_the_preset_paper_is_the_releases() -> None:
         **{"steps": 600, "seeds": 20, "classes": 5, "learn": 50, "query": 10, "l1": 0.0},
         **{"meta_rate": 1e-3, "start": 1e-3, "avg_window": 10, "feedback": "fix"},
         **{"hidden": (170, 130, 100, 70), "beta": 10.0, "per_layer": False},
-        **{"rate_shares": (), "clip": 0.0, "held_out": 0},
+        **{"rate_shares": (), "clip": None, "held_out": 0},
         "terms": ("pseudo_gradient", "ehebb", "oja"),
     }
     assert {name: getattr(config, name) for name in published} == published

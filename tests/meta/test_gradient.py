@@ -47,7 +47,7 @@ def test_gradient_of_several_episodes_is_the_mean_of_single_ones():
 @pytest.fixture(scope="module")
 def tiny():
     """A point theta, and options -> the objective of a tiny ANML in float64."""
-    network = ANML(microbatch=0, channels=2, gate_channels=2, classes=4)
+    network = ANML(microbatch=None, channels=2, gate_channels=2, classes=4)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
     theta = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 2, shapes)

@@ -284,7 +284,7 @@ def test_networks_of_the_config():
                 "eval_runs",
             )
         ),
-        ({"microbatch": -1}, "microbatch must be at least"),
+        ({"microbatch": 0}, "microbatch must be at least 1, but is 0"),
         ({"inner_rate": 0.0}, "inner_rate must be positive"),
         ({"inner_rate": float("nan")}, "inner_rate must be positive"),
         ({"meta_rate": -1e-3}, "meta_rate must be positive"),
@@ -302,7 +302,7 @@ def test_impossible_settings_are_refused(changes, message):
 
 
 def test_all_images_at_a_time_are_a_setting():
-    assert replace(microbatch=0).microbatch == 0
+    assert replace(microbatch=None).microbatch is None
 
 
 DATA = {

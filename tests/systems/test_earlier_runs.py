@@ -4,6 +4,7 @@ import pytest
 
 from tsar_jax.systems.anml import AnmlConfig
 from tsar_jax.systems.continual import ContinualConfig
+from tsar_jax.systems.hebbian import HebbianConfig
 from tsar_jax.systems.hebbian_evolution import Evolution
 from tsar_jax.systems.learned_rules import LearnedRuleConfig
 from tsar_jax.systems.tsar import TsarConfig
@@ -36,3 +37,20 @@ def test_settings_that_did_not_exist(config_class, earlier) -> None:
     }
     config = config_from_json(config_class, stored)
     assert {name: getattr(config, name) for name in earlier} == earlier
+
+
+@pytest.mark.parametrize(
+    ("config_class", "names"),
+    [
+        (AnmlConfig, ["microbatch"]),
+        (HebbianConfig, ["limit"]),
+        (LearnedRuleConfig, ["clip"]),
+        (ContinualConfig, ["steps", "lr", "batch", "replay", "epochs", "tasks", "phase_size"]),
+    ],
+)
+def test_settings_that_were_0_where_nothing_was_given(config_class, names) -> None:
+    stored = config_to_json(config_class()) | dict.fromkeys(names, 0)
+    config = config_from_json(config_class, stored)
+    assert [getattr(config, name) for name in names] == [None] * len(names)
+    given = config_from_json(config_class, stored | dict.fromkeys(names, 3))
+    assert [getattr(given, name) for name in names] == [3] * len(names)

@@ -27,13 +27,13 @@ def find_environments(
     bodies: Sequence[str],
     engine: str,
     integrator: str,
-    limit: int = 0,
-    otherwise: int = 0,
+    limit: int | None = None,
+    otherwise: int | None = None,
 ) -> list[Environment] | OpenWorlds:
     """Compiled environments, one for every body; or a function that opens simulators.
 
     name: one of `COMPILED`, quadruped, or what gymnasium registers. bodies, engine, integrator: the
-    quadruped's. limit: most steps of a lifetime; 0: as many as the environment has, or as
+    quadruped's. limit: most steps of a lifetime; None: as many as the environment has, or as
     `otherwise` says where one of gymnasium has no limit. Raises UserError for an unknown engine,
     body or integrator, or a missing package; for an environment that gymnasium does not know or
     that nothing limits, when it is opened.
@@ -57,14 +57,14 @@ def find_environments(
     return open_worlds
 
 
-def _shortened(environments: Sequence[Environment], limit: int) -> list[Environment]:
+def _shortened(environments: Sequence[Environment], limit: int | None) -> list[Environment]:
     return [world._replace(limit=min(world.limit, limit or world.limit)) for world in environments]
 
 
-def _gymnasium(name: str, count: int, otherwise: int) -> HostEnvironments:
+def _gymnasium(name: str, count: int, otherwise: int | None) -> HostEnvironments:
     from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
 
-    return GymnasiumEnvironments(name, count, otherwise=otherwise or None)
+    return GymnasiumEnvironments(name, count, otherwise=otherwise)
 
 
 def _simulated(body: str, integrator: str, count: int) -> HostEnvironments:

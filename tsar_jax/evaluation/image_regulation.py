@@ -28,7 +28,7 @@ def mean_regulation(
     images: jax.Array,
     normalise: Normalise,
     layer: str = THIRD,
-    memory: int = 0,
+    memory: int | None = None,
 ) -> jax.Array:
     """Mean gate of a layer's kernel for images uint8 [classes, per_class, ...]: float [.., ..].
 
@@ -44,7 +44,7 @@ def open_share(
     normalise: Normalise,
     threshold: float,
     layer: str = THIRD,
-    memory: int = 0,
+    memory: int | None = None,
 ) -> jax.Array:
     """Share of a layer's gates above a threshold, image by image; all else as `mean_regulation`."""
 
@@ -61,11 +61,11 @@ def summarise_gates(
     normalise: Normalise,
     summary: Callable[[jax.Array], jax.Array],
     layer: str,
-    memory: int = 0,
+    memory: int | None = None,
 ) -> jax.Array:
     """summary(gates [*kernel]) -> scalar for images uint8 [classes, per_class, ...]: [.., ..].
 
-    As many images at a time as fit into `memory` bytes (0: what suits the device, or as much as
+    As many images at a time as fit into `memory` bytes (None: what suits the device, or as much as
     the layer's regulating weights take, which are read once for each batch).
     """
     flat = images.reshape(-1, *images.shape[2:])

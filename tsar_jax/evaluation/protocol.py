@@ -62,21 +62,19 @@ class MetaTestConfig:
     """Test an untrained network in place of the meta-trained one."""
     epochs: int = 1
     """Passes over the images."""
-    memory: int = 0
-    """Bytes for simultaneous runs; 0: what suits the device."""
+    memory: int | None = None
+    """Bytes for simultaneous runs; None: what suits the device."""
     seed: int = 0
     """Of the draws."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "runs", "draws", "population", "learn", "epochs")
+        check_positive(self, "runs", "draws", "population", "learn", "epochs", "memory")
         if not self.classes or min(self.classes) < 1:
             raise UserError(f"classes must be numbers of at least 1, but is {self.classes}.")
         check_rates(self, "rates")
         check_seed(self)
         if not self.plastic:
             raise UserError("plastic names nothing: name what learns, for example head.")
-        if self.memory < 0:
-            raise UserError(f"memory must be at least 0 bytes, but is {self.memory}.")
 
 
 @dataclasses.dataclass(frozen=True)

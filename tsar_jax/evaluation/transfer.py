@@ -83,20 +83,18 @@ class TransferConfig:
     otherwise the rates share one, and differ by themselves alone."""
     runs: int = 49
     """Fresh draws at the chosen learning rate."""
-    memory: int = 0
-    """Bytes for simultaneous runs; 0: what suits the device."""
+    memory: int | None = None
+    """Bytes for simultaneous runs; None: what suits the device."""
     seed: int = 0
     """Of the draws."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "classes", "learn", "draws", "runs")
-        if self.score is not None:
-            check_positive(self, "score")
-            if not self.test:
-                raise UserError(
-                    f"score is {self.score} held-out images, but without test the learned images "
-                    "are scored: set test, or leave score out."
-                )
+        check_positive(self, "classes", "learn", "draws", "runs", "score", "memory")
+        if self.score is not None and not self.test:
+            raise UserError(
+                f"score is {self.score} held-out images, but without test the learned images "
+                "are scored: set test, or leave score out."
+            )
         if self.condition == "mixed" and not 0 <= self.mixed <= self.learn:
             raise UserError(
                 f"mixed must be between 0 and learn ({self.learn}): {self.mixed} is not."

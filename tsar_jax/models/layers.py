@@ -33,15 +33,15 @@ def largest_divisor(number: int, limit: int) -> int:
 
 
 def in_microbatches(
-    layer: Callable[[Tree, Tree], jax.Array], params: Tree, x: Tree, size: int
+    layer: Callable[[Tree, Tree], jax.Array], params: Tree, x: Tree, size: int | None
 ) -> jax.Array:
-    """layer(params, x) over the leading axes of x, up to `size` rows at a time; 0: all at once.
+    """layer(params, x) over the leading axes of x, up to `size` rows at a time; None: all at once.
 
     The backward pass recomputes what a microbatch needs, so that intermediate arrays never
     leave a CPU's cache. The microbatch is the largest divisor of the batch up to `size`.
     """
     rows = jax.tree.leaves(x)[0].shape[0]
-    if size == 0 or rows <= size:
+    if size is None or rows <= size:
         return layer(params, x)
     chunk = largest_divisor(rows, size)
     chunks = jax.tree.map(lambda a: a.reshape(rows // chunk, chunk, *a.shape[1:]), x)
@@ -50,15 +50,15 @@ def in_microbatches(
 
 
 def conv3x3(
-    images: jax.Array, kernel: jax.Array, stride: int = 1, microbatch: int = 0
+    images: jax.Array, kernel: jax.Array, stride: int = 1, microbatch: int | None = None
 ) -> jax.Array:
     """3x3 convolution without padding. images [N, H, W, C], kernel [3, 3, C, D] -> [N, h, w, D].
 
     Images of one channel are grey: under a kernel of several input channels they stand for
     that many equal channels, whose sum is one channel under the summed kernel. microbatch:
-    images at a time on a CPU (0: all), see `in_microbatches`. The result has the dtype that theirs
-    promote to, for XLA's convolution takes no two: in 64 bits, kernels are float64 where not made
-    otherwise, and images float32.
+    images at a time on a CPU (None: all), see `in_microbatches`. The result has the dtype that
+    theirs promote to, for XLA's convolution takes no two: in 64 bits, kernels are float64 where not
+    made otherwise, and images float32.
     """
     chex.assert_rank([images, kernel], 4)
     dtype = jnp.result_type(images, kernel)
@@ -275,7 +275,11 @@ _largest_product.defvjp(_largest_forward, _largest_backward)
 
 
 def image_block(
-    images: jax.Array, kernel: jax.Array, scale: jax.Array, offset: jax.Array, microbatch: int
+    images: jax.Array,
+    kernel: jax.Array,
+    scale: jax.Array,
+    offset: jax.Array,
+    microbatch: int | None,
 ) -> jax.Array:
     """Convolution, per-image norm, ReLU and 2x2 max pool of images: `ConvBlock`'s first, on a CPU.
 
@@ -322,7 +326,7 @@ class ConvBlock(nn.Module):
     features: int
     pool: bool
     in_channels: int
-    microbatch: int
+    microbatch: int | None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -354,7 +358,7 @@ class Conv(nn.Module):
     features: int
     in_channels: int
     stride: int
-    microbatch: int
+    microbatch: int | None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -371,7 +375,7 @@ class Trunk(nn.Module):
     """
 
     features: int
-    microbatch: int
+    microbatch: int | None
     pools: tuple[bool, ...] = LAST_UNPOOLED
 
     @nn.compact

@@ -20,12 +20,12 @@ Signals = Any
 class Network(nn.Module):
     """Images [N, 28, 28, 1 or 3] -> logits [N, classes], level after level.
 
-    microbatch: images that a convolution takes at a time on a CPU (0: all).
+    microbatch: images that a convolution takes at a time on a CPU (None: all).
     storable: how many leading levels have signals small enough to keep for a whole data set;
     None: all.
     """
 
-    microbatch: int = 4
+    microbatch: int | None = 4
     levels: ClassVar[tuple[str, ...]] = ()
     storable: ClassVar[int | None] = None
 
@@ -76,7 +76,7 @@ class Neuromodulator(nn.Module):
 
     channels: int
     gated: int
-    microbatch: int
+    microbatch: int | None
     gate_bias: float = 0.0
 
     def setup(self) -> None:
@@ -122,7 +122,7 @@ class Representation(nn.Module):
     """OML's six convolutions: [N, 28, 28, C] -> [N, 9 * channels]."""
 
     channels: int
-    microbatch: int
+    microbatch: int | None
     strides: tuple[int, ...] = (1, 1, 1, 2, 1, 2)
 
     @nn.compact

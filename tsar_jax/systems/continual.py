@@ -16,7 +16,7 @@ from jax import lax
 
 from tsar_jax.data.continual.types import Course, Stream, Test
 from tsar_jax.devices import map_over
-from tsar_jax.errors import UserError, check_positive, check_seed
+from tsar_jax.errors import check_positive, check_rates, check_seed
 from tsar_jax.models.classifier import Classifier, Variables
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.plasticity.methods import (
@@ -28,7 +28,7 @@ from tsar_jax.plasticity.methods import (
     check_supported,
 )
 from tsar_jax.plasticity.methods.published import Release
-from tsar_jax.training.config import earlier
+from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.programs import all_finite, finite_mean
 from tsar_jax.training.system import SeedsSystem
@@ -52,15 +52,16 @@ class ContinualConfig(LoopConfig):
     """Slots of the episodic memory."""
     seeds: int = 1
     """Independent lifetimes in one program: of the seeds seed, seed + 1 ..."""
-    steps: int = 0
-    """Steps of the whole run; 0: the whole stream."""
-    lr: float = 0.0
-    """Learning rate of SGD; 0: the published best, as every 0 that follows."""
-    batch: int = 0
+    # A number once the stream is known, before the loop sees it.
+    steps: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)  # type: ignore[assignment]
+    """Steps of the whole run; None: the whole stream."""
+    lr: float | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """Learning rate of SGD; None: the published best, as every None that follows."""
+    batch: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
     """New images of a step."""
-    replay: int = 0
+    replay: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
     """Images of a draw from the buffer."""
-    epochs: int = 0
+    epochs: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
     """Passes over every task."""
     settings: tuple[str, ...] = ()
     """Hyper-parameters of the method, as name=value; the others are the published best."""
@@ -68,10 +69,10 @@ class ContinualConfig(LoopConfig):
     """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
     init: str | None = dataclasses.field(default=None, metadata=earlier(None))
     """Run of continual_train with whose network the first task begins; None: a random one."""
-    tasks: int = 0
-    """Tasks of the stream; 0: as published."""
-    phase_size: int = 0
-    """Images of a phase of GCIL (the releases' epoch_size); 0: as published."""
+    tasks: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """Tasks of the stream; None: as published."""
+    phase_size: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """Images of a phase of GCIL (the releases' epoch_size); None: as published."""
     phase_classes: int | None = dataclasses.field(default=None, metadata=earlier(None))
     """Most classes of a phase of GCIL, from 1 on (the releases' phase_class_upper); None: as
     published, 50."""
@@ -89,13 +90,9 @@ class ContinualConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "buffer", "seeds", "width")
-        for name in ("lr", "batch", "replay", "epochs", "tasks", "phase_size"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
-        for name in ("phase_classes", "pretrain_classes"):
-            if getattr(self, name) is not None:
-                check_positive(self, name)
+        check_positive(self, "buffer", "seeds", "width", "batch", "replay", "epochs", "tasks")
+        check_positive(self, "phase_size", "phase_classes", "pretrain_classes")
+        check_rates(self, "lr")
         check_seed(self, count=self.seeds)
         if self.schedule_seed is not None:
             check_seed(self, "schedule_seed")

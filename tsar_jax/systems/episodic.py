@@ -23,7 +23,7 @@ from tsar_jax.plasticity.gradient_learner import current_params, network_learner
 from tsar_jax.plasticity.learner import Remat, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.training.config import earlier
+from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import System
 
@@ -151,8 +151,8 @@ class EpisodicConfig(LoopConfig):
     """Learning rate of the inner loop's SGD."""
     meta_rate: float = 1e-3
     """Learning rate of Adam across lifetimes."""
-    microbatch: int = 4
-    """Images that a convolution takes at a time on a CPU, to stay in its cache; 0: all."""
+    microbatch: int | None = dataclasses.field(default=4, metadata=FORMERLY_ZERO)
+    """Images that a convolution takes at a time on a CPU, to stay in its cache; None: all."""
     init: str | None = dataclasses.field(default=None, metadata=earlier(None))
     """Run whose weights meta-training begins with, of the same network; None: random weights."""
     eval_classes: int = 50
@@ -175,9 +175,9 @@ class EpisodicConfig(LoopConfig):
             "eval_runs",
         )
         check_rates(self, "inner_rate", "meta_rate", "eval_rates")
-        for name in ("remember", "microbatch"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
+        check_positive(self, "microbatch")
+        if self.remember < 0:
+            raise UserError(f"remember must be at least 0, but is {self.remember}.")
         if self.inner_updates % self.tasks:
             raise UserError(
                 f"inner_updates ({self.inner_updates}) must be a multiple of tasks "

@@ -29,7 +29,7 @@ from tsar_jax.systems.hebbian_evolution import (
     sigma_schedule,
 )
 from tsar_jax.systems.hebbian_policy import Policy, PolicyConfig, make_policy
-from tsar_jax.training.config import earlier
+from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import HostSystem, Metrics, System
 
@@ -57,8 +57,8 @@ class HebbianConfig(LoopConfig):
     time."""
     rollouts: int = 1
     """Lifetimes of a member in each environment; its fitness is their mean."""
-    limit: int = 0
-    """Most steps of a lifetime while evolving; 0: as many as the environment has."""
+    limit: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """Most steps of a lifetime while evolving; None: as many as the environment has."""
     evaluations: int = 16
     """Lifetimes of the population's centre at an evaluation."""
     init: str | None = dataclasses.field(default=None, metadata=earlier(None))
@@ -70,9 +70,7 @@ class HebbianConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "rollouts", "evaluations")
-        if self.limit < 0:
-            raise UserError(f"limit must be at least 0, but is {self.limit}.")
+        check_positive(self, "rollouts", "evaluations", "limit")
         if not self.bodies:
             raise UserError("bodies are none: name at least one, such as standard.")
 

@@ -39,7 +39,7 @@ from tsar_jax.plasticity.rule_learner import (
     rule_learner,
 )
 from tsar_jax.plasticity.rules import find_terms
-from tsar_jax.training.config import earlier
+from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.programs import all_finite, finite_mean
 from tsar_jax.training.system import System
@@ -71,10 +71,10 @@ class LearnedRuleConfig(LoopConfig):
     """Of each term, the share of meta_rate that its coefficient learns at; none given: all of it.
     Adam's steps are as long for every coefficient, so a term whose changes are many times longer
     than the first one's wants a small share, or its first step is the whole rule."""
-    clip: float = 0.0
+    clip: float | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
     """Largest norm of a seed's meta-gradient, longer ones being scaled down and infinite ones left
-    out; 0: any, as published. A lifetime at the edge of stability has a gradient that throws Adam
-    off for many episodes. Each coefficient is measured in units of its share."""
+    out; None: any, as published. A lifetime at the edge of stability has a gradient that throws
+    Adam off for many episodes. Each coefficient is measured in units of its share."""
     seeds: int = 20
     """Independent meta-trainings, in one program."""
     classes: int = 5
@@ -112,8 +112,8 @@ class LearnedRuleConfig(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "steps", "seeds", "classes", "learn", "query", "segment", "avg_window")
-        check_rates(self, "meta_rate", "beta")
-        for name in ("l1", "held_out", "clip"):
+        check_rates(self, "meta_rate", "beta", "clip")
+        for name in ("l1", "held_out"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
         if not math.isfinite(self.start):
@@ -155,7 +155,7 @@ def make_optimiser(config: LearnedRuleConfig) -> optax.GradientTransformation:
     shares = jnp.asarray(config.rate_shares or [1.0] * len(config.terms))
     in_shares = optax.stateless(lambda gradient, _: gradient * shares)
     adam = optax.adam(config.meta_rate)
-    if not config.clip:
+    if config.clip is None:
         return optax.chain(adam, in_shares)
     clip = optax.clip_by_global_norm(config.clip)
     return optax.chain(in_shares, optax.stateless(finite_or_none), clip, adam, in_shares)

@@ -341,7 +341,11 @@ def check_config(record: Record, config: Any, source: str) -> None:
 
 
 def load_checkpoint(
-    run_folder: str | os.PathLike[str], step: int | None = None, *, like: State, branch: str = ""
+    run_folder: str | os.PathLike[str],
+    step: int | None = None,
+    *,
+    like: State,
+    branch: str | None = None,
 ) -> tuple[State, int]:
     """Return the state of a run and its step, for evaluation; the folder is left as it is.
 
@@ -351,7 +355,7 @@ def load_checkpoint(
             damaged one.
         like: a state of the same tree, or `jax.eval_shape(system.init, key)`; of the branch alone
             where one is named.
-        branch: path within the state of what is read, such as "params"; "": the whole state.
+        branch: path within the state of what is read, such as "params"; None: the whole state.
 
     Raises:
         UserError: there is no checkpoint, it is damaged, or it is of another model.
@@ -375,7 +379,7 @@ def load_checkpoint(
                 f"choose another of {steps}."
             ) from damage
     source = f"checkpoint of step {record['step']} in {run_folder}"
-    if branch:
+    if branch is not None:
         arrays = branch_of(arrays, branch)
     return from_host(arrays, like, source), record["step"]
 

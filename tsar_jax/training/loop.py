@@ -70,10 +70,10 @@ class LoopConfig:
         least = {"steps": 0, "chunk": 1, "eval_every": 0, "checkpoint_every": 0, "keep": 1}
         for name, minimum in least.items():
             value = getattr(self, name)
-            if value < minimum:
+            if value is not None and value < minimum:
                 raise UserError(f"{name} must be at least {minimum}, but is {value}.")
         for name in ("steps", "chunk"):
-            if getattr(self, name) >= 2**31:
+            if (getattr(self, name) or 0) >= 2**31:
                 raise UserError(f"{name} must be below 2**31, but is {getattr(self, name)}.")
         check_seed(self)
 

@@ -40,7 +40,7 @@ GCIL_SETTINGS = ("phase_size", "phase_classes", "pretrain_classes", "schedule_se
 
 @dataclasses.dataclass(frozen=True)
 class StreamSettings:
-    """What can be asked of a stream; 0, None: as published. joint: all tasks as one.
+    """What can be asked of a stream; None: as published. joint: all tasks as one.
 
     Of GCIL only: phase_size, images of a phase; phase_classes, most classes of a phase;
     pretrain_classes, classes whose images are all learned in the first phase; schedule_seed.
@@ -48,8 +48,8 @@ class StreamSettings:
 
     batch: int
     epochs: int = 1
-    tasks: int = 0
-    phase_size: int = 0
+    tasks: int | None = None
+    phase_size: int | None = None
     joint: bool = False
     phase_classes: int | None = None
     pretrain_classes: int | None = None
