@@ -76,6 +76,8 @@ def open_image(
             if _has_much_beside(image) or _has_many_tags(image.info.get("exif", b"")):
                 raise UserError(too_much)
             yield _of_bytes(image, wrong, remedy)
+    except UserError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{wrong} is not a readable {' or '.join(formats)} image: {remedy}"

@@ -59,6 +59,8 @@ def read_tfds(name: str, folder: Path, split: str) -> Labelled:
             f'run `tfds.builder("{name}", data_dir=DIR).download_and_prepare('
             'file_format="array_record")` where TensorFlow is installed and name DIR'
         ) from error
+    except UserError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, DecodeError) as error:
         raise UserError(
             f"{where} cannot be read ({' '.join(str(error).split()):.200}): prepare it anew with "

@@ -98,6 +98,8 @@ def read_transfer(path: Path, name: str) -> Transferred:
         }
         arguments = read_arguments(settings["transfer"], config.model, str(file))
         step = settings["step"]
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file} does not hold results of tsar_transfer ({error!r}): run tsar_transfer again."

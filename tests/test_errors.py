@@ -58,3 +58,8 @@ def test_keys_schedules_and_episodes_are_of_seeds_alone() -> None:
                 make(seed)
     with pytest.raises(UserError, match="seed has 1 entries, but there are 2 environments"):
         checked_seeds(np.zeros(1, np.uint32), 2)
+
+
+def test_whoever_uses_the_library_catches_a_value_error() -> None:
+    with pytest.raises(ValueError, match="seed must be in"):
+        checked_seed("seed", -1)

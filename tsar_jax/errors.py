@@ -24,7 +24,7 @@ DISK_ERRORS = (
 """Errors of a disk that is full, read-only or broken, or that this user may not write to."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Bad input: one sentence that names the offender and the remedy.
 
     The command line prints the sentence alone and exits with code 2.

@@ -1,13 +1,16 @@
 """Flags of a config: help in the order of interest, and a wrong name answered with a right one."""
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
+import io
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 from tsar_jax.errors import UserError, nearest, nearest_hint
 from tsar_jax.terminal import prepare_terminal
@@ -74,10 +77,42 @@ def parse_flags(
     arguments: dict[str, Any] = {"args": list(argv), "prog": prog, "description": description}
     if default is not None:
         arguments["default"] = shown(**_values(default))
-    parsed, unknown = tyro.cli(shown, return_unknown_args=True, **arguments)
+    with _own_sentences():
+        parsed, unknown = tyro.cli(shown, return_unknown_args=True, **arguments)
     if unknown:
         raise UserError(_unknown_flag(unknown[0], names, prog))
     return config_class(**_values(parsed))
+
+
+class _Held(io.StringIO):
+    """Text that is held back, for a terminal if `stream` is one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.isatty = stream.isatty  # type: ignore[method-assign]  # colours depend on it
+
+
+@contextlib.contextmanager
+def _own_sentences() -> Iterator[None]:
+    """Raise the UserError of a config's part where tyro prints it in a box and exits.
+
+    tyro takes any ValueError of a dataclass within another for a value that it cannot read.
+    """
+    stderr = sys.stderr
+    held = _Held(stderr)
+    try:
+        with contextlib.redirect_stderr(held):
+            yield
+    except SystemExit as ended:
+        error = ended.__context__
+        while error is not None and not isinstance(error, UserError):
+            error = error.__context__
+        if error is not None:
+            held.truncate(0)
+            raise error from None
+        raise
+    finally:
+        stderr.write(held.getvalue())
 
 
 def parse_arguments(

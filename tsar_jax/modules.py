@@ -32,6 +32,8 @@ def import_modules(names: Sequence[str]) -> None:
         check_module_name(name, "--modules")
         try:
             importlib.import_module(name)
+        except UserError:  # what it registers is refused
+            raise
         except (ImportError, SyntaxError, TypeError, ValueError) as error:
             raise UserError(
                 f"The module {shown(name)} cannot be imported ({error}): name one that Python "

@@ -132,6 +132,8 @@ def rewrite_marked(paths: Sequence[Path]) -> list[Path]:
                 changed[path] = filled
         for path, filled in changed.items():
             write_atomically(path, filled)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be filled ({error}): name a Markdown file.") from error
     return list(changed)

@@ -178,10 +178,10 @@ def read_rule(path: Path) -> LearnedRule:
         raise UserError(f"{path} is not a rule ({wrong}): its entries are {', '.join(known)}.")
     try:
         return LearnedRule(**{k: _frozen(v) for k, v in content.items() if k != "format"})
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} is not a rule ({error}): mend it, or train anew.") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} is not a rule ({error}): mend it, or train anew.") from error
 
 
 def _frozen(value: Any) -> Any:

@@ -59,6 +59,8 @@ def open_zip(path: Path, file: BinaryIO | None = None) -> Iterator[zipfile.ZipFi
         try:
             _check_directory(opened)
             archive = zipfile.ZipFile(opened)
+        except UserError:
+            raise
         except (
             zipfile.BadZipFile,
             OSError,
