@@ -221,7 +221,7 @@ def test_validation_tests_on_a_tenth_of_the_training_images() -> None:
             assert dataset.train.labels[row].tolist() == [label]
     assert np.array_equal(hold_out(dataset).test.images, cut.test.images)
     assert "tested on 20 of its training images" in cut.source
-    with pytest.raises(UserError, match="has none to be tested on: leave out --validation"):
+    with pytest.raises(UserError, match="has none to be tested on: leave out validation"):
         hold_out(toy_dataset(train=20))
 
 

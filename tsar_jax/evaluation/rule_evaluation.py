@@ -60,7 +60,7 @@ def check_rule(rule: LearnedRule, config: CurveConfig, shape: tuple[int, ...], n
     if coefficients.ndim == 2 and len(coefficients) != layers:
         raise UserError(
             f"{name} has coefficients for {len(coefficients)} layers, but a network with "
-            f"{len(config.hidden)} hidden layers has {layers}: name as many widths with --hidden."
+            f"{len(config.hidden)} hidden layers has {layers}: name as many widths in hidden."
         )
     find_terms(rule.terms)
 

@@ -118,7 +118,7 @@ def _steps(plan: Plan, task: int, images: int) -> int:
     if not steps:
         raise UserError(
             f"Task {task} of {plan.name} has {images} images, fewer than a batch of {plan.batch}: "
-            "lower --batch."
+            "lower batch."
         )
     return steps
 

@@ -76,8 +76,7 @@ def draw_phases(
         if not usable:
             raise UserError(
                 f"After {len(schedule)} of {phases} phases of {size} images all {len(labels)} are "
-                "used up: ask for fewer or smaller phases (--tasks, --phase-size, "
-                "--pretrain-classes)."
+                "used up: ask for fewer or smaller phases (tasks, phase_size, pretrain_classes)."
             )
         schedule.append(_draw_phase(random, left, usable, weights, size, most, noise))
     return schedule
@@ -105,7 +104,7 @@ def _draw_phase(
             return _take(random, left, classes, [(drawn == label).sum() for label in classes])
     raise UserError(
         f"In {MOST_DRAWS:,} draws no {size} images were of all {count} classes of a phase: raise "
-        "--phase-size or lower --phase-classes."
+        "phase_size or lower phase_classes."
     )
 
 

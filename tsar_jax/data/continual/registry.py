@@ -112,15 +112,12 @@ def check_classes(dataset: LabelledDataset) -> None:
 def _check_no_gcil(name: str, settings: StreamSettings) -> None:
     for field in dataclasses.fields(settings):
         if field.name in GCIL_SETTINGS and getattr(settings, field.name) != field.default:
-            raise UserError(
-                f"{name} has no {field.name}: only gcil- streams do; leave out "
-                f"--{field.name.replace('_', '-')}."
-            )
+            raise UserError(f"{name} has no {field.name}: only gcil- streams do; leave it out.")
 
 
 def _check_360(name: str, dataset: LabelledDataset, settings: StreamSettings) -> None:
     if settings.tasks or settings.epochs != 1:
-        raise UserError(f"{name} has no task boundaries: leave out --tasks and --epochs.")
+        raise UserError(f"{name} has no task boundaries: leave out tasks and epochs.")
     if len(dataset.train.names) < DIGITS:
         raise UserError(f"{name} wants {DIGITS} classes, but {dataset.name} has fewer.")
     fewest = np.bincount(dataset.train.labels)[:DIGITS].min()
@@ -192,8 +189,8 @@ def _check_gcil(settings: StreamSettings, dataset: LabelledDataset, size: int, m
     )
     if size < most:
         raise UserError(
-            f"phase_size is {size}, but a phase can have {most} classes: raise --phase-size or "
-            "lower --phase-classes."
+            f"phase_size is {size}, but a phase can have {most} classes: raise phase_size or "
+            "lower phase_classes."
         )
 
 

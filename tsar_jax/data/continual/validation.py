@@ -36,7 +36,7 @@ def hold_out(dataset: LabelledDataset) -> LabelledDataset:
         if not counts.all():
             raise UserError(
                 f"With {count} of {len(order)} training images of {dataset.name} held out, class "
-                f"{train.names[int(np.argmin(counts))]!r} has none {what}: leave out --validation, "
+                f"{train.names[int(np.argmin(counts))]!r} has none {what}: leave out validation, "
                 "or take data with more images of a class."
             )
     source = f"{dataset.source}; tested on {count} of its training images, not on its test images"
