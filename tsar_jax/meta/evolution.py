@@ -153,7 +153,8 @@ def perturb(theta: Tree, key: jax.Array, sigma: jax.Array | float, member: jax.A
         flat, restore = ravel_pytree(part)
         if not flat.size:
             return part
-        drawn = jax.vmap(partial(noise, key, member // 2))(jnp.arange(_blocks(flat.size)))
+        count, size = _blocks(flat.size)
+        drawn = jax.vmap(partial(noise, key, member // 2, size=size))(jnp.arange(count))
         return restore(flat + scale * drawn.reshape(-1)[: flat.size])
 
     return _each_part(perturbed, theta, key)
@@ -171,13 +172,14 @@ def weighted_noise_sum(theta: Tree, key: jax.Array, weights: jax.Array) -> Tree:
         if not flat.size:
             return part
 
+        count, size = _blocks(flat.size)
+
         def of_block(block: jax.Array, of_pairs: jax.Array) -> jax.Array:
             def add(pair: Any, total: jax.Array) -> jax.Array:
-                return total + of_pairs[pair] * noise(key, pair, block)
+                return total + of_pairs[pair] * noise(key, pair, block, size=size)
 
-            return jax.lax.fori_loop(0, of_pairs.size, add, jnp.zeros(BLOCK))
+            return jax.lax.fori_loop(0, of_pairs.size, add, jnp.zeros(size))
 
-        count = _blocks(flat.size)
         sums = map_over(of_block, count, jax.devices())(jnp.arange(count), of_pairs)
         return restore(sums.reshape(-1)[: flat.size])
 
@@ -192,13 +194,14 @@ def _each_part(function: Callable[[Tree, jax.Array], Tree], theta: Tree, key: ja
     return jax.tree.unflatten(structure, changed)
 
 
-def noise(key: jax.Array, pair: jax.Array, block: jax.Array) -> jax.Array:
-    """Return a pair's noise for one block of parameters: standard normal [BLOCK]."""
-    return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, pair), block), (BLOCK,))
+def noise(key: jax.Array, pair: jax.Array, block: jax.Array, *, size: int) -> jax.Array:
+    """Return a pair's noise for one block of parameters: standard normal [size]."""
+    return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, pair), block), (size,))
 
 
-def _blocks(size: int) -> int:
-    return -(-size // BLOCK)
+def _blocks(parameters: int) -> tuple[int, int]:
+    """Return how many blocks there are, and the size of each; the last may be filled up."""
+    return -(-parameters // BLOCK), min(parameters, BLOCK)
 
 
 def lifetime_key(key: jax.Array, pair: jax.Array) -> jax.Array:
