@@ -23,14 +23,12 @@ from tsar_jax.environments.quadruped import (
 )
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 from tsar_jax.evaluation.rollouts import host_fitness, make_lives
-from tsar_jax.meta.evolution import gradient_from_losses
 from tsar_jax.models.hebbian_network import FEATURES
 from tsar_jax.systems.hebbian_evolution import (
     Evolution,
     Genome,
     init_evolution,
-    move_centre,
-    sigma_schedule,
+    learn_from_losses,
 )
 from tsar_jax.systems.hebbian_policy import Policy, PolicyConfig, make_policy
 
@@ -114,14 +112,8 @@ def update(population: int, coefficients: int) -> Work:
     losses = jax.random.normal(jax.random.key(0), (population,))
 
     def function(state: Any, call: jax.Array, losses: jax.Array) -> tuple[Any, Any]:
-        gradient = gradient_from_losses(
-            state.genome,
-            jax.random.fold_in(jax.random.key(0), call),
-            losses,
-            sigma=sigma_schedule(evolution)(state.generation),
-            shaping=evolution.shaping,
-        )
-        return move_centre(evolution, state, gradient), ()
+        key = jax.random.fold_in(jax.random.key(0), call)
+        return learn_from_losses(evolution, state, key, losses), ()
 
     state = jax.jit(lambda: init_evolution(evolution, Genome(jnp.zeros(coefficients), ())))()
     amount = float(FLOAT_BYTES * population * coefficients)

@@ -14,7 +14,7 @@ from tsar_jax.environments.classic import cart_pole
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.rollouts import BIRTH, WORLD, lifetime_fitness
-from tsar_jax.meta.evolution import gradient_from_losses, lifetime_key, perturb
+from tsar_jax.meta.evolution import lifetime_key, perturb
 from tsar_jax.systems.hebbian import (
     EVAL_METRICS,
     STEP_METRICS,
@@ -28,7 +28,7 @@ from tsar_jax.systems.hebbian import (
 from tsar_jax.systems.hebbian_evolution import (
     Evolution,
     EvolutionState,
-    move_centre,
+    learn_from_losses,
     penalised,
     sigma_schedule,
 )
@@ -74,14 +74,7 @@ def member_genomes(state, key):
 def told(state, key, found, genomes):
     """The state after a generation whose members earned `found`."""
     fitness = [penalised(CONFIG.evolution, *pair) for pair in zip(found, genomes, strict=True)]
-    gradient = gradient_from_losses(
-        state.genome,
-        key,
-        -jnp.stack(fitness),
-        sigma=sigma_of(state),
-        shaping=CONFIG.evolution.shaping,
-    )
-    return move_centre(CONFIG.evolution, state, gradient)
+    return learn_from_losses(CONFIG.evolution, state, key, -jnp.stack(fitness))
 
 
 def assert_summary(metrics, found, sigma) -> None:

@@ -18,12 +18,13 @@ from tsar_jax.environments.registry import OpenWorlds, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.evaluation.rollouts import Lives, host_fitness, lifetime_fitness, make_lives
-from tsar_jax.meta.evolution import es_gradient, gradient_from_losses, lifetime_key, perturb
+from tsar_jax.meta.evolution import es_gradient, lifetime_key, perturb
 from tsar_jax.systems.hebbian_evolution import (
     Evolution,
     EvolutionState,
     Genome,
     init_evolution,
+    learn_from_losses,
     move_centre,
     penalised,
     sigma_schedule,
@@ -158,11 +159,8 @@ def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> HostSystem:
     @jax.jit
     def learn(state: EvolutionState, key: jax.Array, found: jax.Array, genomes: Genome) -> Any:
         losses = -jax.vmap(partial(penalised, evolution))(found, genomes)
-        now = sigma(state.generation)
-        gradient = gradient_from_losses(
-            state.genome, key, losses, sigma=now, shaping=evolution.shaping
-        )
-        return move_centre(evolution, state, gradient), summary(found, now)
+        after = learn_from_losses(evolution, state, key, losses)
+        return after, summary(found, sigma(state.generation))
 
     def step(state: EvolutionState, data: Any, key: jax.Array) -> tuple[EvolutionState, Metrics]:
         del data

@@ -16,7 +16,7 @@ from flax import struct
 
 from tsar_jax.devices import on_all_devices
 from tsar_jax.errors import UserError, check_known, check_rates
-from tsar_jax.meta.evolution import Shaping, standardised_ranks
+from tsar_jax.meta.evolution import Shaping, gradient_from_losses, standardised_ranks
 from tsar_jax.training.config import earlier
 
 
@@ -104,6 +104,24 @@ def move_centre(evolution: Evolution, state: EvolutionState, gradient: Genome) -
     updates, opt_state = optimiser(evolution).update(gradient, state.opt_state, state.genome)
     genome = optax.apply_updates(state.genome, updates)
     return on_all_devices(EvolutionState(genome, opt_state, state.generation + 1))
+
+
+def learn_from_losses(
+    evolution: Evolution, state: EvolutionState, key: jax.Array, losses: jax.Array
+) -> EvolutionState:
+    """Return the state after a generation whose members have been lived elsewhere.
+
+    Args:
+        evolution: settings.
+        state: the state before it.
+        key: the generation's, which `perturb` had.
+        losses: of the members, float [population].
+    """
+    sigma = sigma_schedule(evolution)(state.generation)
+    gradient = gradient_from_losses(
+        state.genome, key, losses, sigma=sigma, shaping=evolution.shaping
+    )
+    return move_centre(evolution, state, gradient)
 
 
 def optimiser(evolution: Evolution) -> optax.GradientTransformation:
