@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tsar_jax.meta.descend import descend
 from tsar_jax.meta.evolution import (
     BLOCK,
     es_gradient,
@@ -239,21 +240,10 @@ def test_a_sphere_is_descended(optimiser) -> None:
     def objective(theta, item, key):
         return sphere(theta), {}
 
-    @jax.jit
-    def generation(carry, number):
-        theta, state = carry
-        estimate = es_gradient(
-            objective,
-            theta,
-            jnp.zeros(1),
-            jax.random.fold_in(KEY, number),
-            population=20,
-            sigma=SIGMA,
-        )
-        updates, state = optimiser.update(estimate.gradient, state)
-        return (optax.apply_updates(theta, updates), state), estimate.loss
+    def generation(theta, key):
+        return es_gradient(objective, theta, jnp.zeros(1), key, population=20, sigma=SIGMA)
 
-    (theta, _), _ = jax.lax.scan(generation, (theta, optimiser.init(theta)), jnp.arange(150))
+    theta, _ = descend(generation, theta, optimiser, jax.random.split(KEY, 150))
     assert sphere(theta) < 0.1 < sphere(jnp.zeros(10)) / 50
 
 
