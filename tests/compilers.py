@@ -4,7 +4,7 @@ import os
 
 import jax
 
-# jax 0.10 has two kinds of emitters for the CPU. The older ones compile in two thirds of the time,
+# jax 0.10 has two kinds of emitters for the CPU. The older ones compile in half the time,
 # and leave other programs: some faster, some twice as slow. Other versions have one kind only.
 TWO_KINDS = jax.__version_info__[:2] == (0, 10)
 
