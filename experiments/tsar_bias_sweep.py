@@ -186,7 +186,7 @@ def read_outcome(folder: Path, sweep: Sweep) -> Outcome | None:
             return None
         [result] = conditions[TRAINED]
         return Outcome(result, np.array(settings["right_after"][TRAINED]), settings[OPEN_SHARE])
-    except (UserError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return None  # missing or damaged: it is made anew
 
 

@@ -10,8 +10,8 @@ from tsar_jax.errors import MAX_MESSAGE, MAX_TEXT, UserError, escaped, shown
 
 Config = TypeVar("Config")
 
-EARLIER, FORMER_NAME = "earlier", "former_name"
-FORMERLY_ZERO = {"zero": None}
+EARLIER, FORMER_NAME, ZERO_IS_NONE = "earlier", "former_name", "zero_is_none"
+FORMERLY_ZERO = {ZERO_IS_NONE: True}
 """Metadata of a dataclass field whose None run folders of earlier versions call 0."""
 
 
@@ -68,8 +68,8 @@ def with_later_fields(cls: type[Any], stored: Mapping[str, Any]) -> dict[str, An
             complete[field.name] = complete.pop(former_name)
         if field.name not in complete and EARLIER in field.metadata:
             complete[field.name] = _to_json(field.metadata[EARLIER])
-        if "zero" in field.metadata and complete.get(field.name) == 0:
-            complete[field.name] = field.metadata["zero"]
+        if ZERO_IS_NONE in field.metadata and complete.get(field.name) == 0:
+            complete[field.name] = None
         value, hint = complete.get(field.name), hints[field.name]
         if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
             complete[field.name] = with_later_fields(typing.cast(type[Any], hint), value)
