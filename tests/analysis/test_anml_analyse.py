@@ -14,7 +14,7 @@ from tsar_jax import cli
 from tsar_jax.analysis import representation
 from tsar_jax.data.episodes import scale_omniglot
 from tsar_jax.evaluation.meta_test import frozen_signals
-from tsar_jax.models.networks import init_params
+from tsar_jax.models.networks import params_like
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
 from tsar_jax.training.loop import train
@@ -120,7 +120,7 @@ def test_features_are_what_the_output_layer_reads(model) -> None:
     config = AnmlConfig(model=model, channels=2, gate_channels=2, hidden_features=5, outputs=3)
     network = make_network(config)
     random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    shapes = params_like(network)
     params = jax.tree.map(lambda leaf: random.normal(0, 0.3, leaf.shape).astype("f4"), shapes)
     images = random.integers(0, 256, (1, 2, 28, 28)).astype(np.uint8)
 

@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from tsar_jax.analysis import representation
 from tsar_jax.data.episodes import scale_omniglot
 from tsar_jax.models import OML
-from tsar_jax.models.networks import init_params
+from tsar_jax.models.networks import params_like
 
 PIXELS = "byte-normalised"
 
@@ -27,7 +27,7 @@ def test_sparsity_and_dead_units_by_hand() -> None:
 def oml() -> tuple:
     network = OML(microbatch=None, channels=3, hidden_features=7, classes=5)
     random = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    shapes = params_like(network)
     params = jax.tree.map(lambda leaf: random.normal(0, 0.3, leaf.shape).astype("f4"), shapes)
     images = random.integers(0, 256, (4, 3, 28, 28)).astype(np.uint8)
     at_once = jax.jit(lambda p, x: network.apply({"params": p}, x, method="spaces"))

@@ -19,7 +19,7 @@ from benchmarks import (
 from benchmarks.__main__ import main, run_in_subprocess
 from benchmarks.anml import SMALL
 from benchmarks.suite import BENCHMARKS
-from tsar_jax.models import init_params
+from tsar_jax.models import params_like
 from tsar_jax.systems.anml import AnmlConfig, make_network
 
 MODELS = ("anml", "oml", "ungated")
@@ -43,7 +43,7 @@ def test_level_costs_are_what_xla_counts(model):
     """XLA's own count of a forward pass on colour images, wide enough for products to rule."""
     config = dataclasses.replace(SMALL, model=model, channels=96, gate_channels=64, microbatch=1)
     network = make_network(config)
-    params = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    params = params_like(network)
     image = jax.ShapeDtypeStruct((1, 28, 28, 3), "float32")
     forward = jax.jit(lambda params, image: network.apply({"params": params}, image))
     counted = forward.lower(params, image).cost_analysis()["flops"]

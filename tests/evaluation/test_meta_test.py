@@ -19,7 +19,7 @@ from tsar_jax.evaluation.meta_test import (
     run_many,
     run_once,
 )
-from tsar_jax.models import OML, Ungated, init_params
+from tsar_jax.models import OML, Ungated, params_like
 from tsar_jax.plasticity.masks import mask
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -29,7 +29,7 @@ NETWORK = Ungated(channels=2, classes=9)
 
 def random_params(network=NETWORK, seed=0):
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    shapes = params_like(network)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype) / 3, shapes)
 
 

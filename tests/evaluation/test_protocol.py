@@ -23,7 +23,7 @@ from tsar_jax.evaluation.protocol import (
     meta_test,
     search_and_run,
 )
-from tsar_jax.models import Ungated, init_params
+from tsar_jax.models import Ungated, params_like
 
 NETWORK = Ungated(channels=2, classes=6)
 PIXELS = "byte-normalised"
@@ -35,7 +35,7 @@ TINY = MetaTestConfig(
 @pytest.fixture(scope="module")
 def params():
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: init_params(NETWORK, key), jax.random.key(0))
+    shapes = params_like(NETWORK)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype) / 3, shapes)
 
 

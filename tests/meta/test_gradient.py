@@ -9,7 +9,7 @@ import pytest
 
 from tsar_jax.data.episodes import Episode
 from tsar_jax.meta.gradient import meta_gradient
-from tsar_jax.models import ANML, init_params
+from tsar_jax.models import ANML, params_like
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic import meta_objective
 
@@ -49,7 +49,7 @@ def tiny():
     """A point theta, and options -> the objective of a tiny ANML in float64."""
     network = ANML(microbatch=None, channels=2, gate_channels=2, classes=4)
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
+    shapes = params_like(network)
     theta = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 2, shapes)
     plastic = mask(theta, ("trunk", "head"))
     with jax.enable_x64(True):

@@ -7,14 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tsar_jax.models import ANML, OML, Ungated, frozen_levels, init_params, run_levels
+from tsar_jax.models import ANML, OML, Ungated, frozen_levels, init_params, params_like, run_levels
 from tsar_jax.plasticity.masks import leaf_names, mask
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
-
-def shapes(network):
-    return jax.eval_shape(lambda key: init_params(network, key), jax.random.key(0))
 
 
 def count(tree):
@@ -25,7 +21,7 @@ def random_params(network, seed=0):
     """Parameters without the seconds that compiling the initialisation takes."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype) / 3, shapes(network)
+        lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype) / 3, params_like(network)
     )
 
 
@@ -42,7 +38,7 @@ NETWORKS = {
     ids=["anml", "oml", "ungated"],
 )
 def test_published_sizes(network, arrays, parameters):
-    params = shapes(network)
+    params = params_like(network)
     assert len(jax.tree.leaves(params)) == arrays
     assert count(params) == parameters
     for channels in (1, 3):
@@ -54,7 +50,7 @@ def test_published_sizes(network, arrays, parameters):
 
 
 def test_published_widths_of_anml():
-    params = shapes(ANML())
+    params = params_like(ANML())
     assert params["neuromodulator"]["gate"]["kernel"].shape == (1008, 2304)
     assert params["head"]["kernel"].shape == (2304, 1000)
     trunks = {"trunk": 256, "gate": 112}
@@ -74,7 +70,7 @@ def test_published_widths_of_anml():
 
 
 def test_published_widths_of_oml():
-    params = shapes(OML())
+    params = params_like(OML())
     assert params["hidden"]["kernel"].shape == (2304, 1024)
     assert params["head"]["kernel"].shape == (1024, 1000)
     assert OML().levels == ("representation", "hidden", "head")
@@ -120,7 +116,7 @@ def test_running_in_levels_is_the_whole_run(kind):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_frozen_levels_end_where_something_learns(kind):
     network = NETWORKS[kind]
-    params = shapes(network)
+    params = params_like(network)
     for choice in itertools.product([False, True], repeat=len(network.levels)):
         names = [level for level, plastic in zip(network.levels, choice, strict=True) if plastic]
         wanted = choice.index(True) if any(choice) else len(choice)
@@ -128,7 +124,7 @@ def test_frozen_levels_end_where_something_learns(kind):
 
 
 def test_one_plastic_array_thaws_its_level():
-    params = shapes(NETWORKS["anml"])
+    params = params_like(NETWORKS["anml"])
     plastic = mask(params, ["neuromodulator/gate/bias", "head"])
     assert frozen_levels(NETWORKS["anml"], plastic) == 0
 

@@ -11,7 +11,7 @@ import pytest
 from tsar_jax.data.episodes import Pixels, draw_episode, scale_omniglot
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation import meta_test
-from tsar_jax.models import ANML, OML, Ungated, init_params
+from tsar_jax.models import ANML, OML, Ungated, params_like
 from tsar_jax.systems import anml as anml_system
 from tsar_jax.systems import episodic
 from tsar_jax.systems import tsar as tsar_system
@@ -133,7 +133,7 @@ def test_forgetting_redraws_the_rows_of_the_classes_alone():
 def test_several_episodes_of_several_classes_make_one_step(data):
     config = replace(model="oml", hidden_features=8, tasks=2, episodes=2)
     system = make_system(config)
-    shapes = jax.eval_shape(lambda key: init_params(make_network(config), key), jax.random.key(0))
+    shapes = params_like(make_network(config))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype) / 3, shapes)
     opt_state = jax.eval_shape(system.init, jax.random.key(0)).opt_state

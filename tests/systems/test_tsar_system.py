@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tsar_jax.errors import UserError
-from tsar_jax.models import ANML, TSAR, Ungated, init_params
+from tsar_jax.models import ANML, TSAR, Ungated, init_params, params_like
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems import episodic
 from tsar_jax.systems.tsar import (
@@ -89,7 +89,7 @@ def test_gate_bias_is_that_of_every_gate():
 )
 def test_layers_that_a_release_freezes(model, rln, names):
     config = dataclasses.replace(CONFIG, model=model)
-    params = jax.eval_shape(lambda key: init_params(make_network(config), key), jax.random.key(0))
+    params = params_like(make_network(config))
     assert mask(params, plastic_after(config, rln)) == mask(params, names)
 
 
