@@ -19,10 +19,10 @@ from benchmarks.measure import Benchmark, Cost, Targets, Work
 from benchmarks.meta_step import step_of
 from experiments._meta_trained import load_omniglot
 from experiments.anml_meta_train import CPU
-from tsar_jax.evaluation.meta_test import frozen_signals, learn_stream
-from tsar_jax.models import init_params
+from tsar_jax.networks import init_params
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic.meta_test import frozen_signals, learn_stream
 from tsar_jax.training.programs import make_programs
 
 PAPER = AnmlConfig()

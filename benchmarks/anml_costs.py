@@ -5,9 +5,9 @@ gradient as twice its forward pass. Grey images and the gradient with respect to
 not needed, would spare the paper's ANML 5 % of its meta-step.
 """
 
-from tsar_jax.models import frozen_levels, params_like
+from tsar_jax.networks import frozen_levels, params_like
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.anml import PLASTIC, AnmlConfig, make_network
+from tsar_jax.systems.episodic.anml import PLASTIC, AnmlConfig, make_network
 
 IMAGE_CHANNELS = 3
 # Output side of each 3x3 convolution on 28x28 images.

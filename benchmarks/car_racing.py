@@ -16,8 +16,8 @@ from tsar_jax.devices import map_over, split_cpu, usable_cores
 from tsar_jax.environments.car_racing.fleet import Fleet
 from tsar_jax.environments.car_racing.racing import LIMIT, SIDE, car_racing
 from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
-from tsar_jax.evaluation.rollouts import lifetime_fitness
-from tsar_jax.systems.hebbian_policy import PolicyConfig, make_policy
+from tsar_jax.systems.hebbian.policy import PolicyConfig, make_policy
+from tsar_jax.systems.hebbian.rollouts import lifetime_fitness
 
 PROBED = 60
 """Frames of Gymnasium's in one try; all tries are of one race, far shorter than its limit."""

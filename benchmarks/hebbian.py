@@ -22,15 +22,15 @@ from tsar_jax.environments.quadruped import (
     motor_order,
 )
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
-from tsar_jax.evaluation.rollouts import host_fitness, make_lives
-from tsar_jax.models.hebbian_network import FEATURES
-from tsar_jax.systems.hebbian_evolution import (
+from tsar_jax.networks.hebbian_network import FEATURES
+from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     Genome,
     init_evolution,
     learn_from_losses,
 )
-from tsar_jax.systems.hebbian_policy import Policy, PolicyConfig, make_policy
+from tsar_jax.systems.hebbian.policy import Policy, PolicyConfig, make_policy
+from tsar_jax.systems.hebbian.rollouts import host_fitness, make_lives
 
 FLOAT_BYTES = 4
 PASSES = 4

@@ -10,7 +10,7 @@ from benchmarks.meta_step import step_of
 from experiments.plasticity_meta_train import PRESETS
 from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
-from tsar_jax.systems.learned_rules import LearnedRuleConfig, make_system
+from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, make_system
 
 PAPER = dataclasses.replace(PRESETS["paper"].config, seeds=1)
 TINY = dataclasses.replace(PRESETS["smoke"].config, seeds=1)

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.machine import matmul_rates
 from benchmarks.measure import Benchmark, Cost, Targets, Work
-from tsar_jax.models.classifier import Classifier, Variables
-from tsar_jax.models.resnet import make_resnet18
+from tsar_jax.networks.classifier import Classifier, Variables
+from tsar_jax.networks.resnet import make_resnet18
 
 CLASSES = 10
 RATE = 0.05

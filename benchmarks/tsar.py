@@ -13,13 +13,13 @@ from benchmarks.measure import Benchmark, Cost, Targets, Work
 from benchmarks.meta_step import step_of
 from experiments._meta_trained import load_omniglot
 from experiments.tsar_meta_train import CPU
-from tsar_jax.analysis.regulation import collect, first_pass, fold_gates
 from tsar_jax.data.episodes import omniglot_scaling
-from tsar_jax.evaluation.meta_test import frozen_signals, learn_stream
-from tsar_jax.models import init_params, params_like
-from tsar_jax.models.regulated import TSAR
+from tsar_jax.networks import init_params, params_like
+from tsar_jax.networks.regulated import TSAR
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.tsar import (
+from tsar_jax.systems.episodic.analysis.regulation import collect, first_pass, fold_gates
+from tsar_jax.systems.episodic.meta_test import frozen_signals, learn_stream
+from tsar_jax.systems.episodic.tsar import (
     TRANSFERRED,
     TsarConfig,
     classifier_channels,

@@ -13,18 +13,18 @@ from tsar_jax.data.continual.registry import GCIL_SETTINGS, StreamSettings
 from tsar_jax.data.continual.validation import hold_out
 from tsar_jax.data.types import LabelledDataset
 from tsar_jax.errors import UserError, doing_without
-from tsar_jax.evaluation.continual import Outcome
-from tsar_jax.models.classifier import Classifier, Variables
-from tsar_jax.models.mlp import make_mlp
-from tsar_jax.models.resnet import make_resnet18
-from tsar_jax.plasticity.methods import METHODS, make_method
-from tsar_jax.plasticity.methods.published import (
+from tsar_jax.networks.classifier import Classifier, Variables
+from tsar_jax.networks.mlp import make_mlp
+from tsar_jax.networks.resnet import make_resnet18
+from tsar_jax.systems.continual.measures import Outcome
+from tsar_jax.systems.continual.methods import METHODS, make_method
+from tsar_jax.systems.continual.methods.published import (
     alike_streams,
     hyper_parameters,
     nearest_row,
     provenance,
 )
-from tsar_jax.systems.continual import (
+from tsar_jax.systems.continual.system import (
     ContinualConfig,
     Life,
     Lifetime,

@@ -10,14 +10,15 @@ import numpy as np
 
 from experiments._meta_trained import read_run
 from experiments.hebbian_evolve import EXPERIMENT
-from tsar_jax.environments.registry import QUADRUPED, find_environments
+from tsar_jax.environments.own import QUADRUPED
+from tsar_jax.environments.registry import find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import check_positive, check_seed
 from tsar_jax.evaluation.spread import UNBOUNDED, lifetimes_band, spread_text
 from tsar_jax.modules import check_allowed, environment_modules
-from tsar_jax.systems.hebbian import HebbianConfig, policy_for
-from tsar_jax.systems.hebbian_evolution import Genome
-from tsar_jax.systems.hebbian_policy import Policy
+from tsar_jax.systems.hebbian.evolution import Genome
+from tsar_jax.systems.hebbian.policy import Policy
+from tsar_jax.systems.hebbian.system import HebbianConfig, policy_for
 from tsar_jax.training.checkpoints import load_checkpoint
 
 Worlds = dict[str, Environment | HostEnvironments]

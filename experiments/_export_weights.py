@@ -29,26 +29,26 @@ from experiments._evolved import Evolved, check_environment, load_evolved, open_
 from experiments._meta_trained import load_state
 from tsar_jax.errors import UserError, shown
 from tsar_jax.flags import parse_arguments
-from tsar_jax.interop.continual import (
+from tsar_jax.interop.naming import with_mlp_aliases, with_resnet18_aliases
+from tsar_jax.interop.torch_writer import write_array, write_state_dict
+from tsar_jax.modules import import_modules
+from tsar_jax.systems.continual.release import (
     mlp_to_release,
     resnet18_statistics_to_release,
     resnet18_to_release,
 )
-from tsar_jax.interop.episodic import KINDS, to_release
-from tsar_jax.interop.hebbian import (
+from tsar_jax.systems.continual.system import ContinualConfig, make_system, reported_model
+from tsar_jax.systems.episodic import anml, tsar
+from tsar_jax.systems.episodic.anml import AnmlConfig
+from tsar_jax.systems.episodic.release import KINDS, to_release
+from tsar_jax.systems.episodic.tsar import TsarConfig
+from tsar_jax.systems.hebbian.release import (
     PixelPolicy,
     coevolved_to_release,
     hebbian_coefficients_to_release,
     pixel_policy_to_release,
 )
-from tsar_jax.interop.naming import with_mlp_aliases, with_resnet18_aliases
-from tsar_jax.interop.torch_writer import write_array, write_state_dict
-from tsar_jax.modules import import_modules
-from tsar_jax.systems import anml, tsar
-from tsar_jax.systems.anml import AnmlConfig
-from tsar_jax.systems.continual import ContinualConfig, make_system, reported_model
-from tsar_jax.systems.hebbian import HebbianConfig
-from tsar_jax.systems.tsar import TsarConfig
+from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.run import load_config, read_description
 

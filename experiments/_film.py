@@ -10,9 +10,15 @@ from PIL import Image
 
 from experiments._evolved import Evolved
 from tsar_jax.atomic import replacing
-from tsar_jax.environments.registry import CAR_RACING, QUADRUPED
+from tsar_jax.environments.own import CAR_RACING, QUADRUPED
 from tsar_jax.environments.types import HostEnvironments
-from tsar_jax.evaluation.rollouts import HostStep, begin_life, host_steps, live_step, make_lives
+from tsar_jax.systems.hebbian.rollouts import (
+    HostStep,
+    begin_life,
+    host_steps,
+    live_step,
+    make_lives,
+)
 
 SIZE = 320, 240
 FRAMES, EVERY = 150, 2

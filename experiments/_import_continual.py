@@ -9,18 +9,18 @@ import numpy as np
 from experiments import continual_train
 from experiments._continual import Study, lifetimes_of, measured, network_like, prepare
 from experiments._imported import Imported, as_float32, check_shapes, settings
-from tsar_jax.evaluation.continual import write_outcome
-from tsar_jax.interop.continual import (
+from tsar_jax.interop.naming import check_arrays, without_prefix
+from tsar_jax.interop.torch_files import Content
+from tsar_jax.networks.classifier import Variables
+from tsar_jax.systems.continual.measures import write_outcome
+from tsar_jax.systems.continual.release import (
     mlp_from_release,
     mlp_names,
     resnet18_from_release,
     resnet18_names,
     resnet18_statistics,
 )
-from tsar_jax.interop.naming import check_arrays, without_prefix
-from tsar_jax.interop.torch_files import Content
-from tsar_jax.models.classifier import Variables
-from tsar_jax.systems.continual import Lifetime
+from tsar_jax.systems.continual.system import Lifetime
 from tsar_jax.training.run import Run
 
 STREAMS = {"mlp": "rot-mnist", "resnet18": "seq-cifar10"}

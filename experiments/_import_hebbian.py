@@ -13,20 +13,20 @@ import numpy as np
 from experiments import hebbian_evolve
 from experiments._evolved import open_worlds
 from experiments._imported import Imported, as_float32, check_shapes, settings
-from tsar_jax.environments.registry import CAR_RACING, QUADRUPED
+from tsar_jax.environments.own import CAR_RACING, QUADRUPED
 from tsar_jax.errors import UserError
-from tsar_jax.interop.hebbian import (
+from tsar_jax.interop.naming import check_arrays
+from tsar_jax.interop.torch_files import Content
+from tsar_jax.networks.hebbian_network import COEVOLVED, FEATURES, HIDDEN, KERNELS, layer_shapes
+from tsar_jax.plasticity.hebbian import RULES
+from tsar_jax.systems.hebbian.evolution import Genome, init_evolution
+from tsar_jax.systems.hebbian.policy import STATIC, Policy, PolicyConfig
+from tsar_jax.systems.hebbian.release import (
     coevolved_from_release,
     hebbian_coefficients_from_release,
     pixel_policy_from_release,
 )
-from tsar_jax.interop.naming import check_arrays
-from tsar_jax.interop.torch_files import Content
-from tsar_jax.models.hebbian_network import COEVOLVED, FEATURES, HIDDEN, KERNELS, layer_shapes
-from tsar_jax.plasticity.hebbian import RULES
-from tsar_jax.systems.hebbian import HebbianConfig, policy_for
-from tsar_jax.systems.hebbian_evolution import Genome, init_evolution
-from tsar_jax.systems.hebbian_policy import STATIC, Policy, PolicyConfig
+from tsar_jax.systems.hebbian.system import HebbianConfig, policy_for
 
 ENDS = {"cart_pole": (4, 2), "pendulum": (3, 1), QUADRUPED: (28, 8)}
 """Inputs and outputs of a policy of states, by the environment that has them."""

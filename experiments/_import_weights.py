@@ -46,14 +46,14 @@ from experiments._import_hebbian import import_hebbian
 from experiments._imported import Imported, as_float32, settings
 from tsar_jax import cli
 from tsar_jax.errors import UserError, check_known
-from tsar_jax.interop.episodic import from_release, network_widths
 from tsar_jax.interop.naming import check_arrays, in_order
 from tsar_jax.interop.torch_files import Content, read_arrays
-from tsar_jax.systems.anml import AnmlConfig
-from tsar_jax.systems.continual import ContinualConfig
-from tsar_jax.systems.episodic import first_state
-from tsar_jax.systems.hebbian import HebbianConfig
-from tsar_jax.systems.tsar import TsarConfig, in_bfloat16
+from tsar_jax.systems.continual.system import ContinualConfig
+from tsar_jax.systems.episodic.anml import AnmlConfig
+from tsar_jax.systems.episodic.release import from_release, network_widths
+from tsar_jax.systems.episodic.system import first_state
+from tsar_jax.systems.episodic.tsar import TsarConfig, in_bfloat16
+from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.training.checkpoints import save_once, to_host
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.run import IMPORTED, Run, check_new, make_folder, start

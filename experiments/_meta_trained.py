@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from tsar_jax.data import load
 from tsar_jax.errors import UserError, shown
-from tsar_jax.meta.low_precision import widen
-from tsar_jax.models import Network, params_like
+from tsar_jax.networks import Network, params_like
+from tsar_jax.ops.low_precision import widen
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.episodic import EpisodicConfig, State, first_state
+from tsar_jax.systems.episodic.system import EpisodicConfig, State, first_state
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.initial import begin_from
 from tsar_jax.training.run import Run, load_config, read_description

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from experiments.tsar_transfer import TRAINED, Arguments, names_of_plastic
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import Result
-from tsar_jax.evaluation.results import read_results
-from tsar_jax.systems.tsar import TsarConfig, learns_as_published
+from tsar_jax.systems.episodic.protocol import Result
+from tsar_jax.systems.episodic.results import read_results
+from tsar_jax.systems.episodic.tsar import TsarConfig, learns_as_published
 from tsar_jax.training.config import config_from_json, config_to_json
 
 EARLIER_PLASTIC = {"anml": ("trunk", "head")}

@@ -22,25 +22,29 @@ from rich.table import Table
 from experiments._meta_trained import load_state, read_run
 from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
-from tsar_jax.analysis import representation
-from tsar_jax.analysis.figures import gates_figure, space_title, spaces_figure
-from tsar_jax.analysis.representation import (
+from tsar_jax.data import load
+from tsar_jax.data.episodes import Pixels, draw_without_replacement
+from tsar_jax.errors import UserError, check_rates, check_seed
+from tsar_jax.evaluation.published_results import LEGEND
+from tsar_jax.networks import Network
+from tsar_jax.plasticity.masks import mask
+from tsar_jax.plots.style import save_figure
+from tsar_jax.systems.episodic.analysis import representation
+from tsar_jax.systems.episodic.analysis.representation import (
     DEAD_UNITS,
     NEAREST_NEIGHBOUR,
     SPARSITY,
     published_marks,
     published_measures,
 )
-from tsar_jax.analysis.style import save_figure
-from tsar_jax.data import load
-from tsar_jax.data.episodes import Pixels, draw_without_replacement
-from tsar_jax.errors import UserError, check_rates, check_seed
-from tsar_jax.evaluation.meta_test import Protocol, run_many
-from tsar_jax.evaluation.published_results import LEGEND
-from tsar_jax.models import Network
-from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
-from tsar_jax.systems.episodic import State
+from tsar_jax.systems.episodic.analysis.representation_figures import (
+    gates_figure,
+    space_title,
+    spaces_figure,
+)
+from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic.meta_test import Protocol, run_many
+from tsar_jax.systems.episodic.system import State
 from tsar_jax.terminal import print_tables
 from tsar_jax.training.loop import make_keys
 from tsar_jax.training.progress import say_compiling

@@ -18,9 +18,9 @@ from experiments.anml_meta_test import RANDOM, SCRATCH, TRAINED, write_and_show
 from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import MetaTestConfig, Result
-from tsar_jax.evaluation.results import markdown, pool_seeds, published_series, read_results
-from tsar_jax.systems.anml import AnmlConfig
+from tsar_jax.systems.episodic.anml import AnmlConfig
+from tsar_jax.systems.episodic.protocol import MetaTestConfig, Result
+from tsar_jax.systems.episodic.results import markdown, pool_seeds, published_series, read_results
 from tsar_jax.training.config import config_difference, with_later_fields
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
@@ -81,7 +81,7 @@ def main() -> None:
     if not curves:
         print("no curves of meta-training: none of the runs has metrics of it")
         return
-    from tsar_jax.analysis.meta_test_figure import learning_figure
+    from tsar_jax.systems.episodic.meta_test_figure import learning_figure
 
     figures = learning_figure(curves, arguments.out / "figures" / "meta_training")
     print(f"figure:  {figures[0]}")

@@ -22,10 +22,10 @@ from experiments._meta_trained import check_plastic, join_names, load_omniglot, 
 from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.data.episodes import Pixels
-from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result, meta_test
-from tsar_jax.evaluation.results import Conditions, results_to_json, table
-from tsar_jax.models import Network, init_params
-from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
+from tsar_jax.networks import Network, init_params
+from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic.protocol import PUBLISHED_RATES, MetaTestConfig, Result, meta_test
+from tsar_jax.systems.episodic.results import Conditions, results_to_json, table
 from tsar_jax.terminal import print_tables
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.progress import say_compiling
@@ -143,7 +143,7 @@ def write_and_show(
 
     published: models whose published accuracies the figure has too.
     """
-    from tsar_jax.analysis.meta_test_figure import meta_test_figure
+    from tsar_jax.systems.episodic.meta_test_figure import meta_test_figure
 
     write_atomically(path / f"{name}.json", results_to_json(conditions, settings))
     figures = meta_test_figure(conditions, path / "figures" / name, band, published)

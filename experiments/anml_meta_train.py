@@ -19,8 +19,8 @@ import dataclasses
 from experiments._meta_trained import begin_trained, check_plastic, load_omniglot
 from tsar_jax import cli
 from tsar_jax.errors import quoted
-from tsar_jax.systems.anml import AnmlConfig, make_network, make_system
-from tsar_jax.systems.episodic import check_data
+from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic.system import check_data
 from tsar_jax.training.loop import train
 
 EXPERIMENT = "anml_meta_train"

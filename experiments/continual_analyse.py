@@ -23,22 +23,22 @@ from experiments import continual_train
 from experiments._continual import Study, prepare
 from experiments._meta_trained import read_run
 from tsar_jax import cli
-from tsar_jax.analysis.continual_probe_figures import (
+from tsar_jax.errors import UserError, check_positive
+from tsar_jax.systems.continual.measures import Outcome, read_outcome
+from tsar_jax.systems.continual.probe_figures import (
     Analysis,
     calibration_figure,
     noise_figure,
     tasks_figure,
     trade_off_figure,
 )
-from tsar_jax.errors import UserError, check_positive
-from tsar_jax.evaluation.continual import Outcome, read_outcome
-from tsar_jax.evaluation.continual_probes import (
+from tsar_jax.systems.continual.probes import (
     accuracy_under_noise,
     predict,
     reliability,
     trade_off,
 )
-from tsar_jax.systems.continual import ContinualConfig, Lifetime, make_system, reported_model
+from tsar_jax.systems.continual.system import ContinualConfig, Lifetime, make_system, reported_model
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, make_folder, write_atomically

@@ -20,10 +20,10 @@ from pathlib import Path
 from experiments import continual_train
 from experiments._continual import Study, prepare
 from tsar_jax import cli
-from tsar_jax.analysis.continual_figures import bars_figure, curves_figure
 from tsar_jax.data.continual.registry import GCIL_SETTINGS
 from tsar_jax.errors import UserError, check_known, check_positive, check_seed
-from tsar_jax.evaluation.continual import (
+from tsar_jax.systems.continual.figures import bars_figure, curves_figure
+from tsar_jax.systems.continual.measures import (
     MEASURES,
     RESULT,
     Outcome,
@@ -33,9 +33,9 @@ from tsar_jax.evaluation.continual import (
     table_rows,
     titled_table,
 )
-from tsar_jax.plasticity.methods import METHODS
-from tsar_jax.plasticity.methods.published import Release
-from tsar_jax.systems.continual import ContinualConfig
+from tsar_jax.systems.continual.methods import METHODS
+from tsar_jax.systems.continual.methods.published import Release
+from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.training.run import Run, check_writable, load_config, make_folder, write_atomically
 
 EXPERIMENT = "continual_table"

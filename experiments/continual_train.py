@@ -27,7 +27,7 @@ import dataclasses
 from experiments._continual import Study, lifetimes_of, measured, network_like, prepare
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
-from tsar_jax.evaluation.continual import (
+from tsar_jax.systems.continual.measures import (
     ACCURACY,
     Outcome,
     mean_and_deviation,
@@ -36,8 +36,8 @@ from tsar_jax.evaluation.continual import (
     measures,
     write_outcome,
 )
-from tsar_jax.plasticity.methods import METHODS
-from tsar_jax.systems.continual import ContinualConfig, make_system
+from tsar_jax.systems.continual.methods import METHODS
+from tsar_jax.systems.continual.system import ContinualConfig, make_system
 from tsar_jax.training.initial import begin_from
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
@@ -101,7 +101,7 @@ def learn(study: Study, run: Run) -> Outcome:
         text = mean_and_deviation(values, limits=measure_limits(name))
         print(f"{measure_title(name, outcome.cumulative)}: {text} %")
     print(f"accuracies: {run.path / ACCURACY}")
-    from tsar_jax.analysis.continual_figures import accuracy_figure
+    from tsar_jax.systems.continual.figures import accuracy_figure
 
     figure, _ = accuracy_figure(outcome, run.figures / "accuracy")
     print(f"figure:     {figure}")

@@ -30,11 +30,11 @@ from experiments._evolved import (
 from experiments._film import film, write_gif
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
+from tsar_jax.environments.own import QUADRUPED
 from tsar_jax.environments.quadruped import CONTROL_STEP
-from tsar_jax.environments.registry import QUADRUPED
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.rollouts import traces
 from tsar_jax.modules import import_modules
+from tsar_jax.systems.hebbian.rollouts import traces
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 

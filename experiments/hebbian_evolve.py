@@ -22,9 +22,9 @@ import jax
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.errors import doing_without, quoted
-from tsar_jax.systems.hebbian import HebbianConfig, make_system
-from tsar_jax.systems.hebbian_evolution import Evolution, init_evolution
-from tsar_jax.systems.hebbian_policy import STATIC, PolicyConfig
+from tsar_jax.systems.hebbian.evolution import Evolution, init_evolution
+from tsar_jax.systems.hebbian.policy import STATIC, PolicyConfig
+from tsar_jax.systems.hebbian.system import HebbianConfig, make_system
 from tsar_jax.training.initial import begin_from
 from tsar_jax.training.loop import train
 
@@ -143,7 +143,7 @@ def main() -> None:
         lambda genome: init_evolution(config.evolution, genome),
     )
     trained = train(system, (), config, run, first_state=first)
-    from tsar_jax.analysis.hebbian_figures import evolution_figure
+    from tsar_jax.systems.hebbian.figures import evolution_figure
 
     print(f"figure:   {evolution_figure(trained.metrics, run.figures / 'evolution')}")
     print(f"Next: tsar-jax run hebbian_evaluate --run {quoted(run.path)}")

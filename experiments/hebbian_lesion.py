@@ -27,13 +27,13 @@ from experiments._evolved import (
     read_config,
 )
 from tsar_jax import cli
-from tsar_jax.analysis.hebbian_figures import recovery_figure, weights_figure
 from tsar_jax.devices import split_cpu
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive
-from tsar_jax.evaluation.lesions import Lesion, lesioned
-from tsar_jax.evaluation.rollouts import Trace, traces
 from tsar_jax.modules import import_modules
+from tsar_jax.systems.hebbian.figures import recovery_figure, weights_figure
+from tsar_jax.systems.hebbian.lesions import Lesion, lesioned
+from tsar_jax.systems.hebbian.rollouts import Trace, traces
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 

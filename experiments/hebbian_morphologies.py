@@ -22,12 +22,12 @@ from experiments._evolved import (
     scores_text,
 )
 from tsar_jax import cli
-from tsar_jax.analysis.hebbian_figures import bodies_figure, comparison_figure
 from tsar_jax.devices import split_cpu
-from tsar_jax.environments.registry import QUADRUPED
+from tsar_jax.environments.own import QUADRUPED
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
-from tsar_jax.evaluation.rollouts import traces
+from tsar_jax.systems.hebbian.figures import bodies_figure, comparison_figure
+from tsar_jax.systems.hebbian.rollouts import traces
 from tsar_jax.training.metrics import Row, read_rows
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, make_folder, write_atomically

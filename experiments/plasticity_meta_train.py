@@ -21,16 +21,21 @@ from tsar_jax import cli
 from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
 from tsar_jax.errors import quoted
-from tsar_jax.evaluation.rule_records import (
+from tsar_jax.modules import allowing, import_modules
+from tsar_jax.plasticity.rules import POOL
+from tsar_jax.systems.learned_rules.records import (
     RULE,
     learned_rule,
     read_episodes,
     write_episodes,
     write_rule,
 )
-from tsar_jax.modules import allowing, import_modules
-from tsar_jax.plasticity.rules import POOL
-from tsar_jax.systems.learned_rules import LearnedRuleConfig, check_data, make_rule, make_system
+from tsar_jax.systems.learned_rules.system import (
+    LearnedRuleConfig,
+    check_data,
+    make_rule,
+    make_system,
+)
 from tsar_jax.training.loop import train
 
 EXPERIMENT = "plasticity_meta_train"
@@ -105,7 +110,7 @@ def main() -> None:
         learned_rule(config, trained.state, f"{run.path.name}, {config.steps} episodes"),
     )
     print(f"episodes: {write_episodes(run.path, config, trained.state)}")
-    from tsar_jax.analysis.rule_figures import episodes_figure
+    from tsar_jax.systems.learned_rules.figures import episodes_figure
 
     figure, _ = episodes_figure(
         read_episodes(run.path),

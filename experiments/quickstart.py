@@ -11,8 +11,8 @@ from experiments._meta_trained import load_omniglot
 from experiments.anml_meta_test import load_trained, run_conditions, write_and_show
 from experiments.anml_meta_train import CPU
 from tsar_jax import cli
-from tsar_jax.evaluation.protocol import MetaTestConfig, mean_and_band
-from tsar_jax.systems.anml import AnmlConfig, make_system
+from tsar_jax.systems.episodic.anml import AnmlConfig, make_system
+from tsar_jax.systems.episodic.protocol import MetaTestConfig, mean_and_band
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run, load_config

@@ -44,12 +44,6 @@ from experiments._transferred import Transfer, find_transfer
 from experiments.tsar_meta_train import EXPERIMENT
 from experiments.tsar_transfer import check_domain, load_target, normaliser
 from tsar_jax import cli
-from tsar_jax.analysis import regulation as analysis
-from tsar_jax.analysis import regulation_figures as figures
-from tsar_jax.analysis import regulation_passes as passes
-from tsar_jax.analysis import regulation_record as records
-from tsar_jax.analysis.regulation_report import record_figures, record_lines
-from tsar_jax.analysis.style import save_figure
 from tsar_jax.errors import (
     UserError,
     check_positive,
@@ -58,9 +52,15 @@ from tsar_jax.errors import (
     nearest_hint,
     shown,
 )
-from tsar_jax.evaluation.transfer import TransferConfig, check_target, fresh_output
-from tsar_jax.models import TSAR
-from tsar_jax.systems.tsar import TsarConfig, effective_config, make_network, make_system
+from tsar_jax.networks import TSAR
+from tsar_jax.plots.style import save_figure
+from tsar_jax.systems.episodic.analysis import regulation as analysis
+from tsar_jax.systems.episodic.analysis import regulation_figures as figures
+from tsar_jax.systems.episodic.analysis import regulation_passes as passes
+from tsar_jax.systems.episodic.analysis import regulation_record as records
+from tsar_jax.systems.episodic.analysis.regulation_report import record_figures, record_lines
+from tsar_jax.systems.episodic.transfer import TransferConfig, check_target, fresh_output
+from tsar_jax.systems.episodic.tsar import TsarConfig, effective_config, make_network, make_system
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import (

@@ -26,14 +26,14 @@ from experiments._meta_trained import check_plastic, load_omniglot, read_run
 from experiments._transferred import KINDS, read_arguments
 from experiments.tsar_transfer import TRAINED, Normalise, check_domain, load_target
 from tsar_jax import cli
-from tsar_jax.analysis.regulation import THRESHOLDS
 from tsar_jax.errors import UserError, quoted
-from tsar_jax.evaluation.image_regulation import open_share, regulates_third
-from tsar_jax.evaluation.protocol import Result
-from tsar_jax.evaluation.results import percent, read_results, results_to_json
-from tsar_jax.evaluation.transfer import TransferConfig, check_target, transfer
-from tsar_jax.systems.episodic import check_data
-from tsar_jax.systems.tsar import (
+from tsar_jax.systems.episodic.analysis.regulation import THRESHOLDS
+from tsar_jax.systems.episodic.image_regulation import open_share, regulates_third
+from tsar_jax.systems.episodic.protocol import Result
+from tsar_jax.systems.episodic.results import percent, read_results, results_to_json
+from tsar_jax.systems.episodic.system import check_data
+from tsar_jax.systems.episodic.transfer import TransferConfig, check_target, transfer
+from tsar_jax.systems.episodic.tsar import (
     TRANSFERRED,
     TsarConfig,
     effective_config,
@@ -229,7 +229,7 @@ def run_bias(
 
 def write_and_show(out: Path, sweep: Sweep, outcomes: dict[float, Outcome]) -> None:
     """Write JSON, table and figure below `out`; print the table, and what comes next."""
-    from tsar_jax.analysis.transfer_figure import bias_figure
+    from tsar_jax.systems.episodic.transfer_figure import bias_figure
 
     report = {
         "settings": config_to_json(sweep),

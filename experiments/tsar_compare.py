@@ -25,9 +25,9 @@ from experiments.tsar_meta_train import EXPERIMENT
 from experiments.tsar_transfer import SCRATCH, TRAINED
 from tsar_jax import cli
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import Result
-from tsar_jax.evaluation.results import percent, pool_seeds, read_results, results_to_json
-from tsar_jax.systems.tsar import TsarConfig, effective_config, learns_as_published
+from tsar_jax.systems.episodic.protocol import Result
+from tsar_jax.systems.episodic.results import percent, pool_seeds, read_results, results_to_json
+from tsar_jax.systems.episodic.tsar import TsarConfig, effective_config, learns_as_published
 from tsar_jax.terminal import print_tables
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.loop import LoopConfig
@@ -193,7 +193,7 @@ def write_and_show(out: Path, runs: list[Transferred], pooled: Mapping[str, Pool
     """Write JSON, table and figure below `out`; print the table and where they are."""
     from rich.table import Table
 
-    from tsar_jax.analysis.transfer_figure import forgetting_figure
+    from tsar_jax.systems.episodic.transfer_figure import forgetting_figure
 
     settings = {
         "runs": [run.path.name for run in runs],

@@ -26,8 +26,8 @@ from experiments.tsar_transfer import check_domain, load_classes
 from tsar_jax import cli
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError, check_limits, check_positive
-from tsar_jax.evaluation.image_regulation import mean_regulation, regulates_third
-from tsar_jax.systems.tsar import TsarConfig, make_network, make_system
+from tsar_jax.systems.episodic.image_regulation import mean_regulation, regulates_third
+from tsar_jax.systems.episodic.tsar import TsarConfig, make_network, make_system
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 
@@ -100,7 +100,7 @@ def write_and_show(
     arguments: Arguments, domain: ImageSet, regulation: np.ndarray, step: int
 ) -> None:
     """Write the table and the figure of mean regulation [classes, per_class]; print a summary."""
-    from tsar_jax.analysis.transfer_figure import Examples, spikes_figure
+    from tsar_jax.systems.episodic.transfer_figure import Examples, spikes_figure
 
     name = f"spikes-{arguments.target}"
     table = arguments.run / f"{name}.csv"

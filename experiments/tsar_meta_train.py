@@ -17,8 +17,8 @@ Then: tsar-jax run tsar_transfer --run runs/NAME
 from experiments._meta_trained import begin_trained, check_plastic, load_omniglot
 from tsar_jax import cli
 from tsar_jax.errors import quoted
-from tsar_jax.systems.episodic import check_data
-from tsar_jax.systems.tsar import TsarConfig, in_bfloat16, make_network, make_system
+from tsar_jax.systems.episodic.system import check_data
+from tsar_jax.systems.episodic.tsar import TsarConfig, in_bfloat16, make_network, make_system
 from tsar_jax.training.loop import train
 
 EXPERIMENT = "tsar_meta_train"

@@ -34,11 +34,11 @@ from tsar_jax.data.episodes import Pixels, omniglot_scaling, scale_omniglot
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError, check_known, doing_without
-from tsar_jax.evaluation.protocol import Result
-from tsar_jax.evaluation.results import results_to_json, table
-from tsar_jax.evaluation.transfer import TransferConfig, transfer
-from tsar_jax.models import init_params
-from tsar_jax.systems.tsar import (
+from tsar_jax.networks import init_params
+from tsar_jax.systems.episodic.protocol import Result
+from tsar_jax.systems.episodic.results import results_to_json, table
+from tsar_jax.systems.episodic.transfer import TransferConfig, transfer
+from tsar_jax.systems.episodic.tsar import (
     TRANSFERRED,
     TsarConfig,
     learns_as_published,
@@ -266,7 +266,7 @@ def write_and_show(
     name: of the files, without suffix. network: what was transferred, from which preset, and the
     names of what learned.
     """
-    from tsar_jax.analysis.transfer_figure import forgetting_figure
+    from tsar_jax.systems.episodic.transfer_figure import forgetting_figure
 
     settings = {
         **network,

@@ -8,12 +8,12 @@ import pytest
 from tsar_jax.data.continual.gcil import draw_phases
 from tsar_jax.environments.seeds import checked_seeds
 from tsar_jax.errors import UserError, checked_seed
-from tsar_jax.evaluation.protocol import MetaTestConfig
-from tsar_jax.evaluation.rule_evaluation import CurveConfig
-from tsar_jax.evaluation.transfer import TransferConfig
-from tsar_jax.systems.continual import ContinualConfig
-from tsar_jax.systems.hebbian import HebbianConfig
-from tsar_jax.systems.learned_rules import LearnedRuleConfig
+from tsar_jax.systems.continual.system import ContinualConfig
+from tsar_jax.systems.episodic.protocol import MetaTestConfig
+from tsar_jax.systems.episodic.transfer import TransferConfig
+from tsar_jax.systems.hebbian.system import HebbianConfig
+from tsar_jax.systems.learned_rules.evaluation import CurveConfig
+from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
 from tsar_jax.training.loop import make_keys
 
 CONFIGS = [

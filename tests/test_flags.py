@@ -24,16 +24,16 @@ from tsar_jax.environments.quadruped import find_body
 from tsar_jax.errors import DataNotPrepared, UserError, doing_without, nearest, pip
 from tsar_jax.evaluation.published_text import select
 from tsar_jax.flags import flag_names, parse_flags, suggest
-from tsar_jax.interop.episodic import release_names
-from tsar_jax.models import TSAR
-from tsar_jax.plasticity.methods import make_method
+from tsar_jax.networks import TSAR
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.pretrained.store import unpack
-from tsar_jax.systems.anml import AnmlConfig, make_network
-from tsar_jax.systems.continual import ContinualConfig
-from tsar_jax.systems.episodic import check_data
-from tsar_jax.systems.hebbian import HebbianConfig
-from tsar_jax.systems.hebbian_policy import PolicyConfig
+from tsar_jax.systems.continual.methods import make_method
+from tsar_jax.systems.continual.system import ContinualConfig
+from tsar_jax.systems.episodic.anml import AnmlConfig, make_network
+from tsar_jax.systems.episodic.release import release_names
+from tsar_jax.systems.episodic.system import check_data
+from tsar_jax.systems.hebbian.policy import PolicyConfig
+from tsar_jax.systems.hebbian.system import HebbianConfig
 
 SCRIPTS = {
     "anml_meta_train": (AnmlConfig, anml_meta_train.PRESETS),

@@ -82,7 +82,7 @@ def test_a_text_is_cut_and_escaped() -> None:
 
 @pytest.mark.parametrize("value", ["\x1b[31m", "x" * 10_000, ["\x1b"] * 10**5, 10**39])
 def test_configs_show_no_setting_raw_or_whole(value) -> None:
-    from tsar_jax.systems.learned_rules import LearnedRuleConfig
+    from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
     from tsar_jax.training.config import config_to_json
 
     stored = config_to_json(LearnedRuleConfig()) | {"terms": [value, *["a"] * 9]}

@@ -19,8 +19,8 @@ from benchmarks import (
 from benchmarks.__main__ import main, run_in_subprocess
 from benchmarks.anml import SMALL
 from benchmarks.suite import BENCHMARKS
-from tsar_jax.models import params_like
-from tsar_jax.systems.anml import AnmlConfig, make_network
+from tsar_jax.networks import params_like
+from tsar_jax.systems.episodic.anml import AnmlConfig, make_network
 
 MODELS = ("anml", "oml", "ungated")
 

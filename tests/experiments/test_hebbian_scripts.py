@@ -22,12 +22,12 @@ from experiments import (
     hebbian_morphologies,
 )
 from tsar_jax import cli
+from tsar_jax.environments.own import COMPILED
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
-from tsar_jax.environments.registry import COMPILED
 from tsar_jax.errors import UserError
-from tsar_jax.systems.hebbian import HebbianConfig
-from tsar_jax.systems.hebbian_evolution import Evolution
-from tsar_jax.systems.hebbian_policy import PolicyConfig
+from tsar_jax.systems.hebbian.evolution import Evolution
+from tsar_jax.systems.hebbian.policy import PolicyConfig
+from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.training.checkpoints import read_newest, save_once
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import Run, start

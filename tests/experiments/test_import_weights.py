@@ -25,15 +25,15 @@ from experiments import (
 )
 from experiments._import_continual import told_widths
 from tsar_jax import cli
-from tsar_jax.interop.continual import (
+from tsar_jax.interop.naming import with_resnet18_aliases, without_prefix
+from tsar_jax.interop.torch_files import read_arrays
+from tsar_jax.interop.torch_writer import write_array, write_state_dict
+from tsar_jax.systems.continual.release import (
     resnet18_from_release,
     resnet18_statistics_to_release,
     resnet18_to_release,
 )
-from tsar_jax.interop.naming import with_resnet18_aliases, without_prefix
-from tsar_jax.interop.torch_files import read_arrays
-from tsar_jax.interop.torch_writer import write_array, write_state_dict
-from tsar_jax.systems import anml, tsar
+from tsar_jax.systems.episodic import anml, tsar
 from tsar_jax.training.checkpoints import read_checkpoint
 from tsar_jax.training.run import load_config, read_description
 

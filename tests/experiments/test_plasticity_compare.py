@@ -12,10 +12,10 @@ import pytest
 from experiments import plasticity_compare as script
 from experiments.plasticity_meta_train import EXPERIMENT, PRESETS
 from tsar_jax import cli
-from tsar_jax.analysis.rule_figures import bootstrap, curve
-from tsar_jax.evaluation.rule_records import EPISODES, read_episodes, write_episodes
 from tsar_jax.plasticity.rules import POOL
-from tsar_jax.systems.learned_rules import LearnedRuleConfig, State
+from tsar_jax.systems.learned_rules.figures import bootstrap, curve
+from tsar_jax.systems.learned_rules.records import EPISODES, read_episodes, write_episodes
+from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, State
 from tsar_jax.training.run import Run
 
 FA = LearnedRuleConfig(terms=("pseudo_gradient",), steps=22, seeds=3, hidden=(4,))

@@ -19,8 +19,8 @@ from experiments import plasticity_evaluate, plasticity_meta_train
 from tsar_jax import cli
 from tsar_jax.data.types import Dataset
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.rule_records import read_episodes, read_rule
 from tsar_jax.plasticity import rules
+from tsar_jax.systems.learned_rules.records import read_episodes, read_rule
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

@@ -16,8 +16,8 @@ from experiments import (
 )
 from tsar_jax import cli
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import PUBLISHED_RATES, MetaTestConfig, Result
-from tsar_jax.systems.anml import AnmlConfig
+from tsar_jax.systems.episodic.anml import AnmlConfig
+from tsar_jax.systems.episodic.protocol import PUBLISHED_RATES, MetaTestConfig, Result
 from tsar_jax.training.config import config_to_json
 
 TINY = AnmlConfig(

@@ -13,12 +13,12 @@ import pytest
 from experiments import _meta_trained, tsar_analyse, tsar_meta_train, tsar_transfer
 from experiments._transferred import Transfer, find_transfer
 from tsar_jax import cli
-from tsar_jax.analysis.regulation_record import pool
 from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import Result
-from tsar_jax.evaluation.results import results_to_json
-from tsar_jax.systems.tsar import TsarConfig, make_system
+from tsar_jax.systems.episodic.analysis.regulation_record import pool
+from tsar_jax.systems.episodic.protocol import Result
+from tsar_jax.systems.episodic.results import results_to_json
+from tsar_jax.systems.episodic.tsar import TsarConfig, make_system
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.run import Run, start
 from tsar_jax.training.system import System

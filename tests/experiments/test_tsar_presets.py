@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments import tsar_bias_sweep, tsar_meta_train, tsar_transfer
-from tsar_jax.evaluation.transfer import TransferConfig, check_target
+from tsar_jax.systems.episodic.transfer import TransferConfig, check_target
 
 
 def test_presets_paper_are_published() -> None:

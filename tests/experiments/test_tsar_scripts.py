@@ -25,9 +25,9 @@ from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
-from tsar_jax.evaluation.protocol import Result
-from tsar_jax.evaluation.transfer import TransferConfig
-from tsar_jax.systems.tsar import TRANSFERRED, TsarConfig
+from tsar_jax.systems.episodic.protocol import Result
+from tsar_jax.systems.episodic.transfer import TransferConfig
+from tsar_jax.systems.episodic.tsar import TRANSFERRED, TsarConfig
 from tsar_jax.training.run import Run, start
 
 CLASSES, IMAGES = 12, 20

@@ -9,19 +9,26 @@ import numpy as np
 import pytest
 from golden import QUICK, channels_last, check, close, files, load, series
 
-from tsar_jax.interop.continual import (
+from tsar_jax.networks.classifier import Variables
+from tsar_jax.networks.mlp import make_mlp
+from tsar_jax.networks.resnet import make_resnet18
+from tsar_jax.plasticity.fisher import filter_means
+from tsar_jax.systems.continual.methods import (
+    METHODS,
+    Batch,
+    Method,
+    ProblemSpec,
+    TrainState,
+    make_method,
+)
+from tsar_jax.systems.continual.methods.base import cross_entropy
+from tsar_jax.systems.continual.release import (
     mlp_from_release,
     mlp_to_release,
     resnet18_from_release,
     resnet18_statistics_to_release,
     resnet18_to_release,
 )
-from tsar_jax.models.classifier import Variables
-from tsar_jax.models.mlp import make_mlp
-from tsar_jax.models.resnet import make_resnet18
-from tsar_jax.plasticity.fisher import filter_means
-from tsar_jax.plasticity.methods import METHODS, Batch, Method, ProblemSpec, TrainState, make_method
-from tsar_jax.plasticity.methods.base import cross_entropy
 
 PREFIX = {
     "working": "after_",

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from golden import close, files, load
 
-from tsar_jax.interop.hebbian import hebbian_coefficients_from_release, pixel_policy_from_release
 from tsar_jax.meta.evolution import standardised_ranks
-from tsar_jax.models.hebbian_network import forward, image_features
+from tsar_jax.networks.hebbian_network import forward, image_features
 from tsar_jax.plasticity.hebbian import RULES, hebbian_update
-from tsar_jax.systems.hebbian_evolution import (
+from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     Genome,
     init_evolution,
     move_centre,
     rate_schedule,
     sigma_schedule,
+)
+from tsar_jax.systems.hebbian.release import (
+    hebbian_coefficients_from_release,
+    pixel_policy_from_release,
 )
 
 HIDDEN = (128, 64)

@@ -11,11 +11,19 @@ import pytest
 from golden import FOLDER, QUICK, channels_last, check, close, files, load, series
 
 from tsar_jax.data.episodes import Episode
-from tsar_jax.evaluation.meta_test import learn_stream
-from tsar_jax.interop import from_release, release_names, to_release
-from tsar_jax.models import ANML, OML, TSAR, Network, frozen_levels, run_levels, stored_levels
+from tsar_jax.networks import (
+    ANML,
+    OML,
+    TSAR,
+    Network,
+    frozen_levels,
+    run_levels,
+    stored_levels,
+)
 from tsar_jax.plasticity.masks import mask, partition
-from tsar_jax.systems.episodic import inner_loop, meta_objective
+from tsar_jax.systems.episodic.meta_test import learn_stream
+from tsar_jax.systems.episodic.release import from_release, release_names, to_release
+from tsar_jax.systems.episodic.system import inner_loop, meta_objective
 
 
 def compiler_options(kind: str) -> dict:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tsar_jax.errors import UserError
-from tsar_jax.interop.continual import (
+from tsar_jax.systems.continual.release import (
     mlp_from_release,
     mlp_names,
     mlp_to_release,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsar_jax.errors import UserError
-from tsar_jax.interop import from_release, release_names, to_release
-from tsar_jax.models import ANML, OML, run_levels
+from tsar_jax.networks import ANML, OML, run_levels
+from tsar_jax.systems.episodic.release import from_release, release_names, to_release
 
 KINDS = ("anml", "oml")
 

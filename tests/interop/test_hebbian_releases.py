@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsar_jax.errors import UserError
-from tsar_jax.interop.hebbian import (
+from tsar_jax.networks.hebbian_network import FEATURES, KERNELS, forward, image_features
+from tsar_jax.systems.hebbian.release import (
     PixelPolicy,
     coevolved_from_release,
     coevolved_to_release,
@@ -18,7 +19,6 @@ from tsar_jax.interop.hebbian import (
     pixel_policy_from_release,
     pixel_policy_to_release,
 )
-from tsar_jax.models.hebbian_network import FEATURES, KERNELS, forward, image_features
 
 DENSE = ((5, FEATURES), (4, 5), (3, 4))
 

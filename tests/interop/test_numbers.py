@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 
 from tsar_jax.errors import UserError
-from tsar_jax.interop.continual import (
+from tsar_jax.interop.naming import as_weights
+from tsar_jax.systems.continual.release import (
     mlp_from_release,
     mlp_names,
     resnet18_from_release,
     resnet18_names,
 )
-from tsar_jax.interop.episodic import KINDS, from_release, release_names
-from tsar_jax.interop.hebbian import (
+from tsar_jax.systems.episodic.release import KINDS, from_release, release_names
+from tsar_jax.systems.hebbian.release import (
     coevolved_from_release,
     hebbian_coefficients_from_release,
     pixel_policy_from_release,
 )
-from tsar_jax.interop.naming import as_weights
 
 LONE = [
     lambda array: hebbian_coefficients_from_release(array, (2, 1)),

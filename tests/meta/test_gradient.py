@@ -9,9 +9,9 @@ import pytest
 
 from tsar_jax.data.episodes import Episode
 from tsar_jax.meta.gradient import meta_gradient
-from tsar_jax.models import ANML, params_like
+from tsar_jax.networks import ANML, params_like
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.episodic import meta_objective
+from tsar_jax.systems.episodic.system import meta_objective
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

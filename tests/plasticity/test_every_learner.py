@@ -9,17 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from tsar_jax.evaluation.lesions import Lesion, lesioned
-from tsar_jax.models import ANML, init_params
-from tsar_jax.models.mlp import make_mlp
+from tsar_jax.networks import ANML, init_params
+from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.plasticity.gradient_learner import gradient_learner, network_learner
 from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.plasticity.methods import METHODS, Batch, ProblemSpec
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import POOL, find_terms
-from tsar_jax.systems.hebbian_policy import PolicyConfig, make_policy
+from tsar_jax.systems.continual.methods import METHODS, Batch, ProblemSpec
+from tsar_jax.systems.hebbian.lesions import Lesion, lesioned
+from tsar_jax.systems.hebbian.policy import PolicyConfig, make_policy
 
 LENGTH, LIFETIMES, INPUTS = 3, 2, 5
 KEY = jax.random.key(0)

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.models.classifier import Variables
-from tsar_jax.models.mlp import make_mlp
+from tsar_jax.networks.classifier import Variables
+from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.plasticity.averages import average, effective_alpha
 from tsar_jax.plasticity.fisher import filter_means, weighted_distance
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from tsar_jax.models.feedback_network import init_weights, logits
+from tsar_jax.networks.feedback_network import init_weights, logits
 from tsar_jax.plasticity.gradient_learner import gradient_learner
 from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, layer_sizes, rule_learner

@@ -17,8 +17,10 @@ from tsar_jax.pretrained import known, resolve, unpack
 from tsar_jax.pretrained.listing import listing
 from tsar_jax.pretrained.pack import Arguments, pack
 from tsar_jax.pretrained.store import HERE
-from tsar_jax.systems import anml, hebbian, learned_rules, tsar
-from tsar_jax.systems.hebbian_evolution import init_evolution
+from tsar_jax.systems.episodic import anml, tsar
+from tsar_jax.systems.hebbian import system as hebbian
+from tsar_jax.systems.hebbian.evolution import init_evolution
+from tsar_jax.systems.learned_rules import system as learned_rules
 from tsar_jax.training.checkpoints import (
     CheckpointWriter,
     SaveFailed,

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tsar_jax.systems.anml import AnmlConfig
-from tsar_jax.systems.continual import ContinualConfig
-from tsar_jax.systems.hebbian import HebbianConfig
-from tsar_jax.systems.hebbian_evolution import Evolution
-from tsar_jax.systems.learned_rules import LearnedRuleConfig
-from tsar_jax.systems.tsar import TsarConfig
+from tsar_jax.systems.continual.system import ContinualConfig
+from tsar_jax.systems.episodic.anml import AnmlConfig
+from tsar_jax.systems.episodic.tsar import TsarConfig
+from tsar_jax.systems.hebbian.evolution import Evolution
+from tsar_jax.systems.hebbian.system import HebbianConfig
+from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
 from tsar_jax.training.config import config_from_json, config_to_json
 
 EPISODIC = {"pixels": "byte-normalised", "reset": True}

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from tsar_jax.systems.hebbian import STEP_METRICS
+from tsar_jax.systems.hebbian.system import STEP_METRICS
 from tsar_jax.training import progress
 
 

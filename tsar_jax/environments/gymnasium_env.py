@@ -7,11 +7,10 @@ from typing import Any
 import chex
 import numpy as np
 
+from tsar_jax.environments.own import COMPILED, INSTALL
 from tsar_jax.environments.seeds import checked_seeds
 from tsar_jax.environments.types import HostEnvironments
-from tsar_jax.errors import NotInstalled, pip
-
-INSTALL = f'{pip()} install "tsar_jax[environments]"'
+from tsar_jax.errors import NotInstalled
 
 
 class GymnasiumEnvironments(HostEnvironments):
@@ -46,9 +45,6 @@ class GymnasiumEnvironments(HostEnvironments):
         try:
             import gymnasium
         except ImportError as error:
-            # Only now, for it is by the registry that one comes here.
-            from tsar_jax.environments.registry import COMPILED
-
             raise NotInstalled(
                 f"{name} needs Gymnasium, which is not installed: {INSTALL}, or choose from "
                 f"{', '.join(COMPILED)}."

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 from scipy.special import expit
 
-from tsar_jax.environments.gymnasium_env import INSTALL
+from tsar_jax.environments.own import COMPILED, INSTALL, QUADRUPED
 from tsar_jax.errors import UserError, nearest
 from tsar_jax.modules import search_working_folder
 
@@ -47,9 +47,6 @@ def make_episode(
             "environments need, and another package's come with that package."
         ) from error
     except gymnasium.error.Error as error:
-        # Not before: processes that only simulate need nothing of JAX.
-        from tsar_jax.environments.registry import COMPILED, QUADRUPED
-
         # A version, as in CartPole-v1, is of Gymnasium's names alone.
         own = None if "-v" in name else nearest(name, (*COMPILED, QUADRUPED))
         near = get_close_matches(name, gymnasium.registry, cutoff=0)

@@ -4,18 +4,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from tsar_jax.environments.car_racing.racing import car_racing
-from tsar_jax.environments.classic import cart_pole, pendulum
+from tsar_jax.environments.own import COMPILED, QUADRUPED
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import check_known
 
-CAR_RACING = "car_racing"
-COMPILED: dict[str, Callable[[], Environment]] = {
-    "cart_pole": cart_pole,
-    "pendulum": pendulum,
-    CAR_RACING: car_racing,
-}
-QUADRUPED = "quadruped"
 ENGINES = ("auto", "mujoco", "mjx")
 
 OpenWorlds = Callable[[int], list[HostEnvironments]]

@@ -1,10 +1,6 @@
-"""Weights to and from the original PyTorch releases: their order, their layout and their files.
+"""Arrays to and from the files of the original PyTorch releases, without PyTorch.
 
-`torch_files` reads what `torch.save` wrote, without PyTorch and without running anything that a
-file asks for; `torch_writer` writes what PyTorch loads. `episodic` (ANML, OML, TSAR), `hebbian` and
-`continual` map arrays between a release's order and layout and ours.
+`torch_files` reads what `torch.save` wrote without running anything that a file asks for;
+`torch_writer` writes what PyTorch loads; `naming` finds a network's arrays in a file. Each family
+of systems maps between its release's order and layout and ours in its own `release` module.
 """
-
-from tsar_jax.interop.episodic import KINDS, from_release, release_names, to_release
-
-__all__ = ["KINDS", "from_release", "release_names", "to_release"]

@@ -1,9 +1,11 @@
 """Semantic memory: models that are moving averages of a working model."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.models.classifier import Tree
+Tree = Any
 
 
 def effective_alpha(step: jax.Array, alpha: float) -> jax.Array:

@@ -1,9 +1,11 @@
 """Importance of parameters by the diagonal of the Fisher information, and what is made of it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.models.classifier import Tree
+Tree = Any
 
 
 def filter_means(importance: Tree) -> Tree:

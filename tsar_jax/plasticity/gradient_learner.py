@@ -7,7 +7,7 @@ import jax
 import optax
 from jax import lax
 
-from tsar_jax.models import Network, run_levels
+from tsar_jax.networks import Network, run_levels
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.plasticity.losses import cross_entropy
 from tsar_jax.plasticity.masks import combine, partition

@@ -17,9 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tsar_jax.errors import check_known
-
-Layers = tuple[jax.Array, ...]
-"""Of each layer, from the first: weights [out, in], or coefficients [k, out, in]."""
+from tsar_jax.networks.types import LayerArrays
 
 
 class HebbianRule(NamedTuple):
@@ -117,12 +115,12 @@ def _largest(weights: jax.Array) -> jax.Array:
 
 def hebbian_update(
     rule: HebbianRule,
-    coefficients: Layers,
-    weights: Layers,
-    activities: Layers,
+    coefficients: LayerArrays,
+    weights: LayerArrays,
+    activities: LayerArrays,
     *,
     normalised: bool,
-) -> Layers:
+) -> LayerArrays:
     """Every layer's weights after one step. activities: each layer's inputs, then the outputs."""
     chex.assert_equal(len(activities), len(weights) + 1)
     new = tuple(

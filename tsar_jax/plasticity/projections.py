@@ -1,11 +1,14 @@
 """Gradients made to harm nothing that was learned before."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.models.classifier import Tree
+Tree = Any
+
 
 RIDGE = 1e-3
 """What is added to the diagonal of GEM's quadratic programme, so that it has one solution."""

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.models.feedback_network import (
+from tsar_jax.networks.feedback_network import (
     Feedback,
-    Layers,
     activities,
     errors,
     feedback_weights,
@@ -22,6 +21,7 @@ from tsar_jax.models.feedback_network import (
     logits,
     output_error,
 )
+from tsar_jax.networks.types import LayerArrays
 from tsar_jax.plasticity.learner import Inverse, Learner
 from tsar_jax.plasticity.rules import (
     Change,
@@ -52,11 +52,11 @@ class RuleTheta(NamedTuple):
     """
 
     coefficients: jax.Array
-    feedback_weights: Layers
+    feedback_weights: LayerArrays
 
 
 def rule_changes(
-    rule: Rule, theta: RuleTheta, weights: Layers, image: jax.Array, label: jax.Array
+    rule: Rule, theta: RuleTheta, weights: LayerArrays, image: jax.Array, label: jax.Array
 ) -> tuple[Change, ...]:
     """Return each layer's change of weights after one image [pixels] and its label.
 
@@ -87,22 +87,22 @@ def rule_learner(rule: Rule, sizes: Sequence[int]) -> Learner:
         sizes: units of each layer, the input's first.
     """
 
-    def init(theta: RuleTheta, key: jax.Array) -> Layers:
+    def init(theta: RuleTheta, key: jax.Array) -> LayerArrays:
         del theta
         return init_weights(key, sizes)
 
     def propose(
-        theta: RuleTheta, weights: Layers, example: Examples, key: Any = None
+        theta: RuleTheta, weights: LayerArrays, example: Examples, key: Any = None
     ) -> tuple[Change, ...]:
         del key
         return rule_changes(rule, theta, weights, *example)
 
     def update(
-        theta: RuleTheta, weights: Layers, example: Examples, key: Any = None
-    ) -> tuple[Layers, tuple[()]]:
+        theta: RuleTheta, weights: LayerArrays, example: Examples, key: Any = None
+    ) -> tuple[LayerArrays, tuple[()]]:
         return apply_changes(weights, propose(theta, weights, example, key)), ()
 
-    def predict(theta: RuleTheta, weights: Layers, images: jax.Array) -> jax.Array:
+    def predict(theta: RuleTheta, weights: LayerArrays, images: jax.Array) -> jax.Array:
         del theta
         return jax.vmap(lambda image: logits(weights, image, rule.beta))(images)
 
@@ -114,7 +114,7 @@ def rule_learner(rule: Rule, sizes: Sequence[int]) -> Learner:
     return Learner(init, update, predict, inverse)
 
 
-def layer_sizes(weights: Layers) -> tuple[int, ...]:
+def layer_sizes(weights: LayerArrays) -> tuple[int, ...]:
     """Return the units of each layer, the input's first, of weights [out, in]."""
     return (weights[0].shape[1], *(w.shape[0] for w in weights))
 
@@ -131,29 +131,29 @@ def is_low_rank(rule: Rule, sizes: Sequence[int]) -> bool:
     return all(changed.dense is None for changed in shapes)
 
 
-def apply_changes(weights: Layers, changes: tuple[Change, ...]) -> Layers:
+def apply_changes(weights: LayerArrays, changes: tuple[Change, ...]) -> LayerArrays:
     """Return every layer's weights after its change."""
     return tuple(map(apply_change, weights, changes))
 
 
-def invert_changes(weights: Layers, changes: tuple[Change, ...]) -> Layers:
+def invert_changes(weights: LayerArrays, changes: tuple[Change, ...]) -> LayerArrays:
     """Return every layer's weights before the change that led to them."""
     return tuple(map(invert_change, weights, changes))
 
 
 def change_gradients(
-    gradient: Layers, weights: Layers, changes: tuple[Change, ...]
+    gradient: LayerArrays, weights: LayerArrays, changes: tuple[Change, ...]
 ) -> tuple[Change, ...]:
     """Return the gradient with respect to changes from that with respect to the weights after."""
     return tuple(map(_change_gradient, gradient, weights, changes))
 
 
 def weight_gradients(
-    gradient: Layers,
+    gradient: LayerArrays,
     changes: tuple[Change, ...],
     of_changes: tuple[Change, ...],
-    through_changes: Layers,
-) -> Layers:
+    through_changes: LayerArrays,
+) -> LayerArrays:
     """Return the gradient with respect to the weights before changes; see `Inverse`."""
     return tuple(map(_weight_gradient, gradient, changes, through_changes, of_changes))
 

@@ -1,0 +1,202 @@
+"""A lifetime on a tiny stream: what it measures, and that seeds do not see each other."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compilers import AS_USERS_DO
+
+from tsar_jax.data.continual import make_stream
+from tsar_jax.data.continual.registry import StreamSettings
+from tsar_jax.data.types import LabelledDataset, LabelledImages
+from tsar_jax.networks.mlp import make_mlp
+from tsar_jax.systems.continual.methods import make_method
+from tsar_jax.systems.continual.system import (
+    CLASS_IL,
+    LOST,
+    TASK_IL,
+    UNTESTED,
+    ContinualConfig,
+    Life,
+    kept_sound,
+    make_spec,
+    make_system,
+    untrained_accuracy,
+)
+from tsar_jax.training.programs import make_programs
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+def images(count, seed):
+    """Four classes, each with its own bright quarter."""
+    random = np.random.default_rng(seed)
+    labels = (np.arange(count) % 4).astype(np.int32)
+    shown = random.integers(0, 120, (count, 6, 6)).astype(np.uint8)
+    for image, label in zip(shown, labels, strict=True):
+        row, column = divmod(int(label), 2)
+        image[3 * row : 3 * row + 3, 3 * column : 3 * column + 3] += 120
+    return LabelledImages(shown, labels, ("a", "b", "c", "d"))
+
+
+DATASET = LabelledDataset("toy", images(160, 0), images(40, 1), "made up")
+
+
+def life_of(method, stream="seq-toy", tasks=2, epochs=4, **options):
+    method = make_method(method)
+    settings = StreamSettings(batch=8, epochs=epochs, tasks=tasks, joint=method.joint, **options)
+    stream = make_stream(stream, DATASET, settings)
+    net = make_mlp(stream.image, stream.classes, (16,))
+    spec = make_spec(net, stream, rate=0.1, capacity=32, replay=8)
+    return Life(spec, method, stream, test_batch=15)
+
+
+def lived(life, seeds=2, first=0):
+    system = make_system(ContinualConfig(seeds=seeds, seed=first), life)
+    data = jax.tree.map(jnp.asarray, life.stream.data)
+    key, steps = jax.random.key(0), life.stream.steps
+    programs = make_programs(system, data, key, steps)
+    lifetimes, metrics = programs.chunk(programs.init(key), data, key, 0, steps)
+    return system, lifetimes, metrics["loss"], data
+
+
+def test_the_matrix_is_what_the_last_models_get_right() -> None:
+    life = life_of("synergy")
+    system, lifetimes, losses, data = lived(life)
+    accuracy = np.asarray(lifetimes.accuracy)
+    assert np.isfinite(losses).all()
+    assert accuracy.shape == (2, 2, 2, 2, 2)
+    assert life.models == ["working", "semantic"]
+    test = DATASET.test
+    shown = jnp.asarray(test.images[..., None] / np.float32(255))
+    for seed in range(2):
+        state = jax.tree.map(lambda a, seed=seed: a[seed], lifetimes.learner)
+        for number, model in enumerate(life.method.models(state).values()):
+            logits = np.asarray(life.spec.net.logits(model, shown))
+            for task in range(2):
+                of_task = test.labels // 2 == task
+                masked = np.where(np.arange(4) // 2 == task, logits, -np.inf)
+                for kind, seen in ((CLASS_IL, logits), (TASK_IL, masked)):
+                    right = (seen.argmax(-1) == test.labels)[of_task].mean()
+                    assert accuracy[seed, 1, task, number, kind] == pytest.approx(right)
+    scores = system.evaluate(lifetimes, data, jax.random.key(0))
+    assert float(scores["accuracy"]) == pytest.approx(accuracy[:, 1, :, 1, CLASS_IL].mean())
+
+
+def test_plain_sgd_forgets_and_replay_does_not() -> None:
+    matrices = {}
+    for method in ("sgd", "er"):
+        _, lifetimes, _, _ = lived(life_of(method))
+        matrices[method] = np.asarray(lifetimes.accuracy)[..., 0, CLASS_IL].mean(0)
+    assert matrices["sgd"][0, 0] > 0.9
+    assert matrices["sgd"][1, 0] < 0.3
+    assert matrices["er"][1].min() > 0.7
+
+
+def test_a_seed_lives_the_same_life_in_any_company() -> None:
+    life = life_of("er", epochs=1)
+    _, together, mean_losses, _ = lived(life, seeds=2)
+    losses = []
+    for seed in range(2):
+        _, alone, loss, _ = lived(life, seeds=1, first=seed)
+        of_seed = jax.tree.map(lambda a, seed=seed: a[seed : seed + 1], together)
+        jax.tree.map(np.testing.assert_array_equal, of_seed, alone)
+        losses.append(loss)
+    np.testing.assert_allclose(np.mean(losses, 0), mean_losses, rtol=1e-6)
+
+
+def test_a_lost_seed_is_frozen_and_the_others_go_on() -> None:
+    life = life_of("derpp", epochs=1)
+    _, sound, _, data = lived(life, seeds=1)
+    system = make_system(ContinualConfig(seeds=2), life)
+    programs = make_programs(system, data, jax.random.key(0), life.stream.steps)
+    start = programs.init(jax.random.key(0))
+    huge = jax.tree.map(lambda leaf: leaf.at[1].set(1e30), start.learner.net)
+    start = start._replace(learner=start.learner._replace(net=huge))
+    frozen = jax.tree.map(lambda leaf: np.array(leaf[1]), start.learner.net)
+    lifetimes, metrics = programs.chunk(start, data, jax.random.key(0), 0, life.stream.steps)
+    assert system.lost(lifetimes) == [1]
+    assert np.isfinite(metrics["loss"]).all()
+    of_seeds = [jax.tree.map(lambda leaf, i=i: leaf[i], lifetimes) for i in range(2)]
+    jax.tree.map(np.testing.assert_array_equal, of_seeds[0], jax.tree.map(lambda a: a[0], sound))
+    jax.tree.map(np.testing.assert_array_equal, of_seeds[1].learner.net, frozen)
+    assert (of_seeds[1].accuracy == LOST).all()
+    scores = system.evaluate(lifetimes, data, jax.random.key(0))
+    average = life.average(of_seeds[0])
+    assert float(scores["accuracy"]) == pytest.approx(float(average[CLASS_IL]))
+
+
+def test_the_seed_lost_after_a_task_keeps_the_accuracies_from_before() -> None:
+    life = life_of("sgd", epochs=1)
+    _, ended, _, _ = lived(life, seeds=1)
+    ended = jax.tree.map(lambda leaf: leaf[0], ended)
+    halfway = ended._replace(accuracy=ended.accuracy.at[1].set(UNTESTED))
+    lost, found = kept_sound(halfway, ended, jnp.asarray(jnp.nan))
+    np.testing.assert_array_equal(lost.accuracy[0], ended.accuracy[0])
+    assert (lost.accuracy[1] == LOST).all()
+    assert np.isnan(found["loss"])
+    again, found = kept_sound(lost, ended, jnp.asarray(0.5))
+    jax.tree.map(np.testing.assert_array_equal, again, lost)
+    assert np.isnan(found["loss"])
+    assert np.isnan(life.average(lost)).all()
+
+
+def test_joint_training_is_tested_on_every_task_at_the_end() -> None:
+    life = life_of("joint", stream="rot-toy", tasks=3, epochs=1)
+    _, lifetimes, _, data = lived(life, seeds=1)
+    accuracy = np.asarray(lifetimes.accuracy)
+    assert accuracy.shape == (1, 1, 3, 1, 2)
+    assert (accuracy != UNTESTED).all()
+    untrained = np.asarray(untrained_accuracy(life, lifetimes.root, data))
+    assert untrained.shape == (1, 3)
+    assert untrained.mean() < accuracy[..., CLASS_IL].mean()
+
+
+def test_tests_of_later_tasks_wait() -> None:
+    _, lifetimes, _, _ = lived(life_of("sgd", stream="rot-toy", tasks=4, epochs=1), seeds=1)
+    tested = np.asarray(lifetimes.accuracy)[0, :, :, 0, CLASS_IL] != UNTESTED
+    assert tested.tolist() == [[j <= i + 1 for j in range(4)] for i in range(4)]
+
+
+@pytest.mark.parametrize("method", ["er", "joint"])
+def test_cumulative_tests_are_those_of_all_phases_so_far(method) -> None:
+    """Every phase's model on the test images of each set of classes, one by one."""
+    life = life_of(method, stream="gcil-toy", tasks=3, epochs=2, phase_size=30, schedule_seed=1)
+    system, lifetimes, _, data = lived(life, seeds=1)
+    accuracy = np.asarray(lifetimes.accuracy)[0, :, :, 0]
+    joint = method == "joint"
+    tested = [[True] * 3] if joint else [[j <= i for j in range(3)] for i in range(3)]
+    assert (accuracy[..., CLASS_IL] != UNTESTED).tolist() == tested
+
+    state = jax.tree.map(lambda a: a[0], lifetimes.learner)
+    images, labels = life.stream.data["test_images"], life.stream.data["test_labels"]
+    logits = np.asarray(life.spec.net.logits(state.net, jnp.asarray(images / np.float32(255))))
+    counts = life.stream.task_classes.sum(1)
+    assert counts[0] < counts[-1]
+    for phase, seen in enumerate(life.stream.task_classes):
+        for kind, said in ((CLASS_IL, logits), (TASK_IL, np.where(seen, logits, -np.inf))):
+            right = (said.argmax(-1) == labels)[seen[labels]].mean()
+            assert accuracy[-1, phase, kind] == pytest.approx(right)
+    scores = system.evaluate(lifetimes, data, jax.random.key(0))
+    assert float(scores["accuracy"]) == pytest.approx(accuracy[-1, :, CLASS_IL].mean())
+
+
+def test_no_step_copies_the_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk's loop of steps carries one seed's images and makes them only by writing some."""
+    lowered = jax.stages.Lowered
+    as_users_do = functools.partialmethod(lowered.compile, AS_USERS_DO)
+    monkeypatch.setattr(lowered, "compile", as_users_do)
+    life = life_of("er", epochs=1)
+    data = jax.tree.map(jnp.asarray, life.stream.data)
+    key = jax.random.key(0)
+    programs = make_programs(make_system(ContinualConfig(seeds=3), life), data, key, 4)
+    text = programs.compile_chunk(programs.init(key), data, key).as_text()
+    (body,) = re.findall(r"= \(.*u8\[32,6,6,1\].*\) while\(.* body=(%[\w.-]+)", text)
+    (steps,) = re.findall(rf"^{re.escape(body)} \(.*?^}}", text, re.DOTALL | re.MULTILINE)
+    made = re.findall(r"= u8\[32,6,6,1\]\S* ([\w-]+)\(.*?(calls=\S+|$)", steps, re.MULTILINE)
+    assert {operation for operation, _ in made} == {"get-tuple-element", "fusion"}
+    called = {calls for operation, calls in made if operation == "fusion"}
+    assert all("scatter" in calls for calls in called), called

@@ -1,0 +1,59 @@
+"""A network of one's own, by the README's recipe, is analysed by what its head reads."""
+
+from typing import ClassVar
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from experiments import anml_analyse
+from tsar_jax.networks import Network
+from tsar_jax.networks.episodic import init_params
+from tsar_jax.systems.episodic.meta_test import Protocol
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+class Own(Network):
+    """Submodules in setup and their names in levels, and no more than the recipe asks for."""
+
+    classes: int = 6
+    levels: ClassVar[tuple[str, ...]] = ("hidden", "head")
+
+    def setup(self) -> None:
+        self.hidden, self.head = nn.Dense(5), nn.Dense(self.classes)
+
+    def level(self, name: str, signals: jax.Array) -> jax.Array:
+        if name == "hidden":
+            return nn.relu(self.hidden(signals.reshape(len(signals), -1)))
+        return self.head(signals)
+
+
+class WithSpaces(Own):
+    """One that names a representation which no network of the package has."""
+
+    def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
+        return {"hidden of my own": self.run(images, 0, 1), **super().spaces(images)}
+
+
+def analysed(network: Network, tmp_path) -> anml_analyse.Analysis:
+    images = np.random.default_rng(0).integers(0, 256, (6, 20, 28, 28)).astype(np.uint8)
+    params = init_params(network, jax.random.key(0))
+    settings = anml_analyse.Settings(tmp_path, classes=6, images=2, meta_test_runs=1)
+    protocol = Protocol(4, population=6, learn=anml_analyse.LEARN)
+    shown = np.array([0, 5])
+    key = jax.random.key(1)
+    return anml_analyse.analyse(network, "unit", params, images, shown, protocol, settings, key)
+
+
+def test_a_network_of_ones_own_is_analysed(tmp_path) -> None:
+    found = analysed(Own(), tmp_path)
+    assert list(found.measures) == ["features"]
+    assert found.shown["features"].shape == (2, 5)
+    assert 0 <= found.meta_test["test_accuracy"] <= 1
+
+
+def test_its_own_representations_are_not_left_out(tmp_path) -> None:
+    found = analysed(WithSpaces(), tmp_path)
+    assert list(found.measures) == ["features", "hidden of my own"]

@@ -1,0 +1,1 @@
+"""Fast forms of convolutions, pools and wide products, beside their plain forms."""

@@ -1,0 +1,1 @@
+"""How figures look, and drawings that know no family of systems."""

@@ -1,0 +1,1 @@
+"""Continual learning: SYNERGy and the methods that it is compared with."""

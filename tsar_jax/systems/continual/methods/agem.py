@@ -1,0 +1,14 @@
+"""A-GEM: averaged gradient episodic memory (Chaudhry et al. 2019)."""
+
+import dataclasses
+from typing import ClassVar
+
+from tsar_jax.systems.continual.methods.agem_r import AGEMR
+from tsar_jax.systems.continual.methods.task_end import FilledAtEnds
+
+
+@dataclasses.dataclass(frozen=True)
+class AGEM(FilledAtEnds, AGEMR):
+    """A-GEM-R whose buffer gets a share of every task at its end, so that a draw is of the past."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")

@@ -1,0 +1,363 @@
+"""What a continual-learning method is, and one that does nothing against forgetting.
+
+A method is a frozen dataclass of its hyper-parameters with a few pure functions. It overrides what
+it does otherwise than plain SGD: usually the loss, often what is stored, sometimes what happens
+after a step or at a task's end.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from tsar_jax.networks.classifier import Classifier, Tree, Variables
+from tsar_jax.plasticity.buffer import Buffer, Draw, add_to_reservoir, draw, empty_buffer
+from tsar_jax.plasticity.learner import Learner
+
+OCCUPIED = "occupied"
+"""What a buffer with gaps calls the item that says where there is none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemSpec:
+    """What every method is given: all static.
+
+    net: the network. rate: learning rate of SGD. capacity: slots of the buffer. replay: items of a
+    draw. tasks, classes: of the stream. task_classes: bool [tasks, classes], which belong to a
+    task. image: shape and dtype of an image as it is stored. view: (stored images, key) -> images
+    as the network takes them in training, augmented and normalised; replay and estimates of
+    importance take this way too. normalise: stored images -> as it takes them in tests.
+    """
+
+    net: Classifier
+    rate: float
+    capacity: int
+    replay: int
+    tasks: int
+    classes: int
+    task_classes: np.ndarray
+    image: jax.ShapeDtypeStruct
+    view: Callable[[jax.Array, jax.Array], jax.Array]
+    normalise: Callable[[jax.Array], jax.Array]
+
+
+class Batch(NamedTuple):
+    """What a step sees of the stream.
+
+    images [N, ...]: as the network takes them. stored [N, ...]: as they enter a buffer, not
+    augmented. labels [N]. present [N]: 1, or 0 where the last batch of an epoch has run out.
+    task: number of the task, from 0.
+    """
+
+    images: jax.Array
+    stored: jax.Array
+    labels: jax.Array
+    present: jax.Array
+    task: jax.Array
+
+
+class TrainState(NamedTuple):
+    """Everything that changes within a lifetime.
+
+    net: the working model. buffer: episodic memory, of no items if the method has none. memory:
+    whatever else the method keeps. step: steps done.
+    """
+
+    net: Variables
+    buffer: Buffer
+    memory: Any
+    step: jax.Array
+
+
+class LossAux(NamedTuple):
+    """What the passes of a loss leave behind.
+
+    logits [N, classes]: of the stream's batch. stats: of the working model. memory: the method's.
+    """
+
+    logits: jax.Array
+    stats: Tree
+    memory: Any
+
+
+class Examples(NamedTuple):
+    """Images [N, ...] as the network takes them, their labels [N] and who of them is present [N].
+
+    items: whatever else a buffer keeps of them.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    present: jax.Array
+    items: dict[str, jax.Array]
+
+
+class TaskData(NamedTuple):
+    """The training images of a task, for methods that go over them at its end.
+
+    stored [N, ...], labels [N], present [N]: as of a `Batch`, of the whole task.
+    """
+
+    stored: jax.Array
+    labels: jax.Array
+    present: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Plain SGD on the stream; a base for all others.
+
+    Class attributes. buffered: it has a buffer. filled_at_ends: which takes in nothing but at the
+    tasks' ends. boundaries: it is told where tasks end, which not every stream knows. reported:
+    which of its models is the result. joint: it is given all tasks at once, as an upper bound.
+    kinds: of streams that it can learn, "cumulative" being that of classes which come back.
+    """
+
+    buffered: ClassVar[bool] = False
+    filled_at_ends: ClassVar[bool] = False
+    boundaries: ClassVar[bool] = False
+    joint: ClassVar[bool] = False
+    reported: ClassVar[str] = "working"
+    kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative", "general")
+
+    def init(self, spec: ProblemSpec, key: jax.Array) -> TrainState:
+        """Return the state before the first batch."""
+        net = spec.net.init(key)
+        buffer = empty_buffer(spec.capacity, self.slot(spec) if self.buffered else {})
+        return TrainState(net, buffer, self.init_memory(spec, net), jnp.zeros((), jnp.int32))
+
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Any:
+        """The method's own state."""
+        return ()
+
+    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the buffer keeps of an item."""
+        return {"images": spec.image, "labels": jax.ShapeDtypeStruct((), jnp.int32)}
+
+    def loss(
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        """What SGD descends: by default the cross-entropy of the batch."""
+        logits, stats = spec.net.train(state.net, batch.images, batch.present)
+        return cross_entropy(logits, batch.labels, batch.present), LossAux(
+            logits, stats, state.memory
+        )
+
+    def gradient(
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Tree, LossAux]:
+        """Loss, direction to descend, and what the passes left."""
+        (loss, passed), gradient = jax.value_and_grad(
+            lambda params: self.loss(spec, with_params(state, params), batch, key), has_aux=True
+        )(state.net.params)
+        return loss, gradient, passed
+
+    def update(
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
+        """Return state and loss after a batch: SGD, then the buffer, then `after_step`."""
+        loss_key, store_key, after_key = jax.random.split(key, 3)
+        loss, gradient, passed = self.gradient(spec, state, batch, loss_key)
+        params = sgd_step(state.net.params, gradient, spec.rate)
+        net = Variables(params, passed.stats)
+        state = state._replace(net=net, memory=passed.memory, step=state.step + 1)
+        if self.buffered and not self.filled_at_ends:
+            # Nothing is stored after a loss that is no number: so the compiler knows that whatever
+            # reads the buffer comes first, and need not copy it.
+            stored = batch._replace(present=batch.present * jnp.isfinite(loss))
+            state = self.store(spec, state, stored, passed, store_key)
+        return self.after_step(spec, state, batch, gradient, after_key), loss
+
+    def kept(self, batch: Batch, passed: LossAux) -> dict[str, jax.Array]:
+        """What the buffer is offered of a batch, as `slot` says."""
+        return {"images": batch.stored, "labels": batch.labels}
+
+    def store(
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, passed: LossAux, key: jax.Array
+    ) -> TrainState:
+        """Offers the batch to the buffer: by default a reservoir."""
+        items = self.kept(batch, passed)
+        buffer = add_to_reservoir(state.buffer, key, items, batch.present)
+        return state._replace(buffer=buffer)
+
+    def after_step(
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, gradient: Tree, key: jax.Array
+    ) -> TrainState:
+        """What else happens after a step."""
+        return state
+
+    def at_task_end(
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
+        """What happens after the last step of task number `task`."""
+        return state
+
+    def learner(self, spec: ProblemSpec) -> Learner:
+        """Return the method as a learner: theta is (), an example a `Batch`, aux the loss.
+
+        It always has a key. A method with `boundaries` learns part of what it does in
+        `at_task_end`, which whoever runs it along a stream calls between tasks.
+
+        Inputs of its predictions are images and, for methods that must be told it, the number of
+        the test that they are from (see `classify`), or None.
+        """
+
+        def init(theta: Any, key: jax.Array) -> TrainState:
+            del theta
+            return self.init(spec, key)
+
+        def update(
+            theta: Any, state: TrainState, batch: Batch, key: jax.Array
+        ) -> tuple[TrainState, jax.Array]:
+            del theta
+            return self.update(spec, state, batch, key)
+
+        def predict(
+            theta: Any, state: TrainState, inputs: tuple[jax.Array, jax.Array | None]
+        ) -> jax.Array:
+            del theta
+            return self.classify(spec, state, self.models(state)[self.reported], *inputs)
+
+        return Learner(init, update, predict)
+
+    def models(self, state: TrainState) -> dict[str, Variables]:
+        """The models that are tested, by name; `reported` is one of them."""
+        return {"working": state.net}
+
+    def classify(
+        self,
+        spec: ProblemSpec,
+        state: TrainState,
+        model: Variables,
+        images: jax.Array,
+        test: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits [N, classes] of one of the models for images as the network takes them.
+
+        test: number of the test that they are from, for methods that must be told the task.
+        """
+        return spec.net.logits(model, images)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, present: jax.Array) -> jax.Array:
+    """Mean cross-entropy over those present; 0 where nobody is."""
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return mean_present(each, present)
+
+
+def squared_error(logits: jax.Array, target: jax.Array, present: jax.Array) -> jax.Array:
+    """Mean squared difference of logits [N, classes] over those present; 0 where nobody is."""
+    return mean_present(jnp.square(logits - target).mean(-1), present)
+
+
+def mean_present(values: jax.Array, present: jax.Array) -> jax.Array:
+    """Mean of values [N] over those present; 0 where nobody is."""
+    present = present.astype(values.dtype)
+    return (values * present).sum() / jnp.maximum(present.sum(), 1)
+
+
+def examples_loss(
+    spec: ProblemSpec, variables: Variables, part: Examples
+) -> tuple[jax.Array, Tree]:
+    """Cross-entropy of images in training, and the statistics."""
+    logits, stats = spec.net.train(variables, part.images, part.present)
+    return cross_entropy(logits, part.labels, part.present), stats
+
+
+def examples_gradient(spec: ProblemSpec, variables: Variables, part: Examples) -> tuple[Tree, Tree]:
+    """Return the gradient of `examples_loss`, and the statistics."""
+    return jax.grad(
+        lambda params: examples_loss(spec, Variables(params, variables.stats), part), has_aux=True
+    )(variables.params)
+
+
+def with_params(state: TrainState, params: Tree) -> TrainState:
+    """Return the state with other parameters of the working model."""
+    return state._replace(net=state.net._replace(params=params))
+
+
+def sgd_step(params: Tree, gradient: Tree, rate: float) -> Tree:
+    """theta - rate * gradient."""
+    return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+
+
+def replay(spec: ProblemSpec, buffer: Buffer, key: jax.Array) -> Examples:
+    """A draw from the buffer, as the network takes images in training.
+
+    Of the slots that its items say are occupied; if they do not say, of those ever filled.
+    """
+    draw_key, view_key = jax.random.split(key)
+    drawn = draw(buffer, draw_key, spec.replay, buffer.items.get(OCCUPIED))
+    return augment(spec, drawn, view_key)
+
+
+def augment(spec: ProblemSpec, drawn: Draw, key: jax.Array) -> Examples:
+    """What was drawn, augmented and normalised."""
+    images = spec.view(drawn.items["images"], key)
+    return Examples(images, drawn.items["labels"], drawn.present, drawn.items)
+
+
+def as_examples(batch: Batch) -> Examples:
+    """The stream's batch."""
+    return Examples(batch.images, batch.labels, batch.present, {})
+
+
+def concat_examples(*parts: Examples) -> Examples:
+    """Several sets of images as one; only of images, labels and presence."""
+    images, labels, present = (
+        jnp.concatenate(field) for field in list(zip(*parts, strict=True))[:3]
+    )
+    return Examples(images, labels, present, {})
+
+
+def forward(
+    spec: ProblemSpec, variables: Variables, *parts: Examples
+) -> tuple[list[jax.Array], Tree]:
+    """Logits in training of several sets of images, one pass after another; and the statistics.
+
+    Without batch norm a pass does not see who else is in it, and all become one.
+    """
+    if not variables.stats:
+        cuts = np.cumsum([part.images.shape[0] for part in parts])[:-1]
+        together, stats = spec.net.train(variables, concat_examples(*parts).images, None)
+        return jnp.split(together, cuts), stats
+    logits: list[jax.Array] = []
+    for part in parts:
+        one, stats = spec.net.train(variables, part.images, part.present)
+        logits.append(one)
+        variables = Variables(variables.params, stats)
+    return logits, variables.stats
+
+
+def with_replay_in_full(
+    spec: ProblemSpec, variables: Variables, batch: Examples, drawn: Examples
+) -> tuple[jax.Array, jax.Array, Tree]:
+    """Logits in training of what was drawn; then of batch and drawn together; the statistics."""
+    if not variables.stats:
+        logits, stats = spec.net.train(variables, concat_examples(batch, drawn).images, None)
+        return logits[batch.images.shape[0] :], logits, stats
+    (of_drawn, of_all), stats = forward(spec, variables, drawn, concat_examples(batch, drawn))
+    return of_drawn, of_all, stats
+
+
+def consistency_loss(
+    spec: ProblemSpec,
+    net: Variables,
+    batch: Batch,
+    drawn: Examples,
+    target: jax.Array,
+    weight: float,
+) -> tuple[jax.Array, jax.Array, Tree]:
+    """weight * MSE(net(drawn), target) + CE(net(batch and drawn)), logits of the batch, statistics.
+
+    target [N, classes]: what the logits of the images drawn are to agree with; no gradient passes.
+    """
+    again, logits, stats = with_replay_in_full(spec, net, as_examples(batch), drawn)
+    together = concat_examples(as_examples(batch), drawn)
+    loss = weight * squared_error(again, jax.lax.stop_gradient(target), drawn.present)
+    loss += cross_entropy(logits, together.labels, together.present)
+    return loss, logits[: batch.labels.size], stats

@@ -1,0 +1,174 @@
+"""iCaRL (Rebuffi et al. 2017): herded exemplars, distillation, and the nearest of their means."""
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from tsar_jax.errors import UserError, check_weights
+from tsar_jax.networks.classifier import Variables
+from tsar_jax.plasticity.buffer import Buffer
+from tsar_jax.plasticity.herding import herd
+from tsar_jax.systems.continual.methods.base import (
+    OCCUPIED,
+    Batch,
+    LossAux,
+    Method,
+    ProblemSpec,
+    TaskData,
+    TrainState,
+    as_examples,
+    concat_examples,
+    mean_present,
+    replay,
+)
+from tsar_jax.systems.continual.methods.lwf import LOWEST, squared_norm
+from tsar_jax.systems.continual.methods.task_end import (
+    classes_of,
+    map_chunks,
+    most_classes,
+    present_classes,
+    seen_classes,
+)
+
+
+class Memory(NamedTuple):
+    """old: the net at the last task's end. means [classes, F]: of the exemplars' features.
+
+    known bool [classes]: which classes have exemplars.
+    """
+
+    old: Variables
+    means: jax.Array
+    known: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ICaRL(Method):
+    """L = BCE(W(batch and replay), t) + wd_reg * sum theta^2, over the outputs of classes seen.
+
+    t is what the net from before the task says for past classes, and 1 or 0 for this task's. At a
+    task's end all classes share the buffer alike; those before give up the last of theirs.
+    """
+
+    buffered: ClassVar[bool] = True
+    filled_at_ends: ClassVar[bool] = True
+    boundaries: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("class",)
+    wd_reg: float = 0.00001
+    """Weight of the squared parameters."""
+
+    def __post_init__(self) -> None:
+        check_weights(self, "wd_reg")
+
+    def init_memory(self, spec: ProblemSpec, net: Variables) -> Memory:
+        if spec.capacity < spec.classes:
+            raise UserError(
+                f"buffer is {spec.capacity}, but {spec.classes} classes have to share it: raise it."
+            )
+        shown = spec.normalise(jnp.zeros((1, *spec.image.shape), spec.image.dtype))
+        size = spec.net.features(net, shown).shape[1]
+        return Memory(net, jnp.zeros((spec.classes, size)), jnp.zeros(spec.classes, bool))
+
+    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+        return {**super().slot(spec), OCCUPIED: jax.ShapeDtypeStruct((), jnp.bool_)}
+
+    def loss(
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossAux]:
+        together = concat_examples(as_examples(batch), replay(spec, state.buffer, key))
+        net = state.net
+        logits, stats = spec.net.train(net, together.images, together.present)
+        old = spec.net.logits(state.memory.old, together.images)
+        past, now = seen_classes(spec, batch.task - 1), seen_classes(spec, batch.task)
+        truth = jax.nn.one_hot(together.labels, spec.classes)
+        each = optax.sigmoid_binary_cross_entropy(
+            logits, jnp.where(past, jax.nn.sigmoid(old), truth)
+        )
+        loss = mean_present((each * now).sum(-1) / now.sum(), together.present)
+        loss += self.wd_reg * squared_norm(net.params)
+        return loss, LossAux(logits[: batch.labels.size], stats, state.memory)
+
+    def at_task_end(
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
+        buffer = self.exemplars(spec, state, data, task)
+        of_buffer = TaskData(
+            buffer.items["images"],
+            buffer.items["labels"],
+            buffer.items[OCCUPIED].astype(jnp.float32),
+        )
+        features = all_features(spec, state.net, of_buffer)
+        own = jax.nn.one_hot(of_buffer.labels, spec.classes) * of_buffer.present[:, None]
+        sums = jnp.dot(own.T, features, precision="highest")
+        means = sums / jnp.maximum(own.sum(0), 1)[:, None]
+        memory = Memory(state.net, means, present_classes(of_buffer, spec.classes))
+        return state._replace(buffer=buffer, memory=memory)
+
+    def exemplars(
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array
+    ) -> Buffer:
+        """The buffer with this task's classes: slots quota * r ... hold the r-th class seen."""
+        before, now = seen_classes(spec, task - 1), seen_classes(spec, task)
+        quota = spec.capacity // now.sum()
+        new, rows, counts = self.herded(spec, state, data, quota)
+
+        slots = jnp.arange(spec.capacity)
+        rank, place = slots // quota, slots % quota
+        label = jnp.argsort(~now, stable=True)[jnp.minimum(rank, spec.classes - 1)]
+        old_quota = spec.capacity // jnp.maximum(before.sum(), 1)
+        old_rank = (jnp.cumsum(before) - 1)[label]
+        was_in = jnp.clip(old_rank * old_quota + place, 0, spec.capacity - 1)
+        old = before[label]
+        is_new = label[:, None] == new
+        number = jnp.argmax(is_new, -1)
+        row = rows[number, place]
+
+        items = state.buffer.items
+        shape = (-1,) + (1,) * (items["images"].ndim - 1)
+        images = jnp.where(old.reshape(shape), items["images"][was_in], data.stored[row])
+        herded = is_new.any(-1) & (place < counts[number])
+        full = jnp.where(old, items[OCCUPIED][was_in], herded)
+        kept = {
+            "images": images,
+            "labels": label.astype(jnp.int32),
+            OCCUPIED: full & (rank < now.sum()),
+        }
+        return Buffer(kept, (quota * now.sum()).astype(jnp.int32))
+
+    def herded(
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, quota: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The task's classes [K], rows of their exemplars [K, capacity], images of each [K]."""
+        features = all_features(spec, state.net, data)
+        classes, here = classes_of(data, spec.classes, most_classes(spec))
+
+        def of_class(label: jax.Array) -> tuple[jax.Array, jax.Array]:
+            member = (data.labels == label) & (data.present > 0)
+            return herd(features, member, spec.capacity, quota), member.sum()
+
+        rows, counts = lax.map(of_class, classes)
+        return jnp.where(here, classes, -1), rows, counts
+
+    def classify(
+        self,
+        spec: ProblemSpec,
+        state: TrainState,
+        model: Variables,
+        images: jax.Array,
+        test: jax.Array | None = None,
+    ) -> jax.Array:
+        """Minus the squared distances [N, classes] of the features from the classes' means."""
+        features, means = spec.net.features(model, images), state.memory.means
+        product = jnp.dot(features, means.T, precision="highest")
+        lengths = jnp.square(features).sum(1)[:, None] + jnp.square(means).sum(1)
+        return jnp.where(state.memory.known, 2 * product - lengths, LOWEST)
+
+
+def all_features(spec: ProblemSpec, net: Variables, data: TaskData) -> jax.Array:
+    """Features [N, F] of images [N, ...] as the network takes them in tests."""
+    chunks = map_chunks(lambda part: spec.net.features(net, spec.normalise(part.stored)), data)
+    return chunks.reshape(-1, chunks.shape[-1])[: data.labels.shape[0]]

@@ -1,0 +1,128 @@
+"""What methods do with a task's images at its end, in memory that does not grow with the task."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from tsar_jax.errors import UserError
+from tsar_jax.plasticity.buffer import put
+from tsar_jax.systems.continual.methods.base import Method, ProblemSpec, TaskData, TrainState
+
+CHUNK = 500
+"""Images of a task that are looked at together."""
+
+
+def map_chunks(function: Callable[[TaskData], Any], data: TaskData) -> Any:
+    """function of every chunk of a task, one after another; results [chunks, ...].
+
+    What fills up the last chunk is not present.
+    """
+    return lax.map(lambda number: function(_chunk(data, number)), _numbers(data))
+
+
+def sum_chunks(
+    function: Callable[[TaskData, jax.Array], Any], data: TaskData, key: jax.Array
+) -> Any:
+    """Return the sum of a tree that is a function of every chunk of a task and a key of its own."""
+    shapes = jax.eval_shape(function, jax.eval_shape(_chunk, data, jnp.int32(0)), key)
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total: Any, number: jax.Array) -> tuple[Any, None]:
+        found = function(_chunk(data, number), jax.random.fold_in(key, number))
+        return jax.tree.map(jnp.add, total, found), None
+
+    return lax.scan(add, zero, _numbers(data))[0]
+
+
+def _numbers(data: TaskData) -> jax.Array:
+    count = data.labels.shape[0]
+    return jnp.arange(-(-count // min(CHUNK, count)))
+
+
+def _chunk(data: TaskData, number: jax.Array) -> TaskData:
+    count = data.labels.shape[0]
+    size = min(CHUNK, count)
+    rows = number * size + jnp.arange(size)
+    within = (rows < count).astype(data.present.dtype)
+    rows = jnp.minimum(rows, count - 1)
+    return TaskData(data.stored[rows], data.labels[rows], data.present[rows] * within)
+
+
+def choose(data: TaskData, key: jax.Array, count: int) -> TaskData:
+    """`count` images of a task at random; where it has fewer they come again."""
+    available = data.labels.shape[0]
+    chance = jax.random.uniform(key, (available,))
+    _, order = lax.top_k(jnp.where(data.present > 0, chance, -1.0), min(count, available))
+    different = jnp.minimum(data.present.sum().astype(jnp.int32), order.size)
+    rows = order[jnp.arange(count) % different]
+    return TaskData(data.stored[rows], data.labels[rows], data.present[rows])
+
+
+def share(spec: ProblemSpec, task: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """First slot of a task's share of the buffer, all shares being alike, and the one after it.
+
+    Raises UserError where there are fewer slots than tasks.
+    """
+    if spec.capacity < spec.tasks:
+        raise UserError(
+            f"buffer is {spec.capacity}, but {spec.tasks} tasks have to share it: raise it."
+        )
+    return task * spec.capacity // spec.tasks, (task + 1) * spec.capacity // spec.tasks
+
+
+def share_slots(spec: ProblemSpec, task: jax.Array) -> jax.Array:
+    """The slots of a task's share: int32 [largest share], `capacity` after its last."""
+    first, after = share(spec, task)
+    slots = first + jnp.arange(-(-spec.capacity // spec.tasks))
+    return jnp.where(slots < after, slots, spec.capacity)
+
+
+def present_classes(data: TaskData, classes: int) -> jax.Array:
+    """Which classes a task has images of: bool [classes]."""
+    return jnp.zeros(classes).at[data.labels].add(data.present) > 0
+
+
+def classes_of(data: TaskData, classes: int, most: int) -> tuple[jax.Array, jax.Array]:
+    """The classes of a task, lowest first: numbers [most], and whether there are so many [most]."""
+    here, numbers = lax.top_k(present_classes(data, classes).astype(jnp.float32), most)
+    return numbers, here > 0
+
+
+def seen_classes(spec: ProblemSpec, task: jax.Array) -> jax.Array:
+    """Which classes there were up to a task, itself included: bool [classes]; none before 0."""
+    rows = jnp.arange(len(spec.task_classes)) <= task
+    return (jnp.asarray(spec.task_classes) & rows[:, None]).any(0)
+
+
+def most_classes(spec: ProblemSpec) -> int:
+    """Classes of the task that has most."""
+    return int(spec.task_classes.sum(1).max())
+
+
+@dataclasses.dataclass(frozen=True)
+class FilledAtEnds(Method):
+    """A base for methods whose buffer is filled at the tasks' ends, every task having its share."""
+
+    buffered: ClassVar[bool] = True
+    filled_at_ends: ClassVar[bool] = True
+    boundaries: ClassVar[bool] = True
+
+    def at_task_end(
+        self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
+    ) -> TrainState:
+        choose_key, items_key = jax.random.split(key)
+        slots = share_slots(spec, task)
+        chosen = choose(data, choose_key, slots.size)
+        items = self.items(spec, state, chosen, items_key)
+        _, after = share(spec, task)
+        return state._replace(buffer=put(state.buffer, slots, items, after.astype(jnp.int32)))
+
+    def items(
+        self, spec: ProblemSpec, state: TrainState, chosen: TaskData, key: jax.Array
+    ) -> dict[str, jax.Array]:
+        """What is kept of the images chosen, as `slot` says."""
+        return {"images": chosen.stored, "labels": chosen.labels}

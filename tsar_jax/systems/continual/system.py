@@ -1,0 +1,364 @@
+"""Continual learning: one of the methods on one of the streams, several seeds at once.
+
+Sarfraz, Arani, Zonooz (2022), arXiv 2206.04016, and its peers in the frame of Mammoth (Buzzega et
+al. 2020). A step is one batch of every seed; when a task ends, all models are tested.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from tsar_jax.data.continual.types import Course, Stream, Test
+from tsar_jax.devices import map_over
+from tsar_jax.errors import check_positive, check_rates, check_seed
+from tsar_jax.networks.classifier import Classifier, Variables
+from tsar_jax.plasticity.learner import Learner
+from tsar_jax.systems.continual.methods import (
+    Batch,
+    Method,
+    ProblemSpec,
+    TaskData,
+    TrainState,
+    check_supported,
+)
+from tsar_jax.systems.continual.methods.published import Release
+from tsar_jax.training.config import FORMERLY_ZERO, earlier
+from tsar_jax.training.loop import LoopConfig
+from tsar_jax.training.programs import all_finite, finite_mean
+from tsar_jax.training.system import SeedsSystem
+
+UNTESTED, LOST = -1.0, -2.0
+"""In place of an accuracy: there is none yet; there will be none, for the seed is lost."""
+CLASS_IL, TASK_IL = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinualConfig(LoopConfig):
+    """One method on one stream. Raises UserError for impossible values."""
+
+    method: str = "synergy"
+    """sgd, joint, er, der, derpp, clser, synergy ...: as --help lists them."""
+    stream: str = "rot-mnist"
+    """rot-mnist, perm-mnist, seq-mnist, mnist-360, seq-cifar10, seq-tinyimg, gcil-cifar100,
+    gcil-cifar100-longtail, gcil-cifar100-noise; or rot-, perm-, seq-, gcil- and any prepared data
+    set."""
+    buffer: int = 500
+    """Slots of the episodic memory."""
+    seeds: int = 1
+    """Independent lifetimes in one program: of the seeds seed, seed + 1 ..."""
+    # A number once the stream is known, before the loop sees it.
+    steps: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)  # type: ignore[assignment]
+    """Steps of the whole run; None: the whole stream."""
+    lr: float | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """Learning rate of SGD; None: the published best, as every None that follows."""
+    batch: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """New images of a step."""
+    replay: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """Images of a draw from the buffer."""
+    epochs: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """Passes over every task."""
+    settings: tuple[str, ...] = ()
+    """Hyper-parameters of the method, as name=value; the others are the published best."""
+    published: Release = dataclasses.field(default="synergy", metadata=earlier("synergy"))
+    """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
+    init: str | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Run of continual_train with whose network the first task begins; None: a random one."""
+    tasks: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """Tasks of the stream; None: as published."""
+    phase_size: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
+    """Images of a phase of GCIL (the releases' epoch_size); None: as published."""
+    phase_classes: int | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Most classes of a phase of GCIL, from 1 on (the releases' phase_class_upper); None: as
+    published, 50."""
+    pretrain_classes: int | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Classes of which GCIL's first phase has all images, from 1 on (the releases' pretrain and
+    pretrain_class_nb); None: as published, no such phase."""
+    schedule_seed: int | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Seed of GCIL's phases, in [0, 2**32) (the releases' gil_seed); None: as published, 1993."""
+    validation: bool = dataclasses.field(default=False, metadata=earlier(False))
+    """Whether a tenth of the training images is held out and tested on, instead of the test set."""
+    width: int = 64
+    """Filters of ResNet-18's first stage, for colour images."""
+    hidden: tuple[int, ...] = (100, 100)
+    """Widths of the multilayer perceptron, for grey images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "buffer", "seeds", "width", "batch", "replay", "epochs", "tasks")
+        check_positive(self, "phase_size", "phase_classes", "pretrain_classes")
+        check_rates(self, "lr")
+        check_seed(self, count=self.seeds)
+        if self.schedule_seed is not None:
+            check_seed(self, "schedule_seed")
+
+
+class Lifetime(NamedTuple):
+    """A seed's state. root: its key's data. accuracy [tasks, tests, models, 2]: after every task,
+    on every test, of every model, class-incremental and task-incremental; UNTESTED where it is
+    still to come or of no interest, LOST after the tasks that a lost seed did not end.
+    """
+
+    root: jax.Array
+    learner: TrainState
+    course: Course
+    accuracy: jax.Array
+
+
+class Keys(NamedTuple):
+    """A lifetime's randomness: where it begins, what the stream shows, what the learner draws."""
+
+    init: jax.Array
+    stream: jax.Array
+    learner: jax.Array
+
+
+def keys_of(root: jax.Array) -> Keys:
+    """From the data of a lifetime's key."""
+    return Keys(*jax.random.split(jax.random.wrap_key_data(root), 3))
+
+
+def make_spec(
+    net: Classifier, stream: Stream, *, rate: float, capacity: int, replay: int
+) -> ProblemSpec:
+    """What a method is given, for a network on a stream."""
+    return ProblemSpec(
+        net=net,
+        rate=rate,
+        capacity=capacity,
+        replay=replay,
+        tasks=stream.tasks,
+        classes=stream.classes,
+        task_classes=stream.task_classes,
+        image=jax.ShapeDtypeStruct(stream.image, jnp.uint8),
+        view=stream.view,
+        normalise=stream.normalise,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Life:
+    """The pure functions of one lifetime of a method on a stream.
+
+    test_batch: images tested at a time.
+    """
+
+    spec: ProblemSpec
+    method: Method
+    stream: Stream
+    test_batch: int = 500
+
+    @property
+    def method_learner(self) -> Learner:
+        """The method as a learner."""
+        return self.method.learner(self.spec)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models that are tested."""
+        state = jax.eval_shape(partial(self.method.init, self.spec), jax.random.key(0))
+        return list(self.method.models(state))
+
+    def begin(self, root: jax.Array, data: Any) -> Lifetime:
+        """The lifetime before its first step."""
+        keys = keys_of(root)
+        shape = (self.stream.tasks, len(self.stream.task_classes), len(self.models), 2)
+        return Lifetime(
+            root,
+            self.method_learner.init((), keys.init),
+            self.stream.begin(data, keys.stream),
+            jnp.full(shape, UNTESTED, jnp.float32),
+        )
+
+    def step(self, lifetime: Lifetime, data: Any, step: jax.Array) -> tuple[Lifetime, jax.Array]:
+        """One batch of the stream; and where it ends a task, what is done then. Also: the loss."""
+        stream, keys = self.stream, keys_of(lifetime.root)
+        course = stream.shuffle(data, lifetime.course, keys.stream, step)
+        raw = stream.batch(data, course, jax.random.fold_in(keys.stream, step), step)
+        view_key, learn_key, end_key = jax.random.split(jax.random.fold_in(keys.learner, step), 3)
+        batch = Batch(stream.view(raw.images, view_key), *raw)
+        state, loss = self.method_learner.update((), lifetime.learner, batch, learn_key)
+        ends = step + 1 == jnp.asarray(stream.ends, jnp.int32)[raw.task]
+        if self.method.boundaries:
+            state = lax.cond(
+                ends,
+                lambda: self._task_end(state, data, course, raw.task, end_key),
+                lambda: state,
+            )
+        accuracy = lax.cond(
+            ends,
+            lambda: lifetime.accuracy.at[raw.task].set(
+                self.test(state, data, course, self.due(raw.task))
+            ),
+            lambda: lifetime.accuracy,
+        )
+        return Lifetime(lifetime.root, state, course, accuracy), loss
+
+    def _task_end(
+        self, state: TrainState, data: Any, course: Course, task: jax.Array, key: jax.Array
+    ) -> TrainState:
+        assert self.stream.task_images is not None
+        images, labels, present, _ = self.stream.task_images(data, course, task)
+        return self.method.at_task_end(
+            self.spec, state, TaskData(images, labels, present), task, key
+        )
+
+    def due(self, task: jax.Array) -> jax.Array:
+        """Which tests are of interest after a task: bool [tests].
+
+        Those of the tasks learned; and the next one's for forward transfer, unless it is of all
+        classes seen by then.
+        """
+        number = jnp.arange(len(self.stream.task_classes))
+        if self.method.joint:
+            return number >= 0
+        return number <= task + (0 if self.stream.cumulative else 1)
+
+    def test(self, state: TrainState, data: Any, course: Course, due: jax.Array) -> jax.Array:
+        """Return the accuracy of every model on the tests that are due: [tests, models, 2].
+
+        Class-incremental, by all outputs; task-incremental, by those of the test's classes.
+        """
+        classes = jnp.asarray(self.stream.task_classes)
+        nothing = jnp.full((len(self.method.models(state)), 2), UNTESTED, jnp.float32)
+        if self.stream.cumulative:
+            # The last test that is due has all images of those before it.
+            last = due.size - 1 - jnp.argmax(due[::-1])
+            accuracy = self.accuracies(state, data, course, last, classes)
+            return jnp.where(due[:, None, None], accuracy, nothing)
+
+        def each(number_and_due: tuple[jax.Array, jax.Array]) -> jax.Array:
+            number, due = number_and_due
+            return lax.cond(
+                due,
+                lambda: self.accuracies(state, data, course, number, classes[number][None])[0],
+                lambda: nothing,
+            )
+
+        return lax.map(each, (jnp.arange(due.size), due))
+
+    def accuracies(
+        self, state: TrainState, data: Any, course: Course, number: jax.Array, classes: jax.Array
+    ) -> jax.Array:
+        """Return the accuracy of every model on parts of a test: [parts, models, 2].
+
+        classes bool [parts, classes]: those of a part's images, and its task-incremental outputs.
+        """
+        models = self.method.models(state)
+
+        def count(shown: Test) -> tuple[jax.Array, jax.Array]:
+            here = shown.present * classes[:, shown.labels]
+            right = []
+            for model in models.values():
+                logits = self.method.classify(self.spec, state, model, shown.images, number)
+                usable = jnp.where(classes[:, None], logits, -jnp.inf)
+                for seen in (logits, usable):
+                    right.append((here * (seen.argmax(-1) == shown.labels)).sum(-1))
+            return jnp.stack(right, -1), here.sum(-1)
+
+        right, present = self.over_test(count, data, course, number)
+        return (right.sum(0) / present.sum(0)[:, None]).reshape(-1, len(models), 2)
+
+    def over_test(
+        self, function: Callable[[Test], Any], data: Any, course: Course, number: jax.Array
+    ) -> Any:
+        """function of every chunk of a test, its images normalised; results [chunks, ...]."""
+        size = min(self.test_batch, self.stream.test_size)
+
+        def of_chunk(chunk: jax.Array) -> Any:
+            shown = self.stream.test(data, course, number, chunk * size + jnp.arange(size))
+            return function(shown._replace(images=self.stream.normalise(shown.images)))
+
+        return lax.map(of_chunk, jnp.arange(-(-self.stream.test_size // size)))
+
+    def average(self, lifetime: Lifetime) -> jax.Array:
+        """Return the mean accuracy of the reported model over the tests so far: [2].
+
+        After the last task that ended; 0 before the first one ends, NaN of a lost seed.
+        """
+        ended = (lifetime.accuracy != UNTESTED).any((1, 2, 3)).sum()
+        row = lifetime.accuracy[ended - 1, :, self.models.index(self.method.reported)]
+        number = jnp.arange(len(row))
+        learned = (row[:, 0] != UNTESTED) & ((number < ended) | self.method.joint)
+        mean = (row * learned[:, None]).sum(0) / jnp.maximum(learned.sum(), 1)
+        return jnp.where(is_lost(lifetime.accuracy), jnp.nan, jnp.where(ended > 0, mean, 0))
+
+
+def make_system(config: ContinualConfig, life: Life) -> SeedsSystem:
+    """The lifetimes of all seeds as init, step and evaluate; data: the stream's.
+
+    Raises UserError where the method cannot learn the stream.
+    """
+    check_supported(life.method, config.method, life.stream)
+    seeds = (config.seed + np.arange(config.seeds)).astype(np.uint32)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data))
+
+    def init(_: jax.Array) -> Lifetime:
+        roots = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(seeds)
+        return map_over(lambda root, _: life.begin(root, shapes), config.seeds)(roots, ())
+
+    def step(
+        lifetime: Lifetime, data: Any, number: jax.Array
+    ) -> tuple[Lifetime, dict[str, jax.Array]]:
+        new, loss = life.step(lifetime, data, number)
+        return kept_sound(lifetime, new, loss)
+
+    def evaluate(lifetimes: Lifetime, data: Any, key: jax.Array) -> dict[str, jax.Array]:
+        """What the lifetimes remember of the last task's end, which costs nothing."""
+        average = finite_mean(jax.vmap(life.average)(lifetimes))
+        return {"accuracy": average[CLASS_IL], "task_accuracy": average[TASK_IL]}
+
+    def lost(lifetimes: Lifetime) -> list[int]:
+        found = np.asarray(jax.vmap(is_lost)(lifetimes.accuracy))
+        return (config.seed + np.flatnonzero(found)).tolist()
+
+    return SeedsSystem(init, step, evaluate, config.seeds, lost)
+
+
+def is_lost(accuracy: jax.Array) -> jax.Array:
+    """Whether a lifetime's accuracies [tasks, tests, models, 2] are of a lost seed: a scalar."""
+    return (accuracy == LOST).any()
+
+
+def kept_sound(
+    old: Lifetime, new: Lifetime, loss: jax.Array
+) -> tuple[Lifetime, dict[str, jax.Array]]:
+    """A lifetime after a step, and the step's loss, unless the seed is lost.
+
+    It is lost from the step on whose loss, or one of the floating-point arrays after it, is not
+    finite: these arrays stay as they were before, and the loss is NaN. The images in a buffer and
+    what counts may go on, for keeping both versions of a buffer would cost every step a copy.
+    """
+    sound = ~is_lost(old.accuracy) & jnp.isfinite(loss) & all_finite(new)
+
+    def kept(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(sound, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
+
+    lifetime = jax.tree.map(kept, new, old)
+    ended = (lifetime.accuracy != UNTESTED).any((1, 2, 3), keepdims=True)
+    accuracy = jnp.where(sound | ended, lifetime.accuracy, LOST)
+    return lifetime._replace(accuracy=accuracy), {"loss": jnp.where(sound, loss, jnp.nan)}
+
+
+def untrained_accuracy(life: Life, roots: jax.Array, data: Any) -> jax.Array:
+    """What networks that learned nothing get right: [seeds, tests], class-incremental.
+
+    roots: of the lifetimes.
+    """
+
+    def one(root: jax.Array) -> jax.Array:
+        fresh = life.begin(root, data)
+        everything = jnp.ones(len(life.stream.task_classes), bool)
+        return life.test(fresh.learner, data, fresh.course, everything)[:, 0, CLASS_IL]
+
+    return jax.jit(lambda roots: lax.map(one, roots))(roots)
+
+
+def reported_model(life: Life, state: TrainState) -> Variables:
+    """The model whose accuracy is the method's result."""
+    return life.method.models(state)[life.method.reported]

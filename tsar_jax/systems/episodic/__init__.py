@@ -1,0 +1,1 @@
+"""ANML, OML and TSAR: meta-learning through SGD on a stream of one class after another."""

@@ -1,0 +1,266 @@
+"""Parameters to and from the original PyTorch releases' order and layout.
+
+A release stores a flat list of arrays: convolutions [out, in, 3, 3], dense weights [out, in],
+images and flattened features channel first. Here convolutions are [3, 3, in, out], dense weights
+[in, out], and features flatten with the channel last.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tsar_jax.errors import UserError, check_known
+from tsar_jax.interop.naming import as_weights
+from tsar_jax.networks import (
+    ANML,
+    OML,
+    TSAR,
+    Network,
+    params_like,
+)
+from tsar_jax.networks.layers import IMAGE_CHANNELS
+
+Params = Any
+
+
+class Layout(NamedTuple):
+    """A pair of inverse maps between a release's array and ours.
+
+    rank: of both. flat_axes: of the release's array, those that flatten (channel, 3, 3).
+    """
+
+    rank: int
+    from_release: Callable[[Any], Any]
+    to_release: Callable[[Any], Any]
+    flat_axes: tuple[int, ...] = ()
+
+
+def _channels_last(x: Any, axis: int) -> Any:
+    """Reorder a flattened (channel, 3, 3) axis into (3, 3, channel)."""
+    shape = (*x.shape[:axis], x.shape[axis] // 9, 9, *x.shape[axis + 1 :])
+    return x.reshape(shape).swapaxes(axis, axis + 1).reshape(x.shape)
+
+
+def _channels_first(x: Any, axis: int) -> Any:
+    """Reorder a flattened (3, 3, channel) axis into (channel, 3, 3)."""
+    shape = (*x.shape[:axis], 9, x.shape[axis] // 9, *x.shape[axis + 1 :])
+    return x.reshape(shape).swapaxes(axis, axis + 1).reshape(x.shape)
+
+
+VECTOR = Layout(1, lambda x: x, lambda x: x)
+FLAT_VECTOR = Layout(1, lambda x: _channels_last(x, 0), lambda x: _channels_first(x, 0), (0,))
+CONV = Layout(4, lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
+DENSE = Layout(2, lambda x: x.T, lambda x: x.T)
+DENSE_FROM_FLAT = Layout(
+    2, lambda x: _channels_last(x.T, 0), lambda x: _channels_first(x, 0).T, (1,)
+)
+DENSE_FLAT_TO_FLAT = Layout(
+    2,
+    lambda x: _channels_last(_channels_last(x.T, 0), 1),
+    lambda x: _channels_first(_channels_first(x, 1), 0).T,
+    (0, 1),
+)
+
+
+def _regulation(taps: int, inputs: int | None = None) -> tuple[Layout, Layout]:
+    """Layouts of the weights and bias of a head that regulates a kernel.
+
+    The head's outputs are the kernel's weights, flattened as [out, in, taps]; here they are
+    [taps, in, out]. inputs: the kernel's in; None: as many as out.
+    """
+
+    def sizes(count: int) -> tuple[int, int]:
+        each = inputs or math.isqrt(count // taps)
+        return count // (each * taps), each
+
+    def ours(x: Any) -> Any:
+        out, each = sizes(x.shape[-1])
+        kernels = x.reshape(*x.shape[:-1], out, each, taps)
+        return kernels.swapaxes(-1, -3).reshape(x.shape)
+
+    def theirs(x: Any) -> Any:
+        out, each = sizes(x.shape[-1])
+        kernels = x.reshape(*x.shape[:-1], taps, each, out)
+        return kernels.swapaxes(-1, -3).reshape(x.shape)
+
+    weights = Layout(
+        2,
+        lambda x: ours(_channels_last(x.T, 0)),
+        lambda x: _channels_first(theirs(x), 0).T,
+        (1,),
+    )
+    return weights, Layout(1, ours, theirs)
+
+
+Entry = tuple[str, Layout]
+
+
+def _trunk(prefix: str) -> list[Entry]:
+    return [
+        (f"{prefix}/block_{index}/{leaf}", layout)
+        for index in range(3)
+        for leaf, layout in (
+            ("kernel", CONV),
+            ("bias", VECTOR),
+            ("scale", VECTOR),
+            ("offset", VECTOR),
+        )
+    ]
+
+
+def _dense(prefix: str, layout: Layout, bias: Layout = VECTOR) -> list[Entry]:
+    return [(f"{prefix}/kernel", layout), (f"{prefix}/bias", bias)]
+
+
+def _anml() -> list[Entry]:
+    return [
+        *_trunk("neuromodulator/trunk"),
+        *_dense("neuromodulator/gate", DENSE_FLAT_TO_FLAT, FLAT_VECTOR),
+        *_trunk("trunk"),
+        *_dense("head", DENSE_FROM_FLAT),
+    ]
+
+
+def _oml() -> list[Entry]:
+    return [
+        *(
+            (f"representation/conv_{index}/{leaf}", layout)
+            for index in range(6)
+            for leaf, layout in (("kernel", CONV), ("bias", VECTOR))
+        ),
+        *_dense("hidden", DENSE_FROM_FLAT),
+        *_dense("head", DENSE),
+    ]
+
+
+def _tsar(channels: int) -> list[Entry]:
+    """channels: of the classifier, which the layout of the output layer's regulation needs."""
+    return [
+        *_trunk("encoder"),
+        *_dense("regulator/block_0", *_regulation(9, IMAGE_CHANNELS)),
+        *_dense("regulator/block_1", *_regulation(9)),
+        *_dense("regulator/block_2", *_regulation(9)),
+        *_dense("regulator/head", *_regulation(1, channels)),
+        *_trunk("trunk"),
+        *_dense("head", DENSE),
+    ]
+
+
+NETWORKS: dict[str, Callable[..., Network]] = {"anml": ANML, "oml": OML, "tsar": TSAR}
+KINDS = tuple(NETWORKS)
+
+
+def release_names(kind: str) -> list[str]:
+    """Our names of a release's arrays, in the release's order. Raises UserError: unknown kind."""
+    return [name for name, _ in _entries(kind, 1)]
+
+
+def from_release(kind: str, arrays: Sequence[np.ndarray]) -> Params:
+    """A release's arrays, in its order and layout, as our parameters.
+
+    They become float32. Raises UserError where the count is wrong, or an array is not of finite
+    numbers or cannot belong to such a network.
+    """
+    names = release_names(kind)
+    arrays = [
+        as_weights(f"{index} ({names[index]})" if index < len(names) else str(index), array)
+        for index, array in enumerate(arrays)
+    ]
+    shape = np.shape(arrays[-2]) if len(arrays) > 1 else ()
+    entries = _entries(kind, shape[1] if len(shape) == 2 else 1)
+    if len(arrays) != len(entries):
+        raise UserError(
+            f"A release of kind {kind!r} has {len(entries)} arrays, not {len(arrays)}: "
+            "pass all of them, in the release's order."
+        )
+    params: dict = {}
+    for index, ((name, layout), array) in enumerate(zip(entries, arrays, strict=True)):
+        *folders, leaf = name.split("/")
+        node = params
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = _read(kind, index, name, layout, array)
+    _check_network(kind, params)
+    return params
+
+
+def to_release(kind: str, params: Params) -> list[np.ndarray]:
+    """Our parameters as a release's arrays, in its order and layout. Undoes `from_release`.
+
+    Raises UserError where params lacks an array of that kind of network.
+    """
+    leaves = [_leaf(kind, params, name) for name in release_names(kind)]
+    layouts = [layout for _, layout in _entries(kind, leaves[-2].shape[0])]
+    return [layout.to_release(leaf) for layout, leaf in zip(layouts, leaves, strict=True)]
+
+
+def _leaf(kind: str, params: Params, name: str) -> Any:
+    for part in name.split("/"):
+        if part not in params:
+            raise UserError(f"These parameters have no {name}: they are not of kind {kind!r}.")
+        params = params[part]
+    return params
+
+
+def _entries(kind: str, inputs: int) -> list[Entry]:
+    """A release's arrays in order. inputs: of the output layer, always the last but one array.
+
+    Raises UserError for an unknown kind.
+    """
+    check_known("kind of release", kind, KINDS)
+    if kind == "anml":
+        return _anml()
+    if kind == "oml":
+        return _oml()
+    assert kind == "tsar"
+    return _tsar(inputs)
+
+
+def _read(kind: str, index: int, name: str, layout: Layout, array: np.ndarray) -> Any:
+    shape = np.shape(array)
+    wrong = len(shape) != layout.rank or (layout.rank == 4 and shape[2:] != (3, 3))
+    if not wrong and not any(shape[axis] % 9 for axis in layout.flat_axes):
+        try:
+            return layout.from_release(array)
+        except ValueError:  # a regulator's head of no kernel's size
+            pass
+    want = {1: "[n]", 2: "[out, in]", 4: "[out, in, 3, 3]"}[layout.rank]
+    if layout.flat_axes:
+        want += ", flattened axes a multiple of 9"
+    raise UserError(
+        f"Array {index} of kind {kind!r} ({name}) has shape {list(shape)}, expected {want}: "
+        "check the order of the arrays."
+    )
+
+
+def network_widths(kind: str, params: Params) -> dict[str, int]:
+    """Return the network's widths, which its arrays tell, by the names that networks give them."""
+    widths = {"classes": params["head"]["bias"].size}
+    if kind == "oml":
+        return widths | {
+            "channels": params["representation"]["conv_0"]["bias"].size,
+            "hidden_features": params["hidden"]["bias"].size,
+        }
+    widths["channels"] = params["trunk"]["block_0"]["bias"].size
+    if kind == "anml":
+        gate = params["neuromodulator"]["trunk"]
+        return widths | {"gate_channels": gate["block_0"]["bias"].size}
+    return widths | {"regulator_channels": params["encoder"]["block_0"]["bias"].size}
+
+
+def _check_network(kind: str, params: Params) -> None:
+    """Compare every shape with those of the network that the arrays' widths describe."""
+    network = NETWORKS[kind](**network_widths(kind, params))
+    expected = params_like(network)
+    for index, (name, layout) in enumerate(_entries(kind, params["head"]["kernel"].shape[0])):
+        ours, theirs = _leaf(kind, params, name), _leaf(kind, expected, name)
+        if ours.shape != theirs.shape:
+            want = jax.eval_shape(layout.to_release, theirs).shape
+            raise UserError(
+                f"Array {index} of kind {kind!r} ({name}) has shape "
+                f"{list(np.shape(layout.to_release(ours)))}, expected {list(want)} in a network "
+                "of these widths: check the order of the arrays."
+            )

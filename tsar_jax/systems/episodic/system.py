@@ -1,0 +1,343 @@
+"""Meta-train a network on episodes of Omniglot: what ANML, OML and TSAR share.
+
+One meta-step (Beaulieu et al. 2020, algorithm 1): forget a class, learn its images one after
+another, and improve the slow weights by the loss on those and on a random remember set.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from tsar_jax.data.episodes import Episode, Pixels, draw_episode, scale_omniglot
+from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_side
+from tsar_jax.meta.gradient import meta_gradient
+from tsar_jax.networks import (
+    Network,
+    Params,
+    Signals,
+    frozen_levels,
+    init_params,
+    run_levels,
+)
+from tsar_jax.ops.low_precision import narrow_like, to_bfloat16, widen
+from tsar_jax.plasticity.gradient_learner import current_params, network_learner
+from tsar_jax.plasticity.learner import Remat, unroll
+from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.masks import mask
+from tsar_jax.systems.episodic.meta_test import Protocol, automatic_memory, frozen_signals, run_many
+from tsar_jax.training.config import FORMERLY_ZERO, earlier
+from tsar_jax.training.loop import LoopConfig
+from tsar_jax.training.system import System
+
+Metrics = dict[str, jax.Array]
+
+
+def inner_loop(
+    network: Network,
+    theta: Params,
+    plastic: Params,
+    signals: Signals,
+    labels: jax.Array,
+    *,
+    rate: float,
+    first_order: bool,
+    remat: bool = False,
+) -> Params:
+    """Learn examples one after another by SGD and return the fast weights that result.
+
+    Args:
+        theta: the slow weights.
+        plastic: tree of booleans, True where they learn.
+        signals: signals [T, ...] that enter the first plastic level; they do not change meanwhile.
+        labels: classes [T].
+    """
+    if first_order:  # no gradient reaches them: spare the backward pass a visit
+        signals = lax.stop_gradient(signals)
+    depth = frozen_levels(network, plastic)
+    learner = network_learner(network, plastic, depth, optax.sgd(rate), first_order=first_order)
+    strategy: Remat = "rematerialise" if remat else "store"
+    fast, _ = unroll(learner, theta, learner.init(theta, None), (signals, labels), remat=strategy)
+    return current_params(theta, plastic, fast)
+
+
+def meta_objective(
+    network: Network,
+    theta: Params,
+    plastic: Params,
+    episode: Episode,
+    *,
+    rate: float,
+    first_order: bool,
+    remat: bool = False,
+) -> tuple[jax.Array, Metrics]:
+    """Cross-entropy of the query set after the inner loop, and its accuracy.
+
+    episode: images normalised, [N, H, W, C]. Levels that do not learn see each image once, for
+    the trajectory and the query set alike.
+    """
+    depth = frozen_levels(network, plastic)
+    signals = run_levels(network, theta, episode.images, 0, depth)
+
+    def at(rows: jax.Array | None) -> tuple[Signals, jax.Array]:
+        every = signals, episode.labels
+        return every if rows is None else jax.tree.map(lambda s: s[rows], every)
+
+    fast = inner_loop(
+        network,
+        theta,
+        plastic,
+        *at(episode.trajectory),
+        rate=rate,
+        first_order=first_order,
+        remat=remat,
+    )
+    query, labels = at(episode.query)
+    logits = run_levels(network, fast, query, depth)
+    return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
+
+
+def forget_classes(theta: Params, classes: jax.Array, key: jax.Array) -> Params:
+    """Re-draw the output rows of some classes (He normal over the fan-in; bias untouched).
+
+    A row depends on the key and its class alone, so a class named twice is no ambiguity.
+    """
+    kernel = theta["head"]["kernel"]
+    scale = jnp.sqrt(2.0 / kernel.shape[0]).astype(kernel.dtype)
+    keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(classes)
+    draw_row = jax.vmap(lambda k: jax.random.normal(k, kernel.shape[:1], kernel.dtype))
+    head = {**theta["head"], "kernel": kernel.at[:, classes].set(scale * draw_row(keys).T)}
+    return {**theta, "head": head}
+
+
+@struct.dataclass
+class State:
+    """Slow weights and Adam's moments."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodicConfig(LoopConfig):
+    """Meta-training on Omniglot, whatever the network. Raises UserError for impossible values."""
+
+    pixels: Pixels = dataclasses.field(
+        default="byte-normalised", metadata=earlier("byte-normalised")
+    )
+    """Input for a pixel v in 0..255: byte-normalised, (v - 236.05) / 5522.06, as the TSAR release;
+    unit-normalised, (v / 255 - 236.05) / 5522.06, as the ANML release; or unit, v / 255."""
+    outputs: int = 1000
+    """Output units, at least one per class."""
+    order: Literal["first", "second"] = "first"
+    """first: inner gradients are constants (the releases); second: through the inner loop."""
+    remat: bool = False
+    """Recompute the inner loop in the backward pass: memory grows with the root of its length."""
+    plastic: tuple[str, ...] = ()
+    """Parameters that learn in the inner loop, by name; none named: as published."""
+    train_classes: int = 963
+    """Background classes to meta-train on, the first ones."""
+    tasks: int = 1
+    """Classes of one trajectory."""
+    inner_updates: int = 20
+    """Length of a trajectory; an equal share of images of each of its classes."""
+    repeat_first: bool = False
+    """Learn the first image twice, one update more, as the TSAR release does."""
+    reset: bool = dataclasses.field(default=True, metadata=earlier(True))
+    """Forget a trajectory's classes before it: their output rows are drawn anew in the slow
+    weights (the releases' --no-reset leaves them)."""
+    remember: int = 64
+    """Random images of all training classes in the query set, beside the trajectory's."""
+    episodes: int = 1
+    """Episodes averaged in one meta-step."""
+    inner_rate: float = 0.1
+    """Learning rate of the inner loop's SGD."""
+    meta_rate: float = 1e-3
+    """Learning rate of Adam across lifetimes."""
+    microbatch: int | None = dataclasses.field(default=4, metadata=FORMERLY_ZERO)
+    """Images that a convolution takes at a time on a CPU, to stay in its cache; None: all."""
+    init: str | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Run whose weights meta-training begins with, of the same network; None: random weights."""
+    eval_classes: int = 50
+    """Unseen classes of the meta-test in training's evaluations (last layer learning)."""
+    eval_runs: int = 3
+    """Runs of that meta-test."""
+    eval_rates: tuple[float, ...] = (1e-3, 3e-3)
+    """Its learning rates; the best one's mean accuracy counts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(
+            self,
+            "outputs",
+            "tasks",
+            "inner_updates",
+            "episodes",
+            "train_classes",
+            "eval_classes",
+            "eval_runs",
+        )
+        check_rates(self, "inner_rate", "meta_rate", "eval_rates")
+        check_positive(self, "microbatch")
+        if self.remember < 0:
+            raise UserError(f"remember must be at least 0, but is {self.remember}.")
+        if self.inner_updates % self.tasks:
+            raise UserError(
+                f"inner_updates ({self.inner_updates}) must be a multiple of tasks "
+                f"({self.tasks}), so that each class gets an equal share."
+            )
+
+
+EVALUATION_POPULATION = 650
+"""Meta-tests draw their classes among this many of the evaluation classes, as the release does."""
+
+
+def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
+    """Raises UserError where the data cannot serve the config."""
+    for split, array in data.items():
+        check_side(f"The {split} images", array.shape[2:4])
+    classes, per_class = data["background"].shape[:2]
+    unseen, unseen_per_class = data["evaluation"].shape[:2]
+    learned = Protocol(config.eval_classes).learn
+    if unseen_per_class <= learned:
+        raise UserError(
+            f"The evaluation classes have {unseen_per_class} images each, but a meta-test learns "
+            f"{learned} and needs others to test: use data with more."
+        )
+    drawn_from = min(EVALUATION_POPULATION, unseen)
+    each = config.inner_updates // config.tasks
+    images = config.train_classes * per_class
+    check_limits(
+        ("train_classes", config.train_classes, classes, "background classes in the data"),
+        ("train_classes", config.train_classes, config.outputs, "outputs"),
+        ("tasks", config.tasks, config.train_classes, "training classes"),
+        ("eval_classes", config.eval_classes, drawn_from, "evaluation classes to draw from"),
+        ("eval_classes", config.eval_classes, config.outputs, "outputs"),
+        ("inner_updates per task", each, per_class, "images of a class"),
+        ("remember", config.remember, images, "training images"),
+    )
+
+
+def first_state(config: EpisodicConfig, params: Params, in_bfloat16: tuple[str, ...] = ()) -> State:
+    """Return the state of meta-training before its first step. in_bfloat16: see `meta_training`."""
+    state = State(params, optax.adam(config.meta_rate).init(params))
+    return to_bfloat16(state, in_bfloat16)
+
+
+def meta_training(
+    config: EpisodicConfig,
+    network: Network,
+    plastic_names: tuple[str, ...],
+    in_bfloat16: tuple[str, ...] = (),
+) -> System:
+    """Meta-training as init, step and evaluate.
+
+    plastic_names: parameters that learn in the inner loop unless config.plastic names others.
+    in_bfloat16: parameters kept in bfloat16, as are Adam's moments of them.
+    data: {"background", "evaluation"}, uint8 [classes, 20, 28, 28].
+    """
+    optimiser = optax.adam(config.meta_rate)
+
+    def init(key: jax.Array) -> State:
+        return first_state(config, init_params(network, key), in_bfloat16)
+
+    def step(state: State, data: dict[str, jax.Array], key: jax.Array) -> tuple[State, Metrics]:
+        episode_key, forget_key, objective_key, rounding_key = jax.random.split(key, 4)
+        episodes = jax.vmap(lambda k: draw(config, data["background"], k))(
+            jax.random.split(episode_key, config.episodes)
+        )
+        theta = state.params
+        if config.reset:
+            theta = forget_classes(theta, episodes.reset_classes.reshape(-1), forget_key)
+        plastic = mask(theta, config.plastic or plastic_names)
+
+        def objective(theta: Params, episode: Episode, _: jax.Array) -> tuple[jax.Array, Metrics]:
+            return meta_objective(
+                network,
+                theta,
+                plastic,
+                episode,
+                rate=config.inner_rate,
+                first_order=config.order == "first",
+                remat=config.remat,
+            )
+
+        estimate = meta_gradient(objective, theta, episodes, objective_key)
+        updates, opt_state = optimiser.update(widen(estimate.gradient), widen(state.opt_state))
+        new = State(optax.apply_updates(widen(theta), updates), opt_state)
+        return narrow_like(new, state, rounding_key), {
+            "loss": estimate.loss,
+            **estimate.metrics,
+        }
+
+    def evaluate(state: State, data: dict[str, jax.Array], key: jax.Array) -> Metrics:
+        return evaluate_params(network, config, state.params, data, key)
+
+    return System(init, step, evaluate)
+
+
+def draw(config: EpisodicConfig, background: jax.Array, key: jax.Array) -> Episode:
+    """An episode with its images normalised."""
+    episode = draw_episode(
+        key,
+        background[: config.train_classes],
+        tasks=config.tasks,
+        updates=config.inner_updates,
+        remember=config.remember,
+    )
+    trajectory = episode.trajectory
+    if config.repeat_first:
+        trajectory = jnp.concatenate([trajectory[:1], trajectory])
+    return episode._replace(
+        images=scale_omniglot(episode.images, config.pixels), trajectory=trajectory
+    )
+
+
+def evaluate_params(
+    network: Network,
+    config: EpisodicConfig,
+    params: Params,
+    data: dict[str, jax.Array],
+    key: jax.Array,
+) -> Metrics:
+    """Accuracy of the slow weights on training classes, and a small meta-test on unseen ones.
+
+    The meta-test lets the output layer alone learn and takes the best of `eval_rates`.
+    """
+    sample_key, run_key = jax.random.split(key)
+    background = data["background"][: config.train_classes]
+    per_class = background.shape[1]
+    sample = jax.random.randint(sample_key, (400,), 0, config.train_classes * per_class)
+    chosen = background.reshape(-1, *background.shape[2:])[sample]
+    images = scale_omniglot(chosen, config.pixels)
+    logits = run_levels(network, params, images)
+    plastic = mask(params, ("head",))
+    unseen = data["evaluation"]
+    rates = jnp.repeat(jnp.array(config.eval_rates), config.eval_runs)
+    keys = jnp.tile(jax.random.split(run_key, config.eval_runs), len(config.eval_rates))
+    protocol = Protocol(config.eval_classes, population=min(EVALUATION_POPULATION, unseen.shape[0]))
+    signals = frozen_signals(network, params, plastic, unseen, pixels=config.pixels)
+    result = run_many(
+        network,
+        params,
+        plastic,
+        signals,
+        protocol,
+        unseen.shape[1],
+        keys,
+        rates,
+        memory=automatic_memory(),
+    )
+    by_rate = {
+        name: result[name].reshape(len(config.eval_rates), -1).mean(1) for name in ("train", "test")
+    }
+    best = by_rate["test"].argmax()
+    return {
+        "accuracy": accuracy(logits, sample // per_class),
+        "meta_test_train": by_rate["train"][best],
+        "meta_test_test": by_rate["test"][best],
+    }

@@ -1,0 +1,168 @@
+"""TSAR: meta-learn to regulate every weight of a classifier by what it sees.
+
+Beaulieu, Clune and Cheney (2021), "Continual learning under domain transfer with sparse synaptic
+bursting", arXiv 2108.12056.
+"""
+
+import dataclasses
+from typing import Literal
+
+from tsar_jax.errors import UserError, check_positive
+from tsar_jax.networks import (
+    ANML,
+    TSAR,
+    Network,
+    Ungated,
+    params_like,
+)
+from tsar_jax.networks.layers import ALL_POOLED
+from tsar_jax.networks.regulated import REGULATED
+from tsar_jax.plasticity.masks import leaf_names, mask
+from tsar_jax.systems.episodic.release import release_names
+from tsar_jax.systems.episodic.system import EpisodicConfig, meta_training
+from tsar_jax.training.config import earlier
+from tsar_jax.training.system import System
+
+INNER = ("trunk", "head")
+"""What learns in the inner loop: the classifier."""
+
+TRANSFERRED = {
+    "tsar": ("regulator", "trunk", "head"),
+    "anml": ("neuromodulator/gate", "trunk", "head"),
+    "unregulated": ("trunk", "head"),
+}
+"""Parameters that learn in a new domain as published (rln 6), by model: all but the first trunk,
+which is TSAR's encoder and, of the treatment anml, the neuromodulatory network's."""
+
+CHANNELS = {"tsar": 112, "anml": 256, "unregulated": 112}
+"""Published channels of the classifier, by model; unregulated is TSAR's classifier."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TsarConfig(EpisodicConfig):
+    """Meta-training of TSAR or of a treatment to compare it with."""
+
+    model: Literal["tsar", "anml", "unregulated"] = "tsar"
+    """tsar; anml, which gates features; or unregulated, TSAR's classifier alone."""
+    channels: int | None = None
+    """Channels of the classifier's convolutions. None: as published, 256 for model anml and 112
+    for the others."""
+    regulator_channels: int = 192
+    """Channels of TSAR's encoder, and of the neuromodulatory network of treatment anml."""
+    initial_bias: float = -8.0
+    """Bias that the regulator's heads begin with: -8 silences nearly every synapse ("growing
+    sensors"), 0 and more opens them ("sculpting")."""
+    gate_bias: float | None = dataclasses.field(default=None, metadata=earlier(0.0))
+    """Bias that the gate of model anml begins with. None: initial_bias, as published."""
+    regulated: tuple[str, ...] = REGULATED
+    """Which of the classifier's kernels are regulated, by layer."""
+    bfloat16: bool = False
+    """Keep the regulator's heads, nearly all of TSAR's weights, and Adam's moments of them in
+    bfloat16: half the memory, for accelerators."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "regulator_channels")
+        if self.channels is not None:
+            check_positive(self, "channels")
+        if self.model == "tsar":
+            make_network(self)
+
+
+def classifier_channels(config: TsarConfig) -> int:
+    """Return the channels of the classifier's convolutions, published ones unless config says."""
+    return CHANNELS[config.model] if config.channels is None else config.channels
+
+
+def starting_gate_bias(config: TsarConfig) -> float:
+    """Return the bias that the gate of model anml begins with."""
+    return config.initial_bias if config.gate_bias is None else config.gate_bias
+
+
+def effective_config(config: TsarConfig) -> TsarConfig:
+    """Return a config of the same network that says what None stands for.
+
+    Args:
+        config: any; two of one network, such as one of an earlier version, may differ.
+
+    Returns:
+        The config with the classifier's channels, and with a bias of the gate where the model has
+        a gate, None where it has none.
+    """
+    return dataclasses.replace(
+        config,
+        channels=classifier_channels(config),
+        gate_bias=starting_gate_bias(config) if config.model == "anml" else None,
+    )
+
+
+def make_network(config: TsarConfig) -> Network:
+    """The network that a config describes. Raises UserError for layers that do not exist."""
+    channels = classifier_channels(config)
+    if config.model == "tsar":
+        return TSAR(
+            config.microbatch,
+            channels,
+            config.regulator_channels,
+            config.outputs,
+            config.initial_bias,
+            config.regulated,
+        )
+    if config.model == "anml":
+        return ANML(
+            config.microbatch,
+            channels,
+            config.regulator_channels,
+            config.outputs,
+            starting_gate_bias(config),
+        )
+    return Ungated(config.microbatch, channels, config.outputs, ALL_POOLED)
+
+
+def plastic_after(config: TsarConfig, rln: int) -> tuple[str, ...]:
+    """Return the names of what learns where the first `rln` layers do not, as the releases count.
+
+    A convolution, a norm and a dense layer count as one layer each, in the release's order: of
+    TSAR the encoder has six, the regulator's heads four, the classifier seven; of ANML the
+    neuromodulatory network's trunk has six, the gate one, the classifier seven.
+
+    Raises:
+        UserError: the model is in no release, or has no such number of layers.
+    """
+    if config.model == "unregulated":
+        raise UserError(
+            "rln counts the layers of a release, and model unregulated is in none: name what "
+            "learns in plastic."
+        )
+    names = release_names(config.model)
+    layers = len(names) // 2  # weights and biases, or gains and offsets
+    if not 0 <= rln < layers:
+        raise UserError(
+            f"rln must leave one of the {layers} layers of model {config.model} to learn: choose "
+            f"from 0 to {layers - 1}, not {rln}."
+        )
+    shapes = params_like(make_network(config))
+    present = leaf_names(shapes)
+    return tuple(name for name in names[2 * rln :] if name in present)
+
+
+def learns_as_published(config: TsarConfig, plastic: tuple[str, ...]) -> bool:
+    """Return whether these names, in whatever words, are of what learns as published.
+
+    Raises:
+        UserError: no parameter has such a name.
+    """
+    shapes = params_like(make_network(config))
+    return bool(mask(shapes, plastic) == mask(shapes, TRANSFERRED[config.model]))
+
+
+def make_system(config: TsarConfig) -> System:
+    """Meta-training as init, step and evaluate; data: see `meta_training`."""
+    return meta_training(config, make_network(config), INNER, in_bfloat16(config))
+
+
+def in_bfloat16(config: TsarConfig) -> tuple[str, ...]:
+    """Return the names of the parameters that a config keeps in bfloat16."""
+    if not config.bfloat16:
+        return ()
+    return tuple(f"regulator/{layer}/kernel" for layer in config.regulated)

@@ -1,0 +1,1 @@
+"""Hebbian networks: policies whose weights change in a lifetime by evolved rules."""

@@ -1,0 +1,242 @@
+"""Policies whose weights change with every step they take, and static ones to compare them with.
+
+Najarro and Risi (2020), arXiv 2007.02686. What evolves is a `Genome`: the coefficients of a
+Hebbian rule for every synapse, from which a lifetime with random weights begins; or, in a static
+policy, the weights themselves.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tsar_jax.errors import UserError, check_known, check_rates, check_widths
+from tsar_jax.networks.hebbian_network import (
+    COEVOLVED,
+    FEATURES,
+    HIDDEN,
+    IMAGE_SIDE,
+    KERNELS,
+    Initialiser,
+    draw_layers,
+    find_initialiser,
+    forward,
+    image_features,
+    layer_shapes,
+)
+from tsar_jax.networks.types import LayerArrays
+from tsar_jax.plasticity.hebbian import (
+    RULES,
+    find_rule,
+    hebbian_update,
+    multiply_rates,
+    without_rate,
+)
+from tsar_jax.plasticity.learner import Learner
+from tsar_jax.systems.hebbian.evolution import Genome
+from tsar_jax.training.config import earlier, formerly
+
+STATIC = "static"
+"""In place of a Hebbian rule: weights that evolve and do not change in a lifetime."""
+
+DISTRIBUTIONS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
+    "normal": jax.random.normal,
+    "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1.0),
+}
+"""What evolves begins as (key, shape) -> array of one of these, by the release's names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """A policy network and what changes its weights. Raises UserError for impossible values."""
+
+    rule: str = "ABCD_lr"
+    """Hebbian rule: A, AD, AD_lr, ABC, ABC_lr, ABCD, ABCD_lr, ABCD_lr_D_out or
+    ABCD_lr_D_in_and_out; or static: evolved weights that do not change."""
+    initial: str = "uni"
+    """Weights at birth: uni, normal, xa_uni, ka_uni, sparse, uni_big, xa_uni_big, ones, zeros,
+    default, or coevolve: evolved along with the rule."""
+    normalised: bool = True
+    """After every update, divide each layer by its largest absolute weight."""
+    bounded: bool = False
+    """Tanh on the outputs, as the update and the environment see them."""
+    gain: float = 1.0
+    """Factor of the outputs for the environment alone: the bound of an action's range."""
+    hidden: tuple[int, ...] = HIDDEN
+    """Units of the hidden layers."""
+    distribution: Literal["normal", "uniform"] = dataclasses.field(
+        default="normal", metadata=formerly("coefficients")
+    )
+    """Distribution of what evolves, before the first generation: standard normal, or uniform from
+    -1 to 1. Of the coefficients and, as published, of convolutions and co-evolved weights too."""
+    scale: float = 1.0
+    """Factor of the first generation's coefficients, and of nothing else."""
+    kernels: Literal["fan_in"] | None = dataclasses.field(default=None, metadata=earlier("fan_in"))
+    """Start of the convolutions, where observations are images. None: from the distribution, as
+    published; fan_in: uniform within 1 / sqrt(fan in), which is .19 and .08, PyTorch's default."""
+
+    def __post_init__(self) -> None:
+        check_known("Hebbian rule", self.rule, (*RULES, STATIC))
+        if self.initial != COEVOLVED:
+            find_initialiser(self.initial)
+        check_known("distribution", self.distribution, DISTRIBUTIONS)
+        if self.kernels is not None:
+            check_known("start of the convolutions", self.kernels, ("fan_in",))
+        check_widths(self, "hidden")
+        check_rates(self, "gain", "scale")
+
+
+class Policy(NamedTuple):
+    """A policy for one agent, as pure functions.
+
+    init: (key) -> Genome, where evolution begins
+    prepare: (Genome) -> Genome as the learner takes it, computed once per lifetime
+    learner: theta is the prepared genome, state the weights, an example an observation; aux is the
+        outputs, of the weights before the update
+    plastic: whether weights change at all
+    """
+
+    init: Callable[[jax.Array], Genome]
+    prepare: Callable[[Genome], Genome]
+    learner: Learner
+    plastic: bool
+
+
+def make_policy(config: PolicyConfig, observation_shape: tuple[int, ...], outputs: int) -> Policy:
+    """The policy for observations of a shape, [n] or an image's [H, W, 3], and a number of outputs.
+
+    Raises UserError for observations of another shape.
+    """
+    pixels = len(observation_shape) == 3 and observation_shape[-1] == 3
+    if not pixels and (len(observation_shape) != 1 or observation_shape[0] < 1):
+        raise UserError(
+            f"Observations of shape {observation_shape} suit no policy: they must be a vector or "
+            "an image [height, width, 3]."
+        )
+    sizes = (FEATURES if pixels else observation_shape[0], *config.hidden, outputs)
+    seen = _see_pixels if pixels else _see_state
+    draw_kernels = partial(_draw_kernels, config) if pixels else lambda key: ()
+    make = _static if config.rule == STATIC else _hebbian
+    return make(config, sizes, seen, draw_kernels)
+
+
+See = Callable[[Genome, jax.Array], jax.Array]
+DrawKernels = Callable[[jax.Array], LayerArrays]
+
+
+def _hebbian(
+    config: PolicyConfig, sizes: tuple[int, ...], see: See, draw_kernels: DrawKernels
+) -> Policy:
+    rule = find_rule(config.rule)
+    prepared = without_rate(rule)
+    coevolved = config.initial == COEVOLVED
+    draw, draw_evolved = _find_draw(config), DISTRIBUTIONS[config.distribution]
+
+    def init(key: jax.Array) -> Genome:
+        rule_key, kernel_key, weights_key = jax.random.split(key, 3)
+        shapes = [(len(rule.columns), *shape) for shape in layer_shapes(sizes)]
+        keys = jax.random.split(rule_key, len(shapes))
+        coefficients = tuple(
+            config.scale * draw_evolved(k, shape) for k, shape in zip(keys, shapes, strict=True)
+        )
+        evolved = {"kernels": draw_kernels(kernel_key)}
+        if coevolved:
+            evolved["weights"] = draw_layers(draw, weights_key, sizes)
+        return Genome(coefficients, evolved)
+
+    def prepare(genome: Genome) -> Genome:
+        return Genome(tuple(multiply_rates(rule, c) for c in genome.main), genome.coevolved)
+
+    def init_weights(genome: Genome, key: jax.Array) -> LayerArrays:
+        if coevolved:
+            return genome.coevolved["weights"]
+        return draw_layers(draw, key, sizes)
+
+    def change(genome: Genome, weights: LayerArrays, activities: LayerArrays) -> LayerArrays:
+        return hebbian_update(
+            prepared, genome.main, weights, activities, normalised=config.normalised
+        )
+
+    return Policy(init, prepare, _learner(config, see, init_weights, change), plastic=True)
+
+
+def _static(
+    config: PolicyConfig, sizes: tuple[int, ...], see: See, draw_kernels: DrawKernels
+) -> Policy:
+    draw = _find_draw(config)
+
+    def init(key: jax.Array) -> Genome:
+        kernel_key, weights_key = jax.random.split(key)
+        return Genome(draw_layers(draw, weights_key, sizes), {"kernels": draw_kernels(kernel_key)})
+
+    def init_weights(genome: Genome, key: Any = None) -> LayerArrays:
+        del key
+        return genome.main
+
+    def change(genome: Genome, weights: LayerArrays, activities: LayerArrays) -> LayerArrays:
+        del genome, activities
+        return weights
+
+    learner = _learner(config, see, init_weights, change)
+    return Policy(init, lambda genome: genome, learner, plastic=False)
+
+
+def _learner(
+    config: PolicyConfig,
+    see: See,
+    init: Callable[[Genome, Any], LayerArrays],
+    change: Callable[[Genome, LayerArrays, LayerArrays], LayerArrays],
+) -> Learner:
+    """Return a policy's learner. change: (genome, weights, activities) -> weights after them."""
+
+    def activities_of(genome: Genome, weights: LayerArrays, observation: jax.Array) -> LayerArrays:
+        return forward(weights, see(genome, observation), bounded=config.bounded)
+
+    def update(
+        genome: Genome, weights: LayerArrays, observation: jax.Array, key: Any = None
+    ) -> tuple[LayerArrays, jax.Array]:
+        del key
+        activities = activities_of(genome, weights, observation)
+        return change(genome, weights, activities), config.gain * activities[-1]
+
+    def predict(genome: Genome, weights: LayerArrays, observations: jax.Array) -> jax.Array:
+        last = jax.vmap(lambda seen: activities_of(genome, weights, seen)[-1])(observations)
+        return config.gain * last
+
+    return Learner(init, update, predict)
+
+
+def _find_draw(config: PolicyConfig) -> Initialiser:
+    """Return what draws dense weights: at every birth, or once where they evolve."""
+    if config.initial == COEVOLVED:
+        return DISTRIBUTIONS[config.distribution]
+    return find_initialiser(config.initial)
+
+
+def _draw_kernels(config: PolicyConfig, key: jax.Array) -> LayerArrays:
+    """Return the convolutions [k, k, in, out] of the first generation."""
+    keys = jax.random.split(key, len(KERNELS))
+    if config.kernels is None:
+        draw = DISTRIBUTIONS[config.distribution]
+        return tuple(draw(k, shape) for k, shape in zip(keys, KERNELS, strict=True))
+    bounds = [1 / (height * width * into) ** 0.5 for height, width, into, _ in KERNELS]
+    return tuple(
+        jax.random.uniform(k, shape, minval=-bound, maxval=bound)
+        for k, shape, bound in zip(keys, KERNELS, bounds, strict=True)
+    )
+
+
+def _see_state(genome: Genome, observation: jax.Array) -> jax.Array:
+    del genome
+    return observation
+
+
+def _see_pixels(genome: Genome, image: jax.Array) -> jax.Array:
+    """Features of an image uint8 [H, W, 3], resized to the policy's own side where it differs."""
+    scaled = image.astype(jnp.float32) / 255
+    if image.shape[:2] != (IMAGE_SIDE, IMAGE_SIDE):
+        scaled = jax.image.resize(scaled, (IMAGE_SIDE, IMAGE_SIDE, 3), "linear")
+    return image_features(genome.coevolved["kernels"], scaled)

@@ -1,0 +1,1 @@
+"""Learned plasticity rules: local rules whose coefficients are meta-trained."""
