@@ -40,17 +40,17 @@ clean:
 	  { echo "tsar_jax needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv .venv
 
-.venv-oldest/.core: setup.cfg pyproject.toml tests/oldest_requirements.py
+.venv-oldest/.core: setup.cfg setup.py pyproject.toml tests/oldest_requirements.py
 	rm -rf .venv-oldest
 	$(PYTHON) -m venv .venv-oldest
 	$(PYTHON) tests/oldest_requirements.py >.venv-oldest/requirements.txt
 	.venv-oldest/bin/python -m pip install --quiet --requirement .venv-oldest/requirements.txt --editable .
 	touch $@
 
-.venv/.core: .venv/bin/python setup.cfg pyproject.toml
+.venv/.core: .venv/bin/python setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-.venv/.dev: .venv/bin/python setup.cfg pyproject.toml
+.venv/.dev: .venv/bin/python setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch .venv/.core $@

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tsar_jax.cli import exit_code
+from tsar_jax.cli.flags import parse_arguments
 from tsar_jax.errors import UserError, check_known
-from tsar_jax.flags import parse_arguments
 from tsar_jax.output import check_printed
 from tsar_jax.training.run import write_atomically
 

@@ -1,4 +1,4 @@
-"""Command line: `python -m data_prep --help`."""
+"""Command line: `tsar-jax prepare --help`, or `python -m data_prep` in the repository."""
 
 import inspect
 import sys
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from tsar_jax.cli import exit_code
+from tsar_jax.cli.exits import exit_code
+from tsar_jax.cli.flags import check_flags
 from tsar_jax.data.prepared import default_folder, named_folder
 from tsar_jax.errors import UserError, check_known
-from tsar_jax.flags import check_flags
 from tsar_jax.output import check_printed
 
 if TYPE_CHECKING:
-    from data_prep.building import Prepared
+    from .building import Prepared
 
 DESCRIPTION = "Prepares data sets for tsar_jax.data.load, from their official archives."
 
@@ -33,7 +33,7 @@ def omniglot(archives: Path | None = None, out: Path | None = None, overwrite: b
         overwrite: Prepare anew even what is there already.
     """
     # Imported here, like its like: --help should not wait for tensorflow-datasets.
-    from data_prep.omniglot import prepare_omniglot
+    from .omniglot import prepare_omniglot
 
     return _report("Omniglot", prepare_omniglot(archives, _target(out), overwrite))
 
@@ -50,7 +50,7 @@ def cifar10(archives: Path | None = None, out: Path | None = None, overwrite: bo
             where tsar_jax.data.load_labelled looks too.
         overwrite: Prepare anew even what is there already.
     """
-    from data_prep.cifar10 import prepare_cifar10
+    from .cifar10 import prepare_cifar10
 
     return _report("CIFAR-10", prepare_cifar10(archives, _target(out), overwrite))
 
@@ -67,7 +67,7 @@ def cifar100(archives: Path | None = None, out: Path | None = None, overwrite: b
             where tsar_jax.data.load looks too.
         overwrite: Prepare anew even what is there already.
     """
-    from data_prep.cifar100 import prepare_cifar100
+    from .cifar100 import prepare_cifar100
 
     return _report("CIFAR-100", *prepare_cifar100(archives, _target(out), overwrite))
 
@@ -91,7 +91,7 @@ def emnist(
             where tsar_jax.data.load looks too.
         overwrite: Prepare anew even what is there already.
     """
-    from data_prep.emnist import prepare_emnist
+    from .emnist import prepare_emnist
 
     _check_sources(archives, tfds)
     return _report("EMNIST Balanced", prepare_emnist(archives, tfds, _target(out), overwrite))
@@ -111,7 +111,7 @@ def mini_imagenet(
             where tsar_jax.data.load looks too.
         overwrite: Prepare anew even what is there already.
     """
-    from data_prep.mini_imagenet import prepare_mini_imagenet
+    from .mini_imagenet import prepare_mini_imagenet
 
     return _report("mini-ImageNet", *prepare_mini_imagenet(archives, _target(out), overwrite))
 
@@ -136,7 +136,7 @@ def mnist(
             where tsar_jax.data.load looks too.
         overwrite: Prepare anew even what is there already.
     """
-    from data_prep.mnist import prepare_mnist
+    from .mnist import prepare_mnist
 
     _check_sources(archives, tfds)
     return _report("MNIST", prepare_mnist(archives, tfds, _target(out), overwrite))
@@ -156,7 +156,7 @@ def tiny_imagenet(
             where tsar_jax.data.load_labelled looks too.
         overwrite: Prepare anew even what is there already.
     """
-    from data_prep.tiny_imagenet import prepare_tiny_imagenet
+    from .tiny_imagenet import prepare_tiny_imagenet
 
     return _report("Tiny ImageNet", prepare_tiny_imagenet(archives, _target(out), overwrite))
 
@@ -183,7 +183,7 @@ def images(
             where tsar_jax.data.load and load_labelled look too.
         overwrite: Prepare anew even what is there already.
     """
-    from data_prep.own_images import prepare_images
+    from .own_images import prepare_images
 
     prepared, sentences = prepare_images(archives, name, size, _target(out), overwrite)
     return f"{_report(name, prepared)}\n{sentences}"
@@ -220,7 +220,7 @@ def package_omniglot(archives: Path) -> str:
     Args:
         archives: Folder with images_background.zip and images_evaluation.zip.
     """
-    from data_prep.omniglot import package_omniglot
+    from .omniglot import package_omniglot
 
     return f"Omniglot is packaged in {package_omniglot(archives)}"
 
@@ -232,7 +232,7 @@ def package_emnist(archives: Path) -> str:
         archives: Folder with emnist-bymerge-test400-images-idx3-ubyte.gz, the labels that belong to
             it and emnist-bymerge-mapping.txt.
     """
-    from data_prep.emnist import package_emnist
+    from .emnist import package_emnist
 
     return f"EMNIST is packaged in {package_emnist(archives)}"
 
@@ -258,7 +258,7 @@ def _check_names(argv: Sequence[str]) -> None:
     name = argv[0].replace("_", "-")
     check_known("command", name, COMMANDS)
     flags = list(inspect.signature(COMMANDS[name]).parameters)
-    check_flags(flags, argv[1:], f"python -m data_prep {name}")
+    check_flags(flags, argv[1:], f"tsar-jax prepare {name}")
 
 
 INTERRUPTED = "interrupted: nothing half-written was kept; the same command begins anew"
@@ -272,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_names(argv)
         print(
             tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="data_prep", description=DESCRIPTION, args=argv
+                COMMANDS, prog="tsar-jax prepare", description=DESCRIPTION, args=argv
             )
         )
         check_printed()

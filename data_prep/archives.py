@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from rich.progress import Progress
 
-from data_prep.progress import progress_bar
-from data_prep.sources import Source, locate_source
 from tsar_jax.errors import UserError
+
+from .progress import progress_bar
+from .sources import Source, locate_source
 
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 16

@@ -23,12 +23,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
 
-from data_prep.progress import track
 from tsar_jax.atomic import make_missing, open_lock, remove_empty
 from tsar_jax.data.labelled import pool
 from tsar_jax.data.prepared import read_labelled, write_record
 from tsar_jax.data.types import ImageSet, LabelledImages
 from tsar_jax.errors import UserError
+
+from .progress import track
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 """Of Linux's renameat2: paths are as seen from the working folder, and change places."""

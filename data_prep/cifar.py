@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.array_pickles import load_arrays
-from data_prep.sources import Source, open_source
 from tsar_jax.errors import UserError, shown
+
+from .array_pickles import load_arrays
+from .sources import Source, open_source
 
 SIDE = 32
 # Either official archive unpacks to 186 MB, of which CIFAR-100's training images are 155.

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep.archives import RemoteArchive, locate
-from data_prep.building import ImageBuilder, Prepared, prepare_labelled
-from data_prep.cifar import open_archive
 from tsar_jax.data import cifar10
 from tsar_jax.data.types import LabelledImages
 from tsar_jax.errors import UserError
+
+from .archives import RemoteArchive, locate
+from .building import ImageBuilder, Prepared, prepare_labelled
+from .cifar import open_archive
 
 FOLDER = "cifar-10-batches-py/"
 MEMBERS = {

@@ -8,14 +8,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_prep.archives import RemoteArchive, locate
-from data_prep.building import ImageBuilder, Prepared, prepare
-from data_prep.cifar import Archive, open_archive
-from data_prep.images import resize_colour
-from data_prep.progress import track
-from data_prep.sources import Source
 from tsar_jax.data import cifar100
 from tsar_jax.data.types import ImageSet
+
+from .archives import RemoteArchive, locate
+from .building import ImageBuilder, Prepared, prepare
+from .cifar import Archive, open_archive
+from .images import resize_colour
+from .progress import track
+from .sources import Source
 
 FOLDER = "cifar-100-python/"
 MARK = "meta"

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_prep.archives import RemoteArchive, fetch
-from data_prep.building import ImageBuilder, Prepared, prepare
-from data_prep.idx import File, find_files, read_file
-from data_prep.labelled import Labelled, group, read_labelled, read_tfds
-from data_prep.packaging import write_packaged_file
-from data_prep.sources import Source, folder_source, locate_source, open_source
 from tsar_jax.data import emnist
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
+
+from .archives import RemoteArchive, fetch
+from .building import ImageBuilder, Prepared, prepare
+from .idx import File, find_files, read_file
+from .labelled import Labelled, group, read_labelled, read_tfds
+from .packaging import write_packaged_file
+from .sources import Source, folder_source, locate_source, open_source
 
 MAPPING = "emnist-balanced-mapping.txt"
 # The archive has 562 MB, so none of its members has more; those that are read have far less.

@@ -12,9 +12,10 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from data_prep.sources import Source
 from tsar_jax.errors import UserError
 from tsar_jax.untrusted.compression import ERRORS, unpacked
+
+from .sources import Source
 
 UNSIGNED_BYTES = 0x00000800
 ENDING = re.compile(r"\.(gz|bz2|xz|idx)$")

@@ -7,12 +7,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 
-from data_prep.idx import File, read_idx, refused
-from data_prep.images import open_image
-from data_prep.progress import track
 from tsar_jax.data.labelled import first_of_each
 from tsar_jax.data.types import ImageSet, LabelledImages
 from tsar_jax.errors import UserError
+
+from .idx import File, read_idx, refused
+from .images import open_image
+from .progress import track
 
 SIDE = 28
 

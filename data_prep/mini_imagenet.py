@@ -12,13 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep.building import ImageBuilder, Prepared, prepare
-from data_prep.images import open_image, resize_colour
-from data_prep.progress import track
-from data_prep.sources import Source, check_class_folder, locate_source, open_source
 from tsar_jax.data import mini_imagenet
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError, quoted
+
+from .building import ImageBuilder, Prepared, prepare
+from .images import open_image, resize_colour
+from .progress import track
+from .sources import Source, check_class_folder, locate_source, open_source
 
 # What is read into memory at once.
 LARGEST_FILE = 1 << 25

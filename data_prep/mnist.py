@@ -6,13 +6,14 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_prep.archives import RemoteArchive, fetch
-from data_prep.building import ImageBuilder, Prepared, prepare_labelled
-from data_prep.idx import LARGEST, find_files, read_file, usual_name
-from data_prep.labelled import Labelled, check, read_labelled, read_tfds
-from data_prep.sources import Source, locate_source, open_source
 from tsar_jax.data import mnist
 from tsar_jax.data.types import LabelledImages
+
+from .archives import RemoteArchive, fetch
+from .building import ImageBuilder, Prepared, prepare_labelled
+from .idx import LARGEST, find_files, read_file, usual_name
+from .labelled import Labelled, check, read_labelled, read_tfds
+from .sources import Source, locate_source, open_source
 
 TFDS_NAME = "mnist"
 MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"

@@ -8,15 +8,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_prep.archives import RemoteArchive, locate
-from data_prep.building import ImageBuilder, Prepared, prepare
-from data_prep.images import open_image
-from data_prep.packaging import write_packaged_file
-from data_prep.progress import track
-from data_prep.sources import Source, open_source
 from tsar_jax.data import omniglot
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
+
+from .archives import RemoteArchive, locate
+from .building import ImageBuilder, Prepared, prepare
+from .images import open_image
+from .packaging import write_packaged_file
+from .progress import track
+from .sources import Source, open_source
 
 ORIGINAL_SIDE = 105
 # The largest drawing has 522 bytes; a member that holds far more is not a drawing.

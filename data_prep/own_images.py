@@ -13,16 +13,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
-from data_prep.building import ImageBuilder, Prepared, prepare_labelled
-from data_prep.images import open_image
-from data_prep.progress import track
-from data_prep.sources import Source, check_class_folder, folder_source, kind_of, open_source
 from tsar_jax.data import own
 from tsar_jax.data.labelled import TEST_EVERY, class_counts
 from tsar_jax.data.prepared import read_labelled
 from tsar_jax.data.registry import ALIASES, LABELLED_LOADERS, LOADERS
 from tsar_jax.data.types import LabelledImages
 from tsar_jax.errors import UserError
+
+from .building import ImageBuilder, Prepared, prepare_labelled
+from .images import open_image
+from .progress import track
+from .sources import Source, check_class_folder, folder_source, kind_of, open_source
 
 LARGEST_FILE = 1 << 26
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")

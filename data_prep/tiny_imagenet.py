@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep.archives import RemoteArchive, locate
-from data_prep.building import ImageBuilder, Prepared, prepare_labelled
-from data_prep.images import open_image
-from data_prep.progress import track
-from data_prep.sources import Source, open_source
 from tsar_jax.data import tiny_imagenet
 from tsar_jax.data.types import LabelledImages
 from tsar_jax.errors import UserError
+
+from .archives import RemoteArchive, locate
+from .building import ImageBuilder, Prepared, prepare_labelled
+from .images import open_image
+from .progress import track
+from .sources import Source, open_source
 
 # The largest member, words.txt, has 2.7 MB.
 LARGEST_MEMBER = 1 << 22

@@ -27,8 +27,8 @@ from experiments import anml_meta_train, continual_train, hebbian_evolve, tsar_m
 from experiments._continual import prepare
 from experiments._evolved import Evolved, check_environment, load_evolved, open_worlds
 from experiments._meta_trained import load_state
+from tsar_jax.cli.flags import parse_arguments
 from tsar_jax.errors import UserError, shown
-from tsar_jax.flags import parse_arguments
 from tsar_jax.interop.naming import with_mlp_aliases, with_resnet18_aliases
 from tsar_jax.interop.torch_writer import write_array, write_state_dict
 from tsar_jax.modules import import_modules

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tsar_jax import cli
+from tsar_jax.cli.status import status
 from tsar_jax.environments import gymnasium_episode
 from tsar_jax.errors import UserError
 from tsar_jax.modules import allowing, check_allowed, import_modules, search_working_folder
@@ -45,7 +46,7 @@ def test_printed_commands_are_quoted(tmp_path, monkeypatch):
     wanted = "--resume 'a run; b'"
     assert run.resume_command() == f"tsar-jax run 'x; y' {wanted} --modules 'a; b'"
     start(run, 3)
-    assert f"continue with {wanted}\n" in cli.status(path)
+    assert f"continue with {wanted}\n" in status(path)
     with pytest.raises(UserError, match=f"continue it with {wanted}, or"):
         check_new(path)
     preset = {"cpu": cli.Preset(config, "")}

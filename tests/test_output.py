@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tsar_jax import cli
+from tsar_jax.cli.status import status
 from tsar_jax.output import outlasting
 from tsar_jax.training.progress import LiveProgress, make_progress
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(cli.__file__).parents[2]
 TSAR_JAX = [sys.executable, "-c", "from tsar_jax.cli import main; main()"]
 
 
@@ -129,7 +130,7 @@ def test_training_outlasts_all_output(tmp_path):
         argv = ["--run", tmp_path / "run", "--steps", "10"]
         done = run(*argv, stdout=disk, stderr=disk, script=[sys.executable, TOY])
     assert done.returncode == 0
-    assert cli.status(tmp_path / "run").count("step         10 of 10") == 1
+    assert status(tmp_path / "run").count("step         10 of 10") == 1
 
 
 def test_training_outlasts_closed_streams(tmp_path):
@@ -139,4 +140,4 @@ def test_training_outlasts_closed_streams(tmp_path):
     assert done.returncode == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert all(line.startswith("{") for line in lines)
-    assert cli.status(tmp_path / "run").count("step         10 of 10") == 1
+    assert status(tmp_path / "run").count("step         10 of 10") == 1

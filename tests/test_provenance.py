@@ -11,6 +11,7 @@ import jax
 import pytest
 
 from tsar_jax import cli, provenance
+from tsar_jax.cli.status import status
 from tsar_jax.errors import UserError
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.overview import runs_text
@@ -71,7 +72,7 @@ def test_config_json_says_by_what_where_and_when(tmp_path, monkeypatch):
     assert jax.local_devices()[0].platform in made["device"]
     assert set(made) == {"tsar_jax", "jax", "python", "commit", "device", "command", "date"}
     assert load_config(run.path, LoopConfig) == run.config
-    assert cli.status(run.path).count("loop") == 0
+    assert status(run.path).count("loop") == 0
 
 
 def test_version_and_module():

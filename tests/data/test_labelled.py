@@ -172,10 +172,10 @@ def test_what_was_not_prepared_says_what_to_get_from_whom_and_the_command(
         load_labelled(name, tmp_path)
     message = str(error.value)
     assert whom in message
-    assert f"`python -m data_prep {command} --out {tmp_path}`" in message
+    assert f"`tsar-jax prepare {command} --out {tmp_path}`" in message
     assert "\n" not in message
 
 
 def test_a_folder_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing is not a folder .*`python -m data_prep emnist"):
+    with pytest.raises(UserError, match=r"missing is not a folder .*`tsar-jax prepare emnist"):
         load_labelled("emnist_digits", tmp_path / "missing")

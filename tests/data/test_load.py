@@ -104,11 +104,11 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("omniglot", "data_prep omniglot --out"),
-        ("cifar100", "data_prep cifar100 --out"),
-        ("emnist", "data_prep emnist --out"),
-        ("mnist", "data_prep mnist --out"),
-        ("mini_imagenet", "data_prep mini-imagenet --archives DIR --out"),
+        ("omniglot", "tsar-jax prepare omniglot --out"),
+        ("cifar100", "tsar-jax prepare cifar100 --out"),
+        ("emnist", "tsar-jax prepare emnist --out"),
+        ("mnist", "tsar-jax prepare mnist --out"),
+        ("mini_imagenet", "tsar-jax prepare mini-imagenet --archives DIR --out"),
     ],
 )
 def test_a_folder_that_does_not_exist_is_a_clear_error(
@@ -125,19 +125,19 @@ def test_a_folder_that_does_not_exist_is_a_clear_error(
             "cifar100",
             "cifar-100-python.tar.gz",
             "www.cs.toronto.edu/~kriz",
-            "python -m data_prep cifar100 --out",
+            "tsar-jax prepare cifar100 --out",
         ),
         (
             "mnist",
             "train-images-idx3-ubyte.gz and the three other files",
             "storage.googleapis.com/cvdf-datasets/mnist",
-            "python -m data_prep mnist --out",
+            "tsar-jax prepare mnist --out",
         ),
         (
             "mini_imagenet",
             "train.csv, val.csv and test.csv of the Ravi & Larochelle split",
             "github.com/twitter-research/meta-learning-lstm",
-            "python -m data_prep mini-imagenet --archives DIR --out",
+            "tsar-jax prepare mini-imagenet --archives DIR --out",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""`python -m data_prep` and `python -m benchmarks` in any terminal, with errors fit for one."""
+"""`tsar-jax prepare` and `python -m benchmarks` in any terminal, with errors fit for one."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.__main__ import main as run_benchmarks
 from data_prep.__main__ import main as prepare
-from tsar_jax import cli
+from tsar_jax.cli import exits
 from tsar_jax.errors import MAX_MESSAGE
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +61,8 @@ def test_the_terminal_is_prepared_and_what_is_printed_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done = []
-    monkeypatch.setattr(cli, "use_utf8", lambda: done.append("utf-8"))
-    monkeypatch.setattr(cli, "prepare_terminal", lambda: done.append("terminal"))
+    monkeypatch.setattr(exits, "use_utf8", lambda: done.append("utf-8"))
+    monkeypatch.setattr(exits, "prepare_terminal", lambda: done.append("terminal"))
     monkeypatch.setattr(
         "data_prep.__main__.tyro.extras.subcommand_cli_from_dict", lambda *_, **__: ""
     )

@@ -174,7 +174,7 @@ def test_they_are_usable_wherever_a_data_set_is_named(
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(UserError, match="no target 'mine': choose from mini_imagenet"):
         tsar_transfer.Arguments(target="mine")
-    with pytest.raises(UserError, match=r"unknown data set 'mine'.*data_prep images"):
+    with pytest.raises(UserError, match=r"unknown data set 'mine'.*tsar-jax prepare images"):
         tsar_jax.data.load_labelled("mine")
     assert prepare(write_files(tmp_path / "a", classes(a=6, b=9)), tmp_path) == 0
     arguments = tsar_transfer.Arguments(target="mine")

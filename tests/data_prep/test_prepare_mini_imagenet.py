@@ -216,7 +216,7 @@ def test_without_files_the_error_says_what_to_get_and_to_run(
     message = capsys.readouterr().err
     assert "github.com/twitter-research/meta-learning-lstm" in message
     assert "image-net.org" in message
-    assert f"`python -m data_prep mini-imagenet --archives DIR --out {out}`" in message
+    assert f"`tsar-jax prepare mini-imagenet --archives DIR --out {out}`" in message
     assert_nothing_prepared(out)
 
 

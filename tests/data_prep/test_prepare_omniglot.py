@@ -336,7 +336,7 @@ def test_damaged_prepared_data_are_never_read(
     else:
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    remedy = f"python -m data_prep omniglot --out {tmp_path} --overwrite"
+    remedy = f"tsar-jax prepare omniglot --out {tmp_path} --overwrite"
     with pytest.raises(UserError, match=remedy) as error:
         tsar_jax.data.load("omniglot", tmp_path)
     assert str(folder) in str(error.value)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tsar_jax.cli import command, experiments
+from tsar_jax.cli import command
+from tsar_jax.cli.scripts import experiments
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.claims import (
     CLAIMS,

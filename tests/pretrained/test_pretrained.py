@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tsar_jax import cli
+from tsar_jax.cli.pack import Arguments, pack
 from tsar_jax.environments.registry import find_environments
 from tsar_jax.errors import UserError
 from tsar_jax.pretrained import known, resolve, unpack
 from tsar_jax.pretrained.listing import listing
-from tsar_jax.pretrained.pack import Arguments, pack
 from tsar_jax.pretrained.store import HERE
 from tsar_jax.systems.episodic import anml, tsar
 from tsar_jax.systems.hebbian import system as hebbian

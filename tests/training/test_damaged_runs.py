@@ -9,6 +9,7 @@ import pytest
 from toy_training import ToyConfig, same_bits, train_toy, without_times
 
 from tsar_jax import cli
+from tsar_jax.cli.status import status
 from tsar_jax.errors import UserError
 from tsar_jax.training import metrics
 from tsar_jax.training.checkpoints import load_checkpoint
@@ -49,7 +50,7 @@ def test_a_line_that_is_no_row_is_left_out_with_a_warning(run, line) -> None:
     with pytest.warns(UserWarning, match="has 1 lines that are no rows: they are left out"):
         rows = read_rows(run)
     assert [json.loads(row) for row in (first, *rest)] == rows
-    assert "last eval    step 10" in cli.status(run)
+    assert "last eval    step 10" in status(run)
 
 
 def test_repeated_rows_count_once_and_all_are_in_order(finished, run) -> None:
@@ -149,7 +150,7 @@ def test_a_run_that_came_with_the_package_shows_its_result(run, told, shown) -> 
 def test_the_status_tells_of_checkpoints_that_are_no_folder(run, make) -> None:
     shutil.rmtree(run / "checkpoints")
     make(run / "checkpoints")
-    assert "checkpoints is no folder: move it away" in cli.status(run)
+    assert "checkpoints is no folder: move it away" in status(run)
 
 
 def make_fifo(path):
@@ -170,7 +171,7 @@ def make_huge(path):
 def test_what_is_no_such_file_is_named(run, name, make) -> None:
     (run / name).unlink()
     make(run / name)
-    said = cli.status(run)
+    said = status(run)
     assert "step         10 of" in said
     if name == "config.json":
         assert f"{name} cannot be read (it is" in said
@@ -187,7 +188,7 @@ def test_huge_metrics_are_not_read_whole_for_the_status(run, monkeypatch) -> Non
     monkeypatch.setattr(metrics, "MAX_FILE", 0)
     row = '{"step": 4, "split": "train", "loss": 2.5}\n'
     (run / "metrics.jsonl").write_text(" " * (2 * metrics.TAIL) + "\n" + row)
-    assert "last train   step 4  loss 2.5" in cli.status(run)
+    assert "last train   step 4  loss 2.5" in status(run)
 
 
 ODD = ["²", "٣", "007", "9" * 200, str(2**31), "½"]
@@ -197,7 +198,7 @@ ODD = ["²", "٣", "007", "9" * 200, str(2**31), "½"]
 def test_odd_names_of_steps_are_set_aside(finished, run, name) -> None:
     (run / "checkpoints" / name).mkdir()
     assert checkpoint_steps(run / "checkpoints") == checkpoint_steps(finished[0] / "checkpoints")
-    assert "is no step, and is moved" in cli.status(run)
+    assert "is no step, and is moved" in status(run)
     assert load_checkpoint(run, like=finished[1].state)[1] == 10
     with pytest.warns(UserWarning, match="is no step of a checkpoint, moved to"):
         trained = train_toy(run, ToyConfig(steps=10), resume=True)
@@ -218,7 +219,7 @@ def test_configs_that_no_one_wrote_are_named(run, text) -> None:
     (run / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json cannot be read \(it"):
         read_description(run)
-    assert "config.json cannot be read" in cli.status(run)
+    assert "config.json cannot be read" in status(run)
 
 
 def test_the_status_of_a_folder_that_is_no_run_is_an_error(tmp_path, capsys) -> None:
@@ -237,7 +238,7 @@ def test_the_status_shows_nothing_raw_and_nothing_whole(run) -> None:
     row = {"step": 10, "split": "eval", "\x1b[2J" * 100: 1.0}
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
-    said = cli.status(run)
+    said = status(run)
     assert all(char.isprintable() or char == "\n" for char in said)
     assert len(said) < 30_000
     assert "\\x1b[2J" in said

@@ -18,7 +18,7 @@ PREPARED = PreparedSet(
     # Not plain "cifar10": that folder is where tensorflow-datasets' own builder writes.
     folder="cifar10_32",
     version="1.0.0",
-    command="python -m data_prep cifar10",
+    command="tsar-jax prepare cifar10",
 )
 CLASSES = 10
 IMAGES = {"train": 50_000, "test": 10_000}

@@ -20,7 +20,7 @@ PREPARED = PreparedSet(
     # Not plain "cifar100": that folder is where tensorflow-datasets' own builder (32x32) writes.
     folder="cifar100_28",
     version="1.0.0",
-    command="python -m data_prep cifar100",
+    command="tsar-jax prepare cifar100",
 )
 PREPARED_AT_32 = PREPARED._replace(folder="cifar100_32")
 CLASSES = 100

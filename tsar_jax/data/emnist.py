@@ -22,7 +22,7 @@ PREPARED = PreparedSet(
     # Not plain "emnist": that folder is where tensorflow-datasets' own builder writes.
     folder="emnist_balanced28",
     version="1.0.0",
-    command="python -m data_prep emnist",
+    command="tsar-jax prepare emnist",
 )
 PACKAGED = Path(__file__).parent / "packaged" / "emnist_bymerge_test400.npz"
 NAMES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")

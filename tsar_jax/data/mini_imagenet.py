@@ -21,7 +21,7 @@ PREPARED = PreparedSet(
     title="mini-ImageNet",
     folder="mini_imagenet_28",
     version="1.0.0",
-    command="python -m data_prep mini-imagenet --archives DIR",
+    command="tsar-jax prepare mini-imagenet --archives DIR",
 )
 PREPARED_AT_32 = PREPARED._replace(folder="mini_imagenet_32")
 CLASSES = {"train": 64, "val": 16, "test": 20}

@@ -19,7 +19,7 @@ PREPARED = PreparedSet(
     # Not plain "mnist": that folder is where tensorflow-datasets' own builder writes.
     folder="mnist28",
     version="2.0.0",
-    command="python -m data_prep mnist",
+    command="tsar-jax prepare mnist",
 )
 NAMES = tuple("0123456789")
 # The images of all digits together, and those of 5, the rarest in both splits.

@@ -19,7 +19,7 @@ PREPARED = PreparedSet(
     # Not plain "omniglot": that folder is where tensorflow-datasets' own builder (105x105) writes.
     folder="omniglot28",
     version="1.0.0",
-    command="python -m data_prep omniglot",
+    command="tsar-jax prepare omniglot",
 )
 PACKAGED = Path(__file__).parent / "packaged" / "omniglot28.npz"
 IMAGES_PER_CLASS = 20
@@ -72,7 +72,7 @@ def read_packaged(path: Path) -> dict[str, ImageSet]:
     """The splits in a packaged file, or UserError unless they are the published ones exactly."""
     remedy = (
         "install tsar_jax anew, or rebuild the file with "
-        "`python -m data_prep package-omniglot --archives DIR`"
+        "`tsar-jax prepare package-omniglot --archives DIR`"
     )
     return read_packaged_file(path, SPLITS, is_published, remedy)
 

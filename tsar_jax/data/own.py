@@ -1,4 +1,4 @@
-"""A user's own images, prepared under a name of the user's by `python -m data_prep images`.
+"""A user's own images, prepared under a name of the user's by `tsar-jax prepare images`.
 
 They have two splits of the same classes, "train" and "test", uint8 [images, side, side] where all
 are grey and [..., 3] otherwise; the classes are in the order of their names, of any size. Whatever
@@ -23,7 +23,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", re.ASCII)
 
 def about(name: str) -> PreparedSet:
     """What is prepared under a name, where, and how."""
-    command = f"python -m data_prep images --archives DIR --name {name}"
+    command = f"tsar-jax prepare images --archives DIR --name {name}"
     return PreparedSet(name, f"images called {name}", PREFIX + name, VERSION, command)
 
 

@@ -1,4 +1,4 @@
-"""Reads the data sets that `python -m data_prep` writes.
+"""Reads the data sets that `tsar-jax prepare` writes.
 
 A prepared data set is a tensorflow-datasets folder `<out>/<name>/<version>` in array_record format,
 plus one file, `complete.json`, written last: the SHA-256 of every other file. A folder without it,

@@ -47,7 +47,7 @@ COMMANDS = {
 
 
 def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
-    """The data set `name`, from what `python -m data_prep` wrote or from the packaged default.
+    """The data set `name`, from what `tsar-jax prepare` wrote or from the packaged default.
 
     folder: where prepared data sets lie; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
     Only Omniglot and part of EMNIST are packaged. Images of one's own are known by the name that
@@ -88,7 +88,7 @@ def _load(
         known = [*sorted(loaders), *own.own_names(folder)]
         raise UserError(
             f"unknown data set {name!r}: choose one of {', '.join(known)}, or prepare images "
-            f"of your own with `python -m data_prep images`{nearest_hint(name, known)}"
+            f"of your own with `tsar-jax prepare images`{nearest_hint(name, known)}"
         )
     if folder is not None and not folder.is_dir():
         raise UserError(

@@ -19,7 +19,7 @@ PREPARED = PreparedSet(
     title="Tiny ImageNet",
     folder="tiny_imagenet_64",
     version="1.0.0",
-    command="python -m data_prep tiny-imagenet",
+    command="tsar-jax prepare tiny-imagenet",
 )
 CLASSES = 200
 IMAGES = {"train": 100_000, "test": 10_000}

@@ -1,6 +1,6 @@
 """Put a trained run among those that come with the package (for maintainers).
 
-    python -m tsar_jax.pretrained.pack runs/NAME cart-pole --keep genome --half \\
+    python -m tsar_jax.cli.pack runs/NAME cart-pole --keep genome --half \\
         --about "..." --result "..." --use "tsar-jax run ..." --command "..." --commit HASH \\
         --machine "..." --date 2026-11-27 --hours 1.2
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from tsar_jax import cli
 from tsar_jax.atomic import replacing
+from tsar_jax.cli.exits import run_main
 from tsar_jax.data.packaged_file import write_npz
 from tsar_jax.errors import UserError
 from tsar_jax.pretrained.store import HERE, Pretrained
@@ -112,10 +112,10 @@ def pack(arguments: Arguments) -> tuple[Path, Path]:
 
 def main() -> None:
     """Pack the run that the command line names, and print what was written."""
-    arguments = tyro.cli(Arguments, description=__doc__, prog="python -m tsar_jax.pretrained.pack")
+    arguments = tyro.cli(Arguments, description=__doc__, prog="python -m tsar_jax.cli.pack")
     for path in pack(arguments):
         print(f"{path}  {path.stat().st_size / 1e6:.3g} MB")
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

@@ -12,6 +12,8 @@ from typing import Literal
 import pytest
 
 from tsar_jax import cli
+from tsar_jax.cli import scripts
+from tsar_jax.cli.status import status
 from tsar_jax.errors import UserError
 from tsar_jax.training.config import (
     config_difference,
@@ -293,9 +295,7 @@ def package(tmp_path, monkeypatch):
         '"""Says its arguments.\n\nMore."""\nimport sys\nprint(sys.argv[1:])\n'
     )
     (folder / "broken.py").write_text("import nothing_of_this_name\n")
-    monkeypatch.setattr(cli, "EXPERIMENTS", folder)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(scripts, "PACKAGE", folder.parent)
 
 
 @pytest.mark.usefixtures("package")
@@ -308,7 +308,7 @@ def test_list_and_run(capsys):
 
 @pytest.mark.usefixtures("package")
 def test_only_the_script_that_runs_is_read(capsys):
-    (cli.EXPERIMENTS / "unfinished.py").write_text("def\n")
+    (scripts.folder_of("experiments") / "unfinished.py").write_text("def\n")
     cli.command(["run", "echo"])
     assert capsys.readouterr().out == "[]\n"
 
@@ -341,14 +341,14 @@ def test_status_of_whatever_the_folder_holds(run, capsys):
         '{"step": 1000, "split": "eval", "score": 2}\n{'
     )
     (run.path / "checkpoints" / "1000").mkdir()
-    text = cli.status(run.path)
+    text = status(run.path)
     assert "finished     yes" in text
     assert "last train   step 990  loss 0.5" in text
     assert "last eval    step 1000  score 2" in text
     run.config_path.write_text("garbage")
-    assert "cannot be read" in cli.status(run.path)
+    assert "cannot be read" in status(run.path)
     run.config_path.unlink()
-    assert "step         1000 of unknown" in cli.status(run.path)
+    assert "step         1000 of unknown" in status(run.path)
 
 
 def test_importing_is_quick():
@@ -365,7 +365,7 @@ def test_importing_is_quick():
 
 def tsar_jax(*argv, folder, environment=None, before=""):
     """A `tsar-jax` of its own in a folder. before: Python that is run first."""
-    root = Path(cli.__file__).parent.parent
+    root = Path(cli.__file__).parents[2]
     return subprocess.run(
         [sys.executable, "-c", f"{before}\nfrom tsar_jax.cli import main; main()", *argv],
         cwd=folder,
@@ -379,7 +379,7 @@ def test_a_folder_called_experiments_hides_nothing(tmp_path):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "__init__.py").write_text("raise ValueError('not this one')\n")
     (tmp_path / "experiments" / "quickstart.py").write_text("raise ValueError('nor this')\n")
-    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parent.parent)])
+    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])])
     done = tsar_jax("run", "nothing", folder=tmp_path, environment={"PYTHONPATH": path})
     assert done.returncode == 2
     assert b"quickstart" in done.stderr

@@ -18,12 +18,13 @@ from experiments import (
 )
 from experiments._meta_trained import check_plastic
 from tsar_jax import cli
+from tsar_jax.cli.flags import flag_names, parse_flags, suggest
+from tsar_jax.cli.scripts import run_experiment
 from tsar_jax.data import load, load_labelled
 from tsar_jax.data.continual import split_name
 from tsar_jax.environments.quadruped import find_body
 from tsar_jax.errors import DataNotPrepared, UserError, doing_without, nearest, pip
 from tsar_jax.evaluation.published_text import select
-from tsar_jax.flags import flag_names, parse_flags, suggest
 from tsar_jax.networks import TSAR
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.pretrained.store import unpack
@@ -124,7 +125,7 @@ def test_nearest(name, known, found):
         (lambda: load("omniglott"), "the nearest is omniglot"),
         (lambda: load_labelled("minst"), "the nearest is mnist"),
         (lambda: split_name("rotmnist"), "the nearest is rot-mnist"),
-        (lambda: cli.run_experiment("anml_metatrain", []), "the nearest is anml_meta_train"),
+        (lambda: run_experiment("anml_metatrain", []), "the nearest is anml_meta_train"),
         (
             lambda: check_plastic(make_network(AnmlConfig(channels=2, gate_channels=2)), ("haed",)),
             "the nearest is head",

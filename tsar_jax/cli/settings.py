@@ -1,0 +1,282 @@
+"""The settings of an experiment from its command line: presets, flags, the run it belongs to."""
+
+import argparse
+import datetime
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tsar_jax.cli.flags import parse_flags
+from tsar_jax.errors import (
+    UserError,
+    bare,
+    check_known,
+    quoted,
+    shown,
+)
+from tsar_jax.modules import check_allowed, environment_modules, modules_of
+from tsar_jax.training import run as run_folder
+from tsar_jax.training.config import (
+    config_difference,
+    config_from_json,
+    config_to_json,
+)
+from tsar_jax.training.preset import Preset
+from tsar_jax.training.run import Run
+
+Config = TypeVar("Config")
+
+
+def parse(
+    config_class: type[Config],
+    presets: Mapping[str, Preset[Config]],
+    *,
+    experiment: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> tuple[Config, Run]:
+    """An experiment's settings from its command line: its config and its run.
+
+    --preset NAME (by default the first), --run FOLDER (by default a new
+    runs/EXPERIMENT-PRESET-WHAT-DATE-TIME-SEED, WHAT being the config's model, method, stream or
+    environment, if any), --resume FOLDER, and a flag for every field of the config. With --resume
+    the settings are those stored in the folder.
+
+    experiment: the script's name in the package `experiments`; description: what --help says
+    first, with examples. Raises UserError for an unknown preset, a folder that cannot be
+    written or holds a run already, or a flag that changes a resumed run's config.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    own, rest = _own_parser().parse_known_args(argv)
+    if own.preset is not None:
+        _check_preset(own.preset, presets)
+    text = _help_text(description, presets)
+    if own.resume is not None and "--help" not in rest and "-h" not in rest:
+        return _parse_resumed(config_class, own, rest, experiment, text)
+    preset = own.preset or next(iter(presets))
+    config = parse_config(
+        config_class, presets[preset].config, rest, f"run {experiment}", text, OWN_FLAGS
+    )
+    if own.run is None:
+        seed = getattr(getattr(config, "loop", config), "seed", None)
+        path = _new_folder(Path("runs"), [experiment, preset, *_distinctive(config)], seed)
+    else:
+        path = Path(own.run)
+    run_folder.check_new(path)
+    return config, Run(path, config, experiment, preset)
+
+
+def parse_for_run(
+    config_class: type[Config],
+    presets: Mapping[str, Preset[Config]],
+    *,
+    experiment: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> tuple[Config, Path, str]:
+    """Settings of an experiment that works on a finished run: config, run folder, preset's name.
+
+    --run FOLDER is required, --preset NAME is the first by default, and every field of the config
+    has a flag. Raises UserError for an unknown preset or where no run is named.
+    """
+    about = "run", "the run to work on", "No run is named"
+    return _parse_with_folder(config_class, presets, experiment, description, argv, about)
+
+
+def parse_for_output(
+    config_class: type[Config],
+    presets: Mapping[str, Preset[Config]],
+    *,
+    experiment: str,
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> tuple[Config, Path, str]:
+    """As `parse_for_run`, of an experiment that writes to --out FOLDER, which is required."""
+    about = "out", "where everything is written", "No folder is named to write to"
+    return _parse_with_folder(config_class, presets, experiment, description, argv, about)
+
+
+def _parse_with_folder(
+    config_class: type[Config],
+    presets: Mapping[str, Preset[Config]],
+    experiment: str,
+    description: str,
+    argv: Sequence[str] | None,
+    about: tuple[str, str, str],
+) -> tuple[Config, Path, str]:
+    """about: the option that names a folder, what it is for, and what is wrong without it."""
+    option, purpose, missing = about
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{option}")
+    parser.add_argument("--preset", default=next(iter(presets)))
+    own, rest = parser.parse_known_args(argv)
+    _check_preset(own.preset, presets)
+    text = "\n".join(
+        [
+            description.strip(),
+            "",
+            *_preset_lines(presets),
+            "",
+            f"  --{option} FOLDER     {purpose} (required)",
+            f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
+        ]
+    )
+    config = parse_config(
+        config_class,
+        presets[own.preset].config,
+        rest,
+        f"run {experiment}",
+        text,
+        ("preset", option),
+    )
+    folder = getattr(own, option)
+    if folder is None:
+        raise UserError(f"{missing}: add --{option} FOLDER.")
+    return config, Path(folder), own.preset
+
+
+def _check_preset(name: str, presets: Mapping[str, Preset[Any]]) -> None:
+    check_known("preset", name, presets)
+
+
+OWN_FLAGS = ("preset", "run", "resume")
+"""Flags of a training that are no settings of its config."""
+
+
+def _own_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in OWN_FLAGS:
+        parser.add_argument(f"--{name}")
+    return parser
+
+
+def _help_text(description: str, presets: Mapping[str, Preset[Any]]) -> str:
+    return "\n".join(
+        [
+            description.strip(),
+            "",
+            *_preset_lines(presets),
+            "",
+            "Runs:",
+            f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
+            "  --run FOLDER     where the run is written (default: a new one in runs/)",
+            "  --resume FOLDER  continue that run, with its settings, to the same bits",
+            "",
+            "Settings:",
+        ]
+    )
+
+
+def _preset_lines(presets: Mapping[str, Preset[Any]]) -> list[str]:
+    width = max(map(len, presets))
+    return [
+        "Presets:",
+        *(f"  {name:{width}}  {preset.description}" for name, preset in presets.items()),
+    ]
+
+
+def parse_config(
+    config_class: type[Config],
+    default: Config,
+    argv: list[str],
+    command: str,
+    text: str,
+    others: Sequence[str] = (),
+) -> Config:
+    """Return `default` with the fields that flags in argv change.
+
+    Args:
+        command: what the user types before the flags; text: what --help says first.
+        others: names of flags that were taken from argv before.
+    """
+    return parse_flags(
+        config_class,
+        argv,
+        default=default,
+        prog=f"tsar-jax {command}",
+        description=text,
+        others=others,
+    )
+
+
+def parse_settings(
+    settings_class: type[Config], *, experiment: str, description: str | None
+) -> Config:
+    """Return the settings of an experiment without presets, from its command line."""
+    return parse_flags(
+        settings_class,
+        sys.argv[1:],
+        prog=f"tsar-jax run {experiment}",
+        description=description or "",
+    )
+
+
+def _parse_resumed(
+    config_class: type[Config],
+    own: argparse.Namespace,
+    rest: list[str],
+    experiment: str,
+    text: str,
+) -> tuple[Config, Run]:
+    """The stored config; the flags in `rest` may repeat it, not change it."""
+    path = Path(own.resume)
+    if own.run is not None:
+        raise UserError("--resume names the run folder already: leave out --run.")
+    stored = run_folder.read_description(path)
+    preset = stored.get("preset", "")
+    if stored.get("experiment", "") != experiment:
+        raise UserError(
+            f"{path} is a run of {shown(stored.get('experiment'))}, not of {experiment!r}: "
+            f"resume it with tsar-jax run {quoted(bare(stored.get('experiment')))} "
+            f"--resume {quoted(path)}."
+        )
+    if own.preset not in (None, preset):
+        raise UserError(
+            f"{path} has the preset {shown(preset)}, not {own.preset!r}: leave out --preset."
+        )
+    config = config_from_json(config_class, stored["config"], str(path / "config.json"))
+    rest = _check_modules(path, config, rest)
+    asked = parse_config(config_class, config, rest, f"run {experiment}", text, OWN_FLAGS)
+    difference = config_difference(config_to_json(config), config_to_json(asked))
+    if difference:
+        raise UserError(
+            f"A resumed run keeps its settings, but these flags change them ({difference}): "
+            "leave them out, or start a new run."
+        )
+    return config, Run(path, config, experiment, preset, resume=True)
+
+
+def _check_modules(path: Path, config: Any, rest: list[str]) -> list[str]:
+    """Return the flags that are left for the config of a resumed run.
+
+    Raises UserError where the run would import modules that the command line does not name, with
+    --modules or as part of --environment.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--modules", nargs="*", default=[])
+    named, others = parser.parse_known_args(rest)
+    parser.add_argument("--environment", default="")
+    environment = parser.parse_known_args(rest)[0].environment
+    allowed = [*named.modules, *environment_modules(environment)]
+    check_allowed(modules_of(config), allowed, path)
+    return rest if hasattr(config, "modules") else others
+
+
+DISTINCTIVE = ("model", "method", "stream", "environment", "target")
+"""Fields of configs that name a run by default."""
+
+
+def _distinctive(config: Any) -> list[str]:
+    """Return what tells a run from others of its experiment and preset, for a folder's name."""
+    values = [str(getattr(config, name)) for name in DISTINCTIVE if getattr(config, name, None)]
+    return [re.sub(r"[^\w.+-]+", "_", value)[:40] for value in values]
+
+
+def _new_folder(parent: Path, parts: Sequence[str], seed: int | None) -> Path:
+    """Make a folder of its own for a run named after `parts`, the time and its seed, if any."""
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = "-".join(str(part) for part in [*parts, time] if part)
+    return run_folder.claim_folder(parent, name + ("" if seed is None else f"-seed{seed}"))
