@@ -16,8 +16,8 @@ def step_of(
     init_key, step_key = jax.random.split(jax.random.key(0))
 
     def function(state: Any, call: jax.Array, data: Any, root: jax.Array) -> tuple[Any, Any]:
-        state, metrics = system.step(state, data, jax.random.fold_in(root, call))
-        return strong_types(state), metrics
+        state, *found = system.step(state, data, jax.random.fold_in(root, call))
+        return strong_types(state), found
 
     state = jax.jit(lambda key: strong_types(system.init(key)))(init_key)
     return function, state, (jax.device_put(data), step_key)

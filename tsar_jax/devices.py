@@ -1,6 +1,7 @@
 """Many at once: seeds, runs or members of a population over devices, and in turn on each."""
 
 import contextlib
+import contextvars
 import functools
 import math
 import os
@@ -19,6 +20,9 @@ DEVICE_COUNT = "xla_force_host_platform_device_count"
 
 SHARE = "share"
 """The axis of devices."""
+
+_within_share: contextvars.ContextVar[bool] = contextvars.ContextVar("within_share", default=False)
+"""Whether what is traced is a share that one of several devices takes."""
 
 
 def split_cpu() -> None:
@@ -81,7 +85,7 @@ def usable_cores() -> int:
 
 def on_all_devices(tree: Any) -> Any:
     """The same arrays, within a program, on every device: where shares of them are made later."""
-    if jax.device_count() == 1:
+    if jax.device_count() == 1 or _within_share.get():
         return tree
     everywhere = NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), P())
     return lax.with_sharding_constraint(tree, everywhere)
@@ -113,26 +117,26 @@ def map_over(
     Spread over the devices (default: this process's), each of which takes its share as
     `one_by_one` does, or all at once if together: for a function so short that on a CPU taking
     turns would cost more than itself. Where the number of devices does not divide the count, the
-    last of them do some of the first ones again.
+    last of them do some of the first ones again. Within a device's share, as of the population of
+    one of several seeds, there is but that device.
     """
     devices = jax.local_devices() if devices is None else devices
-    padded = math.ceil(count / len(devices)) * len(devices)
 
     def share(each: Any, shared: Any) -> Any:
         take = jax.vmap if together else one_by_one
         return take(lambda item: function(item, shared))(each)
 
-    if len(devices) == 1:
-        return share
-    spread = _sharded(share, devices, (P(SHARE), P()))
-    if padded == count:
-        return spread
-
-    def spread_with_some_again(each: Any, shared: Any) -> Any:
+    def mapped(each: Any, shared: Any) -> Any:
+        if len(devices) == 1 or _within_share.get():
+            return share(each, shared)
+        padded = math.ceil(count / len(devices)) * len(devices)
+        spread = _sharded(share, devices, (P(SHARE), P()))
+        if padded == count:
+            return spread(each, shared)
         each = jax.tree.map(lambda leaf: leaf[jnp.arange(padded) % count], each)
         return jax.tree.map(lambda leaf: leaf[:count], spread(each, shared))
 
-    return spread_with_some_again
+    return mapped
 
 
 def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,6 +160,14 @@ def _sharded(
 ) -> Callable[..., Any]:
     """function on each of the devices, whose results are joined along their leading axes."""
     mesh = Mesh(np.asarray(devices), (SHARE,))
+
+    def within_share(*arguments: Any) -> Any:
+        token = _within_share.set(True)
+        try:
+            return function(*arguments)
+        finally:
+            _within_share.reset(token)
+
     return jax.shard_map(
-        function, mesh=mesh, in_specs=in_specs, out_specs=P(SHARE), check_vma=False
+        within_share, mesh=mesh, in_specs=in_specs, out_specs=P(SHARE), check_vma=False
     )

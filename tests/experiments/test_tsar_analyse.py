@@ -44,7 +44,7 @@ FIGURES = ["avalanches", "co_activity", "output", "ranks", "time_lag"]
 def idle_system(config: TsarConfig) -> System:
     """Meta-training whose steps do nothing, for the real ones take long to compile."""
     return make_system(config)._replace(
-        step=lambda state, data, key: (state, {"loss": jnp.float32(0)}),
+        step=lambda state, data, key: (state, {"loss": jnp.float32(0)}, {}),
         evaluate=lambda state, data, key: {},
     )
 

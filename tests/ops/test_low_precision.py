@@ -87,7 +87,12 @@ def test_small_tsar_trains_as_well_in_bfloat16():
 
         def train(state):
             keys = jax.random.split(jax.random.key(1), 400)
-            return jax.lax.scan(lambda s, key: system.step(s, data, key), state, keys)[1]["loss"]
+
+            def step(state, key):
+                state, metrics, _ = system.step(state, data, key)
+                return state, metrics["loss"]
+
+            return jax.lax.scan(step, state, keys)[1]
 
         losses = jax.jit(train)(state)
         return float(losses[:20].mean()), float(losses[-100:].mean())

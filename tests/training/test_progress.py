@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from tsar_jax.systems.hebbian.system import STEP_METRICS
+from tsar_jax.systems.hebbian.system import HOST_METRICS
 from tsar_jax.training import progress
 
 
@@ -20,7 +20,7 @@ def test_description_has_rate_remaining_time_loss_and_accuracy():
 
 
 def test_evolution_shows_its_fitness_and_no_loss():
-    metrics = dict.fromkeys(STEP_METRICS, 36.67)
+    metrics = dict.fromkeys(HOST_METRICS.step, 36.67)
     text = progress.describe(1, 2, 0.0, metrics)
     assert text == "step 1/2  fitness 36.67  best 36.67"
 

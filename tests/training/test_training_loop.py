@@ -219,7 +219,7 @@ def test_nan_loss_stops_at_its_step_and_keeps_the_last_good_checkpoint(tmp_path)
 def test_state_that_is_not_finite_is_never_saved(tmp_path):
     def step(state, data, key):
         # The loss is that of before the update, so it is still finite when the state is not.
-        return state * data, {"loss": state}
+        return state * data, {"loss": state}, {}
 
     system = System(lambda key: jnp.ones(()), step, lambda state, data, key: {})
     config = ToyConfig(steps=10, chunk=1, checkpoint_every=1)
@@ -234,16 +234,15 @@ def test_state_that_is_not_finite_is_never_saved(tmp_path):
     [({"loss": jnp.zeros(2)}, "must be a scalar"), ({"error": jnp.zeros(())}, 'need a "loss"')],
 )
 def test_metrics_are_checked(tmp_path, metrics, message):
-    system = System(lambda key: 0.0, lambda *_: (0.0, metrics), lambda *_: {})
+    system = System(lambda key: 0.0, lambda *_: (0.0, metrics, {}), lambda *_: {})
     with pytest.raises(ValueError, match=message):
         train(system, None, LoopConfig(), Run(tmp_path, LoopConfig()), progress=Quiet())
 
 
 def test_randomness_of_a_step_is_the_root_key_and_its_number(tmp_path):
     def step(state, data, key):
-        return state.at[state[0].astype(int) + 1].set(jax.random.uniform(key)).at[0].add(1), {
-            "loss": 0.0
-        }
+        number = state[0].astype(int) + 1
+        return state.at[number].set(jax.random.uniform(key)).at[0].add(1), {"loss": 0.0}, {}
 
     config = ToyConfig(steps=6, chunk=4)
     system = System(lambda key: jnp.zeros(7), step, lambda *_: {})

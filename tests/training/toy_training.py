@@ -85,7 +85,7 @@ def make_toy(config: ToyConfig, traces: list[int] | None = None) -> System:
         noise = jax.random.key_data(state.key)[1].astype(jnp.float32)
         noise = jax.lax.fori_loop(0, config.work, lambda _, x: jnp.sin(x), noise)
         new = ToyState(weights, optimiser, state.key, count, state.nothing)
-        return new, {"loss": loss, "accuracy": 0.5, "noise": noise}
+        return new, {"loss": loss, "accuracy": 0.5, "noise": noise}, {}
 
     def evaluate(state, data, key):
         return {"test_loss": loss_of(state.weights, data, rows_of(key, 8, data))}

@@ -26,6 +26,7 @@ import numpy as np
 from tsar_jax.errors import MAX_TEXT, UserError, escaped, shown
 from tsar_jax.training.config import config_difference, config_to_json, with_later_fields
 from tsar_jax.training.run import checkpoint_steps, odd_steps
+from tsar_jax.training.seeds import arrays_of_seed, of_several_seeds
 from tsar_jax.training.system import State
 
 Arrays = dict[str, np.ndarray]
@@ -346,8 +347,9 @@ def load_checkpoint(
     *,
     like: State,
     branch: str | None = None,
+    seed: int = 0,
 ) -> tuple[State, int]:
-    """Return the state of a run and its step, for evaluation; the folder is left as it is.
+    """Return the state of one seed of a run and its step; the folder is left as it is.
 
     Args:
         run_folder: the run's.
@@ -356,10 +358,47 @@ def load_checkpoint(
         like: a state of the same tree, or `jax.eval_shape(system.init, key)`; of the branch alone
             where one is named.
         branch: path within the state of what is read, such as "params"; None: the whole state.
+        seed: which of several, from 0.
 
     Raises:
         UserError: there is no checkpoint, it is damaged, or it is of another model.
     """
+    arrays, found, source = _read_for_evaluation(run_folder, step)
+    arrays = arrays_of_seed(arrays, seed, source)
+    if branch is not None:
+        arrays = branch_of(arrays, branch)
+    return from_host(arrays, like, source), found
+
+
+def load_seeds(
+    run_folder: str | os.PathLike[str], step: int | None = None, *, like: State
+) -> tuple[State, list[int], int]:
+    """Return the states of all seeds of a run, be there several or one, for evaluation.
+
+    Args:
+        run_folder, step: as of `load_checkpoint`.
+        like: the state of one seed.
+
+    Returns:
+        The states, every array with a leading axis of seeds; the numbers, from 0, of those that are
+        lost; and the step.
+
+    Raises:
+        UserError: as `load_checkpoint` does.
+    """
+    arrays, found, source = _read_for_evaluation(run_folder, step)
+    lost = arrays["lost"] if of_several_seeds(arrays) else np.zeros(1, bool)
+    states = [
+        from_host(arrays_of_seed(arrays, seed, source), like, source) for seed in range(len(lost))
+    ]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    return stacked, np.flatnonzero(lost).tolist(), found
+
+
+def _read_for_evaluation(
+    run_folder: str | os.PathLike[str], step: int | None
+) -> tuple[Arrays, int, str]:
+    """Return a checkpoint's arrays, its step, and what it is for the sentence of an error."""
     folder = Path(run_folder) / "checkpoints"
     steps = checkpoint_steps(folder)
     if not steps:
@@ -378,10 +417,7 @@ def load_checkpoint(
                 f"The checkpoint of step {step} in {run_folder} is damaged ({damage}): "
                 f"choose another of {steps}."
             ) from damage
-    source = f"checkpoint of step {record['step']} in {run_folder}"
-    if branch is not None:
-        arrays = branch_of(arrays, branch)
-    return from_host(arrays, like, source), record["step"]
+    return arrays, record["step"], f"checkpoint of step {record['step']} in {run_folder}"
 
 
 def branch_of(arrays: Arrays, branch: str) -> Arrays:

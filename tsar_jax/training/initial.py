@@ -11,6 +11,7 @@ import numpy as np
 from tsar_jax.errors import UserError
 from tsar_jax.training.checkpoints import branch_of, leaf_names, read_newest
 from tsar_jax.training.run import Run, read_description
+from tsar_jax.training.seeds import arrays_of_seed
 
 
 def begin_from(
@@ -19,14 +20,14 @@ def begin_from(
     like: Callable[[], Any],
     run: Run,
     make: Callable[[Any], Any],
-    *,
-    seed: bool = False,
-) -> Callable[[], Any] | None:
+) -> Callable[[jax.Array], Any] | None:
     """Return what makes the state to begin with from the run that --init names; None: none is.
+
+    It takes a seed's key, as `train` asks for, on which nothing depends.
 
     Args:
         init: the run's folder.
-        branch, seed: what of its state, as `load_initial` takes them.
+        branch: what of its state, as `load_initial` takes it.
         like: makes what else it takes; called only where a run is named.
         run: the run that begins; if it resumes, the other is read only where it has no checkpoint.
         make: makes the state of what was loaded.
@@ -38,21 +39,22 @@ def begin_from(
         return None
 
     def load() -> Any:
-        return load_initial(init, branch, like(), seed=seed)
+        return load_initial(init, branch, like())
 
     loaded = [] if run.resume else [load()]
     # Handed over and not kept, for the state may be a large part of the memory.
-    return lambda: make(loaded.pop() if loaded else load())
+    return lambda _: make(loaded.pop() if loaded else load())
 
 
-def load_initial(run: str, branch: str, like: Any, *, seed: bool = False) -> Any:
+def load_initial(run: str, branch: str, like: Any) -> Any:
     """Return a branch of the state in a run's newest checkpoint, as arrays of `like`'s dtypes.
+
+    Of a run of several seeds the first counts.
 
     Args:
         run: the run's folder, as --init names it.
         branch: path within the state, such as "params".
         like: tree of arrays or ShapeDtypeStructs that the branch must fit.
-        seed: whether the state is of several seeds, leading axis of every array; the first counts.
 
     Raises:
         UserError: there is no such run, or its first array that does not fit is named.
@@ -64,9 +66,8 @@ def load_initial(run: str, branch: str, like: Any, *, seed: bool = False) -> Any
     found = read_newest(path / "checkpoints")
     if found is None:
         raise UserError(f"{path} has no checkpoint to begin with: name another run with --init.")
-    held = {
-        name: array[0] if seed else array for name, array in branch_of(found[0], branch).items()
-    }
+    source = f"checkpoint of step {found[1]['step']} in {path}"
+    held = branch_of(arrays_of_seed(found[0], 0, source), branch)
     names, leaves = leaf_names(like), jax.tree.leaves(like)
     misfit = first_misfit(held, dict(zip(names, leaves, strict=True)))
     if misfit is not None:

@@ -5,7 +5,7 @@ import dataclasses
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 
 from tsar_jax.errors import UserError, check_seed, checked_seed
 from tsar_jax.training import run as run_folder
+from tsar_jax.training.arrays import ArrayWriter, StepArrays
 from tsar_jax.training.checkpoints import (
     CheckpointWriter,
     SaveFailed,
@@ -24,7 +25,7 @@ from tsar_jax.training.checkpoints import (
     state_bytes,
     to_host,
 )
-from tsar_jax.training.config import config_to_json
+from tsar_jax.training.config import config_to_json, earlier
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
 from tsar_jax.training.interruption import caught_signals
 from tsar_jax.training.metrics import (
@@ -36,14 +37,8 @@ from tsar_jax.training.programs import Programs, make_init, make_programs, stron
 from tsar_jax.training.progress import Progress, make_progress
 from tsar_jax.training.rescue import FolderWatch, reason, save_elsewhere
 from tsar_jax.training.run import Run, checkpoint_steps
-from tsar_jax.training.system import (
-    LOST_SEEDS,
-    HostSystem,
-    SeedsSystem,
-    State,
-    System,
-    objective_of,
-)
+from tsar_jax.training.seeds import LOST_SEEDS, SeedsState, lost_seeds
+from tsar_jax.training.system import State, System, objective_of
 from tsar_jax.training.tensorboard import check_tensorboard
 
 
@@ -62,12 +57,22 @@ class LoopConfig:
     keep: int = 3
     """Checkpoints kept, the newest."""
     seed: int = 0
-    """Of all randomness: 0 to 2**32 - 1."""
+    """Seed of the run, in [0, 2**32)."""
+    seeds: int = dataclasses.field(default=1, metadata=earlier(1))
+    """Seeds trained side by side, from `seed` on, each as if it were alone; they are spread over
+    devices, or over the cores of a CPU that is split into devices."""
     tensorboard: bool = False
     """Also write TensorBoard files; needs the extra "tensorboard"."""
 
     def __post_init__(self) -> None:
-        least = {"steps": 0, "chunk": 1, "eval_every": 0, "checkpoint_every": 0, "keep": 1}
+        least = {
+            "steps": 0,
+            "chunk": 1,
+            "eval_every": 0,
+            "checkpoint_every": 0,
+            "keep": 1,
+            "seeds": 1,
+        }
         for name, minimum in least.items():
             value = getattr(self, name)
             if value is not None and value < minimum:
@@ -75,28 +80,42 @@ class LoopConfig:
         for name in ("steps", "chunk"):
             if (getattr(self, name) or 0) >= 2**31:
                 raise UserError(f"{name} must be below 2**31, but is {getattr(self, name)}.")
-        check_seed(self)
+        check_seed(self, count=self.seeds)
 
 
 class Trained(NamedTuple):
-    """state: after the last step; step: its number; metrics: the run's rows, as in the files."""
+    """state: after the last step, of several seeds a `SeedsState`. step: its number. metrics: the
+    run's rows. arrays: what its steps returned beside scalars.
+    """
 
     state: State
     step: int
     metrics: list[Row]
+    arrays: StepArrays
 
 
 class Keys(NamedTuple):
-    """Roots of a run's randomness; step i uses fold_in(step, i) and nothing else."""
+    """Roots of a run's randomness; step i uses fold_in(step, i) and nothing else.
+
+    Of a run of several seeds each has a leading axis, and a seed has those of a run of it alone.
+    """
 
     init: jax.Array
     step: jax.Array
     evaluate: jax.Array
 
 
-def make_keys(seed: int) -> Keys:
-    """Three independent keys. Raises UserError for a seed that is not in [0, 2**32)."""
-    return _keys(np.uint32(checked_seed("seed", seed)))
+def make_keys(seed: int, seeds: int = 1) -> Keys:
+    """Return three independent keys, or three of each seed from `seed` on.
+
+    Raises:
+        UserError: a seed is not in [0, 2**32).
+    """
+    first = checked_seed("seed", seed)
+    if seeds == 1:
+        return _keys(np.uint32(first))
+    last = checked_seed("seed", seed + seeds - 1)
+    return jax.vmap(_keys)(np.arange(first, last + 1).astype(np.uint32))
 
 
 @jax.jit
@@ -133,28 +152,38 @@ def is_due(step: int, every: int, steps: int) -> bool:
 
 
 def train(
-    system: System | SeedsSystem | HostSystem,
+    system: System,
     data: Any,
     loop: LoopConfig,
     run: Run,
     *,
     progress: Progress | None = None,
-    first_state: Callable[[], State] | None = None,
+    first_state: Callable[[jax.Array], State] | None = None,
 ) -> Trained:
-    """Trains for `loop.steps` steps and writes the run's folder; or, if `run.resume`, continues.
+    """Train for `loop.steps` steps and write the run's folder; or, if `run.resume`, continue.
 
-    data: a pytree of arrays, moved to the device once and given to every call. first_state: makes
-    the state to begin with in place of the system's, of the same shapes and dtypes; not called
-    where there is a checkpoint to continue from. A resumed run ends bit for bit where an
-    uninterrupted one ends. Raises UserError for a run that cannot begin or continue;
-    or whose folder cannot be written any more, its state saved in another where that is gone;
-    TrainingDiverged, with the last good checkpoint kept; and TrainingInterrupted after Ctrl-C or a
-    signal to stop, with the present state saved.
+    A resumed run ends bit for bit where an uninterrupted one ends.
+
+    Args:
+        system: what is trained; `loop.seeds` times, where that is more than one.
+        data: a pytree of arrays, moved to the device once and given to every call.
+        loop: how long to train, and what to do on the way.
+        run: the folder that is written.
+        progress: shows how far it is; None: what suits the terminal.
+        first_state: (key) -> the state that a seed begins with in place of the system's, of the
+            same shapes and dtypes; not called where there is a checkpoint to continue from.
+
+    Raises:
+        UserError: the run cannot begin or continue, or its folder cannot be written any more; the
+            state is saved in another folder where that is gone.
+        TrainingDiverged: the objective or the state is not finite; the last good checkpoint is
+            kept. Of several seeds those that diverge are left out until none remains.
+        TrainingInterrupted: Ctrl-C or a signal to stop; the present state is saved.
     """
     if loop.tensorboard:
         check_tensorboard()
-    keys = make_keys(loop.seed)
-    init = make_init(system)
+    keys = make_keys(loop.seed, loop.seeds)
+    init = make_init(system, loop.seeds)
     size = state_bytes(jax.eval_shape(init, keys.init))
     space = check_space(run.checkpoints, size, loop.keep)
     if run.resume:
@@ -167,28 +196,37 @@ def train(
         progress.message(space)
         progress.message("compiling ...")
         data = jax.device_put(data)
-        programs = make_programs(system, data, keys.init, loop.chunk, init)
+        programs = make_programs(system, data, keys.init, loop.chunk, init, loop.seeds)
         state, step = _begin(programs, keys, run, first_state)
         expected = () if run.begun_elsewhere else due_rows(step, loop)
         metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard, expected)
         stack.callback(metrics.close)
+        arrays = ArrayWriter(run.path, programs.arrays, step, seeds=loop.seeds > 1)
         checkpoints = CheckpointWriter(run.checkpoints, loop.keep)
         stack.callback(checkpoints.close)
         stopped = stack.enter_context(caught_signals())
         watch = FolderWatch(run)
-        trainer = _Trainer(programs, data, loop, run, keys, metrics, checkpoints, progress, watch)
+        trainer = _Trainer(
+            programs, data, loop, run, keys, metrics, arrays, checkpoints, progress, watch
+        )
         return trainer.train(state, step, stopped)
 
 
 def _begin(
-    programs: Programs, keys: Keys, run: Run, first_state: Callable[[], State] | None
+    programs: Programs, keys: Keys, run: Run, first_state: Callable[[jax.Array], State] | None
 ) -> tuple[State, int]:
     """The state and step to begin with: the newest intact checkpoint's, or the initial ones."""
 
     def begin() -> State:
         if first_state is None:
             return programs.init(keys.init)
-        return jax.device_put(strong_types(first_state()), programs.places)
+        if keys.init.shape:
+            states = [strong_types(first_state(key)) for key in keys.init]
+            state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+            made: State = SeedsState(state, jnp.zeros(len(states), bool))
+        else:
+            made = strong_types(first_state(keys.init))
+        return jax.device_put(made, programs.places)
 
     if not run.resume:
         return begin(), 0
@@ -219,6 +257,7 @@ class _Trainer:
     run: Run
     keys: Keys
     metrics: MetricsWriter
+    arrays: ArrayWriter
     checkpoints: CheckpointWriter
     progress: Progress
     watch: FolderWatch
@@ -234,18 +273,20 @@ class _Trainer:
         run_chunk = None
         if step < loop.steps:
             run_chunk = self.programs.compile_chunk(state, self.data, self.keys.step)
-        lost = self._lost(state)
+        lost = lost_seeds(state)
         began = time.perf_counter() - self.metrics.wall_s
         while run_chunk is not None and step < loop.steps:
             count = next_boundary(step, loop) - step
             chunk_began = time.perf_counter()
-            state, buffers = run_chunk(
+            state, scalars, arrays = run_chunk(
                 state, self.data, self.keys.step, np.int32(step), np.int32(count)
             )
-            means = self._means(jax.device_get(buffers), step, count)
+            scalars, arrays = jax.device_get((scalars, arrays))
+            means = self._means(scalars, step, count)
+            self.arrays.add(step, count, arrays)
             step += count
             lost = self._report_lost(state, step, lost)
-            if lost is not None:
+            if isinstance(state, SeedsState):
                 means[LOST_SEEDS] = float(len(lost))
             now = time.perf_counter()
             rate = count / (now - chunk_began)
@@ -269,41 +310,36 @@ class _Trainer:
                 raise self._interrupted(step, signum)
         with self._writing(state, step):
             self.checkpoints.wait()
-        return Trained(state, step, self.metrics.rows)
+        return Trained(state, step, self.metrics.rows, self.arrays.arrays)
 
-    def _lost(self, state: State) -> Sequence[int] | None:
-        """Return the numbers of the lost seeds; None of a system that has no several seeds."""
-        return None if self.programs.lost is None else self.programs.lost(state)
-
-    def _report_lost(
-        self, state: State, step: int, before: Sequence[int] | None
-    ) -> Sequence[int] | None:
-        """Return what `_lost` does, and say which seeds were not lost before."""
-        lost = self._lost(state)
-        for seed in sorted(set(lost or ()) - set(before or ())):
+    def _report_lost(self, state: State, step: int, before: list[int]) -> list[int]:
+        """Return the numbers of the lost seeds, and say which were not lost before."""
+        lost = lost_seeds(state)
+        for number in sorted(set(lost) - set(before)):
             self.progress.message(
-                f"seed {seed} is lost: by step {step} a loss or an array of it was not finite. It "
-                "stays as it was before; the others go on."
+                f"seed {self.loop.seed + number} is lost: by step {step} an array of its state was "
+                "not finite. It stays as it was before; the others go on."
             )
         return lost
 
     def _evaluate(self, state: State, step: int) -> dict[str, float]:
-        key = jax.random.fold_in(self.keys.evaluate, step)
-        values = jax.device_get(self.programs.evaluate(state, self.data, key))
+        root = self.keys.evaluate
+        fold_in = jax.random.fold_in if not root.shape else jax.vmap(jax.random.fold_in, (0, None))
+        values = jax.device_get(self.programs.evaluate(state, self.data, fold_in(root, step)))
         return {name: float(value) for name, value in values.items()}
 
-    def _means(self, buffers: dict[str, np.ndarray], step: int, count: int) -> dict[str, float]:
+    def _means(self, scalars: dict[str, np.ndarray], step: int, count: int) -> dict[str, float]:
         """The mean of every metric over a chunk; raises TrainingDiverged."""
-        objective = objective_of(buffers)
-        finite = np.isfinite(buffers[objective][:count])
+        objective = objective_of(scalars)
+        finite = np.isfinite(scalars[objective][:count])
         if not finite.all():
             first = int(np.argmin(finite))
             raise self._diverged(
-                step + first + 1, f"The {objective} is {buffers[objective][first]}"
+                step + first + 1, f"The {objective} is {scalars[objective][first]}"
             )
         return {
-            name: float(np.mean(buffer[:count], dtype=np.float64))
-            for name, buffer in buffers.items()
+            name: float(np.mean(values[:count], dtype=np.float64))
+            for name, values in scalars.items()
         }
 
     def _save(self, state: State, step: int) -> None:
@@ -317,6 +353,7 @@ class _Trainer:
         self.metrics.sync()
         if self.watch.gone():  # else Orbax would make it anew
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.run.path))
+        self.arrays.write()
         self.checkpoints.save(step, arrays, config_to_json(self.run.config))
 
     def _diverged(self, step: int, what: str) -> TrainingDiverged:
@@ -358,7 +395,7 @@ class _Trainer:
         try:
             rescued = save_elsewhere(
                 *(self.run, self.loop.steps, columns, rows, to_host(state), step),
-                self.watch.pretrained,
+                *(self.arrays.arrays, self.watch.pretrained),
             )
         except (OSError, SaveFailed, UserError) as error:
             return UserError(

@@ -1,6 +1,7 @@
 """The compiled programs of a run: each is traced once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -10,44 +11,29 @@ from jax import lax
 
 from tsar_jax.devices import map_over
 from tsar_jax.training.metrics import csv_columns
-from tsar_jax.training.system import (
-    LOST_SEEDS,
-    HostSystem,
-    SeedsSystem,
-    State,
-    System,
-    objective_of,
-)
+from tsar_jax.training.seeds import LOST_SEEDS, SeedsState, finite_mean, unless_lost
+from tsar_jax.training.system import State, System, objective_of
 
 
 def strong_types(tree: Any) -> Any:
-    """The same arrays without weak types, which would make a second trace of the same program."""
+    """Return the same arrays without weak types, which would make a second trace of a program."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
 
-def finite_mean(values: jax.Array) -> jax.Array:
-    """Over the leading axis, of those that are finite; NaN where none is."""
-    return jnp.nanmean(jnp.where(jnp.isfinite(values), values, jnp.nan), axis=0)
-
-
-def all_finite(tree: Any) -> jax.Array:
-    """Whether every floating-point array of a tree is finite: a scalar."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-
-
 class Programs(NamedTuple):
-    """What a run compiles, each once.
+    """What a run compiles, each once. Keys have a leading axis where there are several seeds.
 
-    init: (key) -> State
-    chunk: (state, data, root key, first step, number of steps) -> (State, {name: [chunk]}); the
-        state is donated; the entries past the number of steps mean nothing
-    compile_chunk: (state, data, root key) -> the chunk for such arguments, compiled ahead so that
-        no rate contains the time it takes
-    evaluate: (state, data, key) -> Metrics
-    places: how init spreads the state over devices, as a tree of shardings; None: there is one
-    columns: the metrics' names, of a step's and of an evaluation's
-    lost, remedy: the system's
+    init: (key or keys) -> State.
+    chunk: (state, data, root key or keys, first step, number of steps) -> (State, scalars [chunk],
+        arrays [chunk, ...] or [seeds, chunk, ...]); the state is donated; the entries past the
+        number of steps mean nothing.
+    compile_chunk: (state, data, root) -> the chunk for such arguments, compiled ahead so that no
+        rate contains the time it takes.
+    evaluate: (state, data, key or keys) -> scalars.
+    places: how init spreads the state over devices, as a tree of shardings; None: there is one.
+    columns: names of the scalars, of a step's and of an evaluation's.
+    arrays: names of a step's arrays.
+    remedy: the system's.
     """
 
     init: Callable[..., Any]
@@ -56,108 +42,193 @@ class Programs(NamedTuple):
     evaluate: Callable[..., Any]
     places: Any
     columns: list[str]
-    lost: Callable[[State], Sequence[int]] | None
+    arrays: tuple[str, ...]
     remedy: str
 
 
-def make_init(system: System | SeedsSystem | HostSystem) -> Callable[[jax.Array], State]:
-    """Return the compiled (key) -> State of a system: the state before the first step."""
-    return jax.jit(lambda key: strong_types(system.init(key)))
+def make_init(system: System, seeds: int = 1) -> Callable[[jax.Array], State]:
+    """Return the compiled (key or keys) -> State of a run: the state before the first step."""
+
+    def one(key: jax.Array) -> State:
+        return strong_types(system.init(key))
+
+    if seeds == 1:
+        return jax.jit(one)
+
+    def several(keys: jax.Array) -> SeedsState:
+        state = map_over(lambda key, _: one(key), seeds)(keys, ())
+        return SeedsState(state, jnp.zeros(seeds, bool))
+
+    return jax.jit(several)
 
 
 def make_programs(
-    system: System | SeedsSystem | HostSystem,
+    system: System,
     data: Any,
     key: jax.Array,
     chunk: int,
     init: Callable[[jax.Array], State] | None = None,
+    seeds: int = 1,
 ) -> Programs:
-    """The programs of a system, which are traced once, or stay as they are if it is on the host.
+    """Return the programs of a system, traced once, or as they are where they leave JAX.
 
-    init: what `make_init` made of the system, where it has been traced already.
+    Args:
+        data: the system's.
+        key: one for init; [seeds] where there are several.
+        chunk: most steps of a call.
+        init: what `make_init` made of the system, where it has been traced already.
+        seeds: how many there are in the run.
     """
-    init = init or make_init(system)
-    if isinstance(system, HostSystem):
-        return _host_programs(system, init, chunk)
-    return _traced_programs(system, init, data, key, chunk)
+    init = init or make_init(system, seeds)
+    if system.host_metrics is not None:
+        return _host_programs(system, init, chunk, seeds)
+    return _traced_programs(system, init, data, key, chunk, seeds)
 
 
 def _traced_programs(
-    system: System | SeedsSystem, init: Any, data: Any, key: jax.Array, chunk: int
+    system: System, init: Any, data: Any, key: jax.Array, chunk: int, seeds: int
 ) -> Programs:
-    """Traces the system's functions once and describes their metrics."""
+    """Trace the system's functions once and describe what they return."""
     step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
     state = jax.eval_shape(init, key)
-    several = jax.local_device_count() > 1
-    places = init.lower(key).compile().output_shardings if several else None
-    seeds = system.seeds if isinstance(system, SeedsSystem) else 0
+    places = init.lower(key).compile().output_shardings if jax.local_device_count() > 1 else None
+    one_key = key if seeds == 1 else key[0]
+    one = state if seeds == 1 else jax.tree.map(_without_axis, state.state)
+    _, step_scalars, step_arrays = jax.eval_shape(step, one, data, one_key)
+    eval_scalars = jax.eval_shape(evaluate, one, data, one_key)
+    _check_scalars(step_scalars, eval_scalars)
 
-    def take_step(state: State, data: Any, root: jax.Array, number: Any) -> Any:
-        """Of one seed, where there are several."""
-        return step(state, data, number if seeds else jax.random.fold_in(root, number))
+    def take_step(state: State, data: Any, key: jax.Array) -> Any:
+        if seeds == 1:
+            return step(state, data, key)
+        return unless_lost(state, *step(state.state, data, key))
 
-    one = state
-    if seeds:
-        one = jax.eval_shape(lambda state: jax.tree.map(lambda leaf: leaf[0], state), state)
-    step_metrics = jax.eval_shape(take_step, one, data, key, 0)[1]
-    eval_metrics = jax.eval_shape(evaluate, state, data, key)
-    _check_metrics(step_metrics, eval_metrics)
-
-    def run_steps(state: State, shared: Any) -> Any:
-        data, root, first, count = shared
+    def run_steps(state_and_root: Any, shared: Any) -> Any:
+        (state, root), (data, first, count) = state_and_root, shared
 
         def one_step(index: Any, carry: Any) -> Any:
             state, buffers = carry
-            state, metrics = take_step(state, data, root, first + index)
-            buffers = {
-                name: buffer.at[index].set(metrics[name].astype(buffer.dtype))
-                for name, buffer in buffers.items()
-            }
+            state, *found = take_step(state, data, jax.random.fold_in(root, first + index))
+            buffers = jax.tree.map(
+                lambda buffer, value: buffer.at[index].set(jnp.asarray(value, buffer.dtype)),
+                buffers,
+                tuple(found),
+            )
             return strong_types(state), buffers
 
-        buffers = {name: jnp.zeros(chunk, jnp.float32) for name in step_metrics}
+        scalars = {name: jnp.zeros(chunk, jnp.float32) for name in step_scalars}
+        arrays = {name: jnp.zeros((chunk, *a.shape), a.dtype) for name, a in step_arrays.items()}
         # The number of steps is an argument of the program, not a part of it: chunks of every
         # length run the very same instructions, so their lengths cannot change a bit of the state.
-        return lax.fori_loop(0, count, one_step, (state, buffers))
+        return lax.fori_loop(0, count, one_step, (state, (scalars, arrays)))
 
     def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
-        shared = (data, root, first, count)
-        if not seeds:
-            return run_steps(state, shared)
-        state, buffers = map_over(run_steps, seeds)(state, shared)
-        return state, {name: finite_mean(buffer) for name, buffer in buffers.items()}
+        shared = (data, first, count)
+        if seeds == 1:
+            state, (scalars, arrays) = run_steps((state, root), shared)
+            return state, scalars, arrays
+        # On a CPU one seed takes all steps of a chunk before the next one does: what it works on
+        # stays in the cache, and nothing is copied out of the stack and into it at every step.
+        state, (scalars, arrays) = map_over(run_steps, seeds)((state, root), shared)
+        return state, {name: finite_mean(value) for name, value in scalars.items()}, arrays
 
     # A state spread over devices comes back as it went in, whatever the compiler would prefer.
-    compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None))
+    compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None, None))
 
     def compile_chunk(state: State, data: Any, root: jax.Array) -> jax.stages.Compiled:
         """Called with other shapes or dtypes it raises, where `jax.jit` would compile anew."""
         return compiled.lower(state, data, root, np.int32(0), np.int32(0)).compile()
 
-    columns = csv_columns([*step_metrics, *eval_metrics, *([LOST_SEEDS] if system.lost else [])])
-    lost, remedy = system.lost, system.remedy
-    return Programs(init, compiled, compile_chunk, evaluate, places, columns, lost, remedy)
+    return Programs(
+        init,
+        compiled,
+        compile_chunk,
+        evaluate if seeds == 1 else _evaluate_seeds(evaluate, seeds),
+        places,
+        _columns(step_scalars, eval_scalars, seeds),
+        tuple(step_arrays),
+        system.remedy,
+    )
 
 
-def _host_programs(system: HostSystem, init: Any, chunk: int) -> Programs:
-    """The system's own functions, one call per step."""
+def _without_axis(leaf: Any) -> Any:
+    """Return the shape and dtype of an array without its leading axis."""
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
-    def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
-        buffers = {name: np.zeros(chunk, np.float32) for name in system.step_metrics}
+
+def _evaluate_seeds(evaluate: Callable[..., Any], seeds: int) -> Callable[..., Any]:
+    """Return the evaluation of several seeds: means over those that are not lost."""
+
+    @jax.jit
+    def of_all(state: SeedsState, data: Any, keys: jax.Array) -> dict[str, jax.Array]:
+        def of_one(state_and_key: Any, data: Any) -> dict[str, jax.Array]:
+            return evaluate(state_and_key[0], data, state_and_key[1])
+
+        found = map_over(of_one, seeds)((state.state, keys), data)
+        return {
+            name: finite_mean(jnp.where(state.lost, jnp.nan, value))
+            for name, value in found.items()
+        }
+
+    return of_all
+
+
+def _columns(step_scalars: Any, eval_scalars: Any, seeds: int) -> list[str]:
+    return csv_columns([*step_scalars, *eval_scalars, *([LOST_SEEDS] if seeds > 1 else [])])
+
+
+def _host_programs(system: System, init: Any, chunk: int, seeds: int) -> Programs:
+    """Return the system's own functions, one call per step, one seed after another."""
+    assert system.host_metrics is not None
+    of_step, of_evaluation = system.host_metrics
+
+    def run_steps(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
+        buffers = {name: np.zeros(chunk, np.float32) for name in of_step}
         for index in range(count):
-            state, metrics = system.step(state, data, jax.random.fold_in(root, first + index))
+            key = jax.random.fold_in(root, first + index)
+            if seeds == 1:
+                state, found, _ = system.step(state, data, key)
+            else:
+                state, found, _ = unless_lost(state, *system.step(state.state, data, key))
             for name, buffer in buffers.items():
-                buffer[index] = metrics[name]
+                buffer[index] = found[name]
         return state, buffers
 
-    columns = csv_columns([*system.step_metrics, *system.eval_metrics])
-    evaluate, remedy = system.evaluate, system.remedy
-    return Programs(init, run_chunk, lambda *_: run_chunk, evaluate, None, columns, None, remedy)
+    def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
+        if seeds == 1:
+            return *run_steps(state, data, root, first, count), {}
+        found = [run_steps(one, data, key, first, count) for one, key in _each(state, root)]
+        states, buffers = zip(*found, strict=True)
+        state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        return state, _means(buffers), {}
+
+    def evaluate(state: State, data: Any, keys: jax.Array) -> dict[str, Any]:
+        if seeds == 1:
+            return system.evaluate(state, data, keys)
+        each = [
+            system.evaluate(one.state, data, key) for one, key in _each(state, keys) if not one.lost
+        ]
+        return _means(each)
+
+    columns = _columns(of_step, of_evaluation, seeds)
+    remedy = system.remedy
+    return Programs(init, run_chunk, lambda *_: run_chunk, evaluate, None, columns, (), remedy)
 
 
-def _check_metrics(step_metrics: Any, eval_metrics: Any) -> None:
-    for metrics in (step_metrics, eval_metrics):
-        for name, value in metrics.items():
+def _each(state: SeedsState, keys: jax.Array) -> list[tuple[SeedsState, jax.Array]]:
+    """Return the state and the key of each seed."""
+    return [(jax.tree.map(itemgetter(seed), state), keys[seed]) for seed in range(len(keys))]
+
+
+def _means(found: Any) -> dict[str, np.ndarray]:
+    """Return the means over seeds, by name, of what is finite; NaN where nothing is."""
+    stacked = {name: np.stack([np.asarray(one[name]) for one in found]) for name in found[0]}
+    return {name: np.asarray(finite_mean(jnp.asarray(value))) for name, value in stacked.items()}
+
+
+def _check_scalars(step_scalars: Any, eval_scalars: Any) -> None:
+    for scalars in (step_scalars, eval_scalars):
+        for name, value in scalars.items():
             if value.shape:
                 raise ValueError(f"metric {name!r} must be a scalar, but has shape {value.shape}")
-    objective_of(step_metrics)
+    objective_of(step_scalars)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tsar_jax.errors import DISK_ERRORS
 from tsar_jax.training import run as run_folder
+from tsar_jax.training.arrays import StepArrays, write_arrays
 from tsar_jax.training.checkpoints import Arrays, save_once
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.metrics import MetricsWriter, Row
@@ -61,6 +62,7 @@ def save_elsewhere(
     rows: Sequence[Row],
     arrays: Arrays,
     step: int,
+    step_arrays: StepArrays,
     pretrained: str | None,
 ) -> Run:
     """Save a run whose folder is gone in a new one, and return it as it is to be continued.
@@ -72,6 +74,7 @@ def save_elsewhere(
         steps: of the whole run.
         columns, rows: of its metrics.
         arrays, step: its present state.
+        step_arrays: what its steps returned beside scalars.
         pretrained: text of its pretrained.json, without which rows that it never had would be
             taken for lost; None: it has none.
 
@@ -91,6 +94,7 @@ def save_elsewhere(
             metrics.write(row)
         metrics.sync()
         metrics.close()
+        write_arrays(rescued.path, step_arrays)
         if pretrained is not None:
             run_folder.write_atomically(rescued.path / run_folder.PRETRAINED, pretrained)
         save_once(rescued.checkpoints, step, arrays, config_to_json(run.config))

@@ -16,17 +16,16 @@ from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.systems.continual.methods import make_method
 from tsar_jax.systems.continual.system import (
     CLASS_IL,
-    LOST,
     TASK_IL,
-    UNTESTED,
     ContinualConfig,
     Life,
-    kept_sound,
     make_spec,
     make_system,
     untrained_accuracy,
 )
+from tsar_jax.training.loop import make_keys
 from tsar_jax.training.programs import make_programs
+from tsar_jax.training.seeds import stack_seeds
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -55,17 +54,18 @@ def life_of(method, stream="seq-toy", tasks=2, epochs=4, **options):
 
 
 def lived(life, seeds=2, first=0):
-    system = make_system(ContinualConfig(seeds=seeds, seed=first), life)
+    system = make_system(ContinualConfig(), life)
     data = jax.tree.map(jnp.asarray, life.stream.data)
-    key, steps = jax.random.key(0), life.stream.steps
-    programs = make_programs(system, data, key, steps)
-    lifetimes, metrics = programs.chunk(programs.init(key), data, key, 0, steps)
-    return system, lifetimes, metrics["loss"], data
+    keys, steps = make_keys(first, seeds), life.stream.steps
+    programs = make_programs(system, data, keys.init, steps, seeds=seeds)
+    state, metrics, _ = programs.chunk(programs.init(keys.init), data, keys.step, 0, steps)
+    evaluated = programs.evaluate(state, data, keys.evaluate)
+    return evaluated, stack_seeds(state), metrics["loss"], data
 
 
 def test_the_matrix_is_what_the_last_models_get_right() -> None:
     life = life_of("synergy")
-    system, lifetimes, losses, data = lived(life)
+    scores, lifetimes, losses, _ = lived(life)
     accuracy = np.asarray(lifetimes.accuracy)
     assert np.isfinite(losses).all()
     assert accuracy.shape == (2, 2, 2, 2, 2)
@@ -82,7 +82,6 @@ def test_the_matrix_is_what_the_last_models_get_right() -> None:
                 for kind, seen in ((CLASS_IL, logits), (TASK_IL, masked)):
                     right = (seen.argmax(-1) == test.labels)[of_task].mean()
                     assert accuracy[seed, 1, task, number, kind] == pytest.approx(right)
-    scores = system.evaluate(lifetimes, data, jax.random.key(0))
     assert float(scores["accuracy"]) == pytest.approx(accuracy[:, 1, :, 1, CLASS_IL].mean())
 
 
@@ -108,40 +107,29 @@ def test_a_seed_lives_the_same_life_in_any_company() -> None:
     np.testing.assert_allclose(np.mean(losses, 0), mean_losses, rtol=1e-6)
 
 
-def test_a_lost_seed_is_frozen_and_the_others_go_on() -> None:
+def test_a_lost_seed_keeps_its_network_and_the_accuracies_from_before() -> None:
     life = life_of("derpp", epochs=1)
     _, sound, _, data = lived(life, seeds=1)
-    system = make_system(ContinualConfig(seeds=2), life)
-    programs = make_programs(system, data, jax.random.key(0), life.stream.steps)
-    start = programs.init(jax.random.key(0))
-    huge = jax.tree.map(lambda leaf: leaf.at[1].set(1e30), start.learner.net)
-    start = start._replace(learner=start.learner._replace(net=huge))
-    frozen = jax.tree.map(lambda leaf: np.array(leaf[1]), start.learner.net)
-    lifetimes, metrics = programs.chunk(start, data, jax.random.key(0), 0, life.stream.steps)
-    assert system.lost(lifetimes) == [1]
-    assert np.isfinite(metrics["loss"]).all()
-    of_seeds = [jax.tree.map(lambda leaf, i=i: leaf[i], lifetimes) for i in range(2)]
+    keys, steps = make_keys(0, 2), life.stream.steps
+    system = make_system(ContinualConfig(), life)
+    programs = make_programs(system, data, keys.init, steps, seeds=2)
+    halfway = life.stream.ends[0]
+    state, _, _ = programs.chunk(programs.init(keys.init), data, keys.step, 0, halfway)
+    lifetimes = state.state
+    huge = jax.tree.map(lambda leaf: leaf.at[1].set(1e30), lifetimes.learner.net)
+    frozen = jax.tree.map(lambda leaf: np.array(leaf[1]), huge)
+    first = np.array(lifetimes.accuracy[1])
+    state = state._replace(state=lifetimes._replace(learner=lifetimes.learner._replace(net=huge)))
+    state, metrics, _ = programs.chunk(state, data, keys.step, halfway, steps - halfway)
+    assert state.lost.tolist() == [False, True]
+    assert np.isfinite(metrics["loss"][: steps - halfway]).all()
+    of_seeds = [jax.tree.map(lambda leaf, i=i: leaf[i], state.state) for i in range(2)]
     jax.tree.map(np.testing.assert_array_equal, of_seeds[0], jax.tree.map(lambda a: a[0], sound))
     jax.tree.map(np.testing.assert_array_equal, of_seeds[1].learner.net, frozen)
-    assert (of_seeds[1].accuracy == LOST).all()
-    scores = system.evaluate(lifetimes, data, jax.random.key(0))
+    np.testing.assert_array_equal(of_seeds[1].accuracy, first)
+    scores = programs.evaluate(state, data, keys.evaluate)
     average = life.average(of_seeds[0])
     assert float(scores["accuracy"]) == pytest.approx(float(average[CLASS_IL]))
-
-
-def test_the_seed_lost_after_a_task_keeps_the_accuracies_from_before() -> None:
-    life = life_of("sgd", epochs=1)
-    _, ended, _, _ = lived(life, seeds=1)
-    ended = jax.tree.map(lambda leaf: leaf[0], ended)
-    halfway = ended._replace(accuracy=ended.accuracy.at[1].set(UNTESTED))
-    lost, found = kept_sound(halfway, ended, jnp.asarray(jnp.nan))
-    np.testing.assert_array_equal(lost.accuracy[0], ended.accuracy[0])
-    assert (lost.accuracy[1] == LOST).all()
-    assert np.isnan(found["loss"])
-    again, found = kept_sound(lost, ended, jnp.asarray(0.5))
-    jax.tree.map(np.testing.assert_array_equal, again, lost)
-    assert np.isnan(found["loss"])
-    assert np.isnan(life.average(lost)).all()
 
 
 def test_joint_training_is_tested_on_every_task_at_the_end() -> None:
@@ -149,15 +137,16 @@ def test_joint_training_is_tested_on_every_task_at_the_end() -> None:
     _, lifetimes, _, data = lived(life, seeds=1)
     accuracy = np.asarray(lifetimes.accuracy)
     assert accuracy.shape == (1, 1, 3, 1, 2)
-    assert (accuracy != UNTESTED).all()
-    untrained = np.asarray(untrained_accuracy(life, lifetimes.root, data))
+    assert np.asarray(lifetimes.tested).all()
+    untrained = np.asarray(untrained_accuracy(life, make_keys(0).init[None], data))
     assert untrained.shape == (1, 3)
     assert untrained.mean() < accuracy[..., CLASS_IL].mean()
 
 
 def test_tests_of_later_tasks_wait() -> None:
     _, lifetimes, _, _ = lived(life_of("sgd", stream="rot-toy", tasks=4, epochs=1), seeds=1)
-    tested = np.asarray(lifetimes.accuracy)[0, :, :, 0, CLASS_IL] != UNTESTED
+    tested = np.asarray(lifetimes.tested)[0]
+    assert not np.asarray(lifetimes.accuracy)[0][~tested].any()
     assert tested.tolist() == [[j <= i + 1 for j in range(4)] for i in range(4)]
 
 
@@ -165,11 +154,11 @@ def test_tests_of_later_tasks_wait() -> None:
 def test_cumulative_tests_are_those_of_all_phases_so_far(method) -> None:
     """Every phase's model on the test images of each set of classes, one by one."""
     life = life_of(method, stream="gcil-toy", tasks=3, epochs=2, phase_size=30, schedule_seed=1)
-    system, lifetimes, _, data = lived(life, seeds=1)
+    scores, lifetimes, _, _ = lived(life, seeds=1)
     accuracy = np.asarray(lifetimes.accuracy)[0, :, :, 0]
     joint = method == "joint"
     tested = [[True] * 3] if joint else [[j <= i for j in range(3)] for i in range(3)]
-    assert (accuracy[..., CLASS_IL] != UNTESTED).tolist() == tested
+    assert np.asarray(lifetimes.tested)[0].tolist() == tested
 
     state = jax.tree.map(lambda a: a[0], lifetimes.learner)
     images, labels = life.stream.data["test_images"], life.stream.data["test_labels"]
@@ -180,7 +169,6 @@ def test_cumulative_tests_are_those_of_all_phases_so_far(method) -> None:
         for kind, said in ((CLASS_IL, logits), (TASK_IL, np.where(seen, logits, -np.inf))):
             right = (said.argmax(-1) == labels)[seen[labels]].mean()
             assert accuracy[-1, phase, kind] == pytest.approx(right)
-    scores = system.evaluate(lifetimes, data, jax.random.key(0))
     assert float(scores["accuracy"]) == pytest.approx(accuracy[-1, :, CLASS_IL].mean())
 
 
@@ -191,9 +179,9 @@ def test_no_step_copies_the_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lowered, "compile", as_users_do)
     life = life_of("er", epochs=1)
     data = jax.tree.map(jnp.asarray, life.stream.data)
-    key = jax.random.key(0)
-    programs = make_programs(make_system(ContinualConfig(seeds=3), life), data, key, 4)
-    text = programs.compile_chunk(programs.init(key), data, key).as_text()
+    keys = make_keys(0, 3)
+    programs = make_programs(make_system(ContinualConfig(), life), data, keys.init, 4, seeds=3)
+    text = programs.compile_chunk(programs.init(keys.init), data, keys.step).as_text()
     (body,) = re.findall(r"= \(.*u8\[32,6,6,1\].*\) while\(.* body=(%[\w.-]+)", text)
     (steps,) = re.findall(rf"^{re.escape(body)} \(.*?^}}", text, re.DOTALL | re.MULTILINE)
     made = re.findall(r"= u8\[32,6,6,1\]\S* ([\w-]+)\(.*?(calls=\S+|$)", steps, re.MULTILINE)

@@ -58,15 +58,16 @@ def lived(name: str) -> tuple:
 
     @jax.jit
     def run(seed, data):
-        begin = life.begin(jax.random.key_data(jax.random.key(seed)), data)
-        steps = jnp.arange(life.stream.steps)
-        return begin, *jax.lax.scan(partial(stepped, life, data), begin, steps)
+        init_key, step_key = jax.random.split(jax.random.key(seed))
+        begin = life.init(init_key, data)
+        keys = jax.random.split(step_key, life.stream.steps)
+        return begin, *jax.lax.scan(partial(stepped, life, data), begin, keys)
 
     return jax.device_get(run(0, data))
 
 
-def stepped(life, data, lifetime, step):
-    return life.step(lifetime, data, step)
+def stepped(life, data, lifetime, key):
+    return life.step(lifetime, data, key)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -94,13 +95,13 @@ def test_seeds_are_independent() -> None:
     life = life_of("icarl")
     data = jax.device_put(life.stream.data)
 
-    def run(root):
-        begin = life.begin(root, data)
-        steps = jnp.arange(life.stream.steps)
-        return jax.lax.scan(partial(stepped, life, data), begin, steps)[0].accuracy
+    def run(seed):
+        init_key, step_key = jax.random.split(jax.random.key(seed))
+        begin = life.init(init_key, data)
+        keys = jax.random.split(step_key, life.stream.steps)
+        return jax.lax.scan(partial(stepped, life, data), begin, keys)[0].accuracy
 
-    roots = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(jnp.arange(2))
-    together = jax.jit(jax.vmap(run))(roots)
+    together = jax.jit(jax.vmap(run))(jnp.arange(2))
     np.testing.assert_allclose(together[0], lived("icarl")[1].accuracy, atol=0.051)
 
 

@@ -36,7 +36,7 @@ def run(tmp_path_factory, quickly_compiled) -> Path:
         closed = {**gate, "bias": gate["bias"] - 3}
         neuromodulator = {**state.params["neuromodulator"], "gate": closed}
         params = {**state.params, "neuromodulator": neuromodulator}
-        return state.replace(params=params), {"loss": jnp.float32(0)}
+        return state.replace(params=params), {"loss": jnp.float32(0)}, {}
 
     system = System(make_system(CONFIG).init, step, lambda state, data, key: {})
     path = tmp_path_factory.mktemp("runs") / "run"

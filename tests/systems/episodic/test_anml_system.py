@@ -144,7 +144,7 @@ def test_several_episodes_of_several_classes_make_one_step(data):
     opt_state = jax.eval_shape(system.init, jax.random.key(0)).opt_state
     state = episodic.State(params, jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), opt_state))
     step = jax.jit(system.step)
-    (new, metrics), (again, _) = (step(state, data, jax.random.key(3)) for _ in range(2))
+    (new, metrics, _), (again, _, _) = (step(state, data, jax.random.key(3)) for _ in range(2))
     assert metrics.keys() == {"loss", "accuracy"}
     assert np.isfinite(metrics["loss"])
     assert 0 <= metrics["accuracy"] <= 1
@@ -175,7 +175,7 @@ def test_step_lives_as_the_config_says(data, monkeypatch, model, order):
     system = make_system(config)
     key = jax.random.key(0)
     state = jax.eval_shape(system.init, key)
-    new, _ = jax.eval_shape(system.step, state, shapes_of(data), key)
+    new, _, _ = jax.eval_shape(system.step, state, shapes_of(data), key)
     assert new == state
     [(plastic, episode, options)] = seen
     assert options == {
@@ -231,7 +231,7 @@ def test_forgetting_can_be_left_out(data, monkeypatch, config):
         make = anml_system if isinstance(config, AnmlConfig) else tsar_system
         system = make.make_system(given)
         state = jax.jit(system.init)(jax.random.key(0))
-        new, _ = jax.jit(system.step)(state, data, jax.random.key(1))
+        new, _, _ = jax.jit(system.step)(state, data, jax.random.key(1))
         return jax.tree.map(lambda a, b: np.asarray(a) != b, state.params, new.params)
 
     forgotten, kept = changed(reset=True), changed(reset=False)

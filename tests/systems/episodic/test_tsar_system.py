@@ -177,7 +177,7 @@ def test_step_and_evaluation_run(data):
     system = make_system(CONFIG)
     state = jax.jit(system.init)(jax.random.key(0))
     step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
-    new, metrics = step(state, data, jax.random.key(1))
+    new, metrics, _ = step(state, data, jax.random.key(1))
     assert np.isfinite(metrics["loss"])
     moved = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), new, state)
     for level in ("encoder", "regulator", "trunk", "head"):

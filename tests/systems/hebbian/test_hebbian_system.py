@@ -24,8 +24,7 @@ from tsar_jax.systems.hebbian.evolution import (
 from tsar_jax.systems.hebbian.policy import PolicyConfig
 from tsar_jax.systems.hebbian.rollouts import BIRTH, WORLD, lifetime_fitness
 from tsar_jax.systems.hebbian.system import (
-    EVAL_METRICS,
-    STEP_METRICS,
+    HOST_METRICS,
     HebbianConfig,
     compiled_system,
     host_system,
@@ -87,7 +86,7 @@ def assert_summary(metrics, found, sigma) -> None:
         "infinite_members": 0,
         "sigma": sigma,
     }
-    assert set(metrics) == set(wanted) == set(STEP_METRICS)
+    assert set(metrics) == set(wanted) == set(HOST_METRICS.step)
     for name, value in wanted.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
 
@@ -160,7 +159,7 @@ def test_generations_are_their_members_one_by_one(compiled, earned) -> None:
             earned(genome, lifetime_key(key, member // 2)) for member, genome in enumerate(genomes)
         ]
         row = compiled.trained.metrics[number]
-        assert_summary({name: row[name] for name in STEP_METRICS}, found, sigma_of(state))
+        assert_summary({name: row[name] for name in HOST_METRICS.step}, found, sigma_of(state))
         state, scores = told(state, key, found, genomes), scores + found
     assert_same(compiled.trained.state, state)
     assert len(set(scores)) > 2
@@ -198,7 +197,7 @@ def test_an_evaluation_is_of_the_centre_in_lifetimes_of_its_own(compiled, earned
     keys = jax.random.split(jax.random.fold_in(LOOP_KEYS.evaluate, 2), CONFIG.evaluations)
     found = [earned(compiled.trained.state.genome, key) for key in keys]
     assert (row["split"], row["step"]) == ("eval", 2)
-    assert set(EVAL_METRICS) < set(row)
+    assert set(HOST_METRICS.evaluate) < set(row)
     np.testing.assert_allclose(row["fitness"], np.mean(found), rtol=1e-6)
     np.testing.assert_allclose(row["fitness_std"], np.std(found), rtol=1e-5)
 
@@ -288,7 +287,7 @@ def test_every_member_earns_in_simulators_what_it_earns_alone(
     penalties = [-penalised(CONFIG.evolution, jnp.zeros(()), genome) for genome in genomes]
     order = np.argsort(np.subtract(found, penalties)).tolist()
     assert order not in (np.argsort(found).tolist(), np.argsort(np.negative(penalties)).tolist())
-    after, metrics = host.step(state, (), key)
+    after, metrics, _ = host.step(state, (), key)
     assert_summary(metrics, found, sigma_of(state))
     assert_same(after, told(state, key, found, genomes))
 
@@ -297,7 +296,7 @@ def test_an_evaluation_in_simulators_is_of_the_centre(host, host_start, earned_a
     metrics = host.evaluate(host_start, (), KEYS[1])
     keys = jax.random.split(KEYS[1], CONFIG.evaluations)
     found = [earned_alone(host_start.genome, key) for key in keys]
-    assert set(metrics) == set(EVAL_METRICS)
+    assert set(metrics) == set(HOST_METRICS.evaluate)
     np.testing.assert_allclose(metrics["fitness"], np.mean(found), rtol=1e-4)
     np.testing.assert_allclose(metrics["fitness_std"], np.std(found), rtol=1e-4)
 
@@ -306,10 +305,10 @@ def test_a_member_whose_reward_is_no_number_is_counted_and_ranks_last(
     host, host_start, monkeypatch
 ) -> None:
     state, key = host_start, KEYS[2]
-    _, whole = host.step(state, (), key)
+    _, whole, _ = host.step(state, (), key)
     sick, world = 2, next(w for w in OPENED if w.count == len(MEMBERS) and w.value == VALUES[1])
     monkeypatch.setattr(world, "sick", sick)
-    after, metrics = host.step(state, (), key)
+    after, metrics, _ = host.step(state, (), key)
     assert whole["nan_members"] == 0
     assert metrics["nan_members"] == 1
     for name, value in metrics.items():
@@ -363,14 +362,14 @@ def same_bits(one, other) -> bool:
 def test_a_run_in_simulators_is_its_generations_one_after_another(host, whole) -> None:
     state, found = jax.jit(host.init)(LOOP_KEYS.init), []
     for number in range(CONFIG.steps):
-        state, metrics = host.step(state, (), jax.random.fold_in(LOOP_KEYS.step, number))
+        state, metrics, _ = host.step(state, (), jax.random.fold_in(LOOP_KEYS.step, number))
         found.append(metrics)
     ended, _ = whole
     assert same_bits(ended.state, state)
     rows = [row for row in ended.metrics if row["split"] == "train"]
     assert [row["step"] for row in rows] == [2, 4]
     for row, pair in zip(rows, (found[:2], found[2:]), strict=True):
-        for name in STEP_METRICS:
+        for name in HOST_METRICS.step:
             wanted = np.mean([metrics[name] for metrics in pair])
             np.testing.assert_allclose(row[name], wanted, rtol=1e-6, err_msg=name)
 

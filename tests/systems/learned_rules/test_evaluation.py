@@ -1,8 +1,8 @@
 """Learned rules as files and in new lifetimes."""
 
+import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -16,7 +16,9 @@ from tsar_jax.systems.learned_rules.records import (
     write_episodes,
     write_rule,
 )
-from tsar_jax.systems.learned_rules.system import LOST, LearnedRuleConfig, make_system
+from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, make_system
+from tsar_jax.training.loop import train
+from tsar_jax.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -76,18 +78,19 @@ def test_a_damaged_file_is_named(tmp_path, text) -> None:
 
 def test_episodes_are_read_as_they_were_recorded(tmp_path, images) -> None:
     system = make_system(CONFIG, 6, 16)
-    state, step = system.init(jax.random.key(0)), jax.jit(system.step)
-    for number in range(2):
-        state, _ = step(state, images, jax.random.key(number))
-    state.records["loss"] = state.records["loss"].at[1, 0].set(LOST)
-    write_episodes(tmp_path, CONFIG, state)
+    config = dataclasses.replace(CONFIG, steps=2, chunk=1, keep=1)
+    trained = train(system, images, config, Run(tmp_path, config))
+    values = trained.arrays.values
+    values["loss"][1, 0] = np.inf
+    write_episodes(tmp_path, config, trained.arrays)
     found = read_episodes(tmp_path)
     assert np.isnan(found["loss"][1, 0])
-    np.testing.assert_allclose(found["loss"][0], state.records["loss"][0, :2], rtol=1e-6)
-    np.testing.assert_allclose(found["theta_oja"], state.records["theta"][:, :2, 1], rtol=1e-6)
-    np.testing.assert_allclose(found["layer_1_angle"], state.records["angle"][:, :2, 1], rtol=1e-6)
-    rule = learned_rule(CONFIG, state, "here")
-    np.testing.assert_allclose(rule.coefficients, state.coefficients.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(found["loss"][0], values["loss"][0], rtol=1e-6)
+    np.testing.assert_allclose(found["theta_oja"], values["theta"][..., 1], rtol=1e-6)
+    np.testing.assert_allclose(found["layer_1_angle"], values["angle"][..., 1], rtol=1e-6)
+    rule = learned_rule(config, trained.state, "here")
+    mean = trained.state.state.coefficients.mean(0)
+    np.testing.assert_allclose(rule.coefficients, mean, rtol=1e-6)
 
 
 EPISODES = """episode,seed,loss

@@ -1,7 +1,7 @@
-"""Continual learning: one of the methods on one of the streams, several seeds at once.
+"""Continual learning: one of the methods on one of the streams.
 
 Sarfraz, Arani, Zonooz (2022), arXiv 2206.04016, and its peers in the frame of Mammoth (Buzzega et
-al. 2020). A step is one batch of every seed; when a task ends, all models are tested.
+al. 2020). A step is one batch; when a task ends, all models are tested.
 """
 
 import dataclasses
@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from tsar_jax.data.continual.types import Course, Stream, Test
-from tsar_jax.devices import map_over
 from tsar_jax.errors import check_positive, check_rates, check_seed
 from tsar_jax.networks.classifier import Classifier, Variables
 from tsar_jax.plasticity.learner import Learner
@@ -30,11 +28,8 @@ from tsar_jax.systems.continual.methods import (
 from tsar_jax.systems.continual.methods.published import Release
 from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
-from tsar_jax.training.programs import all_finite, finite_mean
-from tsar_jax.training.system import SeedsSystem
+from tsar_jax.training.system import Arrays, Metrics, System
 
-UNTESTED, LOST = -1.0, -2.0
-"""In place of an accuracy: there is none yet; there will be none, for the seed is lost."""
 CLASS_IL, TASK_IL = 0, 1
 
 
@@ -50,8 +45,6 @@ class ContinualConfig(LoopConfig):
     set."""
     buffer: int = 500
     """Slots of the episodic memory."""
-    seeds: int = 1
-    """Independent lifetimes in one program: of the seeds seed, seed + 1 ..."""
     # A number once the stream is known, before the loop sees it.
     steps: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)  # type: ignore[assignment]
     """Steps of the whole run; None: the whole stream."""
@@ -90,37 +83,28 @@ class ContinualConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "buffer", "seeds", "width", "batch", "replay", "epochs", "tasks")
+        check_positive(self, "buffer", "width", "batch", "replay", "epochs", "tasks")
         check_positive(self, "phase_size", "phase_classes", "pretrain_classes")
         check_rates(self, "lr")
-        check_seed(self, count=self.seeds)
         if self.schedule_seed is not None:
             check_seed(self, "schedule_seed")
 
 
 class Lifetime(NamedTuple):
-    """A seed's state. root: its key's data. accuracy [tasks, tests, models, 2]: after every task,
-    on every test, of every model, class-incremental and task-incremental; UNTESTED where it is
-    still to come or of no interest, LOST after the tasks that a lost seed did not end.
+    """The state of a method on a stream.
+
+    step: number of batches learned. stream_key: data of the key by which the stream shuffles.
+    accuracy [tasks, tests, models, 2]: after every task, on every test, of every model,
+    class-incremental and task-incremental. tested [tasks, tests]: which of them have been measured;
+    the others are still to come or of no interest.
     """
 
-    root: jax.Array
+    step: jax.Array
+    stream_key: jax.Array
     learner: TrainState
     course: Course
     accuracy: jax.Array
-
-
-class Keys(NamedTuple):
-    """A lifetime's randomness: where it begins, what the stream shows, what the learner draws."""
-
-    init: jax.Array
-    stream: jax.Array
-    learner: jax.Array
-
-
-def keys_of(root: jax.Array) -> Keys:
-    """From the data of a lifetime's key."""
-    return Keys(*jax.random.split(jax.random.wrap_key_data(root), 3))
+    tested: jax.Array
 
 
 def make_spec(
@@ -164,23 +148,30 @@ class Life:
         state = jax.eval_shape(partial(self.method.init, self.spec), jax.random.key(0))
         return list(self.method.models(state))
 
-    def begin(self, root: jax.Array, data: Any) -> Lifetime:
-        """The lifetime before its first step."""
-        keys = keys_of(root)
-        shape = (self.stream.tasks, len(self.stream.task_classes), len(self.models), 2)
+    def init(self, key: jax.Array, data: Any) -> Lifetime:
+        """Return the lifetime before its first step."""
+        learner_key, stream_key = jax.random.split(key)
+        tests = (self.stream.tasks, len(self.stream.task_classes))
         return Lifetime(
-            root,
-            self.method_learner.init((), keys.init),
-            self.stream.begin(data, keys.stream),
-            jnp.full(shape, UNTESTED, jnp.float32),
+            jnp.zeros((), jnp.int32),
+            jax.random.key_data(stream_key),
+            self.method_learner.init((), learner_key),
+            self.stream.begin(data, stream_key),
+            jnp.zeros((*tests, len(self.models), 2), jnp.float32),
+            jnp.zeros(tests, bool),
         )
 
-    def step(self, lifetime: Lifetime, data: Any, step: jax.Array) -> tuple[Lifetime, jax.Array]:
-        """One batch of the stream; and where it ends a task, what is done then. Also: the loss."""
-        stream, keys = self.stream, keys_of(lifetime.root)
-        course = stream.shuffle(data, lifetime.course, keys.stream, step)
-        raw = stream.batch(data, course, jax.random.fold_in(keys.stream, step), step)
-        view_key, learn_key, end_key = jax.random.split(jax.random.fold_in(keys.learner, step), 3)
+    def step(self, lifetime: Lifetime, data: Any, key: jax.Array) -> tuple[Lifetime, jax.Array]:
+        """Learn one batch of the stream, and do what is due where it ends a task.
+
+        Returns:
+            The lifetime after it, and the loss.
+        """
+        stream, step = self.stream, lifetime.step
+        stream_key = jax.random.wrap_key_data(lifetime.stream_key)
+        batch_key, view_key, learn_key, end_key = jax.random.split(key, 4)
+        course = stream.shuffle(data, lifetime.course, stream_key, step)
+        raw = stream.batch(data, course, batch_key, step)
         batch = Batch(stream.view(raw.images, view_key), *raw)
         state, loss = self.method_learner.update((), lifetime.learner, batch, learn_key)
         ends = step + 1 == jnp.asarray(stream.ends, jnp.int32)[raw.task]
@@ -190,14 +181,15 @@ class Life:
                 lambda: self._task_end(state, data, course, raw.task, end_key),
                 lambda: state,
             )
+        due = self.due(raw.task)
         accuracy = lax.cond(
             ends,
-            lambda: lifetime.accuracy.at[raw.task].set(
-                self.test(state, data, course, self.due(raw.task))
-            ),
+            lambda: lifetime.accuracy.at[raw.task].set(self.test(state, data, course, due)),
             lambda: lifetime.accuracy,
         )
-        return Lifetime(lifetime.root, state, course, accuracy), loss
+        tested = lifetime.tested.at[raw.task].set(ends & due | lifetime.tested[raw.task])
+        new = Lifetime(step + 1, lifetime.stream_key, state, course, accuracy, tested)
+        return new, loss
 
     def _task_end(
         self, state: TrainState, data: Any, course: Course, task: jax.Array, key: jax.Array
@@ -220,12 +212,14 @@ class Life:
         return number <= task + (0 if self.stream.cumulative else 1)
 
     def test(self, state: TrainState, data: Any, course: Course, due: jax.Array) -> jax.Array:
-        """Return the accuracy of every model on the tests that are due: [tests, models, 2].
+        """Return the accuracy of every model on the tests that are due, 0 on others.
 
-        Class-incremental, by all outputs; task-incremental, by those of the test's classes.
+        Returns:
+            [tests, models, 2]: class-incremental, by all outputs; and task-incremental, by those of
+            the test's classes.
         """
         classes = jnp.asarray(self.stream.task_classes)
-        nothing = jnp.full((len(self.method.models(state)), 2), UNTESTED, jnp.float32)
+        nothing = jnp.zeros((len(self.method.models(state)), 2), jnp.float32)
         if self.stream.cumulative:
             # The last test that is due has all images of those before it.
             last = due.size - 1 - jnp.argmax(due[::-1])
@@ -279,84 +273,49 @@ class Life:
     def average(self, lifetime: Lifetime) -> jax.Array:
         """Return the mean accuracy of the reported model over the tests so far: [2].
 
-        After the last task that ended; 0 before the first one ends, NaN of a lost seed.
+        After the last task that ended; 0 before the first one ends.
         """
-        ended = (lifetime.accuracy != UNTESTED).any((1, 2, 3)).sum()
+        ended = lifetime.tested.any(1).sum()
         row = lifetime.accuracy[ended - 1, :, self.models.index(self.method.reported)]
         number = jnp.arange(len(row))
-        learned = (row[:, 0] != UNTESTED) & ((number < ended) | self.method.joint)
+        learned = lifetime.tested[ended - 1] & ((number < ended) | self.method.joint)
         mean = (row * learned[:, None]).sum(0) / jnp.maximum(learned.sum(), 1)
-        return jnp.where(is_lost(lifetime.accuracy), jnp.nan, jnp.where(ended > 0, mean, 0))
+        return jnp.where(ended > 0, mean, 0)
 
 
-def make_system(config: ContinualConfig, life: Life) -> SeedsSystem:
-    """The lifetimes of all seeds as init, step and evaluate; data: the stream's.
+def make_system(config: ContinualConfig, life: Life) -> System:
+    """Return a lifetime as a system of the training loop; data: the stream's.
 
-    Raises UserError where the method cannot learn the stream.
+    Raises:
+        UserError: the method cannot learn the stream.
     """
     check_supported(life.method, config.method, life.stream)
-    seeds = (config.seed + np.arange(config.seeds)).astype(np.uint32)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data))
 
-    def init(_: jax.Array) -> Lifetime:
-        roots = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(seeds)
-        return map_over(lambda root, _: life.begin(root, shapes), config.seeds)(roots, ())
+    def step(lifetime: Lifetime, data: Any, key: jax.Array) -> tuple[Lifetime, Metrics, Arrays]:
+        lifetime, loss = life.step(lifetime, data, key)
+        return lifetime, {"loss": loss}, {}
 
-    def step(
-        lifetime: Lifetime, data: Any, number: jax.Array
-    ) -> tuple[Lifetime, dict[str, jax.Array]]:
-        new, loss = life.step(lifetime, data, number)
-        return kept_sound(lifetime, new, loss)
-
-    def evaluate(lifetimes: Lifetime, data: Any, key: jax.Array) -> dict[str, jax.Array]:
-        """What the lifetimes remember of the last task's end, which costs nothing."""
-        average = finite_mean(jax.vmap(life.average)(lifetimes))
+    def evaluate(lifetime: Lifetime, data: Any, key: jax.Array) -> Metrics:
+        """Return what the lifetime remembers of the last task's end, which costs nothing."""
+        average = life.average(lifetime)
         return {"accuracy": average[CLASS_IL], "task_accuracy": average[TASK_IL]}
 
-    def lost(lifetimes: Lifetime) -> list[int]:
-        found = np.asarray(jax.vmap(is_lost)(lifetimes.accuracy))
-        return (config.seed + np.flatnonzero(found)).tolist()
-
-    return SeedsSystem(init, step, evaluate, config.seeds, lost)
+    return System(lambda key: life.init(key, shapes), step, evaluate)
 
 
-def is_lost(accuracy: jax.Array) -> jax.Array:
-    """Whether a lifetime's accuracies [tasks, tests, models, 2] are of a lost seed: a scalar."""
-    return (accuracy == LOST).any()
+def untrained_accuracy(life: Life, keys: jax.Array, data: Any) -> jax.Array:
+    """Return what networks that learned nothing get right: [seeds, tests], class-incremental.
 
-
-def kept_sound(
-    old: Lifetime, new: Lifetime, loss: jax.Array
-) -> tuple[Lifetime, dict[str, jax.Array]]:
-    """A lifetime after a step, and the step's loss, unless the seed is lost.
-
-    It is lost from the step on whose loss, or one of the floating-point arrays after it, is not
-    finite: these arrays stay as they were before, and the loss is NaN. The images in a buffer and
-    what counts may go on, for keeping both versions of a buffer would cost every step a copy.
-    """
-    sound = ~is_lost(old.accuracy) & jnp.isfinite(loss) & all_finite(new)
-
-    def kept(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(sound, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
-
-    lifetime = jax.tree.map(kept, new, old)
-    ended = (lifetime.accuracy != UNTESTED).any((1, 2, 3), keepdims=True)
-    accuracy = jnp.where(sound | ended, lifetime.accuracy, LOST)
-    return lifetime._replace(accuracy=accuracy), {"loss": jnp.where(sound, loss, jnp.nan)}
-
-
-def untrained_accuracy(life: Life, roots: jax.Array, data: Any) -> jax.Array:
-    """What networks that learned nothing get right: [seeds, tests], class-incremental.
-
-    roots: of the lifetimes.
+    keys [seeds]: those that the lifetimes began with.
     """
 
-    def one(root: jax.Array) -> jax.Array:
-        fresh = life.begin(root, data)
+    def one(key: jax.Array) -> jax.Array:
+        fresh = life.init(key, data)
         everything = jnp.ones(len(life.stream.task_classes), bool)
         return life.test(fresh.learner, data, fresh.course, everything)[:, 0, CLASS_IL]
 
-    return jax.jit(lambda roots: lax.map(one, roots))(roots)
+    return jax.jit(lambda keys: lax.map(one, keys))(keys)
 
 
 def reported_model(life: Life, state: TrainState) -> Variables:

@@ -32,9 +32,7 @@ from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.meta_test import Protocol, automatic_memory, frozen_signals, run_many
 from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
-from tsar_jax.training.system import System
-
-Metrics = dict[str, jax.Array]
+from tsar_jax.training.system import Arrays, Metrics, System
 
 
 def inner_loop(
@@ -245,7 +243,9 @@ def meta_training(
     def init(key: jax.Array) -> State:
         return first_state(config, init_params(network, key), in_bfloat16)
 
-    def step(state: State, data: dict[str, jax.Array], key: jax.Array) -> tuple[State, Metrics]:
+    def step(
+        state: State, data: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[State, Metrics, Arrays]:
         episode_key, forget_key, objective_key, rounding_key = jax.random.split(key, 4)
         episodes = jax.vmap(lambda k: draw(config, data["background"], k))(
             jax.random.split(episode_key, config.episodes)
@@ -269,10 +269,8 @@ def meta_training(
         estimate = meta_gradient(objective, theta, episodes, objective_key)
         updates, opt_state = optimiser.update(widen(estimate.gradient), widen(state.opt_state))
         new = State(optax.apply_updates(widen(theta), updates), opt_state)
-        return narrow_like(new, state, rounding_key), {
-            "loss": estimate.loss,
-            **estimate.metrics,
-        }
+        metrics = {"loss": estimate.loss, **estimate.metrics}
+        return narrow_like(new, state, rounding_key), metrics, {}
 
     def evaluate(state: State, data: dict[str, jax.Array], key: jax.Array) -> Metrics:
         return evaluate_params(network, config, state.params, data, key)

@@ -32,13 +32,15 @@ from tsar_jax.systems.hebbian.policy import Policy, PolicyConfig, make_policy
 from tsar_jax.systems.hebbian.rollouts import Lives, host_fitness, lifetime_fitness, make_lives
 from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
-from tsar_jax.training.system import HostSystem, Metrics, System
+from tsar_jax.training.system import Arrays, HostMetrics, Metrics, System
 
-STEP_METRICS = (
-    *("fitness_mean", "fitness_best", "fitness_worst"),
-    *("nan_members", "infinite_members", "sigma"),
+HOST_METRICS = HostMetrics(
+    step=(
+        *("fitness_mean", "fitness_best", "fitness_worst"),
+        *("nan_members", "infinite_members", "sigma"),
+    ),
+    evaluate=("fitness", "fitness_std"),
 )
-EVAL_METRICS = ("fitness", "fitness_std")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,7 @@ class HebbianConfig(LoopConfig):
             raise UserError("bodies are none: name at least one, such as standard.")
 
 
-def make_system(config: HebbianConfig) -> System | HostSystem:
+def make_system(config: HebbianConfig) -> System:
     """Evolution in the environments that a config names. Raises UserError."""
     found = find_environments(
         config.environment, config.bodies, config.engine, config.integrator, config.limit
@@ -99,7 +101,9 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
         found = mean_fitness(genome, key)
         return -penalised(evolution, found, genome), {"fitness": found}
 
-    def step(state: EvolutionState, data: Any, key: jax.Array) -> tuple[EvolutionState, Metrics]:
+    def step(
+        state: EvolutionState, data: Any, key: jax.Array
+    ) -> tuple[EvolutionState, Metrics, Arrays]:
         del data
         estimate = es_gradient(
             objective,
@@ -111,7 +115,7 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
             shaping=evolution.shaping,
         )
         metrics = summary(estimate.metrics["fitness"], sigma(state.generation))
-        return move_centre(evolution, state, estimate.gradient), metrics
+        return move_centre(evolution, state, estimate.gradient), metrics, {}
 
     def evaluate(state: EvolutionState, data: Any, key: jax.Array) -> Metrics:
         del data
@@ -132,7 +136,7 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
     )
 
 
-def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> HostSystem:
+def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> System:
     """Evolution in simulators outside JAX. There is no data.
 
     The policies of all members, and what happens between generations, are compiled.
@@ -162,11 +166,13 @@ def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> HostSystem:
         after = learn_from_losses(evolution, state, key, losses)
         return after, summary(found, sigma(state.generation))
 
-    def step(state: EvolutionState, data: Any, key: jax.Array) -> tuple[EvolutionState, Metrics]:
+    def step(
+        state: EvolutionState, data: Any, key: jax.Array
+    ) -> tuple[EvolutionState, Metrics, Arrays]:
         del data
         genomes, keys = generation(state, key)
         found = _mean_fitness(lives, worlds, genomes, keys, config.rollouts)
-        return learn(state, key, found, genomes)
+        return *learn(state, key, found, genomes), {}
 
     def evaluate(state: EvolutionState, data: Any, key: jax.Array) -> Metrics:
         del data
@@ -174,13 +180,12 @@ def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> HostSystem:
         found = _mean_fitness(evaluated, evaluation_worlds, state.genome, keys, config.rollouts)
         return {"fitness": found.mean(), "fitness_std": found.std()}
 
-    return HostSystem(
+    return System(
         lambda key: init_evolution(evolution, policy.init(key)),
         step,
         evaluate,
-        STEP_METRICS,
-        EVAL_METRICS,
         remedy(config),
+        HOST_METRICS,
     )
 
 

@@ -14,14 +14,13 @@ import numpy as np
 from tsar_jax.errors import UserError, quoted, shown
 from tsar_jax.networks.feedback_network import Feedback
 from tsar_jax.systems.learned_rules.system import (
-    LOST,
     LearnedRuleConfig,
-    State,
     columns,
-    lost_seeds,
     record_shapes,
 )
+from tsar_jax.training.arrays import StepArrays
 from tsar_jax.training.run import write_atomically
+from tsar_jax.training.seeds import lost_seeds, stack_seeds
 from tsar_jax.untrusted.files import read_json
 
 EPISODES, RULE = "episodes.csv", "rule.json"
@@ -30,27 +29,32 @@ MAX_RULE = 1 << 20
 """Bytes of a rule's file that is read."""
 
 
-def write_episodes(path: Path, config: LearnedRuleConfig, state: State) -> Path:
-    """Writes RUN/episodes.csv: a row per episode and seed; the file's path.
+def write_episodes(path: Path, config: LearnedRuleConfig, arrays: StepArrays) -> Path:
+    """Write RUN/episodes.csv, a row per episode and seed, and return its path.
 
-    Columns: episode (from 1), seed, loss, accuracy, a theta per term (and layer), the angle per
-    layer in degrees and the orthonormality per layer; nan where a lifetime diverged or a seed had
-    been lost.
+    Columns: episode (from 1), seed (from 0), loss, accuracy, a theta per term (and layer), the
+    angle per layer in degrees and the orthonormality per layer; nan where a lifetime diverged or a
+    seed had been lost.
+
+    Args:
+        path: the run's folder.
+        config: the run's.
+        arrays: what its steps returned, [seeds, episodes, ...] or, of one seed, [episodes, ...].
     """
-    done = int(np.max(state.episode))
     table: dict[str, np.ndarray] = {}
     for name, shape in record_shapes(config).items():
-        record = np.moveaxis(np.asarray(state.records[name])[:, :done], (0, 1), (-2, -1))
-        record = np.where(record == np.float32(LOST), np.nan, record)
+        record = arrays.values[name] if config.seeds > 1 else arrays.values[name][None]
+        record = np.moveaxis(record, (0, 1), (-2, -1))
+        record = np.where(np.isfinite(record), record, np.nan)
         for column, index in columns(config, name, shape):
             table[column] = record[index]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["episode", "seed", *table])
-    for episode in range(done):
+    for place, episode in enumerate(arrays.steps):
         for seed in range(config.seeds):
-            values = (f"{column[seed, episode]:.7g}" for column in table.values())
-            writer.writerow([episode + 1, seed, *values])
+            values = (f"{column[seed, place]:.7g}" for column in table.values())
+            writer.writerow([episode, seed, *values])
     write_atomically(path / EPISODES, text.getvalue())
     return path / EPISODES
 
@@ -188,9 +192,16 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-def learned_rule(config: LearnedRuleConfig, state: State, source: str) -> LearnedRule:
-    """The mean coefficients over the seeds that are not lost."""
-    mean = np.delete(np.asarray(state.coefficients), lost_seeds(state), axis=0).mean(0)
+def learned_rule(config: LearnedRuleConfig, state: Any, source: str) -> LearnedRule:
+    """Return the mean coefficients over the seeds that are not lost, as a rule.
+
+    Args:
+        config: the run's.
+        state: after its last step, of one seed or several, as `train` returns it.
+        source: where the rule is from.
+    """
+    coefficients = np.asarray(stack_seeds(state).coefficients)
+    mean = np.delete(coefficients, lost_seeds(state), axis=0).mean(0)
     return LearnedRule(
         terms=config.terms,
         coefficients=_frozen(mean.tolist()),

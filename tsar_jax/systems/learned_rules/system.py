@@ -7,17 +7,14 @@ rule's coefficients by the loss on other images of those classes.
 
 import dataclasses
 import math
-from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
 from tsar_jax.data.rule_episodes import Lifetime, draw_lifetime
-from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_widths
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.networks.feedback_network import (
@@ -41,13 +38,9 @@ from tsar_jax.plasticity.rule_learner import (
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
-from tsar_jax.training.programs import all_finite, finite_mean
 from tsar_jax.training.system import System
 
 Metrics = dict[str, jax.Array]
-
-LOST = float(jnp.finfo(jnp.float32).max)
-"""Stands in records for what is not finite, which no state may hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +69,7 @@ class LearnedRuleConfig(LoopConfig):
     out; None: any, as published. A lifetime at the edge of stability has a gradient that throws
     Adam off for many episodes. Each coefficient is measured in units of its share."""
     seeds: int = 20
-    """Independent meta-trainings, in one program."""
+    """Meta-trainings side by side, from `seed` on, each as if it were alone."""
     classes: int = 5
     """Classes of an episode."""
     learn: int = 50
@@ -111,7 +104,7 @@ class LearnedRuleConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "steps", "seeds", "classes", "learn", "query", "segment", "avg_window")
+        check_positive(self, "steps", "classes", "learn", "query", "segment", "avg_window")
         check_rates(self, "meta_rate", "beta", "clip")
         for name in ("l1", "held_out"):
             if not 0 <= getattr(self, name) < float("inf"):
@@ -229,121 +222,85 @@ def angle(a: jax.Array, b: jax.Array) -> jax.Array:
 
 @struct.dataclass
 class State:
-    """Of every seed (leading axis): coefficients, Adam's moments, and what each episode gave.
-
-    coefficients [seeds, terms] or [seeds, layers, terms]. episode [seeds]: how many are over; a
-    seed is lost in the episode that would have made its coefficients or moments infinite or NaN,
-    and this one, its coefficients and its moments stay as they were before. records: arrays
-    [seeds, episodes, ...], 0 where an episode is still to come, `LOST` where its lifetime diverged
-    or its seed was lost before: "loss", "accuracy", "theta" (the coefficients that the episode was
-    lived with), "angle", "orthonormality".
-    """
+    """Coefficients [terms] or [layers, terms], and Adam's moments of them."""
 
     coefficients: jax.Array
     opt_state: optax.OptState
-    episode: jax.Array
-    records: dict[str, jax.Array]
 
 
 def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> System:
-    """Meta-training as init, step and evaluate. data: uint8 [classes, per_class, H, W].
+    """Return meta-training as a system: a step is one episode. Raises UserError.
 
-    outputs: classes in the data, units of the last layer. A step is one episode of every seed.
+    data: uint8 [classes, per_class, H, W]. A step's arrays are "loss", "accuracy", "theta" (the
+    coefficients that the episode was lived with), "angle" and "orthonormality", see `alignment`.
+
+    Args:
+        config: what is meta-trained, and how.
+        outputs: classes in the data, units of the last layer.
+        pixels: of an image.
     """
-    rule = make_rule(config)
+    rule, optimiser = make_rule(config), make_optimiser(config)
     sizes = (pixels, *config.hidden, outputs)
-    optimiser = make_optimiser(config)
-    spread = partial(map_over, count=config.seeds)
 
-    def init_one(_: jax.Array) -> State:
-        shapes = record_shapes(config)
-        coefficients = jnp.zeros(shapes["theta"]).at[..., 0].set(config.start)
-        records = {name: jnp.zeros((config.steps, *shape)) for name, shape in shapes.items()}
-        return State(coefficients, optimiser.init(coefficients), jnp.zeros((), jnp.int32), records)
+    def init(_: jax.Array) -> State:
+        shape = record_shapes(config)["theta"]
+        coefficients = jnp.zeros(shape).at[..., 0].set(config.start)
+        return State(coefficients, optimiser.init(coefficients))
 
-    def live_once(
-        coefficients: jax.Array, images: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
-        seen = images[: images.shape[0] - config.held_out]
-        lifetime = draw_lifetime(
-            lifetime_key,
-            seen,
-            classes=config.classes,
-            learn=config.learn,
-            query=config.query,
-            fixed_images=config.fixed_images,
-            replacement=config.replacement,
-        )
-        random = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
-        return meta_objective(
-            rule,
-            RuleTheta(coefficients, random),
-            init_weights(weights_key, sizes),
-            lifetime,
-            l1=config.l1,
-            remat=config.memory,
-            segment=config.segment,
-        )
+    def step(
+        state: State, images: jax.Array, key: jax.Array
+    ) -> tuple[State, Metrics, dict[str, jax.Array]]:
+        def objective(theta: jax.Array, episode: jax.Array, _: Any) -> tuple[jax.Array, Metrics]:
+            return live_episode(config, rule, sizes, theta, images, episode)
 
-    def step_one(
-        state: State, number: jax.Array, images: jax.Array, key: jax.Array
-    ) -> tuple[State, Metrics]:
-        """An episode of one seed. number: of the episodes that are over for all that go on."""
-
-        episodes = jax.random.split(key, 1)  # an episode is drawn from its key
-        loss, gradient, recorded = meta_gradient(
-            lambda theta, episode, _: live_once(theta, images, episode),
-            *(state.coefficients, episodes, key),
-        )
-        updates, opt_state = optimiser.update(gradient, state.opt_state)
+        batch = jax.random.split(key, 1)  # of one episode, which is drawn from its key
+        estimate = meta_gradient(objective, state.coefficients, batch, key)
+        updates, opt_state = optimiser.update(estimate.gradient, state.opt_state)
         coefficients = optax.apply_updates(state.coefficients, updates)
-        going_on = state.episode == number
-        recorded = {
-            name: jnp.where(going_on, value, jnp.nan)
-            for name, value in {"loss": loss, "theta": state.coefficients, **recorded}.items()
-        }
-        records = {
-            name: past.at[number].set(jnp.where(jnp.isfinite(recorded[name]), recorded[name], LOST))
-            for name, past in state.records.items()
-        }
-        sound = going_on & all_finite((coefficients, opt_state))
-        learned = State(coefficients, opt_state, state.episode + 1, records)
-        state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), learned, state)
-        # Of a seed lost just now the loss is left out too, so that where all are, there is none.
-        recorded["loss"] = jnp.where(sound, recorded["loss"], jnp.nan)
-        return State(state.coefficients, state.opt_state, state.episode, records), recorded
-
-    def init(key: jax.Array) -> State:
-        return spread(lambda key, _: init_one(key))(jax.random.split(key, config.seeds), ())
-
-    def step(state: State, images: jax.Array, key: jax.Array) -> tuple[State, Metrics]:
-        keys = jax.random.split(key, config.seeds)
-        live = spread(
-            lambda state_and_key, shared: step_one(
-                state_and_key[0], shared[0], shared[1], state_and_key[1]
-            )
-        )
-        state, recorded = live((state, keys), (state.episode.max(), images))
-        return state, scalars(config, recorded)
+        recorded = {"loss": estimate.loss, "theta": state.coefficients, **estimate.metrics}
+        return State(coefficients, opt_state), scalars(config, recorded), recorded
 
     def evaluate(state: State, images: jax.Array, key: jax.Array) -> Metrics:
-        keys = jax.random.split(key, config.seeds)
-        live = spread(
-            lambda theta_and_key, images: live_once(theta_and_key[0], images, theta_and_key[1])
-        )
-        loss, recorded = live((state.coefficients, keys), images)
-        found = {"loss": loss, "accuracy": recorded["accuracy"]}
-        going_on = state.episode == state.episode.max()
-        return {n: finite_mean(jnp.where(going_on, v, jnp.nan)) for n, v in found.items()}
+        loss, recorded = live_episode(config, rule, sizes, state.coefficients, images, key)
+        return {"loss": loss, "accuracy": recorded["accuracy"]}
 
-    return System(init, step, evaluate, lost=lost_seeds)
+    return System(init, step, evaluate)
 
 
-def lost_seeds(state: State) -> list[int]:
-    """Numbers, from 0, of the seeds that are lost: those that others have left behind."""
-    episode = np.asarray(state.episode)
-    return np.flatnonzero(episode < episode.max()).tolist()
+def live_episode(
+    config: LearnedRuleConfig,
+    rule: Rule,
+    sizes: tuple[int, ...],
+    coefficients: jax.Array,
+    images: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Draw an episode and its networks from a key, live it, and return `meta_objective`'s result.
+
+    Args:
+        sizes: units of every layer, pixels the first.
+        images: uint8 [classes, per_class, H, W].
+    """
+    lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
+    lifetime = draw_lifetime(
+        lifetime_key,
+        images[: images.shape[0] - config.held_out],
+        classes=config.classes,
+        learn=config.learn,
+        query=config.query,
+        fixed_images=config.fixed_images,
+        replacement=config.replacement,
+    )
+    random = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
+    return meta_objective(
+        rule,
+        RuleTheta(coefficients, random),
+        init_weights(weights_key, sizes),
+        lifetime,
+        l1=config.l1,
+        remat=config.memory,
+        segment=config.segment,
+    )
 
 
 def record_shapes(config: LearnedRuleConfig) -> dict[str, tuple[int, ...]]:
@@ -359,14 +316,10 @@ def record_shapes(config: LearnedRuleConfig) -> dict[str, tuple[int, ...]]:
 
 
 def scalars(config: LearnedRuleConfig, recorded: Metrics) -> Metrics:
-    """Means over seeds as a flat dictionary; recorded: arrays [seeds, ...].
-
-    A seed that is lost or whose lifetime diverged is left out; a NaN says that all are.
-    """
-    means = {name: finite_mean(value) for name, value in recorded.items()}
+    """Return what an episode gave, arrays by name, as a flat dictionary of scalars."""
     return {
-        column: means[name][index]
-        for name, value in means.items()
+        column: value[index]
+        for name, value in recorded.items()
         for column, index in columns(config, name, value.shape)
     }
 
