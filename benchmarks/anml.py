@@ -17,11 +17,11 @@ from benchmarks.anml_costs import (
 from benchmarks.machine import matmul_rates, stream_rates
 from benchmarks.measure import Benchmark, Cost, Targets, Work
 from benchmarks.meta_step import step_of
-from experiments._meta_trained import load_omniglot
-from experiments.anml_meta_train import CPU
+from tsar_jax.data import omniglot
 from tsar_jax.networks import init_params
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic.anml_presets import CPU
 from tsar_jax.systems.episodic.meta_test import frozen_signals, learn_stream
 from tsar_jax.training.programs import make_programs
 
@@ -35,13 +35,13 @@ COMPILE_SECONDS = 15.0
 
 def meta_step(config: AnmlConfig) -> Work:
     """One meta-step on real Omniglot, as the system computes it."""
-    return Work(*step_of(make_system(config), load_omniglot()), 1, (_arithmetic(config),))
+    return Work(*step_of(make_system(config), omniglot.load_on_device()), 1, (_arithmetic(config),))
 
 
 def training_chunk(config: AnmlConfig, steps: int) -> Work:
     """Meta-steps as the training loop runs them, several in one compiled call."""
     init_key, step_key = jax.random.split(jax.random.key(0))
-    data = load_omniglot()
+    data = omniglot.load_on_device()
     programs = make_programs(make_system(config), data, init_key, steps)
 
     def function(state: Any, call: jax.Array, data: Any, root: jax.Array) -> tuple[Any, Any]:
@@ -68,7 +68,7 @@ def meta_test_update(config: AnmlConfig, updates: int, *, losses: bool = False) 
     params = jax.jit(lambda key: init_params(network, key))(jax.random.key(0))
     plastic = mask(params, ("head",))
     classes, learn = updates // 15, 15
-    images = load_omniglot()["evaluation"][:classes, :learn]
+    images = omniglot.load_on_device()["evaluation"][:classes, :learn]
     signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x, pixels=config.pixels))(
         params, images
     )

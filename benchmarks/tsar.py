@@ -11,8 +11,7 @@ import numpy as np
 from benchmarks.machine import matmul_rates, stream_rates
 from benchmarks.measure import Benchmark, Cost, Targets, Work
 from benchmarks.meta_step import step_of
-from experiments._meta_trained import load_omniglot
-from experiments.tsar_meta_train import CPU
+from tsar_jax.data import omniglot
 from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.networks import init_params, params_like
 from tsar_jax.networks.regulated import TSAR
@@ -26,6 +25,7 @@ from tsar_jax.systems.episodic.tsar import (
     make_network,
     make_system,
 )
+from tsar_jax.systems.episodic.tsar_presets import CPU
 
 PAPER = TsarConfig()
 NARROW = TsarConfig(channels=16, regulator_channels=24)
@@ -74,7 +74,7 @@ def meta_step(config: TsarConfig) -> Work:
         _products(config, products),
         _streaming(7.0 * FLOAT_BYTES * parameters(config)),
     )
-    return Work(*step_of(make_system(config), load_omniglot()), 1, costs)
+    return Work(*step_of(make_system(config), omniglot.load_on_device()), 1, costs)
 
 
 def _network(config: TsarConfig) -> tuple[TSAR, Any]:
@@ -90,7 +90,7 @@ def transfer_update(config: TsarConfig, updates: int) -> Work:
     """
     network, params = _network(config)
     plastic = mask(params, TRANSFERRED["tsar"])
-    images = load_omniglot()["evaluation"][:updates, :1]
+    images = omniglot.load_on_device()["evaluation"][:updates, :1]
     signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x, pixels=config.pixels))(
         params, images
     )
@@ -107,7 +107,7 @@ def transfer_update(config: TsarConfig, updates: int) -> Work:
 def analysis_pass(config: TsarConfig, images: int) -> Work:
     """An image of an analysis: its gates, and what is collected of the third convolution's."""
     network, params = _network(config)
-    shown = load_omniglot()["evaluation"].reshape(-1, 28, 28)[:images]
+    shown = omniglot.load_on_device()["evaluation"].reshape(-1, 28, 28)[:images]
     labels = jnp.asarray(np.arange(images, dtype=np.int32) // 30)
     start = first_pass(images // 30 + 1, 9 * classifier_channels(config) ** 2)
     normalise = omniglot_scaling(config.pixels)

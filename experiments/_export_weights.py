@@ -23,10 +23,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import anml_meta_train, continual_train, hebbian_evolve, tsar_meta_train
+from experiments import continual_train, hebbian_evolve
 from experiments._continual import prepare
 from experiments._evolved import Evolved, check_environment, load_evolved, open_worlds
-from experiments._meta_trained import load_state
 from tsar_jax.cli.flags import parse_arguments
 from tsar_jax.errors import UserError, shown
 from tsar_jax.interop.naming import with_mlp_aliases, with_resnet18_aliases
@@ -38,9 +37,10 @@ from tsar_jax.systems.continual.release import (
     resnet18_to_release,
 )
 from tsar_jax.systems.continual.system import ContinualConfig, make_system, reported_model
-from tsar_jax.systems.episodic import anml, tsar
+from tsar_jax.systems.episodic import anml, anml_presets, tsar, tsar_presets
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.release import KINDS, to_release
+from tsar_jax.systems.episodic.trained import load_state
 from tsar_jax.systems.episodic.tsar import TsarConfig
 from tsar_jax.systems.hebbian.release import (
     PixelPolicy,
@@ -174,8 +174,8 @@ def network_arrays(config: ContinualConfig, params: Any, stats: Any) -> Mapping[
 
 
 EXPORTS: dict[str, Callable[[Path, Path, int | None], list[Path]]] = {
-    anml_meta_train.EXPERIMENT: export_anml,
-    tsar_meta_train.EXPERIMENT: export_tsar,
+    anml_presets.EXPERIMENT: export_anml,
+    tsar_presets.EXPERIMENT: export_tsar,
     hebbian_evolve.EXPERIMENT: export_hebbian,
     continual_train.EXPERIMENT: export_continual,
 }

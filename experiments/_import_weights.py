@@ -40,7 +40,6 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import anml_meta_train, tsar_meta_train
 from experiments._import_continual import STREAMS, import_continual
 from experiments._import_hebbian import import_hebbian
 from experiments._imported import Imported, as_float32, settings
@@ -49,6 +48,7 @@ from tsar_jax.errors import UserError, check_known
 from tsar_jax.interop.naming import check_arrays, in_order
 from tsar_jax.interop.torch_files import Content, read_arrays
 from tsar_jax.systems.continual.system import ContinualConfig
+from tsar_jax.systems.episodic import anml_presets, tsar_presets
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.release import from_release, network_widths
 from tsar_jax.systems.episodic.system import first_state
@@ -122,16 +122,16 @@ def import_episodic(kind: str, content: Content, argv: list[str], text: str) -> 
     fixed = {"model": kind, "outputs": widths.pop("classes"), **widths}
     params = as_float32(params)
     if kind == "tsar":
-        base = dataclasses.replace(tsar_meta_train.PRESETS["paper"].config, steps=0)
+        base = dataclasses.replace(tsar_presets.PRESETS["paper"].config, steps=0)
         bias = content.attributes.get("bias")
         if isinstance(bias, int | float) and not isinstance(bias, bool):
             base = dataclasses.replace(base, initial_bias=finite_bias(bias))
         tsar = settings(kind, base, argv, fixed, text)
         state = first_state(tsar, params, in_bfloat16(tsar))
-        return Imported(tsar_meta_train.EXPERIMENT, tsar, state, tsar.steps)
-    anml = dataclasses.replace(anml_meta_train.PRESETS["paper"].config, steps=0)
+        return Imported(tsar_presets.EXPERIMENT, tsar, state, tsar.steps)
+    anml = dataclasses.replace(anml_presets.PRESETS["paper"].config, steps=0)
     anml = settings(kind, anml, argv, fixed, text)
-    return Imported(anml_meta_train.EXPERIMENT, anml, first_state(anml, params), anml.steps)
+    return Imported(anml_presets.EXPERIMENT, anml, first_state(anml, params), anml.steps)
 
 
 def finite_bias(bias: float) -> float:

@@ -19,8 +19,6 @@ import numpy as np
 import rich.box
 from rich.table import Table
 
-from experiments._meta_trained import load_state, read_run
-from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.data import load
 from tsar_jax.data.episodes import Pixels, draw_without_replacement
@@ -43,12 +41,14 @@ from tsar_jax.systems.episodic.analysis.representation_figures import (
     spaces_figure,
 )
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic.anml_presets import EXPERIMENT
 from tsar_jax.systems.episodic.meta_test import Protocol, run_many
 from tsar_jax.systems.episodic.system import State
+from tsar_jax.systems.episodic.trained import load_state
 from tsar_jax.terminal import print_tables
 from tsar_jax.training.loop import make_keys
 from tsar_jax.training.progress import say_compiling
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.training.run import check_writable, read_run, write_atomically
 
 LEARN = 15
 TITLES = {

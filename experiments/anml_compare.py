@@ -13,17 +13,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments._meta_trained import read_run
-from experiments.anml_meta_test import RANDOM, SCRATCH, TRAINED, write_and_show
-from experiments.anml_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.errors import UserError
 from tsar_jax.systems.episodic.anml import AnmlConfig
+from tsar_jax.systems.episodic.anml_presets import EXPERIMENT
+from tsar_jax.systems.episodic.meta_test_run import write_and_show
 from tsar_jax.systems.episodic.protocol import MetaTestConfig, Result
-from tsar_jax.systems.episodic.results import markdown, pool_seeds, published_series, read_results
+from tsar_jax.systems.episodic.results import (
+    RANDOM,
+    SCRATCH,
+    TRAINED,
+    markdown,
+    pool_seeds,
+    published_series,
+    read_results,
+)
 from tsar_jax.training.config import config_difference, with_later_fields
 from tsar_jax.training.metrics import read_rows
-from tsar_jax.training.run import check_writable, make_folder, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, read_run, write_atomically
 
 FREE = ("memory", "seed", "baselines", "step", "name")
 """Settings of a meta-test in which compared runs may differ."""

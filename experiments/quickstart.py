@@ -7,11 +7,11 @@ baselines, table and figure. A finished or interrupted quickstart is taken up wh
 import dataclasses
 from pathlib import Path
 
-from experiments._meta_trained import load_omniglot
-from experiments.anml_meta_test import load_trained, run_conditions, write_and_show
-from experiments.anml_meta_train import CPU
 from tsar_jax import cli
+from tsar_jax.data import omniglot
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_system
+from tsar_jax.systems.episodic.anml_presets import CPU, EXPERIMENT
+from tsar_jax.systems.episodic.meta_test_run import load_trained, run_conditions, write_and_show
 from tsar_jax.systems.episodic.protocol import MetaTestConfig, mean_and_band
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.loop import train
@@ -35,13 +35,13 @@ def quickstart(folder: Path, train_config: AnmlConfig, test_config: MetaTestConf
     """Train in `folder` (resuming what is there), meta-test, print the table and the figure."""
     resume = (folder / "config.json").exists()
     config = load_config(folder, AnmlConfig) if resume else train_config
-    data = load_omniglot()
+    data = omniglot.load_on_device()
     print(
         f"Meta-training {config.model} for {config.steps} steps on "
         f"{config.train_classes} classes of Omniglot ...",
         flush=True,
     )
-    run = Run(folder, config, "anml_meta_train", "quickstart", resume=resume)
+    run = Run(folder, config, EXPERIMENT, "quickstart", resume=resume)
     train(make_system(config), data, config, run)
     config, network, params, step = load_trained(folder, None)
     classes = test_config.classes[0]

@@ -39,10 +39,6 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments._meta_trained import load_state, read_run
-from experiments._transferred import Transfer, find_transfer
-from experiments.tsar_meta_train import EXPERIMENT
-from experiments.tsar_transfer import check_domain, load_target, normaliser
 from tsar_jax import cli
 from tsar_jax.errors import (
     UserError,
@@ -59,13 +55,18 @@ from tsar_jax.systems.episodic.analysis import regulation_figures as figures
 from tsar_jax.systems.episodic.analysis import regulation_passes as passes
 from tsar_jax.systems.episodic.analysis import regulation_record as records
 from tsar_jax.systems.episodic.analysis.regulation_report import record_figures, record_lines
+from tsar_jax.systems.episodic.targets import check_domain, load_target, normaliser
+from tsar_jax.systems.episodic.trained import load_state
 from tsar_jax.systems.episodic.transfer import TransferConfig, check_target, fresh_output
+from tsar_jax.systems.episodic.transfer_files import Transfer, find_transfer
 from tsar_jax.systems.episodic.tsar import TsarConfig, effective_config, make_network, make_system
+from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import (
     check_writable,
     make_folder,
+    read_run,
     write_arrays_atomically,
     write_atomically,
 )

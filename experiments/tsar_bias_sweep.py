@@ -21,18 +21,20 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import tsar_meta_train, tsar_transfer
-from experiments._meta_trained import check_plastic, load_omniglot, read_run
-from experiments._transferred import KINDS, read_arguments
-from experiments.tsar_transfer import TRAINED, Normalise, check_domain, load_target
 from tsar_jax import cli
+from tsar_jax.data import omniglot
 from tsar_jax.errors import UserError, quoted
+from tsar_jax.systems.episodic import transfer_arguments, tsar_presets
 from tsar_jax.systems.episodic.analysis.regulation import THRESHOLDS
-from tsar_jax.systems.episodic.image_regulation import open_share, regulates_third
+from tsar_jax.systems.episodic.image_regulation import Normalise, open_share, regulates_third
 from tsar_jax.systems.episodic.protocol import Result
-from tsar_jax.systems.episodic.results import percent, read_results, results_to_json
+from tsar_jax.systems.episodic.results import TRAINED, percent, read_results, results_to_json
 from tsar_jax.systems.episodic.system import check_data
+from tsar_jax.systems.episodic.targets import check_domain, load_target
+from tsar_jax.systems.episodic.trained import check_plastic
 from tsar_jax.systems.episodic.transfer import TransferConfig, check_target, transfer
+from tsar_jax.systems.episodic.transfer_arguments import TransferArguments, default_name
+from tsar_jax.systems.episodic.transfer_files import KINDS, read_arguments
 from tsar_jax.systems.episodic.tsar import (
     TRANSFERRED,
     TsarConfig,
@@ -40,10 +42,12 @@ from tsar_jax.systems.episodic.tsar import (
     make_network,
     make_system,
 )
+from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.loop import train
+from tsar_jax.training.preset import Preset
 from tsar_jax.training.progress import say_compiling
-from tsar_jax.training.run import Run, check_writable, write_atomically
+from tsar_jax.training.run import Run, check_writable, read_run, write_atomically
 
 OPEN = THRESHOLDS[1]
 """Gates above it count as open."""
@@ -77,29 +81,27 @@ class Sweep:
 
 
 PRESETS = {
-    "cpu": cli.Preset(
+    "cpu": Preset(
         Sweep(
             biases=(0.0, -2.0, -4.0, -8.0),
-            train=dataclasses.replace(tsar_meta_train.CPU, steps=1500, eval_every=500),
-            transfer=tsar_transfer.CPU,
+            train=dataclasses.replace(tsar_presets.CPU, steps=1500, eval_every=500),
+            transfer=transfer_arguments.CPU,
         ),
         "4 narrow TSARs, 1,500 steps each, each transferred to 100 classes",
     ),
-    "smoke": cli.Preset(
+    "smoke": Preset(
         Sweep(
             biases=(0.0, -8.0),
-            train=dataclasses.replace(
-                tsar_meta_train.PRESETS["smoke"].config, steps=10, eval_every=0
-            ),
-            transfer=tsar_transfer.SMOKE,
+            train=dataclasses.replace(tsar_presets.PRESETS["smoke"].config, steps=10, eval_every=0),
+            transfer=transfer_arguments.SMOKE,
             target="omniglot",
         ),
         "2 tiny TSARs, 10 steps each, 3 classes of Omniglot",
     ),
-    "paper": cli.Preset(
+    "paper": Preset(
         Sweep(
             biases=tuple(float(-bias) for bias in range(13)),
-            train=tsar_meta_train.PRESETS["paper"].config,
+            train=tsar_presets.PRESETS["paper"].config,
             transfer=TransferConfig(),
         ),
         "as published: 0 to -12, 590 M parameters and 25,000 steps each",
@@ -125,7 +127,7 @@ def main() -> None:
     for bias, config in configs.items():
         check_folder(run_folder(out, bias), config)
     check_plastic(make_network(sweep.train), sweep.train.plastic)
-    data = load_omniglot()
+    data = omniglot.load_on_device()
     check_data(sweep.train, data)
     images, normalise = load_target(sweep.target, sweep.train.pixels)
     check_target(sweep.transfer, images.shape, sweep.train.outputs)
@@ -155,7 +157,7 @@ def check_folder(folder: Path, config: TsarConfig) -> None:
     """Raises UserError where a folder holds a run with other settings."""
     if not (folder / "config.json").exists():
         return
-    stored = read_run(folder, tsar_meta_train.EXPERIMENT, TsarConfig)
+    stored = read_run(folder, EXPERIMENT, TsarConfig)
     wanted = config_to_json(effective_config(config))
     difference = config_difference(config_to_json(effective_config(stored)), wanted)
     if difference:
@@ -167,13 +169,13 @@ def check_folder(folder: Path, config: TsarConfig) -> None:
 
 def transfer_file(folder: Path, sweep: Sweep) -> Path:
     """Where a run's transfer lies: beside those of tsar_transfer, with more in its settings."""
-    name = tsar_transfer.default_name(transfer_arguments(sweep), sweep.train)
+    name = default_name(as_arguments(sweep), sweep.train)
     return folder / f"{KINDS['tsar_bias_sweep']}-{name}.json"
 
 
-def transfer_arguments(sweep: Sweep) -> tsar_transfer.Arguments:
+def as_arguments(sweep: Sweep) -> TransferArguments:
     """Return the transfer's settings in the form of tsar_transfer, which are stored as its are."""
-    return tsar_transfer.Arguments(**vars(sweep.transfer), target=sweep.target)
+    return TransferArguments(**vars(sweep.transfer), target=sweep.target)
 
 
 def read_outcome(folder: Path, sweep: Sweep) -> Outcome | None:
@@ -182,7 +184,7 @@ def read_outcome(folder: Path, sweep: Sweep) -> Outcome | None:
         file = transfer_file(folder, sweep)
         conditions, settings = read_results(file)
         stored = read_arguments(settings["transfer"], sweep.train.model, str(file))
-        if stored != transfer_arguments(sweep):
+        if stored != as_arguments(sweep):
             return None
         [result] = conditions[TRAINED]
         return Outcome(result, np.array(settings["right_after"][TRAINED]), settings[OPEN_SHARE])
@@ -201,8 +203,8 @@ def run_bias(
     """Meta-train (resuming what is there), transfer, and write the run's folder."""
     resume = (folder / "config.json").exists()
     if resume:  # in the words of the version that began it
-        config = read_run(folder, tsar_meta_train.EXPERIMENT, TsarConfig)
-    run = Run(folder, config, tsar_meta_train.EXPERIMENT, "bias_sweep", resume=resume)
+        config = read_run(folder, EXPERIMENT, TsarConfig)
+    run = Run(folder, config, EXPERIMENT, "bias_sweep", resume=resume)
     trained = train(make_system(config), data, config, run)
     # The initial bias matters to fresh parameters alone: unless the transfer begins with such, all
     # biases share compiled programs.
@@ -219,7 +221,7 @@ def run_bias(
     settings = {
         "model": config.model,
         "step": trained.step,
-        "transfer": config_to_json(transfer_arguments(sweep)),
+        "transfer": config_to_json(as_arguments(sweep)),
         "right_after": {TRAINED: right_after.tolist()},
         OPEN_SHARE: outcome.open_share,
     }

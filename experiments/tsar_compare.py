@@ -18,20 +18,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import tsar_transfer
-from experiments._meta_trained import read_run
-from experiments._transferred import protocol_of, read_arguments
-from experiments.tsar_meta_train import EXPERIMENT
-from experiments.tsar_transfer import SCRATCH, TRAINED
 from tsar_jax import cli
 from tsar_jax.errors import UserError
 from tsar_jax.systems.episodic.protocol import Result
-from tsar_jax.systems.episodic.results import percent, pool_seeds, read_results, results_to_json
+from tsar_jax.systems.episodic.results import (
+    SCRATCH,
+    TRAINED,
+    percent,
+    pool_seeds,
+    read_results,
+    results_to_json,
+)
+from tsar_jax.systems.episodic.transfer_arguments import TransferArguments, names_of_plastic
+from tsar_jax.systems.episodic.transfer_files import protocol_of, read_arguments
 from tsar_jax.systems.episodic.tsar import TsarConfig, effective_config, learns_as_published
+from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT
 from tsar_jax.terminal import print_tables
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.loop import LoopConfig
-from tsar_jax.training.run import check_writable, make_folder, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, read_run, write_atomically
 
 MODELS = {"tsar": "TSAR", "anml": "ANML", "unregulated": "unregulated"}
 """The models' names in tables and figures."""
@@ -109,9 +114,9 @@ def read_transfer(path: Path, name: str) -> Transferred:
     return Transferred(path, label, results, right_after, protocol_of(arguments), training)
 
 
-def model_label(config: TsarConfig, arguments: tsar_transfer.Arguments) -> str:
+def model_label(config: TsarConfig, arguments: TransferArguments) -> str:
     """Return a model's name in tables and figures, such as "ANML, learning trunk head"."""
-    plastic = tsar_transfer.names_of_plastic(arguments, config)
+    plastic = names_of_plastic(arguments, config)
     name = MODELS[config.model]
     if learns_as_published(config, plastic):
         return name

@@ -20,16 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._meta_trained import load_state, read_run
-from experiments.tsar_meta_train import EXPERIMENT
-from experiments.tsar_transfer import check_domain, load_classes
 from tsar_jax import cli
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError, check_limits, check_positive
 from tsar_jax.systems.episodic.image_regulation import mean_regulation, regulates_third
+from tsar_jax.systems.episodic.targets import check_domain, load_classes
+from tsar_jax.systems.episodic.trained import load_state
 from tsar_jax.systems.episodic.tsar import TsarConfig, make_network, make_system
+from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT
 from tsar_jax.training.progress import say_compiling
-from tsar_jax.training.run import check_writable, write_atomically
+from tsar_jax.training.run import check_writable, read_run, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,6 @@ from experiments import (
     quickstart,
     tsar_transfer,
 )
-from experiments._meta_trained import check_plastic
 from tsar_jax import cli
 from tsar_jax.cli.flags import flag_names, parse_flags, suggest
 from tsar_jax.cli.scripts import run_experiment
@@ -33,6 +32,8 @@ from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network
 from tsar_jax.systems.episodic.release import release_names
 from tsar_jax.systems.episodic.system import check_data
+from tsar_jax.systems.episodic.trained import check_plastic
+from tsar_jax.systems.episodic.transfer_arguments import TransferArguments
 from tsar_jax.systems.hebbian.policy import PolicyConfig
 from tsar_jax.systems.hebbian.system import HebbianConfig
 
@@ -40,7 +41,7 @@ SCRIPTS = {
     "anml_meta_train": (AnmlConfig, anml_meta_train.PRESETS),
     "continual_train": (ContinualConfig, continual_train.PRESETS),
     "hebbian_evolve": (HebbianConfig, hebbian_evolve.PRESETS),
-    "tsar_transfer": (tsar_transfer.Arguments, tsar_transfer.PRESETS),
+    "tsar_transfer": (TransferArguments, tsar_transfer.PRESETS),
 }
 
 

@@ -169,19 +169,21 @@ def test_another_size_under_the_same_name_is_refused(
 def test_they_are_usable_wherever_a_data_set_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from experiments import plasticity_evaluate, tsar_transfer
+    from experiments import plasticity_evaluate
+    from tsar_jax.systems.episodic.targets import load_target, normaliser
+    from tsar_jax.systems.episodic.transfer_arguments import TransferArguments
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(UserError, match="no target 'mine': choose from mini_imagenet"):
-        tsar_transfer.Arguments(target="mine")
+        TransferArguments(target="mine")
     with pytest.raises(UserError, match=r"unknown data set 'mine'.*tsar-jax prepare images"):
         tsar_jax.data.load_labelled("mine")
     assert prepare(write_files(tmp_path / "a", classes(a=6, b=9)), tmp_path) == 0
-    arguments = tsar_transfer.Arguments(target="mine")
-    images, normalise = tsar_transfer.load_target(arguments.target, "unit")
+    arguments = TransferArguments(target="mine")
+    images, normalise = load_target(arguments.target, "unit")
     assert images.shape == (2, 6, 28, 28, 3)
     assert normalise(images[0]).shape == (6, 28, 28, 3)
-    assert normalise is tsar_transfer.normaliser("mine", "unit")
+    assert normalise is normaliser("mine", "unit")
     with pytest.raises(UserError, match="mine is in colour"):
         plasticity_evaluate.load_target(plasticity_evaluate.Arguments(target="mine"))
     stream = make_stream("seq-mine", tsar_jax.data.load_labelled("mine"), StreamSettings(batch=2))

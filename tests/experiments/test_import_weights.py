@@ -11,7 +11,6 @@ from commands import command, failure
 
 from experiments import (
     _import_weights,
-    _meta_trained,
     anml_analyse,
     anml_meta_test,
     anml_meta_train,
@@ -25,6 +24,7 @@ from experiments import (
 )
 from experiments._import_continual import told_widths
 from tsar_jax import cli
+from tsar_jax.data import omniglot
 from tsar_jax.interop.naming import with_resnet18_aliases, without_prefix
 from tsar_jax.interop.torch_files import read_arrays
 from tsar_jax.interop.torch_writer import write_array, write_state_dict
@@ -61,10 +61,9 @@ def elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture(autouse=True, scope="module")
 def few_classes():
-    few = {name: images[:12] for name, images in _meta_trained.load_omniglot().items()}
+    few = {name: images[:12] for name, images in omniglot.load_on_device().items()}
     with pytest.MonkeyPatch.context() as patch:
-        for script in (anml_meta_train, anml_meta_test, tsar_meta_train):
-            patch.setattr(script, "load_omniglot", lambda: few)
+        patch.setattr(omniglot, "load_on_device", lambda: few)
         yield
 
 

@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 
 from experiments import (
-    _meta_trained,
     anml_compare,
     anml_meta_test,
     anml_meta_train,
     quickstart,
 )
 from tsar_jax import cli
+from tsar_jax.data import omniglot
 from tsar_jax.errors import UserError
-from tsar_jax.systems.episodic.anml import AnmlConfig
+from tsar_jax.systems.episodic import anml_presets, meta_test_run
+from tsar_jax.systems.episodic.anml import AnmlConfig, make_network
 from tsar_jax.systems.episodic.protocol import PUBLISHED_RATES, MetaTestConfig, Result
 from tsar_jax.training.config import config_to_json
+from tsar_jax.training.preset import Preset
 
 TINY = AnmlConfig(
     channels=4,
@@ -41,13 +43,12 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 @pytest.fixture(scope="module")
 def few():
     """A dozen classes of the real data: the scripts are tried here, not the characters."""
-    return {name: images[:12] for name, images in _meta_trained.load_omniglot().items()}
+    return {name: images[:12] for name, images in omniglot.load_on_device().items()}
 
 
 @pytest.fixture(autouse=True)
 def few_classes(few, monkeypatch):
-    for script in (anml_meta_train, anml_meta_test, quickstart):
-        monkeypatch.setattr(script, "load_omniglot", lambda: few)
+    monkeypatch.setattr(omniglot, "load_on_device", lambda: few)
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +63,12 @@ def run(monkeypatch, script, *arguments: object) -> None:
 
 @pytest.mark.slow
 def test_train_test_compare(monkeypatch, capsys, tmp_path: Path) -> None:
-    presets = {"cpu": cli.Preset(TINY, "tiny")}
+    presets = {"cpu": Preset(TINY, "tiny")}
     monkeypatch.setattr(anml_meta_train, "PRESETS", presets)
     run(monkeypatch, anml_meta_train, "--run", tmp_path / "a")
     assert (tmp_path / "a" / "metrics.csv").exists()
 
-    preset = cli.Preset(
+    preset = Preset(
         anml_meta_test.Arguments(**vars(TEST)),
         "tiny",
     )
@@ -179,11 +180,11 @@ def test_everything_tested_sees_pixels_as_its_run_says(monkeypatch, capsys, tmp_
         return [Result(classes, 1e-3, [0.5], [0.5], [[0.5] * classes]) for classes in (3,)]
 
     config = AnmlConfig(**{**vars(TINY), "pixels": "unit"})
-    trained = config, anml_meta_test.make_network(config), {}, 2
+    trained = config, make_network(config), {}, 2
     for script in (anml_meta_test, quickstart):
         monkeypatch.setattr(script, "load_trained", lambda *_: trained)
         monkeypatch.setattr(script, "write_and_show", lambda *_: None)
-    monkeypatch.setattr(anml_meta_test, "meta_test", recorded)
+    monkeypatch.setattr(meta_test_run, "meta_test", recorded)
     monkeypatch.setattr(quickstart, "train", lambda *_: None)
     monkeypatch.setattr(anml_meta_test, "read_run", lambda *_: config)
     run(monkeypatch, anml_meta_test, "--run", tmp_path, "--baselines")
@@ -233,14 +234,14 @@ def test_meta_tests_with_other_settings_are_not_pooled() -> None:
 
 
 def test_paper_presets_are_the_release() -> None:
-    paper = anml_meta_train.PRESETS["paper"].config
+    paper = anml_presets.PRESETS["paper"].config
     assert (paper.channels, paper.gate_channels, paper.hidden_features) == (256, 112, 1024)
     assert (paper.pixels, paper.outputs, paper.train_classes) == ("unit-normalised", 1000, 963)
     assert (paper.order, paper.reset, paper.tasks, paper.episodes) == ("first", True, 1, 1)
     assert (paper.inner_updates, paper.remember, paper.repeat_first) == (20, 64, False)
     assert (paper.inner_rate, paper.meta_rate) == (0.1, 1e-3)
     assert (paper.steps, paper.eval_every) == (20_000, 2000)
-    oml = anml_meta_train.PRESETS["paper-oml"].config
+    oml = anml_presets.PRESETS["paper-oml"].config
     assert oml == dataclasses.replace(paper, model="oml", pixels="unit")
     tested = anml_meta_test.PRESETS["paper"].config
     assert tested.classes == (10, 50, 75, 100, 200, 300, 400, 500, 600)
@@ -253,8 +254,8 @@ def test_paper_presets_are_the_release() -> None:
 def test_release_options_have_flags(tmp_path) -> None:
     config, _ = cli.parse(
         AnmlConfig,
-        anml_meta_train.PRESETS,
-        experiment=anml_meta_train.EXPERIMENT,
+        anml_presets.PRESETS,
+        experiment=anml_presets.EXPERIMENT,
         description="",
         argv=["--no-reset", "--pixels", "unit-normalised", "--run", str(tmp_path / "run")],
     )

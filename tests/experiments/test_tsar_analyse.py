@@ -10,16 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _meta_trained, tsar_analyse, tsar_meta_train, tsar_transfer
-from experiments._transferred import Transfer, find_transfer
+from experiments import tsar_analyse, tsar_meta_train
 from tsar_jax import cli
+from tsar_jax.data import omniglot
 from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.errors import UserError
 from tsar_jax.systems.episodic.analysis.regulation_record import pool
 from tsar_jax.systems.episodic.protocol import Result
 from tsar_jax.systems.episodic.results import results_to_json
+from tsar_jax.systems.episodic.transfer_arguments import TransferArguments
+from tsar_jax.systems.episodic.transfer_files import Transfer, find_transfer
 from tsar_jax.systems.episodic.tsar import TsarConfig, make_system
 from tsar_jax.training.config import config_to_json
+from tsar_jax.training.preset import Preset
 from tsar_jax.training.run import Run, start
 from tsar_jax.training.system import System
 
@@ -66,7 +69,7 @@ def copy_run(path: Path, name: str, **changes: object) -> Path:
 
 @pytest.fixture(scope="module")
 def few():
-    everything = _meta_trained.load_omniglot()
+    everything = omniglot.load_on_device()
     return {name: images[:12] for name, images in everything.items()}
 
 
@@ -91,9 +94,9 @@ def folder(few, tmp_path_factory) -> Path:
     """Runs of tsar_meta_train: `tsar`, `partly`; and others, of the checkpoints of `tsar`."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tsar_meta_train, "load_omniglot", lambda: few)
+        patch.setattr(omniglot, "load_on_device", lambda: few)
         patch.setattr(tsar_meta_train, "make_system", idle_system)
-        patch.setattr(tsar_meta_train, "PRESETS", {"cpu": cli.Preset(TINY, "tiny")})
+        patch.setattr(tsar_meta_train, "PRESETS", {"cpu": Preset(TINY, "tiny")})
         call(patch, tsar_meta_train, "--run", folder / "tsar")
         call(patch, tsar_meta_train, "--run", folder / "partly", "--regulated", "block_2")
     copy_run(folder / "tsar", "silent", initial_bias=-8.0)
@@ -117,7 +120,7 @@ def write_transfer(
 ) -> None:
     """What tsar_transfer leaves in a run, or tsar_bias_sweep (kind transfer-sweep)."""
     result = Result(3, rate, [0.5], [accuracy], [[accuracy] * 3])
-    arguments = tsar_transfer.Arguments(target="omniglot", classes=3, learn=3, **options)
+    arguments = TransferArguments(target="omniglot", classes=3, learn=3, **options)
     text = results_to_json({"meta-trained": [result]}, {"transfer": config_to_json(arguments)})
     (path / f"{kind}-omniglot-random{suffix}.json").write_text(text)
 

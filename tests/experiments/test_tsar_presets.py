@@ -2,13 +2,15 @@
 
 import dataclasses
 
-from experiments import tsar_bias_sweep, tsar_meta_train, tsar_transfer
+from experiments import tsar_bias_sweep, tsar_transfer
+from tsar_jax.systems.episodic import tsar_presets
 from tsar_jax.systems.episodic.transfer import TransferConfig, check_target
+from tsar_jax.systems.episodic.transfer_arguments import TransferArguments
 
 
 def test_presets_paper_are_published() -> None:
     """What these papers and releases say; the other fields say how often to save and evaluate."""
-    trained = tsar_meta_train.PRESETS["paper"].config
+    trained = tsar_presets.PRESETS["paper"].config
     published = {
         "model": "tsar",
         "pixels": "byte-normalised",
@@ -35,7 +37,7 @@ def test_presets_paper_are_published() -> None:
     }
     assert {name: getattr(trained, name) for name in published} == published
     transferred = tsar_transfer.PRESETS["paper"].config
-    assert transferred == tsar_transfer.Arguments()  # its defaults are tested where they stand
+    assert transferred == TransferArguments()  # its defaults are tested where they stand
     omniglot = {"target": "omniglot", "classes": 600, "learn": 15, "score": 5, "test": True}
     assert tsar_transfer.PRESETS["paper-omniglot"].config == dataclasses.replace(
         transferred, **omniglot

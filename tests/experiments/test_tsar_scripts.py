@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from experiments import (
-    _meta_trained,
     tsar_bias_sweep,
     tsar_compare,
     tsar_find_spikes,
@@ -21,13 +20,18 @@ from experiments import (
     tsar_transfer,
 )
 from tsar_jax import cli
+from tsar_jax.data import omniglot
 from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
+from tsar_jax.systems.episodic import targets
 from tsar_jax.systems.episodic.protocol import Result
 from tsar_jax.systems.episodic.transfer import TransferConfig
+from tsar_jax.systems.episodic.transfer_arguments import CPU, TransferArguments, default_name
 from tsar_jax.systems.episodic.tsar import TRANSFERRED, TsarConfig
+from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT
+from tsar_jax.training.preset import Preset
 from tsar_jax.training.run import Run, start
 
 CLASSES, IMAGES = 12, 20
@@ -55,10 +59,10 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 @pytest.fixture(autouse=True, scope="module")
 def small():
     """A dozen classes of the real data and tiny presets: the scripts are tried here."""
-    few = {name: images[:CLASSES] for name, images in _meta_trained.load_omniglot().items()}
+    few = {name: images[:CLASSES] for name, images in omniglot.load_on_device().items()}
     names = tuple(f"Alphabet/character{index:02}" for index in range(CLASSES))
     domain = ImageSet(np.asarray(few["evaluation"]), names)
-    arguments = tsar_transfer.Arguments(**vars(TRANSFER), target="omniglot")
+    arguments = TransferArguments(**vars(TRANSFER), target="omniglot")
     sweep = tsar_bias_sweep.Sweep((0.0, -8.0), TINY, TRANSFER, "omniglot")
 
     def load_classes(name, pixels):
@@ -66,23 +70,22 @@ def small():
         return domain, omniglot_scaling(pixels)
 
     with pytest.MonkeyPatch.context() as patch:
-        for script in (tsar_meta_train, tsar_bias_sweep):
-            patch.setattr(script, "load_omniglot", lambda: few)
-        for script in (tsar_transfer, tsar_find_spikes):
-            patch.setattr(script, "load_classes", load_classes)
+        patch.setattr(omniglot, "load_on_device", lambda: few)
+        for module in (targets, tsar_find_spikes):
+            patch.setattr(module, "load_classes", load_classes)
         for script, config in (
             (tsar_meta_train, TINY),
             (tsar_transfer, arguments),
             (tsar_bias_sweep, sweep),
         ):
-            patch.setattr(script, "PRESETS", {"cpu": cli.Preset(config, "tiny")})
+            patch.setattr(script, "PRESETS", {"cpu": Preset(config, "tiny")})
         yield
 
 
 def test_images_are_normalised_as_the_domain_and_omniglot_as_the_run():
-    assert tsar_transfer.normaliser("omniglot", "unit") is omniglot_scaling("unit")
-    assert tsar_transfer.normaliser("cifar100", "unit") is normalise_cifar100
-    assert tsar_transfer.normaliser("mini_imagenet", "unit") is normalise_imagenet
+    assert targets.normaliser("omniglot", "unit") is omniglot_scaling("unit")
+    assert targets.normaliser("cifar100", "unit") is normalise_cifar100
+    assert targets.normaliser("mini_imagenet", "unit") is normalise_imagenet
 
 
 def run(script, *arguments: object) -> None:
@@ -231,7 +234,7 @@ def test_compare_reads_transfers_from_before_the_later_settings(
 
 
 def test_transfers_of_other_protocols_have_other_names() -> None:
-    usual = tsar_transfer.Arguments(**vars(tsar_transfer.CPU))
+    usual = TransferArguments(**vars(CPU))
     omniglot = dataclasses.replace(usual, target="omniglot", learn=10)
     names = {
         "mini_imagenet-random": (usual, {"runs": 49, "rates": (1e-3,), "seed": 1, "score": 30}),
@@ -251,9 +254,9 @@ def test_transfers_of_other_protocols_have_other_names() -> None:
     }
     for name, (base, changes) in names.items():
         arguments = dataclasses.replace(base, **changes)
-        assert tsar_transfer.default_name(arguments, TINY) == name
-    paper = tsar_transfer.Arguments()
-    assert tsar_transfer.default_name(paper, TINY) == "mini_imagenet-random-retention"
+        assert default_name(arguments, TINY) == name
+    paper = TransferArguments()
+    assert default_name(paper, TINY) == "mini_imagenet-random-retention"
 
 
 def test_compare_pools_the_seeds_of_each_model(folder: Path, capsys) -> None:
@@ -351,7 +354,7 @@ def test_a_sweep_takes_folders_of_an_earlier_version(tmp_path) -> None:
     """Its configs had the channels that None stands for now, and a gate's bias without a gate."""
     today = dataclasses.replace(TINY, channels=None)
     old = dataclasses.replace(today, channels=112, gate_bias=0.0)
-    start(Run(tmp_path, old, tsar_meta_train.EXPERIMENT), 2)
+    start(Run(tmp_path, old, EXPERIMENT), 2)
     tsar_bias_sweep.check_folder(tmp_path, today)
     with pytest.raises(UserError, match="channels: 112 -> 5"):
         tsar_bias_sweep.check_folder(tmp_path, dataclasses.replace(today, channels=5))
@@ -364,7 +367,7 @@ def test_a_sweep_goes_on_with_the_config_that_its_folder_has(tmp_path, monkeypat
         raise UserError(f"gate_bias {config.gate_bias}, {run.config.gate_bias}")
 
     old = dataclasses.replace(TINY, gate_bias=0.0)
-    start(Run(tmp_path / "bias-8", old, tsar_meta_train.EXPERIMENT), 2)
+    start(Run(tmp_path / "bias-8", old, EXPERIMENT), 2)
     monkeypatch.setattr(tsar_bias_sweep, "train", stop)
     sweep = tsar_bias_sweep.Sweep((-8.0,), TINY, TRANSFER, "omniglot")
     with pytest.raises(UserError, match=r"gate_bias 0\.0, 0\.0"):

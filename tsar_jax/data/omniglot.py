@@ -6,12 +6,15 @@ with this package; the MIT licence of the data is in `packaged/OMNIGLOT_LICENSE`
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tsar_jax.data.labelled import train_and_test
 from tsar_jax.data.packaged_file import digests, read_packaged_file
 from tsar_jax.data.prepared import PreparedSet, default_folder, load_prepared, shape_problem
 from tsar_jax.data.types import Dataset, ImageSet, LabelledDataset
+
+if TYPE_CHECKING:
+    import jax
 
 PREPARED = PreparedSet(
     name="omniglot",
@@ -58,6 +61,13 @@ def load(folder: Path | None = None) -> Dataset:
     out = default_folder() if folder is None else folder
     dataset = load_prepared(PREPARED, out, layout_problem)
     return dataset or Dataset("omniglot", read_packaged(PACKAGED), f"packaged: {PACKAGED}")
+
+
+def load_on_device() -> "dict[str, jax.Array]":
+    """Return the images of each split on the device, uint8 [classes, 20, 28, 28]."""
+    import jax.numpy as jnp  # here, for reading a data set on the host needs no JAX
+
+    return {name: jnp.asarray(split.images) for name, split in load().splits.items()}
 
 
 def load_labelled(folder: Path | None = None) -> LabelledDataset:

@@ -5,6 +5,7 @@ loop          `train`, and the settings it reads: `LoopConfig`
 programs      what is compiled, once
 run           a run's folder and its config.json
 config        dataclasses to JSON and back
+preset        a config under a name, and what it is for
 metrics       metrics.jsonl, metrics.csv, TensorBoard
 checkpoints   the state on disk: saved, verified, restored, fallen back from
 errors        why training can end early: TrainingDiverged, TrainingInterrupted

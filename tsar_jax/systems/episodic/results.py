@@ -14,6 +14,9 @@ from tsar_jax.evaluation.spread import PROPORTION, confidence_band, spread_text
 from tsar_jax.systems.episodic.protocol import Result
 from tsar_jax.untrusted.files import read_json
 
+TRAINED, RANDOM, SCRATCH = "meta-trained", "random features", "from scratch"
+"""Conditions: a run's network; an untrained one whose last layer learns; one that learns whole."""
+
 Conditions = Mapping[str, Sequence[Result]]
 """Results by condition, such as "meta-trained" or "random features"."""
 

@@ -1,13 +1,13 @@
-"""What reads the files of transfers shares: their settings, and which of them may be compared."""
+"""Files that transfers leave in a run: their settings, and which of them may be compared."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.tsar_transfer import TRAINED, Arguments, names_of_plastic
 from tsar_jax.errors import UserError
 from tsar_jax.systems.episodic.protocol import Result
-from tsar_jax.systems.episodic.results import read_results
+from tsar_jax.systems.episodic.results import TRAINED, read_results
+from tsar_jax.systems.episodic.transfer_arguments import TransferArguments, names_of_plastic
 from tsar_jax.systems.episodic.tsar import TsarConfig, learns_as_published
 from tsar_jax.training.config import config_from_json, config_to_json
 
@@ -18,10 +18,10 @@ FREE = ("plastic", "rln", "memory", "seed", "baselines", "step", "name")
 """Settings of a transfer in which compared runs may differ: what learns is named beside them."""
 
 KINDS = {"tsar_transfer": "transfer", "tsar_bias_sweep": "transfer-sweep"}
-"""How the files of a script's transfers begin."""
+"""Prefix of the files that hold a script's transfers, by script."""
 
 
-def read_arguments(stored: Mapping[str, Any], model: str, where: str) -> Arguments:
+def read_arguments(stored: Mapping[str, Any], model: str, where: str) -> TransferArguments:
     """Return a transfer's settings as a file has them, completed if an earlier version wrote it.
 
     Args:
@@ -34,10 +34,10 @@ def read_arguments(stored: Mapping[str, Any], model: str, where: str) -> Argumen
     """
     if "plastic" not in stored:
         stored = {**stored, "plastic": EARLIER_PLASTIC.get(model)}
-    return config_from_json(Arguments, stored, where)
+    return config_from_json(TransferArguments, stored, where)
 
 
-def protocol_of(arguments: Arguments) -> dict[str, Any]:
+def protocol_of(arguments: TransferArguments) -> dict[str, Any]:
     """Return the settings of a transfer that must agree between compared runs, as JSON values."""
     return {name: value for name, value in config_to_json(arguments).items() if name not in FREE}
 
@@ -72,7 +72,9 @@ def find_transfer(path: Path, config: TsarConfig, target: str, step: int | None)
     return None
 
 
-def is_plain(arguments: Arguments, config: TsarConfig, target: str, step: int | None) -> bool:
+def is_plain(
+    arguments: TransferArguments, config: TsarConfig, target: str, step: int | None
+) -> bool:
     """Return whether a transfer was one that `find_transfer` looks for."""
     return (
         (arguments.target, arguments.condition) == (target, "random")

@@ -1,0 +1,65 @@
+"""Meta-trained networks: their checkpoints, and the names of their parameters."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+
+from tsar_jax.networks import Network, params_like
+from tsar_jax.ops.low_precision import widen
+from tsar_jax.plasticity.masks import mask
+from tsar_jax.systems.episodic.system import EpisodicConfig, State, first_state
+from tsar_jax.training.checkpoints import load_checkpoint
+from tsar_jax.training.initial import begin_from
+from tsar_jax.training.run import Run
+from tsar_jax.training.system import System
+
+LONGEST = 60
+"""Characters of parameters' names in a file's name; file systems take 255 in all."""
+
+
+def load_state(path: Path, system: System, step: int | None) -> tuple[State, int]:
+    """Return the state in a run's checkpoint, all of it in float32, and the checkpoint's step.
+
+    Args:
+        path: folder of the run.
+        system: meta-training as the run's config describes it.
+        step: step of the checkpoint. None: the newest usable one.
+    """
+    like = jax.eval_shape(system.init, jax.random.key(0))
+    state, found = load_checkpoint(path, step, like=like)
+    return widen(state), found
+
+
+def check_plastic(network: Network, names: Sequence[str]) -> None:
+    """Raise UserError where no parameter of the network has one of the names, computing nothing."""
+    if names:
+        mask(params_like(network), names)
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Return parameters' names as a part of a file's name, such as trunk+head.gain."""
+    joined = "+".join(names).replace("/", ".")
+    if len(joined) <= LONGEST:
+        return joined
+    return f"{len(names)}names{zlib.crc32(joined.encode()):08x}"
+
+
+def begin_trained(
+    config: EpisodicConfig, network: Network, run: Run, in_bfloat16: tuple[str, ...] = ()
+) -> Callable[[], State] | None:
+    """Return what makes the state to begin with from the run that --init names; None: none is.
+
+    in_bfloat16: parameters that are kept in bfloat16.
+
+    Raises:
+        UserError: a new run's weights do not fit its network.
+    """
+    return begin_from(
+        config.init,
+        "params",
+        lambda: params_like(network),
+        run,
+        lambda params: first_state(config, params, in_bfloat16),
+    )
