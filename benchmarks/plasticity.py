@@ -7,9 +7,9 @@ import itertools
 from benchmarks.machine import stream_rates
 from benchmarks.measure import Benchmark, Cost, Work
 from benchmarks.meta_step import step_of
-from experiments.plasticity_meta_train import PRESETS
 from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
+from tsar_jax.systems.learned_rules.presets import PRESETS
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, make_system
 
 PAPER = dataclasses.replace(PRESETS["paper"].config, seeds=1)

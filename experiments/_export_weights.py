@@ -23,25 +23,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import anml_meta_train, continual_train, hebbian_evolve, tsar_meta_train
-from experiments._continual import prepare
-from experiments._evolved import Evolved, check_environment, load_evolved, open_worlds
+from experiments import anml_meta_train, tsar_meta_train
 from experiments._meta_trained import load_state
 from tsar_jax.errors import UserError, shown
 from tsar_jax.flags import parse_arguments
 from tsar_jax.interop.naming import with_mlp_aliases, with_resnet18_aliases
 from tsar_jax.interop.torch_writer import write_array, write_state_dict
 from tsar_jax.modules import import_modules
+from tsar_jax.systems.continual import presets as continual_presets
 from tsar_jax.systems.continual.release import (
     mlp_to_release,
     resnet18_statistics_to_release,
     resnet18_to_release,
 )
+from tsar_jax.systems.continual.study import prepare
 from tsar_jax.systems.continual.system import ContinualConfig, make_system, reported_model
 from tsar_jax.systems.episodic import anml, tsar
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.release import KINDS, to_release
 from tsar_jax.systems.episodic.tsar import TsarConfig
+from tsar_jax.systems.hebbian import presets as hebbian_presets
+from tsar_jax.systems.hebbian.evolved import Evolved, check_environment, load_evolved, open_worlds
 from tsar_jax.systems.hebbian.release import (
     PixelPolicy,
     coevolved_to_release,
@@ -79,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
             f"{asked.run} is a run of {shown(experiment)}, of which no release has files: name "
             f"one of {', '.join(EXPORTS)}."
         )
-    if experiment == hebbian_evolve.EXPERIMENT:
+    if experiment == hebbian_presets.EXPERIMENT:
         check_environment(asked.run, load_config(asked.run, HebbianConfig), asked.modules)
         import_modules(asked.modules)
     for path in EXPORTS[experiment](asked.run, asked.file, asked.step):
@@ -176,6 +178,6 @@ def network_arrays(config: ContinualConfig, params: Any, stats: Any) -> Mapping[
 EXPORTS: dict[str, Callable[[Path, Path, int | None], list[Path]]] = {
     anml_meta_train.EXPERIMENT: export_anml,
     tsar_meta_train.EXPERIMENT: export_tsar,
-    hebbian_evolve.EXPERIMENT: export_hebbian,
-    continual_train.EXPERIMENT: export_continual,
+    hebbian_presets.EXPERIMENT: export_hebbian,
+    continual_presets.EXPERIMENT: export_continual,
 }

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import continual_train
-from experiments._continual import Study, lifetimes_of, measured, network_like, prepare
 from experiments._imported import Imported, as_float32, check_shapes, settings
 from tsar_jax.interop.naming import check_arrays, without_prefix
 from tsar_jax.interop.torch_files import Content
 from tsar_jax.networks.classifier import Variables
 from tsar_jax.systems.continual.measures import write_outcome
+from tsar_jax.systems.continual.presets import DIGITS, EXPERIMENT
 from tsar_jax.systems.continual.release import (
     mlp_from_release,
     mlp_names,
@@ -20,6 +19,7 @@ from tsar_jax.systems.continual.release import (
     resnet18_names,
     resnet18_statistics,
 )
+from tsar_jax.systems.continual.study import Study, lifetimes_of, measured, network_like, prepare
 from tsar_jax.systems.continual.system import Lifetime
 from tsar_jax.training.run import Run
 
@@ -35,7 +35,7 @@ def import_continual(kind: str, content: Content, argv: list[str], text: str) ->
     variables = as_float32(
         mlp_from_release(arrays) if kind == "mlp" else resnet18_from_release(arrays)
     )
-    base = dataclasses.replace(continual_train.DIGITS, method="sgd", stream=STREAMS[kind])
+    base = dataclasses.replace(DIGITS, method="sgd", stream=STREAMS[kind])
     config = settings(kind, base, argv, told_widths(kind, variables), text)
     study = prepare(config)
     what = f"the network for {config.stream}"
@@ -46,9 +46,9 @@ def import_continual(kind: str, content: Content, argv: list[str], text: str) ->
         write_outcome(run.path, measured(study, lifetimes))
 
     said = (f"stream {config.stream}, data: {study.source}",)
-    experiment, step = continual_train.EXPERIMENT, study.config.steps
+    step = study.config.steps
     assert step is not None
-    return Imported(experiment, study.config, lifetimes, step, said, finish)
+    return Imported(EXPERIMENT, study.config, lifetimes, step, said, finish)
 
 
 def told_widths(kind: str, variables: Variables) -> dict:

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
 from tsar_jax.errors import (
@@ -42,16 +42,10 @@ from tsar_jax.training.config import (
 )
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
 from tsar_jax.training.overview import runs_text
+from tsar_jax.training.preset import Preset
 from tsar_jax.training.run import Run
 
 Config = TypeVar("Config")
-
-
-class Preset(NamedTuple, Generic[Config]):
-    """A config, and what it is for: where it runs, how long it takes, what it reaches."""
-
-    config: Config
-    description: str
 
 
 def parse(

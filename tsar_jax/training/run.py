@@ -9,10 +9,10 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsar_jax.atomic import make_missing, open_lock, remove_empty, replacing
-from tsar_jax.errors import UserError, quoted
+from tsar_jax.errors import UserError, quoted, shown
 from tsar_jax.modules import allowing
 from tsar_jax.provenance import provenance
 from tsar_jax.training.config import config_from_json, config_to_json
@@ -21,6 +21,7 @@ from tsar_jax.untrusted.files import read_json
 if TYPE_CHECKING:
     import numpy as np
 
+Config = TypeVar("Config")
 
 IMPORTED = "imported"
 """The preset of a run that was made of a release's weights."""
@@ -257,6 +258,25 @@ def load_config(path: str | os.PathLike[str], config_class: type[Any] | None = N
     if config_class is None:
         return stored
     return config_from_json(config_class, stored, str(Path(path) / "config.json"))
+
+
+def read_run(path: Path, experiment: str, config_class: type[Config]) -> Config:
+    """Return the config of a run of an experiment.
+
+    Args:
+        path: the run's folder.
+        experiment: name of the script whose run it must be.
+        config_class: class of that script's config.
+
+    Raises:
+        UserError: the folder holds no such run.
+    """
+    if not path.is_dir():
+        raise UserError(f"There is no run folder {path}: check the path.")
+    found = read_description(path).get("experiment")
+    if found != experiment:
+        raise UserError(f"{path} is a run of {shown(found)}, not of {experiment!r}.")
+    return load_config(path, config_class)
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
