@@ -45,7 +45,8 @@ def training_chunk(config: AnmlConfig, steps: int) -> Work:
     programs = make_programs(make_system(config), data, init_key, steps)
 
     def function(state: Any, call: jax.Array, data: Any, root: jax.Array) -> tuple[Any, Any]:
-        return programs.chunk(state, data, root, call * steps, jnp.int32(steps))
+        state, *found = programs.chunk(state, data, root, call * steps, jnp.int32(steps))
+        return state, found
 
     state = programs.init(init_key)
     return Work(function, state, (data, step_key), steps, (_arithmetic(config),))

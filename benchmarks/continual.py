@@ -18,6 +18,7 @@ from tsar_jax.devices import split_cpu
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.systems.continual.methods import make_method
 from tsar_jax.systems.continual.system import ContinualConfig, Life, make_spec, make_system
+from tsar_jax.training.loop import make_keys
 from tsar_jax.training.programs import make_programs
 
 CLASSES, SIDE = 10, 28
@@ -70,17 +71,18 @@ def synergy(seeds: int, setting: Setting) -> Work:
     spec = make_spec(net, stream, rate=0.2, capacity=setting.buffer, replay=setting.batch)
     if seeds > 1:
         split_cpu()
-    system = make_system(ContinualConfig(seeds=seeds), Life(spec, method, stream))
-    key = jax.random.key(0)
-    programs = make_programs(system, stream.data, key, STEPS)
+    system, keys = make_system(ContinualConfig(), Life(spec, method, stream)), make_keys(0, seeds)
+    programs = make_programs(system, stream.data, keys.init, STEPS, seeds=seeds)
 
-    def function(state: Any, call: jax.Array, data: Any) -> tuple[Any, Any]:
-        return programs.chunk(state, data, key, call * STEPS, jnp.int32(STEPS))
+    def function(state: Any, call: jax.Array, data: Any, root: jax.Array) -> tuple[Any, Any]:
+        state, *found = programs.chunk(state, data, root, call * STEPS, jnp.int32(STEPS))
+        return state, found
 
-    state = programs.init(key)
+    state = programs.init(keys.init)
     shape = (2 * setting.batch, SIDE**2, setting.hidden[0])
     cost = Cost(step_flops(setting), "FLOP", functools.partial(matmul_rates, shapes=(shape,)))
-    return Work(function, state, (jax.device_put(stream.data),), STEPS * seeds, (cost,))
+    arguments = (jax.device_put(stream.data), keys.step)
+    return Work(function, state, arguments, STEPS * seeds, (cost,))
 
 
 BENCHMARKS = (

@@ -3,14 +3,19 @@
 import dataclasses
 import functools
 import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from benchmarks.machine import stream_rates
 from benchmarks.measure import Benchmark, Cost, Work
-from benchmarks.meta_step import step_of
-from experiments.plasticity_meta_train import PRESETS
 from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
+from tsar_jax.systems.learned_rules.presets import PRESETS
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, make_system
+from tsar_jax.training.loop import make_keys
+from tsar_jax.training.programs import make_programs
 
 PAPER = dataclasses.replace(PRESETS["paper"].config, seeds=1)
 TINY = dataclasses.replace(PRESETS["smoke"].config, seeds=1)
@@ -48,7 +53,15 @@ def episode(config: LearnedRuleConfig) -> Work:
     # Weights, their gradient and the feedback weights are what a cache has to hold.
     probe = functools.partial(stream_rates, working_sets=(3 * weight_bytes(config),))
     cost = Cost(episode_bytes(config), "byte", probe)
-    return Work(*step_of(make_system(config, OUTPUTS), images), config.seeds, (cost,))
+    system, keys = make_system(config, OUTPUTS), make_keys(0, config.seeds)
+    programs = make_programs(system, images, keys.init, 1, seeds=config.seeds)
+
+    def function(state: Any, call: jax.Array, data: Any, root: jax.Array) -> tuple[Any, Any]:
+        state, *found = programs.chunk(state, data, root, call, jnp.int32(1))
+        return state, found
+
+    arguments = (jax.device_put(images), keys.step)
+    return Work(function, programs.init(keys.init), arguments, config.seeds, (cost,))
 
 
 def _benchmark(

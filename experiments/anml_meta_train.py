@@ -16,6 +16,7 @@ Then: tsar-jax run anml_meta_test --run runs/NAME
 
 from tsar_jax import cli
 from tsar_jax.data import omniglot
+from tsar_jax.devices import split_cpu
 from tsar_jax.errors import quoted
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic.anml_presets import EXPERIMENT, PRESETS
@@ -27,6 +28,8 @@ from tsar_jax.training.loop import train
 def main() -> None:
     config, run = cli.parse(AnmlConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
     check_plastic(make_network(config), config.plastic)
+    if config.seeds > 1:
+        split_cpu()
     data = omniglot.load_on_device()
     check_data(config, data)
     begin = begin_trained(config, make_network(config), run)

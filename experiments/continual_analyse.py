@@ -19,12 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import continual_train
-from experiments._continual import Study, prepare
-from experiments._meta_trained import read_run
 from tsar_jax import cli
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.systems.continual.measures import Outcome, read_outcome
+from tsar_jax.systems.continual.presets import EXPERIMENT
 from tsar_jax.systems.continual.probe_figures import (
     Analysis,
     calibration_figure,
@@ -38,10 +36,11 @@ from tsar_jax.systems.continual.probes import (
     reliability,
     trade_off,
 )
+from tsar_jax.systems.continual.study import Study, prepare
 from tsar_jax.systems.continual.system import ContinualConfig, Lifetime, make_system, reported_model
-from tsar_jax.training.checkpoints import load_checkpoint
+from tsar_jax.training.checkpoints import load_seeds
 from tsar_jax.training.progress import say_compiling
-from tsar_jax.training.run import check_writable, make_folder, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, read_run, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +125,11 @@ def analyse(path: Path, outcome: Outcome, arguments: Arguments) -> Analysis:
 
 
 def load(path: Path) -> tuple[Study, Lifetime, Any]:
-    """A run's study, its lifetimes at the end and its stream's data on the device."""
-    study = prepare(read_run(path, continual_train.EXPERIMENT, ContinualConfig))
+    """Return a run's study, the lifetimes of its seeds and its stream's data on the device."""
+    study = prepare(read_run(path, EXPERIMENT, ContinualConfig))
     data = jax.device_put(study.life.stream.data)
     like = jax.eval_shape(make_system(study.config, study.life).init, jax.random.key(0))
-    lifetimes, step = load_checkpoint(path, like=like)
+    lifetimes, _, step = load_seeds(path, like=like)
     if step != study.config.steps:
         raise UserError(f"{path} has not come to its end: resume it with continual_train first.")
     return study, lifetimes, data

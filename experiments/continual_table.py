@@ -17,8 +17,6 @@ cumulative tests of all phases, which the releases report, and the last.
 import dataclasses
 from pathlib import Path
 
-from experiments import continual_train
-from experiments._continual import Study, prepare
 from tsar_jax import cli
 from tsar_jax.data.continual.registry import GCIL_SETTINGS
 from tsar_jax.errors import UserError, check_known, check_positive, check_seed
@@ -35,10 +33,12 @@ from tsar_jax.systems.continual.measures import (
 )
 from tsar_jax.systems.continual.methods import METHODS
 from tsar_jax.systems.continual.methods.published import Release
+from tsar_jax.systems.continual.presets import DIGITS, EXPERIMENT
+from tsar_jax.systems.continual.study import Study, prepare
 from tsar_jax.systems.continual.system import ContinualConfig
+from tsar_jax.systems.continual.training import train_study
 from tsar_jax.training.run import Run, check_writable, load_config, make_folder, write_atomically
 
-EXPERIMENT = "continual_table"
 SEVEN = ("sgd", "joint", "er", "der", "derpp", "clser", "synergy")
 
 
@@ -107,7 +107,7 @@ PRESETS = {
 
 def main() -> None:
     config, out, _ = cli.parse_for_output(
-        TableConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
+        TableConfig, PRESETS, experiment="continual_table", description=__doc__ or ""
     )
     check_writable(out, "--out")
     wanted = {cell_name(*cell): run_config(config, *cell) for cell in cells(config)}
@@ -143,11 +143,11 @@ def outcome(config: TableConfig, path: Path, wanted: Study) -> Outcome:
         check_same(stored, wanted.config, path)
         if not (path / RESULT).exists():
             study = prepare(stored)
-            continual_train.learn(study, _run(path, study.config, resume=True))
+            train_study(study, _run(path, study.config, resume=True))
     elif config.only_tabulate:
         raise UserError(f"There is no run {path}: leave out --only-tabulate.")
     else:
-        continual_train.learn(wanted, _run(path, wanted.config, resume=False))
+        train_study(wanted, _run(path, wanted.config, resume=False))
     return read_outcome(path)
 
 
@@ -155,7 +155,7 @@ def run_config(config: TableConfig, method: str, buffer: int) -> ContinualConfig
     """The config of a cell's run, its hyper-parameters left to the published best."""
     general = ("stream", "seeds", "seed", "tasks", "epochs", "batch", "replay", "validation")
     return dataclasses.replace(
-        continual_train.DIGITS,
+        DIGITS,
         method=method,
         buffer=buffer,
         width=config.width,
@@ -181,7 +181,7 @@ def check_same(stored: ContinualConfig, wanted: ContinualConfig, path: Path) -> 
 
 
 def _run(path: Path, config: ContinualConfig, resume: bool) -> Run:
-    return Run(path, config, continual_train.EXPERIMENT, "cpu", resume)
+    return Run(path, config, EXPERIMENT, "cpu", resume)
 
 
 def write(out: Path, stream: str, outcomes: list[Outcome]) -> None:

@@ -18,29 +18,29 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments._evolved import (
-    Evolved,
-    Lifetimes,
-    check_environment,
-    load_evolved,
-    open_worlds,
-    read_config,
-    scores_text,
-)
-from experiments._film import film, write_gif
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.environments.own import QUADRUPED
 from tsar_jax.environments.quadruped import CONTROL_STEP
 from tsar_jax.errors import UserError
 from tsar_jax.modules import import_modules
+from tsar_jax.systems.hebbian.evolved import (
+    EpisodeSettings,
+    Evolved,
+    check_environment,
+    load_evolved,
+    open_worlds,
+    read_config,
+    scores_text,
+)
+from tsar_jax.systems.hebbian.film import film, write_gif
 from tsar_jax.systems.hebbian.rollouts import traces
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(Lifetimes):
+class Arguments(EpisodeSettings):
     """What to evaluate."""
 
     run: Path = dataclasses.field(kw_only=True)

@@ -18,19 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments._evolved import (
-    Evolved,
-    Lifetimes,
-    check_environment,
-    load_evolved,
-    open_worlds,
-    read_config,
-)
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.modules import import_modules
+from tsar_jax.systems.hebbian.evolved import (
+    EpisodeSettings,
+    Evolved,
+    check_environment,
+    load_evolved,
+    open_worlds,
+    read_config,
+)
 from tsar_jax.systems.hebbian.figures import recovery_figure, weights_figure
 from tsar_jax.systems.hebbian.lesions import Lesion, lesioned
 from tsar_jax.systems.hebbian.rollouts import Trace, traces
@@ -43,7 +43,7 @@ LATER = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(Lifetimes):
+class Arguments(EpisodeSettings):
     """What to injure, and how."""
 
     run: Path = dataclasses.field(kw_only=True)

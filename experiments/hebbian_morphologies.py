@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments._evolved import (
-    Lifetimes,
-    load_evolved,
-    open_worlds,
-    read_config,
-    scores_text,
-)
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.environments.own import QUADRUPED
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
+from tsar_jax.systems.hebbian.evolved import (
+    EpisodeSettings,
+    load_evolved,
+    open_worlds,
+    read_config,
+    scores_text,
+)
 from tsar_jax.systems.hebbian.figures import bodies_figure, comparison_figure
 from tsar_jax.systems.hebbian.rollouts import traces
 from tsar_jax.training.metrics import Row, read_rows
@@ -36,7 +36,7 @@ Fitness = dict[str, dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(Lifetimes):
+class Arguments(EpisodeSettings):
     """What to compare."""
 
     runs: tuple[Path, ...] = dataclasses.field(kw_only=True)

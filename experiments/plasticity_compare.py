@@ -18,8 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments._meta_trained import read_run
-from experiments.plasticity_meta_train import EXPERIMENT
 from tsar_jax import cli
 from tsar_jax.errors import UserError, check_positive, quoted
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
@@ -38,11 +36,12 @@ from tsar_jax.systems.learned_rules.figures import (
     lost_seeds,
     medians,
 )
+from tsar_jax.systems.learned_rules.presets import EXPERIMENT
 from tsar_jax.systems.learned_rules.records import EPISODES, read_episodes
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, columns, record_shapes
 from tsar_jax.terminal import print_tables
 from tsar_jax.training.config import config_difference, config_to_json
-from tsar_jax.training.run import check_writable, make_folder, write_atomically
+from tsar_jax.training.run import check_writable, make_folder, read_run, write_atomically
 
 FIRST = "pseudo_gradient"
 NAMES = {

@@ -16,6 +16,7 @@ Then: tsar-jax run tsar_transfer --run runs/NAME
 
 from tsar_jax import cli
 from tsar_jax.data import omniglot
+from tsar_jax.devices import split_cpu
 from tsar_jax.errors import quoted
 from tsar_jax.systems.episodic.system import check_data
 from tsar_jax.systems.episodic.trained import begin_trained, check_plastic
@@ -27,6 +28,8 @@ from tsar_jax.training.loop import train
 def main() -> None:
     config, run = cli.parse(TsarConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
     check_plastic(make_network(config), config.plastic)
+    if config.seeds > 1:
+        split_cpu()
     data = omniglot.load_on_device()
     check_data(config, data)
     begin = begin_trained(config, make_network(config), run, in_bfloat16(config))

@@ -8,8 +8,8 @@ import pytest
 from commands import command, failure
 
 from experiments import continual_analyse, continual_table, continual_train
-from experiments._continual import prepare
 from tsar_jax.systems.continual.measures import measures, read_outcome
+from tsar_jax.systems.continual.study import prepare
 from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.training.run import load_config
 

@@ -14,7 +14,6 @@ from commands import command, failure
 from PIL import Image, ImageSequence
 
 from experiments import (
-    _export_weights,
     car_racing_views,
     hebbian_evaluate,
     hebbian_evolve,
@@ -22,11 +21,13 @@ from experiments import (
     hebbian_morphologies,
 )
 from tsar_jax import cli
+from tsar_jax.cli import export_weights
 from tsar_jax.environments.own import COMPILED
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 from tsar_jax.errors import UserError
 from tsar_jax.systems.hebbian.evolution import Evolution
 from tsar_jax.systems.hebbian.policy import PolicyConfig
+from tsar_jax.systems.hebbian.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.training.checkpoints import read_newest, save_once
 from tsar_jax.training.metrics import read_rows
@@ -122,7 +123,7 @@ def test_a_run_of_an_earlier_state_is_evaluated_and_not_resumed(
 def test_presets_of_the_paper_are_the_releases(
     name, generations, population, bodies, policy
 ) -> None:
-    config = hebbian_evolve.PRESETS[name].config
+    config = PRESETS[name].config
     assert config.steps == generations
     assert config.bodies == bodies
     assert config.policy == policy
@@ -145,9 +146,7 @@ def test_settings_are_the_releases_unless_a_preset_says_otherwise() -> None:
     }
     for config, settings in released.items():
         assert dataclasses.asdict(config) == settings
-    kernels = {
-        name: preset.config.policy.kernels for name, preset in hebbian_evolve.PRESETS.items()
-    }
+    kernels = {name: preset.config.policy.kernels for name, preset in PRESETS.items()}
     assert {name for name, start in kernels.items() if start is not None} == {"car"}
 
 
@@ -363,7 +362,7 @@ def test_without_the_extra_the_preset_that_needs_none_is_named(
     )
     assert "tsar_jax[environments]" in said
     assert said.endswith("; --preset cart-pole needs none of it.\n")
-    config = hebbian_evolve.PRESETS["cart-pole"].config
+    config = PRESETS["cart-pole"].config
     assert config.environment in COMPILED
 
 
@@ -412,20 +411,18 @@ def test_a_runs_environment_imports_only_what_the_command_line_names(
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     Path("strangers.py").write_text("from pathlib import Path\nPath('ran').write_text('it ran')\n")
     config = HebbianConfig(environment="strangers:Env-v0")
-    start(Run(tmp_path / "run", config, hebbian_evolve.EXPERIMENT), config.steps)
+    start(Run(tmp_path / "run", config, EXPERIMENT), config.steps)
     for script in (hebbian_evaluate, hebbian_lesion, hebbian_evolve):
         option = "--resume" if script is hebbian_evolve else "--run"
         said = failure(script, option, "run", monkeypatch=monkeypatch, capsys=capsys)
         assert "run wants the modules strangers" in said
         assert "--modules strangers" in said
     with pytest.raises(UserError, match="run wants the modules strangers"):
-        _export_weights.main(["run", "weights.dat"])
+        export_weights.main(["run", "weights.dat"])
     assert not Path("ran").exists()
     for named in (["--modules", "strangers"], ["--environment", "strangers:Env-v0"]):
         monkeypatch.setattr(sys, "argv", ["", "--resume", "run", *named])
-        parsed, _ = cli.parse(
-            HebbianConfig, hebbian_evolve.PRESETS, experiment="hebbian_evolve", description=""
-        )
+        parsed, _ = cli.parse(HebbianConfig, PRESETS, experiment=EXPERIMENT, description="")
         assert parsed == config
     with pytest.raises(UserError):  # for the module registers nothing
         command(hebbian_evaluate, "--run", "run", *named, monkeypatch=monkeypatch)

@@ -10,7 +10,6 @@ import pytest
 from commands import command, failure
 
 from experiments import (
-    _import_weights,
     anml_analyse,
     anml_meta_test,
     anml_meta_train,
@@ -22,8 +21,9 @@ from experiments import (
     tsar_meta_train,
     tsar_transfer,
 )
-from experiments._import_continual import told_widths
 from tsar_jax import cli
+from tsar_jax.cli import import_weights
+from tsar_jax.cli.import_continual import told_widths
 from tsar_jax.data import omniglot
 from tsar_jax.interop.naming import with_resnet18_aliases, without_prefix
 from tsar_jax.interop.torch_files import read_arrays
@@ -406,7 +406,7 @@ def test_arrays_that_no_network_has_are_one_sentence(tmp_path, capsys, kind, fil
 )
 def test_the_initial_bias_of_a_file_is_checked(monkeypatch, tmp_path, capsys, bias, taken) -> None:
     content = read_arrays(FILES / TSAR)._replace(attributes={"bias": bias})
-    monkeypatch.setattr(_import_weights, "read_arrays", lambda path: content)
+    monkeypatch.setattr(import_weights, "read_arrays", lambda path: content)
     words = ("import", "tsar", FILES / TSAR, "--run", tmp_path / "run")
     if taken is None:
         assert "initial bias is not finite" in refused(capsys, *words)

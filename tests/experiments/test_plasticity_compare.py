@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from experiments import plasticity_compare as script
-from experiments.plasticity_meta_train import EXPERIMENT, PRESETS
 from tsar_jax import cli
 from tsar_jax.plasticity.rules import POOL
 from tsar_jax.systems.learned_rules.figures import bootstrap, curve
+from tsar_jax.systems.learned_rules.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.learned_rules.records import EPISODES, read_episodes, write_episodes
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, State
 from tsar_jax.training.run import Run

@@ -20,6 +20,7 @@ from tsar_jax import cli
 from tsar_jax.data.types import Dataset
 from tsar_jax.errors import UserError
 from tsar_jax.plasticity import rules
+from tsar_jax.systems.learned_rules.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.learned_rules.records import read_episodes, read_rule
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -48,14 +49,14 @@ def trained(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", plasticity_meta_train.PRESETS)
+@pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_draws_episodes_as_published(name) -> None:
-    config = plasticity_meta_train.PRESETS[name].config
+    config = PRESETS[name].config
     assert (config.split, config.fixed_images, config.replacement) == ("test", True, True)
 
 
 def test_the_preset_paper_is_the_releases() -> None:
-    config = plasticity_meta_train.PRESETS["paper"].config
+    config = PRESETS["paper"].config
     published = {
         **{"steps": 600, "seeds": 20, "classes": 5, "learn": 50, "query": 10, "l1": 0.0},
         **{"meta_rate": 1e-3, "start": 1e-3, "avg_window": 10, "feedback": "fix"},
@@ -64,9 +65,9 @@ def test_the_preset_paper_is_the_releases() -> None:
         "terms": ("pseudo_gradient", "ehebb", "oja"),
     }
     assert {name: getattr(config, name) for name in published} == published
-    terms = {name: preset.config.terms for name, preset in plasticity_meta_train.PRESETS.items()}
+    terms = {name: preset.config.terms for name, preset in PRESETS.items()}
     assert terms["fa"] == terms["bp"] == ("pseudo_gradient",)
-    assert plasticity_meta_train.PRESETS["bp"].config.feedback == "sym"
+    assert PRESETS["bp"].config.feedback == "sym"
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -195,7 +196,7 @@ def test_a_resumed_run_imports_only_what_the_command_line_names(
     assert not Path("ran").exists()
     monkeypatch.setattr(sys, "argv", ["", "--resume", "run", "--modules", "strangers"])
     config, run = cli.parse(
-        script.LearnedRuleConfig, script.PRESETS, experiment=script.EXPERIMENT, description=""
+        script.LearnedRuleConfig, PRESETS, experiment=EXPERIMENT, description=""
     )
     assert config.modules == ("strangers",)
     assert run.resume_command().endswith("--resume run --modules strangers")

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """
 import importlib, json, sys
 from tsar_jax import cli
+from tsar_jax.training import loop
 
 name, folder = sys.argv[1:3]
 programs = []
@@ -22,9 +23,9 @@ def train(*_, **__):
     print(json.dumps([programs, [name for name in heavy if name in sys.modules]]))
     raise SystemExit
 
+loop.train = train
 cli.import_experiments()
 script = importlib.import_module(f"experiments.{name}")
-script.train = train
 import jax
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **about: event.endswith("backend_compile_duration")

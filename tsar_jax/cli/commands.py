@@ -124,4 +124,4 @@ def run_other(name: str, argv: Sequence[str]) -> None:
     """Run one of `OTHERS` with its arguments. Raises UserError."""
     if name == "prepare":
         raise SystemExit(prepare_data(argv))
-    importlib.import_module(f"experiments._{name}_weights").main(argv)
+    importlib.import_module(f"tsar_jax.cli.{name}_weights").main(argv)

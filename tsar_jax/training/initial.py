@@ -19,18 +19,18 @@ def begin_from(
     branch: str,
     like: Callable[[], Any],
     run: Run,
-    make: Callable[[Any], Any],
+    make: Callable[[Any, jax.Array], Any],
 ) -> Callable[[jax.Array], Any] | None:
-    """Return what makes the state to begin with from the run that --init names; None: none is.
+    """Return what makes a seed's first state from the run that --init names; None: none is.
 
-    It takes a seed's key, as `train` asks for, on which nothing depends.
+    It takes the seed's key, as `train` asks for.
 
     Args:
         init: the run's folder.
         branch: what of its state, as `load_initial` takes it.
         like: makes what else it takes; called only where a run is named.
         run: the run that begins; if it resumes, the other is read only where it has no checkpoint.
-        make: makes the state of what was loaded.
+        make: (what was loaded, the seed's key) -> state.
 
     Raises:
         UserError: what a new run begins with is not there or does not fit.
@@ -43,7 +43,7 @@ def begin_from(
 
     loaded = [] if run.resume else [load()]
     # Handed over and not kept, for the state may be a large part of the memory.
-    return lambda _: make(loaded.pop() if loaded else load())
+    return lambda key: make(loaded.pop() if loaded else load(), key)
 
 
 def load_initial(run: str, branch: str, like: Any) -> Any:

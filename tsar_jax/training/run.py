@@ -263,9 +263,13 @@ def load_config(path: str | os.PathLike[str], config_class: type[Any] | None = N
 def read_run(path: Path, experiment: str, config_class: type[Config]) -> Config:
     """Return the config of a run of an experiment.
 
+    Args:
+        path: the run's folder.
+        experiment: name of the script whose run it must be.
+        config_class: class of that script's config.
+
     Raises:
-        UserError: the folder is missing, holds no run or one of another experiment, or its config
-            does not fit the class.
+        UserError: the folder holds no such run.
     """
     if not path.is_dir():
         raise UserError(f"There is no run folder {path}: check the path.")

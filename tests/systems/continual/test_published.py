@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments._continual import with_published
 from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.systems.continual.methods import METHODS, make_method
 from tsar_jax.systems.continual.methods.published import NOT_APPLIED, alike_streams, nearest_row
+from tsar_jax.systems.continual.study import with_published
 from tsar_jax.systems.continual.system import ContinualConfig
 
 TABLES = json.loads(Path(__file__).with_name("published_hyperparameters.json").read_text())
@@ -46,7 +46,7 @@ def dataset_of(stream: str) -> LabelledDataset:
 def taken(stream: str, method: str, buffer: int, **given) -> tuple[dict[str, float], str]:
     """What a run takes, by name, and what it says of it."""
     config = ContinualConfig(stream=stream, method=method, buffer=buffer, **given)
-    config, line = with_published(config, dataset_of(stream))
+    config, _, line = with_published(config, dataset_of(stream))
     general = {name: getattr(config, name) for name in ("lr", "batch", "replay", "epochs")}
     made = make_method(method, config.settings)
     return general | dataclasses.asdict(made), line

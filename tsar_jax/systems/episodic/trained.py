@@ -48,8 +48,8 @@ def join_names(names: Sequence[str]) -> str:
 
 def begin_trained(
     config: EpisodicConfig, network: Network, run: Run, in_bfloat16: tuple[str, ...] = ()
-) -> Callable[[], State] | None:
-    """Return what makes the state to begin with from the run that --init names; None: none is.
+) -> Callable[[jax.Array], State] | None:
+    """Return what makes a seed's first state from the run that --init names; None: none is.
 
     in_bfloat16: parameters that are kept in bfloat16.
 
@@ -61,5 +61,5 @@ def begin_trained(
         "params",
         lambda: params_like(network),
         run,
-        lambda params: first_state(config, params, in_bfloat16),
+        lambda params, _: first_state(config, params, in_bfloat16),
     )

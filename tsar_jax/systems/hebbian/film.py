@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from experiments._evolved import Evolved
 from tsar_jax.atomic import replacing
 from tsar_jax.environments.own import CAR_RACING, QUADRUPED
 from tsar_jax.environments.types import HostEnvironments
+from tsar_jax.systems.hebbian.evolved import Evolved
 from tsar_jax.systems.hebbian.rollouts import (
     HostStep,
     begin_life,
@@ -21,20 +21,30 @@ from tsar_jax.systems.hebbian.rollouts import (
 )
 
 SIZE = 320, 240
+"""Width and height of a frame."""
 FRAMES, EVERY = 150, 2
-"""Of a film at most, and steps from one to the next."""
+"""Frames of a film at most, and steps from one to the next."""
 
 IN_GYMNASIUM = {"cart_pole": "CartPole-v1", "pendulum": "Pendulum-v1"}
-"""Whose pictures show the compiled environments, which move as they do."""
+"""Environments of gymnasium that move as the compiled ones do, and can be drawn."""
 
 
 def film(
     evolved: Evolved, environment: str, world: str, key: jax.Array
 ) -> tuple[np.ndarray, float]:
-    """Frames uint8 [n, height, width, 3] of the beginning of a lifetime, and seconds of each.
+    """Film the beginning of a lifetime.
 
-    world: the environment again, or the quadruped's body. Raises UserError where nothing can draw
-    it.
+    Args:
+        evolved: the policy.
+        environment: name of the environment.
+        world: the same, or the quadruped's body.
+        key: randomness of the lifetime.
+
+    Returns:
+        Frames, uint8 [n, height, width, 3], and the seconds for which each is shown.
+
+    Raises:
+        UserError: nothing can draw the environment.
     """
     if environment == CAR_RACING:
         return _film_race(evolved, key)
@@ -92,7 +102,11 @@ def _first_steps(evolved: Evolved, world: HostEnvironments, key: jax.Array) -> I
 
 
 def write_gif(path: Path, frames: np.ndarray, seconds: float) -> Path:
-    """Writes frames uint8 [n, height, width, 3], each shown for so long, as a GIF that repeats."""
+    """Write frames uint8 [n, height, width, 3], each shown for so long, as a GIF that repeats.
+
+    Returns:
+        The file's path.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # One palette for all frames: with one each, the colours flicker.
     palette = Image.fromarray(frames[len(frames) // 2]).quantize(64)

@@ -23,25 +23,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import continual_train, hebbian_evolve
-from experiments._continual import prepare
-from experiments._evolved import Evolved, check_environment, load_evolved, open_worlds
 from tsar_jax.cli.flags import parse_arguments
 from tsar_jax.errors import UserError, shown
 from tsar_jax.interop.naming import with_mlp_aliases, with_resnet18_aliases
 from tsar_jax.interop.torch_writer import write_array, write_state_dict
 from tsar_jax.modules import import_modules
+from tsar_jax.systems.continual import presets as continual_presets
 from tsar_jax.systems.continual.release import (
     mlp_to_release,
     resnet18_statistics_to_release,
     resnet18_to_release,
 )
+from tsar_jax.systems.continual.study import prepare
 from tsar_jax.systems.continual.system import ContinualConfig, make_system, reported_model
 from tsar_jax.systems.episodic import anml, anml_presets, tsar, tsar_presets
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.release import KINDS, to_release
 from tsar_jax.systems.episodic.trained import load_state
 from tsar_jax.systems.episodic.tsar import TsarConfig
+from tsar_jax.systems.hebbian import presets as hebbian_presets
+from tsar_jax.systems.hebbian.evolved import Evolved, check_environment, load_evolved, open_worlds
 from tsar_jax.systems.hebbian.release import (
     PixelPolicy,
     coevolved_to_release,
@@ -79,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
             f"{asked.run} is a run of {shown(experiment)}, of which no release has files: name "
             f"one of {', '.join(EXPORTS)}."
         )
-    if experiment == hebbian_evolve.EXPERIMENT:
+    if experiment == hebbian_presets.EXPERIMENT:
         check_environment(asked.run, load_config(asked.run, HebbianConfig), asked.modules)
         import_modules(asked.modules)
     for path in EXPORTS[experiment](asked.run, asked.file, asked.step):
@@ -156,9 +157,8 @@ def export_continual(run: Path, file: Path, step: int | None) -> list[Path]:
     study = prepare(load_config(run, ContinualConfig))
     check_free(file)
     like = jax.eval_shape(make_system(study.config, study.life).init, jax.random.key(0))
-    lifetimes, _ = load_checkpoint(run, step, like=like)
-    first = jax.tree.map(lambda leaf: np.asarray(leaf[0]), lifetimes)
-    net = reported_model(study.life, first.learner)
+    lifetime, _ = load_checkpoint(run, step, like=like)
+    net = reported_model(study.life, jax.device_get(lifetime.learner))
     write_state_dict(file, network_arrays(study.config, net.params, net.stats))
     return [file]
 
@@ -176,6 +176,6 @@ def network_arrays(config: ContinualConfig, params: Any, stats: Any) -> Mapping[
 EXPORTS: dict[str, Callable[[Path, Path, int | None], list[Path]]] = {
     anml_presets.EXPERIMENT: export_anml,
     tsar_presets.EXPERIMENT: export_tsar,
-    hebbian_evolve.EXPERIMENT: export_hebbian,
-    continual_train.EXPERIMENT: export_continual,
+    hebbian_presets.EXPERIMENT: export_hebbian,
+    continual_presets.EXPERIMENT: export_continual,
 }

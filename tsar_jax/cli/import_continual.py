@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import continual_train
-from experiments._continual import Study, lifetimes_of, measured, network_like, prepare
-from experiments._imported import Imported, as_float32, check_shapes, settings
+from tsar_jax.cli.imported import Imported, as_float32, check_shapes, settings
 from tsar_jax.interop.naming import check_arrays, without_prefix
 from tsar_jax.interop.torch_files import Content
 from tsar_jax.networks.classifier import Variables
 from tsar_jax.systems.continual.measures import write_outcome
+from tsar_jax.systems.continual.presets import DIGITS, EXPERIMENT
 from tsar_jax.systems.continual.release import (
     mlp_from_release,
     mlp_names,
@@ -20,7 +19,9 @@ from tsar_jax.systems.continual.release import (
     resnet18_names,
     resnet18_statistics,
 )
+from tsar_jax.systems.continual.study import Study, lifetime_with, measured, network_like, prepare
 from tsar_jax.systems.continual.system import Lifetime
+from tsar_jax.training.loop import make_keys
 from tsar_jax.training.run import Run
 
 STREAMS = {"mlp": "rot-mnist", "resnet18": "seq-cifar10"}
@@ -35,20 +36,20 @@ def import_continual(kind: str, content: Content, argv: list[str], text: str) ->
     variables = as_float32(
         mlp_from_release(arrays) if kind == "mlp" else resnet18_from_release(arrays)
     )
-    base = dataclasses.replace(continual_train.DIGITS, method="sgd", stream=STREAMS[kind])
+    base = dataclasses.replace(DIGITS, method="sgd", stream=STREAMS[kind])
     config = settings(kind, base, argv, told_widths(kind, variables), text)
     study = prepare(config)
     what = f"the network for {config.stream}"
     check_shapes(variables, network_like(study), what, "--stream")
-    lifetimes = tested(study, lifetimes_of(study, variables))
+    lifetime = tested(study, lifetime_with(study, variables, make_keys(study.config.seed).init))
 
     def finish(run: Run) -> None:
-        write_outcome(run.path, measured(study, lifetimes))
+        write_outcome(run.path, measured(study, lifetime))
 
     said = (f"stream {config.stream}, data: {study.source}",)
-    experiment, step = continual_train.EXPERIMENT, study.config.steps
+    step = study.config.steps
     assert step is not None
-    return Imported(experiment, study.config, lifetimes, step, said, finish)
+    return Imported(EXPERIMENT, study.config, lifetime, step, said, finish)
 
 
 def told_widths(kind: str, variables: Variables) -> dict:
@@ -59,16 +60,14 @@ def told_widths(kind: str, variables: Variables) -> dict:
     return {"width": params["bn1"]["bias"].size}
 
 
-def tested(study: Study, lifetimes: Lifetime) -> Lifetime:
-    """Return the lifetimes with their accuracy after the last task, on all tests of interest."""
+def tested(study: Study, lifetime: Lifetime) -> Lifetime:
+    """Return a lifetime with its accuracy after the last task, on all tests of interest."""
     life = study.life
     tests = np.arange(len(life.stream.task_classes))
     due = tests == life.stream.tasks - 1 if life.stream.cumulative else tests >= 0
     data = jax.device_put(life.stream.data)
-    measure = jax.jit(
-        lambda lifetimes, data: jax.lax.map(
-            lambda one: life.test(one.learner, data, one.course, jnp.asarray(due)), lifetimes
-        )
+    measure = jax.jit(lambda one, data: life.test(one.learner, data, one.course, jnp.asarray(due)))
+    return lifetime._replace(
+        accuracy=lifetime.accuracy.at[-1].set(measure(lifetime, data)),
+        tested=lifetime.tested.at[-1].set(due),
     )
-    accuracy = lifetimes.accuracy.at[:, -1].set(measure(lifetimes, data))
-    return lifetimes._replace(accuracy=accuracy)

@@ -40,10 +40,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments._import_continual import STREAMS, import_continual
-from experiments._import_hebbian import import_hebbian
-from experiments._imported import Imported, as_float32, settings
 from tsar_jax import cli
+from tsar_jax.cli.import_continual import STREAMS, import_continual
+from tsar_jax.cli.import_hebbian import import_hebbian
+from tsar_jax.cli.imported import Imported, as_float32, settings
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.interop.naming import check_arrays, in_order
 from tsar_jax.interop.torch_files import Content, read_arrays

@@ -1,4 +1,4 @@
-"""What the experiments on evolved policies share: a run's centre, and worlds to put it in."""
+"""Evolved policies in new lifetimes: a run's centre, and worlds to put it in."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,8 +8,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments._meta_trained import read_run
-from experiments.hebbian_evolve import EXPERIMENT
 from tsar_jax.environments.own import QUADRUPED
 from tsar_jax.environments.registry import find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
@@ -18,8 +16,10 @@ from tsar_jax.evaluation.spread import UNBOUNDED, lifetimes_band, spread_text
 from tsar_jax.modules import check_allowed, environment_modules
 from tsar_jax.systems.hebbian.evolution import Genome
 from tsar_jax.systems.hebbian.policy import Policy
+from tsar_jax.systems.hebbian.presets import EXPERIMENT
 from tsar_jax.systems.hebbian.system import HebbianConfig, policy_for
 from tsar_jax.training.checkpoints import load_checkpoint
+from tsar_jax.training.run import read_run
 
 Worlds = dict[str, Environment | HostEnvironments]
 
@@ -34,15 +34,24 @@ class Evolved(NamedTuple):
 
 
 def read_config(path: Path) -> HebbianConfig:
-    """The config of a run of hebbian_evolve; UserError for any other folder."""
+    """Return the config of a run of hebbian_evolve.
+
+    Raises:
+        UserError: the folder holds no such run.
+    """
     return read_run(path, EXPERIMENT, HebbianConfig)
 
 
 def check_environment(path: Path, config: HebbianConfig, modules: Sequence[str]) -> None:
-    """Check that a run's environment imports no module but those that the command line names.
+    """Check that a run's environment imports no module but those that are named.
+
+    Args:
+        path: the run's folder.
+        config: the run's.
+        modules: names of those that may be imported.
 
     Raises:
-        UserError: it is "module:Name-v0" of another module.
+        UserError: the environment is "module:Name-v0" of another module.
     """
     check_allowed(environment_modules(config.environment), modules, path)
 
@@ -54,11 +63,18 @@ def open_worlds(
     environment: str | None = None,
     limit: int | None = None,
 ) -> Worlds:
-    """The run's environment, or its bodies or others, by name; simulators for `count` lifetimes.
+    """Return a run's environment, or its bodies or others, by name.
 
-    config: the command line's, or of a run that `check_environment` has seen. environment: another
-    one than the run's. limit: most steps of a lifetime; None: as many as the environment has, or
-    else as the run was evolved with.
+    Args:
+        config: made here, or of a run that `check_environment` has seen.
+        count: lifetimes that simulators outside JAX live at once.
+        bodies: bodies of a quadruped; none given: those of the run.
+        environment: name of another environment; None: the run's.
+        limit: most steps of a lifetime; None: as many as the environment has, or else as the run
+            was evolved with.
+
+    Raises:
+        UserError: there is no such environment or body, or a package is missing.
     """
     names, chosen = tuple(bodies) or config.bodies, environment or config.environment
     found = find_environments(
@@ -72,7 +88,14 @@ def open_worlds(
 def load_evolved(
     path: Path, config: HebbianConfig, world: Environment | HostEnvironments, step: int | None
 ) -> Evolved:
-    """The population's centre from a checkpoint, by default the newest usable one."""
+    """Return a population's centre from a checkpoint.
+
+    Args:
+        path: the run's folder.
+        config: the run's.
+        world: what the policy sees and acts in.
+        step: generation of the checkpoint; None: the newest usable one.
+    """
     policy = policy_for(config, world)
     like = jax.eval_shape(policy.init, jax.random.key(0))
     genome, generation = load_checkpoint(path, step, like=like, branch="genome")
@@ -80,13 +103,13 @@ def load_evolved(
 
 
 @dataclasses.dataclass(frozen=True)
-class Lifetimes:
-    """How many lifetimes, and from which seed."""
+class EpisodeSettings:
+    """Number, seed and length of the lifetimes that a policy is put into."""
 
     lifetimes: int = 32
     """Lifetimes, each with weights at birth and a world of its own."""
     seed: int = 1
-    """Of all of them."""
+    """Seed of all of them, in [0, 2**32)."""
     limit: int | None = None
     """Most steps of a lifetime; None: as many as the environment has, or, where it has no limit,
     as the run was evolved with."""
@@ -97,7 +120,7 @@ class Lifetimes:
 
     @property
     def keys(self) -> jax.Array:
-        """One per lifetime."""
+        """Random keys [lifetimes], one per lifetime."""
         return jax.random.split(jax.random.key(self.seed), self.lifetimes)
 
 

@@ -10,9 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import hebbian_evolve
-from experiments._evolved import open_worlds
-from experiments._imported import Imported, as_float32, check_shapes, settings
+from tsar_jax.cli.imported import Imported, as_float32, check_shapes, settings
 from tsar_jax.environments.own import CAR_RACING, QUADRUPED
 from tsar_jax.errors import UserError
 from tsar_jax.interop.naming import check_arrays
@@ -20,7 +18,9 @@ from tsar_jax.interop.torch_files import Content
 from tsar_jax.networks.hebbian_network import COEVOLVED, FEATURES, HIDDEN, KERNELS, layer_shapes
 from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.systems.hebbian.evolution import Genome, init_evolution
+from tsar_jax.systems.hebbian.evolved import open_worlds
 from tsar_jax.systems.hebbian.policy import STATIC, Policy, PolicyConfig
+from tsar_jax.systems.hebbian.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.hebbian.release import (
     coevolved_from_release,
     hebbian_coefficients_from_release,
@@ -66,7 +66,7 @@ def import_hebbian(kind: str, contents: Sequence[Content], argv: list[str], text
     if not parts.static and parts.coefficients is None:
         said.append("convolutions alone: the coefficients are drawn as evolution begins")
     state = init_evolution(config.evolution, genome)
-    return Imported(hebbian_evolve.EXPERIMENT, config, state, config.steps, tuple(said))
+    return Imported(EXPERIMENT, config, state, config.steps, tuple(said))
 
 
 def sort_parts(kind: str, contents: Sequence[Content]) -> Parts:
@@ -110,7 +110,7 @@ def base_config(parts: Parts, pixels: bool, argv: list[str]) -> HebbianConfig:
     asked, _ = parser.parse_known_args(argv)
     presets = {QUADRUPED: "paper", CAR_RACING: "paper-car"}
     if asked.environment in presets:
-        config = hebbian_evolve.PRESETS[presets[asked.environment]].config
+        config = PRESETS[presets[asked.environment]].config
     else:
         config = HebbianConfig(environment=asked.environment)
     policy = config.policy

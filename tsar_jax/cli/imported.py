@@ -39,6 +39,7 @@ def settings(
 
     fixed: fields that the file tells. Raises UserError where a flag contradicts them.
     """
+    fixed = {**fixed, "seeds": 1}
     default = dataclasses.replace(config, **fixed)  # type: ignore[type-var]
     asked = cli.parse_config(type(default), default, argv, f"import {kind} FILE --run FOLDER", text)
     for name, value in fixed.items():

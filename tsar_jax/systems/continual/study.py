@@ -1,4 +1,4 @@
-"""What the continual-learning experiments share: a config made whole, and what it describes."""
+"""From a config to a continual learner on its stream, and from its end to what was measured."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -17,8 +17,9 @@ from tsar_jax.networks.classifier import Classifier, Variables
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.networks.resnet import make_resnet18
 from tsar_jax.systems.continual.measures import Outcome
-from tsar_jax.systems.continual.methods import METHODS, make_method
+from tsar_jax.systems.continual.methods import METHODS, Method, make_method
 from tsar_jax.systems.continual.methods.published import (
+    HyperParameters,
     alike_streams,
     hyper_parameters,
     nearest_row,
@@ -32,15 +33,20 @@ from tsar_jax.systems.continual.system import (
     make_system,
     untrained_accuracy,
 )
+from tsar_jax.training.loop import make_keys
 from tsar_jax.training.progress import say_compiling
+from tsar_jax.training.seeds import stack_seeds
 
 LARGE_SIDE = 32
+"""Largest height of the images that count as small."""
 
 
 class Study(NamedTuple):
-    """config: with nothing left open. life: its pure functions. source: of the data.
+    """A method on a stream, ready to train.
 
-    values_of: a line about whose values it took where something was left open, "" if nothing was.
+    config: settings with nothing left open. life: pure functions of one lifetime. source: of the
+    data. values_of: a line that says whose published values fill what was left open, "" if nothing
+    was.
     """
 
     config: ContinualConfig
@@ -50,47 +56,46 @@ class Study(NamedTuple):
 
 
 def prepare(config: ContinualConfig) -> Study:
-    """Fills in what a config leaves to the published best, and makes what it describes.
+    """Return what a config describes, with what it leaves open filled in.
 
-    Raises UserError for what cannot be.
+    Raises:
+        UserError: a setting does not exist or does not fit the others, or the data are not there.
     """
     make_method(config.method, config.settings)
-    with doing_without("--stream rot-emnist needs no data to be prepared, as --preset smoke"):
+    with doing_without("stream rot-emnist, as in preset smoke, needs no data to be prepared"):
         dataset = load_labelled(split_name(config.stream)[1])
     if config.validation:
         dataset = hold_out(dataset)
-    config, values_of = with_published(config, dataset)
+    config, values, values_of = with_published(config, dataset)
     method = make_method(config.method, config.settings)
-    shared = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(StreamSettings)
-        if field.name != "joint"
-    }
-    settings = StreamSettings(**shared, joint=method.joint)
-    stream = make_stream(config.stream, dataset, settings)
-    check_buffer(config)
+    stream = stream_of(config, method, dataset)
+    check_buffer(config, values.replay)
     if config.steps is None:
         config = dataclasses.replace(config, steps=stream.steps)
-    assert config.steps is not None
-    if config.steps > stream.steps:
+    elif config.steps > stream.steps:
         raise UserError(
             f"steps is {config.steps}, but {config.stream} has only {stream.steps}: lower it, or "
             "leave it out."
         )
     net = network(config, stream)
-    assert config.lr is not None
-    assert config.replay is not None
-    spec = make_spec(net, stream, rate=config.lr, capacity=config.buffer, replay=config.replay)
+    spec = make_spec(net, stream, rate=values.lr, capacity=config.buffer, replay=values.replay)
     return Study(config, Life(spec, method, stream), dataset.source, values_of)
 
 
-def with_published(
-    config: ContinualConfig, dataset: LabelledDataset
-) -> tuple[ContinualConfig, str]:
-    """Return a config whose Nones and missing hyper-parameters are the published best.
+class Completed(NamedTuple):
+    """A config with the published best in place of what it left open.
 
-    And a line about whose values these are; "" where nothing was left open.
+    values: learning rate, batches, epochs and hyper-parameters of the config. values_of: as of
+    `Study`.
     """
+
+    config: ContinualConfig
+    values: HyperParameters
+    values_of: str
+
+
+def with_published(config: ContinualConfig, dataset: LabelledDataset) -> Completed:
+    """Return a config whose Nones and missing hyper-parameters are the published best."""
     images = dataset.train.images
     large = images.shape[1] > LARGE_SIDE or len(dataset.train.names) > 100
     streams = alike_streams(config.stream, images.ndim == 4, large)
@@ -98,49 +103,75 @@ def with_published(
     fields = [field.name for field in dataclasses.fields(METHODS[config.method])]
     best = hyper_parameters(row, config.method, fields)
     given = {setting.partition("=")[0] for setting in config.settings}
-    added = [f"{name}={value:g}" for name, value in best.settings.items() if name not in given]
-    filled = dataclasses.replace(
-        config,
+    values = HyperParameters(
         lr=config.lr or best.lr,
         batch=config.batch or best.batch,
         replay=config.replay or best.replay,
         epochs=config.epochs or best.epochs,
+        settings={name: value for name, value in best.settings.items() if name not in given},
+    )
+    added = [f"{name}={value:g}" for name, value in values.settings.items()]
+    filled = dataclasses.replace(
+        config,
+        lr=values.lr,
+        batch=values.batch,
+        replay=values.replay,
+        epochs=values.epochs,
         settings=(*config.settings, *added),
     )
     if filled == config:
-        return config, ""
+        return Completed(config, values, "")
     same = split_name(config.stream) == split_name(streams[0])
     stream = streams[0] if same else config.stream
     line = provenance(row, config.method, stream, config.buffer, config.published)
     by_default = [name for name in fields if name not in best.settings and name not in given]
     if by_default:
         line += f"; {', '.join(by_default)}: the method's own default"
-    return filled, line
+    return Completed(filled, values, line)
 
 
-def check_buffer(config: ContinualConfig) -> None:
-    """Raises UserError where the buffer of a method that has one is smaller than a draw."""
-    assert config.replay is not None
-    if METHODS[config.method].buffered and config.buffer < config.replay:
+def check_buffer(config: ContinualConfig, replay: int) -> None:
+    """Check that a method's buffer, where it has one, holds a draw of `replay` images.
+
+    Raises:
+        UserError: it is smaller.
+    """
+    if METHODS[config.method].buffered and config.buffer < replay:
         raise UserError(
-            f"buffer is {config.buffer}, smaller than a draw of {config.replay} from it: raise "
-            "--buffer or lower --replay."
+            f"buffer is {config.buffer}, smaller than a draw of {replay} from it: raise buffer or "
+            "lower replay."
         )
 
 
+def stream_of(config: ContinualConfig, method: Method, dataset: LabelledDataset) -> Stream:
+    """Return the stream of a config whose batch and epochs are given."""
+    shared = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(StreamSettings)
+        if field.name != "joint"
+    }
+    return make_stream(config.stream, dataset, StreamSettings(**shared, joint=method.joint))
+
+
 def network(config: ContinualConfig, stream: Stream) -> Classifier:
-    """A multilayer perceptron for grey images, ResNet-18 for colour."""
+    """Return a multilayer perceptron for grey images, ResNet-18 for colour."""
     if stream.image[-1] == 1:
         return make_mlp(stream.image, stream.classes, config.hidden)
     return make_resnet18(stream.image, stream.classes, config.width)
 
 
-def lifetimes_of(study: Study, variables: Variables) -> Lifetime:
-    """Return the lifetimes of all seeds before their first step, each with the network given."""
+def lifetime_with(study: Study, variables: Variables, key: jax.Array) -> Lifetime:
+    """Return the lifetime that begins with a network.
+
+    Args:
+        study: what is learned, and how.
+        variables: the network's.
+        key: the seed's, from which all else is drawn.
+    """
     spec = study.life.spec
     net = spec.net._replace(init=lambda key: jax.tree.map(jnp.array, variables))
     life = dataclasses.replace(study.life, spec=dataclasses.replace(spec, net=net))
-    return make_system(study.config, life).init(jax.random.key(0))
+    return make_system(study.config, life).init(key)
 
 
 def network_like(study: Study) -> Variables:
@@ -148,13 +179,20 @@ def network_like(study: Study) -> Variables:
     return jax.eval_shape(study.life.spec.net.init, jax.random.key(0))
 
 
-def measured(study: Study, lifetimes: Lifetime) -> Outcome:
-    """What a finished run has measured."""
+def measured(study: Study, state: Any) -> Outcome:
+    """Return what a finished run has measured.
+
+    Args:
+        study: what the run learned, and how.
+        state: the run's last, of one seed or several, as `train` returns it.
+    """
     config, life = study.config, study.life
-    accuracy = np.asarray(lifetimes.accuracy, float)
-    roots = jax.device_get(lifetimes.root)
+    lifetimes: Lifetime = stack_seeds(state)
+    tested = np.asarray(lifetimes.tested)[..., None, None]
+    accuracy = np.where(tested, np.asarray(lifetimes.accuracy, float), np.nan)
+    keys = make_keys(config.seed, config.seeds).init.reshape(-1)
     say_compiling("accuracy untrained")
-    untrained = untrained_accuracy(life, roots, jax.device_put(life.stream.data))
+    untrained = untrained_accuracy(life, keys, jax.device_put(life.stream.data))
     return Outcome(
         method=config.method,
         stream=config.stream,
@@ -164,13 +202,13 @@ def measured(study: Study, lifetimes: Lifetime) -> Outcome:
         reported=life.method.reported,
         kind=life.stream.kind,
         cumulative=life.stream.cumulative,
-        accuracy=np.where(accuracy < 0, np.nan, accuracy),
+        accuracy=accuracy,
         untrained=np.asarray(untrained, float),
         settings=described(config),
     )
 
 
 def described(config: ContinualConfig) -> dict[str, Any]:
-    """The settings that decide a result."""
+    """Return the settings that decide a result."""
     names = ("lr", "batch", "replay", "epochs", "settings", "tasks", "steps", "validation")
     return {name: getattr(config, name) for name in (*names, *GCIL_SETTINGS)}
