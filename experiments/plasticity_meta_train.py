@@ -19,7 +19,7 @@ from tsar_jax import cli
 from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
 from tsar_jax.errors import quoted
-from tsar_jax.modules import allowing, import_modules
+from tsar_jax.modules import allowing
 from tsar_jax.systems.learned_rules.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.learned_rules.records import (
     RULE,
@@ -41,7 +41,6 @@ def main() -> None:
     config, run = cli.parse(
         LearnedRuleConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )
-    import_modules(config.modules)
     make_rule(config)
     split_cpu()
     data = load("emnist")

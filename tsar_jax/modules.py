@@ -3,7 +3,10 @@
 What a file names is data: a run folder or a rule from elsewhere must not choose which code runs.
 """
 
+import argparse
+import functools
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -41,6 +44,23 @@ def import_modules(names: Sequence[str]) -> None:
             ) from error
 
 
+@functools.cache
+def import_installed() -> None:
+    """Import, once, the modules that installed packages offer in the group "tsar_jax".
+
+    Raises:
+        UserError: one cannot be imported.
+    """
+    for entry in importlib.metadata.entry_points(group="tsar_jax"):
+        try:
+            importlib.import_module(entry.module)
+        except (ImportError, SyntaxError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The module {shown(entry.module)} of an installed package cannot be imported "
+                f"({error}): mend or remove that package."
+            ) from error
+
+
 def check_module_name(name: str, source: object) -> None:
     """Raises UserError for a name that is not dotted identifiers. source: what gives it."""
     if not all(part.isidentifier() for part in name.split(".")):
@@ -70,6 +90,14 @@ def check_allowed(wanted: Collection[str], named: Collection[str], source: objec
         f"{source} wants the modules {', '.join(modules)}, whose code would run: if you trust "
         f"them, allow them with --modules {' '.join(map(quoted, modules))}."
     )
+
+
+def named_modules(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the modules that a command line names with --modules, and its other words."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--modules", nargs="*", default=[])
+    own, others = parser.parse_known_args(argv)
+    return own.modules, others
 
 
 def environment_modules(environment: str) -> tuple[str, ...]:

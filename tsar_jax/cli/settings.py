@@ -16,7 +16,13 @@ from tsar_jax.errors import (
     quoted,
     shown,
 )
-from tsar_jax.modules import check_allowed, environment_modules, modules_of
+from tsar_jax.modules import (
+    check_allowed,
+    environment_modules,
+    import_modules,
+    modules_of,
+    named_modules,
+)
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.config import (
     config_difference,
@@ -49,6 +55,7 @@ def parse(
     written or holds a run already, or a flag that changes a resumed run's config.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    argv = _import_named(config_class, argv)
     own, rest = _own_parser().parse_known_args(argv)
     if own.preset is not None:
         _check_preset(own.preset, presets)
@@ -108,7 +115,7 @@ def _parse_with_folder(
 ) -> tuple[Config, Path, str]:
     """about: the option that names a folder, what it is for, and what is wrong without it."""
     option, purpose, missing = about
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = _import_named(config_class, sys.argv[1:] if argv is None else list(argv))
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(f"--{option}")
     parser.add_argument("--preset", default=next(iter(presets)))
@@ -136,6 +143,17 @@ def _parse_with_folder(
     if folder is None:
         raise UserError(f"{missing}: add --{option} FOLDER.")
     return config, Path(folder), own.preset
+
+
+def _import_named(config_class: type[Any], argv: list[str]) -> list[str]:
+    """Import the modules that --modules names, and return the words that are left for the config.
+
+    What they register has to be there before a config that names it is made.
+    """
+    named, others = named_modules(argv)
+    import_modules(named)
+    fields = getattr(config_class, "__dataclass_fields__", {})
+    return argv if "modules" in fields else others
 
 
 def _check_preset(name: str, presets: Mapping[str, Preset[Any]]) -> None:
@@ -208,7 +226,7 @@ def parse_settings(
     """Return the settings of an experiment without presets, from its command line."""
     return parse_flags(
         settings_class,
-        sys.argv[1:],
+        _import_named(settings_class, sys.argv[1:]),
         prog=f"tsar-jax run {experiment}",
         description=description or "",
     )
@@ -255,13 +273,11 @@ def _check_modules(path: Path, config: Any, rest: list[str]) -> list[str]:
     Raises UserError where the run would import modules that the command line does not name, with
     --modules or as part of --environment.
     """
+    named, others = named_modules(rest)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--modules", nargs="*", default=[])
-    named, others = parser.parse_known_args(rest)
     parser.add_argument("--environment", default="")
-    environment = parser.parse_known_args(rest)[0].environment
-    allowed = [*named.modules, *environment_modules(environment)]
-    check_allowed(modules_of(config), allowed, path)
+    environment = parser.parse_known_args(others)[0].environment
+    check_allowed(modules_of(config), [*named, *environment_modules(environment)], path)
     return rest if hasattr(config, "modules") else others
 
 

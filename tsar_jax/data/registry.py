@@ -18,26 +18,36 @@ from tsar_jax.data import (
 from tsar_jax.data.prepared import named_folder
 from tsar_jax.data.types import Dataset, LabelledDataset
 from tsar_jax.errors import UserError, nearest_hint, quoted
+from tsar_jax.modules import import_installed
+from tsar_jax.registry import Registry
 
 Loaded = TypeVar("Loaded")
 
-LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
-    "cifar100": cifar100.load,
-    "emnist": emnist.load,
-    "mini_imagenet": mini_imagenet.load,
-    "mnist": mnist.load,
-    "omniglot": omniglot.load,
-}
-LABELLED_LOADERS: dict[str, Callable[[Path | None], LabelledDataset]] = {
-    "cifar10": cifar10.load_labelled,
-    "cifar100": cifar100.load_labelled,
-    "emnist": emnist.load_labelled,
-    "emnist_digits": emnist.load_labelled_digits,
-    "mini_imagenet": mini_imagenet.load_labelled,
-    "mnist": mnist.load_labelled,
-    "omniglot": omniglot.load_labelled,
-    "tiny_imagenet": tiny_imagenet.load_labelled,
-}
+LOADERS: Registry[Callable[[Path | None], Dataset]] = Registry("data set")
+"""Loaders of images by class; each takes the folder of prepared data sets, None: the default."""
+for _name, _load_classes in (
+    ("cifar100", cifar100.load),
+    ("emnist", emnist.load),
+    ("mini_imagenet", mini_imagenet.load),
+    ("mnist", mnist.load),
+    ("omniglot", omniglot.load),
+):
+    LOADERS.register(_name)(_load_classes)
+
+LABELLED_LOADERS: Registry[Callable[[Path | None], LabelledDataset]] = Registry("data set")
+"""Loaders of labelled images for training and for testing, as continual streams take them."""
+for _name, _load_labelled in (
+    ("cifar10", cifar10.load_labelled),
+    ("cifar100", cifar100.load_labelled),
+    ("emnist", emnist.load_labelled),
+    ("emnist_digits", emnist.load_labelled_digits),
+    ("mini_imagenet", mini_imagenet.load_labelled),
+    ("mnist", mnist.load_labelled),
+    ("omniglot", omniglot.load_labelled),
+    ("tiny_imagenet", tiny_imagenet.load_labelled),
+):
+    LABELLED_LOADERS.register(_name)(_load_labelled)
+
 # How streams' names shorten those of data sets.
 ALIASES = {"tinyimg": "tiny_imagenet", "miniimg": "mini_imagenet"}
 COMMANDS = {
@@ -85,12 +95,14 @@ def _load(
     if name not in loaders and name in own.own_names(folder):
         return load_own(name, folder)
     if name not in loaders:
+        import_installed()
+    if name not in loaders:
         known = [*sorted(loaders), *own.own_names(folder)]
         raise UserError(
             f"unknown data set {name!r}: choose one of {', '.join(known)}, or prepare images "
             f"of your own with `tsar-jax prepare images`{nearest_hint(name, known)}"
         )
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not folder.is_dir() and name in COMMANDS:
         raise UserError(
             f"{folder} is not a folder of prepared data sets: make it with "
             f"`{COMMANDS[name]} --out {quoted(folder)}`, or name no folder"

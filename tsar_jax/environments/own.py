@@ -6,13 +6,14 @@ from tsar_jax.environments.car_racing.racing import car_racing
 from tsar_jax.environments.classic import cart_pole, pendulum
 from tsar_jax.environments.types import Environment
 from tsar_jax.errors import pip
+from tsar_jax.registry import Registry
 
 INSTALL = f'{pip()} install "tsar_jax[environments]"'
 """Installs what Gymnasium's environments and the quadruped need."""
 CAR_RACING = "car_racing"
 QUADRUPED = "quadruped"
-COMPILED: dict[str, Callable[[], Environment]] = {
-    "cart_pole": cart_pole,
-    "pendulum": pendulum,
-    CAR_RACING: car_racing,
-}
+COMPILED: Registry[Callable[[], Environment]] = Registry("environment")
+"""Functions that make a compiled environment."""
+COMPILED.register("cart_pole")(cart_pole)
+COMPILED.register("pendulum")(pendulum)
+COMPILED.register(CAR_RACING)(car_racing)

@@ -10,13 +10,14 @@ from any module:
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.errors import UserError, check_known, escaped
+from tsar_jax.errors import UserError, escaped
+from tsar_jax.registry import Registry
 
 
 class Synapses(NamedTuple):
@@ -53,37 +54,22 @@ Term = Callable[[Synapses], Outer | Decay | jax.Array]
 The first two never become a matrix, and a lifetime of them is differentiated several times faster.
 """
 
-TERMS: dict[str, Term] = {}
+TERMS: Registry[Term] = Registry("term")
 """Every term by name."""
 
-AnyTerm = TypeVar("AnyTerm", bound=Term)
-
-
-def term(name: str) -> Callable[[AnyTerm], AnyTerm]:
-    """Adds the decorated term to the pool under a name. Raises UserError if the name is taken."""
-
-    def add(function: AnyTerm) -> AnyTerm:
-        # Defined anew by the same module, as on a reload, a term replaces itself.
-        taken = TERMS.get(name)
-        if taken is not None and taken.__module__ != function.__module__:
-            raise UserError(f"There is a term {name!r} already: choose another name.")
-        TERMS[name] = function
-        return function
-
-    return add
+term = TERMS.register
 
 
 def find_terms(names: Sequence[str]) -> tuple[Term, ...]:
     """The terms of these names. Raises UserError for an unknown or repeated name, or for none."""
     if not names:
         raise UserError(f"The rule has no terms: name some of {', '.join(TERMS)}.")
-    for name in names:
-        check_known("term", name, TERMS, ", or import the module that defines it (--modules)")
+    found = tuple(TERMS.find(name) for name in names)
     if len(set(names)) < len(names):
         raise UserError(
             f"The rule names a term twice ({escaped(', '.join(names), 300)}): name each once."
         )
-    return tuple(TERMS[name] for name in names)
+    return found
 
 
 @term("pseudo_gradient")

@@ -61,6 +61,9 @@ class LoopConfig:
     seeds: int = dataclasses.field(default=1, metadata=earlier(1))
     """Seeds trained side by side, from `seed` on, each as if it were alone; they are spread over
     devices, or over the cores of a CPU that is split into devices."""
+    modules: tuple[str, ...] = dataclasses.field(default=(), metadata=earlier(()))
+    """Python modules to import first, which register networks, terms of rules, methods,
+    environments or data sets of your own."""
     tensorboard: bool = False
     """Also write TensorBoard files; needs the extra "tensorboard"."""
 

@@ -4,7 +4,8 @@ Beaulieu et al. (2020), arXiv 2002.09571; Javed and White (2019), arXiv 1905.125
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import NamedTuple
 
 from tsar_jax.errors import check_positive
 from tsar_jax.networks import (
@@ -13,18 +14,54 @@ from tsar_jax.networks import (
     Network,
     Ungated,
 )
+from tsar_jax.registry import Registry
 from tsar_jax.systems.episodic.system import EpisodicConfig, meta_training
 from tsar_jax.training.system import System
 
-PLASTIC = {"anml": ("trunk", "head"), "ungated": ("trunk", "head"), "oml": ("hidden", "head")}
+
+class Model(NamedTuple):
+    """A network that `anml_meta_train` trains.
+
+    make: (config) -> network. plastic: names of the parameters that learn in the inner loop.
+    """
+
+    make: "Callable[[AnmlConfig], Network]"
+    plastic: tuple[str, ...]
+
+
+MODELS: Registry[Model] = Registry("model")
+"""Networks by the name that a config gives them."""
+
+
+def register_model(
+    name: str, *, plastic: tuple[str, ...]
+) -> "Callable[[Callable[[AnmlConfig], Network]], Callable[[AnmlConfig], Network]]":
+    """Return a decorator that adds a network under a name.
+
+    It decorates a function (config) -> network.
+
+    Args:
+        name: as config.model names it.
+        plastic: names of the parameters that learn in the inner loop.
+
+    Raises:
+        UserError: another module has taken the name.
+    """
+
+    def add(make: "Callable[[AnmlConfig], Network]") -> "Callable[[AnmlConfig], Network]":
+        MODELS.register(name)(Model(make, plastic))
+        return make
+
+    return add
 
 
 @dataclasses.dataclass(frozen=True)
 class AnmlConfig(EpisodicConfig):
     """Meta-training of ANML, OML or ANML without its gate."""
 
-    model: Literal["anml", "oml", "ungated"] = "anml"
-    """anml; oml; or ungated, which is ANML without its neuromodulatory network."""
+    model: str = "anml"
+    """anml; oml; ungated, which is ANML without its neuromodulatory network; or one that a module
+    of yours registers (--modules)."""
     channels: int = 256
     """Channels of the prediction network's (or OML's) convolutions."""
     gate_channels: int = 112
@@ -35,17 +72,32 @@ class AnmlConfig(EpisodicConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "channels", "gate_channels", "hidden_features")
+        MODELS.find(self.model)
 
 
-def make_network(config: AnmlConfig) -> Network:
-    """The network that a config describes."""
-    if config.model == "anml":
-        return ANML(config.microbatch, config.channels, config.gate_channels, config.outputs)
-    if config.model == "oml":
-        return OML(config.microbatch, config.channels, config.hidden_features, config.outputs)
+@register_model("anml", plastic=("trunk", "head"))
+def make_anml(config: AnmlConfig) -> Network:
+    """Return ANML: a classifier whose features another network gates."""
+    return ANML(config.microbatch, config.channels, config.gate_channels, config.outputs)
+
+
+@register_model("oml", plastic=("hidden", "head"))
+def make_oml(config: AnmlConfig) -> Network:
+    """Return OML: a representation that stays, and two layers that learn."""
+    return OML(config.microbatch, config.channels, config.hidden_features, config.outputs)
+
+
+@register_model("ungated", plastic=("trunk", "head"))
+def make_ungated(config: AnmlConfig) -> Network:
+    """Return ANML's classifier without the gate."""
     return Ungated(config.microbatch, config.channels, config.outputs)
 
 
+def make_network(config: AnmlConfig) -> Network:
+    """Return the network that a config describes."""
+    return MODELS.find(config.model).make(config)
+
+
 def make_system(config: AnmlConfig) -> System:
-    """Meta-training as init, step and evaluate; data: see `meta_training`."""
-    return meta_training(config, make_network(config), PLASTIC[config.model])
+    """Return meta-training as a system; data: see `meta_training`."""
+    return meta_training(config, make_network(config), MODELS.find(config.model).plastic)

@@ -96,8 +96,6 @@ class LearnedRuleConfig(LoopConfig):
     anew, or stored. A term that is a whole matrix is always computed anew."""
     segment: int = 25
     """Updates between stored weights when they are taken back."""
-    modules: tuple[str, ...] = ()
-    """Python modules to import first, which define terms of your own."""
     avg_window: int = dataclasses.field(default=10, metadata=earlier(10))
     """Episodes in the moving average of the figure's curves, at least 1; coefficients are drawn
     as they are. A resumed run keeps it: plasticity_compare --avg-window draws with another."""

@@ -1,6 +1,6 @@
 """Continual-learning methods by name: one file each.
 
-A method of your own is a subclass of `Method` and an entry in `METHODS`.
+A method of your own is a subclass of `Method` that a module registers in `METHODS`.
 """
 
 import dataclasses
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tsar_jax.data.continual.types import Stream
-from tsar_jax.errors import UserError, check_known, nearest_hint
+from tsar_jax.errors import UserError, nearest_hint
+from tsar_jax.registry import Registry
 from tsar_jax.systems.continual.methods.agem import AGEM
 from tsar_jax.systems.continual.methods.agem_r import AGEMR
 from tsar_jax.systems.continual.methods.base import Batch, Method, ProblemSpec, TaskData, TrainState
@@ -40,28 +41,31 @@ __all__ = [
     "make_method",
 ]
 
-METHODS: dict[str, type[Method]] = {
-    "sgd": SGD,
-    "joint": Joint,
-    "er": ER,
-    "der": DER,
-    "derpp": DERPlusPlus,
-    "clser": CLSER,
-    "synergy": SYNERgy,
-    "ewc_on": EWCOn,
-    "si": SI,
-    "lwf": LwF,
-    "agem": AGEM,
-    "agem_r": AGEMR,
-    "gem": GEM,
-    "fdr": FDR,
-    "gss": GSS,
-    "hal": HAL,
-    "icarl": ICaRL,
-    "kder": KDER,
-    "mer": MER,
-    "pnn": PNN,
-}
+METHODS: Registry[type[Method]] = Registry("method")
+"""Methods by name; `@METHODS.register("mine")` adds a subclass of `Method`."""
+for _name, _method in (
+    ("sgd", SGD),
+    ("joint", Joint),
+    ("er", ER),
+    ("der", DER),
+    ("derpp", DERPlusPlus),
+    ("clser", CLSER),
+    ("synergy", SYNERgy),
+    ("ewc_on", EWCOn),
+    ("si", SI),
+    ("lwf", LwF),
+    ("agem", AGEM),
+    ("agem_r", AGEMR),
+    ("gem", GEM),
+    ("fdr", FDR),
+    ("gss", GSS),
+    ("hal", HAL),
+    ("icarl", ICaRL),
+    ("kder", KDER),
+    ("mer", MER),
+    ("pnn", PNN),
+):
+    METHODS.register(_name)(_method)
 
 
 def make_method(name: str, settings: Sequence[str] = ()) -> Method:
@@ -70,8 +74,8 @@ def make_method(name: str, settings: Sequence[str] = ()) -> Method:
     Raises UserError for a method or a hyper-parameter that does not exist, or a value that will
     not do.
     """
-    check_known("method", name, METHODS)
-    known = {field.name: field.type for field in dataclasses.fields(METHODS[name])}
+    method = METHODS.find(name)
+    known = {field.name: field.type for field in dataclasses.fields(method)}
     values = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -81,7 +85,7 @@ def make_method(name: str, settings: Sequence[str] = ()) -> Method:
                 f"{' or '.join(known) or '(it has none)'}{nearest_hint(key, known)}."
             )
         values[key] = _value(known[key], setting, text)
-    return METHODS[name](**values)
+    return method(**values)
 
 
 def check_supported(method: Method, name: str, stream: Stream) -> None:
