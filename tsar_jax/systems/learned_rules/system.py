@@ -7,6 +7,7 @@ rule's coefficients by the loss on other images of those classes.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -16,35 +17,19 @@ import numpy as np
 import optax
 from flax import struct
 
-from tsar_jax.data.rule_episodes import Lifetime, draw_lifetime
+from tsar_jax.data.rule_episodes import draw_lifetime
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_widths
 from tsar_jax.meta.gradient import meta_gradient
-from tsar_jax.networks.feedback_network import (
-    Feedback,
-    activities,
-    errors,
-    feedback_weights,
-    init_weights,
-    output_error,
-)
-from tsar_jax.networks.types import LayerArrays
-from tsar_jax.plasticity.learner import Remat, unroll
-from tsar_jax.plasticity.losses import accuracy, cross_entropy
-from tsar_jax.plasticity.rule_learner import (
-    Examples,
-    Rule,
-    RuleTheta,
-    layer_sizes,
-    rule_learner,
-)
+from tsar_jax.networks.feedback_network import Feedback, init_weights
+from tsar_jax.plasticity.learner import Remat
+from tsar_jax.plasticity.rule_learner import Rule, RuleTheta
 from tsar_jax.plasticity.rules import find_terms
+from tsar_jax.systems.learned_rules.objective import Metrics, meta_objective
 from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.programs import all_finite, finite_mean
 from tsar_jax.training.system import System
-
-Metrics = dict[str, jax.Array]
 
 LOST = float(jnp.finfo(jnp.float32).max)
 """Stands in records for what is not finite, which no state may hold."""
@@ -166,67 +151,6 @@ def finite_or_none(gradient: jax.Array, _: Any) -> jax.Array:
     return jnp.where(jnp.isfinite(gradient).all(), gradient, 0)
 
 
-def meta_objective(
-    rule: Rule,
-    theta: RuleTheta,
-    weights: LayerArrays,
-    lifetime: Lifetime,
-    *,
-    l1: float = 0.0,
-    remat: Remat = "reconstruct",
-    segment: int = 25,
-) -> tuple[jax.Array, Metrics]:
-    """Return the query set's cross-entropy after a lifetime + l1 |coefficients|, and what it shows.
-
-    Metrics: "accuracy", "angle" [layers + 1] and "orthonormality" [layers], all on the query set
-    after the lifetime.
-
-    Args:
-        weights: [out, in] of each layer before the lifetime.
-        remat, segment: see `unroll`.
-    """
-    learner = rule_learner(rule, layer_sizes(weights))
-    adapted, _ = unroll(learner, theta, weights, lifetime.examples, remat=remat, segment=segment)
-    images, labels = lifetime.query
-    logits = learner.predict(theta, adapted, images)
-    loss = cross_entropy(logits, labels) + l1 * jnp.abs(theta.coefficients).sum()
-    recorded = {
-        "accuracy": accuracy(logits, labels),
-        **alignment(rule, adapted, theta.feedback_weights, lifetime.query),
-    }
-    return loss, jax.lax.stop_gradient(recorded)
-
-
-def alignment(rule: Rule, weights: LayerArrays, random: LayerArrays, query: Examples) -> Metrics:
-    """Measure how errors and weights stand to each other, on a query set.
-
-    "angle" [layers + 1], degrees: between the mean error sent back through the feedback weights and
-    through the forward weights, the input layer first. "orthonormality" [layers]: the paper's E1,
-    |y_{l-1} W_l' - (y_l W_l) W_l'|^2 summed over the query set.
-    """
-
-    def one(image: jax.Array, label: jax.Array) -> tuple[LayerArrays, LayerArrays, LayerArrays]:
-        active = activities(weights, image, rule.beta)
-        error = output_error(active, label)
-        back = feedback_weights(rule.feedback, weights, random)
-        sent = errors(back, active, error, rule.beta)
-        return active, sent, errors(weights, active, error, rule.beta)
-
-    active, sent, true = jax.vmap(one)(*query)
-    angles = [angle(a.mean(0), b.mean(0)) for a, b in zip(sent, true, strict=True)]
-    deviations = [
-        jnp.square((active[layer] - active[layer + 1] @ w) @ w.T).sum()
-        for layer, w in enumerate(weights)
-    ]
-    return {"angle": jnp.stack(angles), "orthonormality": jnp.stack(deviations)}
-
-
-def angle(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Between two vectors, in degrees, by Kahan's formula: exact for small angles too."""
-    a, b = a * jnp.linalg.norm(b), b * jnp.linalg.norm(a)
-    return jnp.rad2deg(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))
-
-
 @struct.dataclass
 class State:
     """Of every seed (leading axis): coefficients, Adam's moments, and what each episode gave.
@@ -246,98 +170,130 @@ class State:
 
 
 def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> System:
-    """Meta-training as init, step and evaluate. data: uint8 [classes, per_class, H, W].
+    """Return meta-training as init, step and evaluate. data: uint8 [classes, per_class, H, W].
 
-    outputs: classes in the data, units of the last layer. A step is one episode of every seed.
+    A step is one episode of every seed.
+
+    Args:
+        config: every setting.
+        outputs: classes in the data, units of the last layer.
+        pixels: of an image, inputs of the first layer.
     """
-    rule = make_rule(config)
-    sizes = (pixels, *config.hidden, outputs)
     optimiser = make_optimiser(config)
+    sizes = (pixels, *config.hidden, outputs)
+    objective = partial(episode_objective, config, make_rule(config), sizes)
     spread = partial(map_over, count=config.seeds)
 
-    def init_one(_: jax.Array) -> State:
-        shapes = record_shapes(config)
-        coefficients = jnp.zeros(shapes["theta"]).at[..., 0].set(config.start)
-        records = {name: jnp.zeros((config.steps, *shape)) for name, shape in shapes.items()}
-        return State(coefficients, optimiser.init(coefficients), jnp.zeros((), jnp.int32), records)
-
-    def live_once(
-        coefficients: jax.Array, images: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
-        seen = images[: images.shape[0] - config.held_out]
-        lifetime = draw_lifetime(
-            lifetime_key,
-            seen,
-            classes=config.classes,
-            learn=config.learn,
-            query=config.query,
-            fixed_images=config.fixed_images,
-            replacement=config.replacement,
-        )
-        random = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
-        return meta_objective(
-            rule,
-            RuleTheta(coefficients, random),
-            init_weights(weights_key, sizes),
-            lifetime,
-            l1=config.l1,
-            remat=config.memory,
-            segment=config.segment,
-        )
-
-    def step_one(
-        state: State, number: jax.Array, images: jax.Array, key: jax.Array
-    ) -> tuple[State, Metrics]:
-        """An episode of one seed. number: of the episodes that are over for all that go on."""
-
-        episodes = jax.random.split(key, 1)  # an episode is drawn from its key
-        loss, gradient, recorded = meta_gradient(
-            lambda theta, episode, _: live_once(theta, images, episode),
-            *(state.coefficients, episodes, key),
-        )
-        updates, opt_state = optimiser.update(gradient, state.opt_state)
-        coefficients = optax.apply_updates(state.coefficients, updates)
-        going_on = state.episode == number
-        recorded = {
-            name: jnp.where(going_on, value, jnp.nan)
-            for name, value in {"loss": loss, "theta": state.coefficients, **recorded}.items()
-        }
-        records = {
-            name: past.at[number].set(jnp.where(jnp.isfinite(recorded[name]), recorded[name], LOST))
-            for name, past in state.records.items()
-        }
-        sound = going_on & all_finite((coefficients, opt_state))
-        learned = State(coefficients, opt_state, state.episode + 1, records)
-        state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), learned, state)
-        # Of a seed lost just now the loss is left out too, so that where all are, there is none.
-        recorded["loss"] = jnp.where(sound, recorded["loss"], jnp.nan)
-        return State(state.coefficients, state.opt_state, state.episode, records), recorded
-
     def init(key: jax.Array) -> State:
-        return spread(lambda key, _: init_one(key))(jax.random.split(key, config.seeds), ())
+        keys = jax.random.split(key, config.seeds)
+        return spread(lambda key, _: init_seed(config, optimiser))(keys, ())
 
     def step(state: State, images: jax.Array, key: jax.Array) -> tuple[State, Metrics]:
+        def one(state_and_key: Any, shared: Any) -> tuple[State, Metrics]:
+            (state, key), (number, images) = state_and_key, shared
+            return step_seed(objective, optimiser, state, number, images, key)
+
         keys = jax.random.split(key, config.seeds)
-        live = spread(
-            lambda state_and_key, shared: step_one(
-                state_and_key[0], shared[0], shared[1], state_and_key[1]
-            )
-        )
-        state, recorded = live((state, keys), (state.episode.max(), images))
+        state, recorded = spread(one)((state, keys), (state.episode.max(), images))
         return state, scalars(config, recorded)
 
     def evaluate(state: State, images: jax.Array, key: jax.Array) -> Metrics:
+        def one(theta_and_key: Any, images: jax.Array) -> tuple[jax.Array, Metrics]:
+            coefficients, key = theta_and_key
+            return objective(coefficients, images, key)
+
         keys = jax.random.split(key, config.seeds)
-        live = spread(
-            lambda theta_and_key, images: live_once(theta_and_key[0], images, theta_and_key[1])
-        )
-        loss, recorded = live((state.coefficients, keys), images)
+        loss, recorded = spread(one)((state.coefficients, keys), images)
         found = {"loss": loss, "accuracy": recorded["accuracy"]}
         going_on = state.episode == state.episode.max()
         return {n: finite_mean(jnp.where(going_on, v, jnp.nan)) for n, v in found.items()}
 
     return System(init, step, evaluate, lost=lost_seeds)
+
+
+def init_seed(config: LearnedRuleConfig, optimiser: optax.GradientTransformation) -> State:
+    """Return the state of one seed before its first episode."""
+    shapes = record_shapes(config)
+    coefficients = jnp.zeros(shapes["theta"]).at[..., 0].set(config.start)
+    records = {name: jnp.zeros((config.steps, *shape)) for name, shape in shapes.items()}
+    return State(coefficients, optimiser.init(coefficients), jnp.zeros((), jnp.int32), records)
+
+
+def episode_objective(
+    config: LearnedRuleConfig,
+    rule: Rule,
+    sizes: tuple[int, ...],
+    coefficients: jax.Array,
+    images: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Return the meta-objective of one episode, with its weights and its lifetime drawn from `key`.
+
+    Args:
+        sizes: units of each layer, the input first.
+        coefficients: of the rule, [terms] or [layers, terms].
+        images: uint8 [classes, per_class, H, W].
+    """
+    lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
+    seen = images[: images.shape[0] - config.held_out]
+    lifetime = draw_lifetime(
+        lifetime_key,
+        seen,
+        classes=config.classes,
+        learn=config.learn,
+        query=config.query,
+        fixed_images=config.fixed_images,
+        replacement=config.replacement,
+    )
+    random = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
+    return meta_objective(
+        rule,
+        RuleTheta(coefficients, random),
+        init_weights(weights_key, sizes),
+        lifetime,
+        l1=config.l1,
+        remat=config.memory,
+        segment=config.segment,
+    )
+
+
+def step_seed(
+    objective: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Metrics]],
+    optimiser: optax.GradientTransformation,
+    state: State,
+    number: jax.Array,
+    images: jax.Array,
+    key: jax.Array,
+) -> tuple[State, Metrics]:
+    """Return one seed's state after an episode, and what was recorded of it.
+
+    Args:
+        objective: (coefficients, images, key) -> (loss, metrics) of an episode.
+        number: of episodes that are over for all seeds that go on.
+        images: uint8 [classes, per_class, H, W].
+    """
+    episodes = jax.random.split(key, 1)  # an episode is drawn from its key
+    loss, gradient, recorded = meta_gradient(
+        lambda theta, episode, _: objective(theta, images, episode),
+        *(state.coefficients, episodes, key),
+    )
+    updates, opt_state = optimiser.update(gradient, state.opt_state)
+    coefficients = optax.apply_updates(state.coefficients, updates)
+    going_on = state.episode == number
+    recorded = {
+        name: jnp.where(going_on, value, jnp.nan)
+        for name, value in {"loss": loss, "theta": state.coefficients, **recorded}.items()
+    }
+    records = {
+        name: past.at[number].set(jnp.where(jnp.isfinite(recorded[name]), recorded[name], LOST))
+        for name, past in state.records.items()
+    }
+    sound = going_on & all_finite((coefficients, opt_state))
+    learned = State(coefficients, opt_state, state.episode + 1, records)
+    state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), learned, state)
+    # Of a seed lost just now the loss is left out too, so that where all are, there is none.
+    recorded["loss"] = jnp.where(sound, recorded["loss"], jnp.nan)
+    return State(state.coefficients, state.opt_state, state.episode, records), recorded
 
 
 def lost_seeds(state: State) -> list[int]:
