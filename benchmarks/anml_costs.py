@@ -7,7 +7,7 @@ not needed, would spare the paper's ANML 5 % of its meta-step.
 
 from tsar_jax.networks import frozen_levels, params_like
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.episodic.anml import PLASTIC, AnmlConfig, make_network
+from tsar_jax.systems.episodic.anml import MODELS, AnmlConfig, make_network
 
 IMAGE_CHANNELS = 3
 # Output side of each 3x3 convolution on 28x28 images.
@@ -47,7 +47,7 @@ def inner_levels(config: AnmlConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The levels that the inner loop leaves alone, and the others."""
     network = make_network(config)
     params = params_like(network)
-    depth = frozen_levels(network, mask(params, config.plastic or PLASTIC[config.model]))
+    depth = frozen_levels(network, mask(params, config.plastic or MODELS[config.model].plastic))
     return network.levels[:depth], network.levels[depth:]
 
 

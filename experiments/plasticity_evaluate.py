@@ -27,6 +27,7 @@ from tsar_jax.data import load, own
 from tsar_jax.devices import split_cpu
 from tsar_jax.errors import UserError, check_known, check_limits, check_rates, doing_without
 from tsar_jax.modules import check_allowed, import_modules
+from tsar_jax.systems.learned_rules.episode_curves import bootstrap
 from tsar_jax.systems.learned_rules.evaluation import CurveConfig, check_rule, learning_curves
 from tsar_jax.systems.learned_rules.records import LearnedRule, read_rule
 from tsar_jax.terminal import print_tables
@@ -148,7 +149,6 @@ def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
     from rich.table import Table
 
     from tsar_jax.systems.learned_rules.curves_figure import rule_curves_figure
-    from tsar_jax.systems.learned_rules.figures import bootstrap
 
     updates = arguments.every * np.arange(
         arguments.classes * arguments.learn // arguments.every + 1

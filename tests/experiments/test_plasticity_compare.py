@@ -11,9 +11,8 @@ import pytest
 
 from experiments import plasticity_compare as script
 from tsar_jax import cli
-from tsar_jax.plasticity.rules import POOL
-from tsar_jax.systems.learned_rules.figures import bootstrap, curve
-from tsar_jax.systems.learned_rules.presets import EXPERIMENT, PRESETS
+from tsar_jax.systems.learned_rules.episode_curves import bootstrap, curve
+from tsar_jax.systems.learned_rules.presets import EXPERIMENT
 from tsar_jax.systems.learned_rules.records import EPISODES, read_episodes, write_episodes
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, State
 from tsar_jax.training.run import Run
@@ -135,65 +134,15 @@ def test_every_figure_is_written(out: Path) -> None:
 
 
 def test_the_table_is_printed_with_where_it_is(folder: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(script, "write_figures", lambda *_: None)
+    monkeypatch.setattr(script, "comparison_figures", lambda *_, **__: None)
     compare("--runs", folder / "f_bio", "--out", folder / "printed")
     printed = capsys.readouterr().out
     for text in ("F_bio, per layer", "pseudo_gradient 0.", "accuracy (%)", "printed/table.md"):
         assert text in printed
 
 
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({}, "FA"),
-        ({"feedback": "sym"}, "BP"),
-        ({"feedback": "sign"}, "sign-symmetric"),
-        ({"l1": 1e-3}, "FA, L1"),
-        ({"terms": ("pseudo_gradient", "ehebb")}, "eHebb"),
-        ({"terms": ("pseudo_gradient", "ehebb"), "per_layer": True}, "eHebb, per layer"),
-        ({"terms": ("pseudo_gradient", "ehebb"), "feedback": "sym"}, "eHebb, symmetric"),
-        ({"terms": ("pseudo_gradient", "oja")}, "Oja"),
-        ({"terms": ("pseudo_gradient", "oja", "ehebb")}, "F_bio"),
-        ({"terms": ("ehebb", "pseudo_gradient")}, "ehebb + pseudo_gradient"),
-        ({"terms": ("ehebb",)}, "ehebb"),
-        ({"terms": POOL, "l1": 1e-3, "per_layer": True}, "pool, L1, per layer"),
-        ({"terms": ("pseudo_gradient", "anti_hebb")}, "pseudo_gradient + anti_hebb"),
-    ],
-)
-def test_rules_have_the_names_of_the_paper(changes, name: str) -> None:
-    assert script.rule_name(dataclasses.replace(FA, **changes)) == name
-
-
-def test_presets_have_names_of_their_own() -> None:
-    full = [preset.config for name, preset in PRESETS.items() if name not in ("cpu", "smoke")]
-    assert len(set(script.labels(full))) == len(full)
-
-
-def test_rules_of_one_name_are_told_apart_by_what_differs() -> None:
-    configs = [
-        dataclasses.replace(FA, **changes)
-        for changes in (
-            {"l1": 1e-3},
-            {"l1": 1e-2, "modules": ("a", "b")},
-            {"start": 0.01},
-            {"seed": 3},
-        )
-    ]
-    assert script.labels(configs) == [
-        "FA, L1, l1 0.001, modules none",
-        "FA, L1, l1 0.01, modules a b",
-        "FA, start 0.01",
-        "FA, start 0.001",
-    ]
-    drawn = dataclasses.replace(FA, split="train", fixed_images=False, replacement=False)
-    assert script.labels([FA, drawn]) == [
-        "FA, split test, fixed_images, replacement",
-        "FA, split train, no fixed_images, no replacement",
-    ]
-
-
 def test_the_table_says_how_an_optimiser_was_not_the_published_one(folder, monkeypatch) -> None:
-    monkeypatch.setattr(script, "write_figures", lambda *_: None)
+    monkeypatch.setattr(script, "comparison_figures", lambda *_, **__: None)
     out = folder / "unusual"
     compare("--runs", folder / "fa", folder / "faster", "--out", out)
     last = (out / "table.md").read_text().splitlines()[-1]
@@ -232,7 +181,7 @@ RUNS = ["--out", "{}/none", "--runs"]
         ([*RUNS, "{}/mixed"], ["{}/mixed/episodes.csv", "config.json"]),
         ([*RUNS, "{}/fa", "{}/longer"], ["{}/longer", "steps: 22 -> 25"]),
         ([*RUNS, "{}/fa", "{}/wider"], ["{}/wider", "hidden", "-> [5]"]),
-        ([*RUNS, "{}/fa", "{}/fa"], ["{}/fa twice"]),
+        ([*RUNS, "{}/fa", "{}/fa"], ["{}/fa is named twice"]),
         ([*RUNS, "{}/seed", "{}/again"], ["{}/again", "FA", "same seed 1"]),
         (["--out", "{}/fa/config.json", "--runs", "{}/fa"], ["cannot be written", "--out"]),
         ([*RUNS, "{}/fa", "--avg-window", "0"], ["avg_window must be at least 1", "is 0"]),

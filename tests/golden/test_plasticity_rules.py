@@ -14,7 +14,7 @@ from tsar_jax.networks.feedback_network import logits
 from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, layer_sizes, rule_learner
 from tsar_jax.plasticity.rules import POOL, find_terms
-from tsar_jax.systems.learned_rules.system import meta_objective
+from tsar_jax.systems.learned_rules.objective import meta_objective
 
 
 def weights_of(seed: int, episode: int, sizes, precision: str):

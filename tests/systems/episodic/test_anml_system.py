@@ -20,7 +20,7 @@ from tsar_jax.systems.episodic import anml as anml_system
 from tsar_jax.systems.episodic import meta_test
 from tsar_jax.systems.episodic import system as episodic
 from tsar_jax.systems.episodic import tsar as tsar_system
-from tsar_jax.systems.episodic.anml import PLASTIC, AnmlConfig, make_network, make_system
+from tsar_jax.systems.episodic.anml import MODELS, AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic.system import check_data, forget_classes
 from tsar_jax.systems.episodic.tsar import TsarConfig
 from tsar_jax.training.loop import train
@@ -160,7 +160,7 @@ def test_several_episodes_of_several_classes_make_one_step(data):
     assert jax.tree.map(jnp.result_type, new) == jax.tree.map(jnp.result_type, state)
 
 
-@pytest.mark.parametrize("model", PLASTIC)
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_step_lives_as_the_config_says(data, monkeypatch, model, order):
     seen = []
@@ -188,7 +188,7 @@ def test_step_lives_as_the_config_says(data, monkeypatch, model, order):
         "ungated": {"trunk", "head"},
         "oml": {"hidden", "head"},
     }[model]
-    assert all(jax.tree.leaves([plastic[name] for name in PLASTIC[model]]))
+    assert all(jax.tree.leaves([plastic[name] for name in MODELS[model].plastic]))
     assert episode.trajectory.shape == (4,)
     assert episode.images.shape == (36, 28, 28, 1)
 

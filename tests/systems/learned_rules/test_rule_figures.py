@@ -9,7 +9,7 @@ from PIL import Image
 
 from tsar_jax.plasticity.rules import POOL
 from tsar_jax.systems.learned_rules import figures
-from tsar_jax.systems.learned_rules.figures import bootstrap, curve, smoothed
+from tsar_jax.systems.learned_rules.episode_curves import bootstrap, curve, smoothed
 
 RANDOM = np.random.default_rng(0)
 F_BIO = ("pseudo_gradient", "ehebb", "oja")

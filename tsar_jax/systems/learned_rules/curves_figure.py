@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from tsar_jax.plots.style import GREY, new_figure, save_figure, styled
-from tsar_jax.systems.learned_rules.figures import bootstrap, entries, look
+from tsar_jax.systems.learned_rules.drawing import entries, look
+from tsar_jax.systems.learned_rules.episode_curves import bootstrap
 
 
 @styled()

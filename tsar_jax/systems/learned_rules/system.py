@@ -14,33 +14,23 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from tsar_jax.data.rule_episodes import Lifetime, draw_lifetime
+from tsar_jax.data.rule_episodes import draw_lifetime
 from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_widths
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.networks.feedback_network import (
     Feedback,
-    activities,
-    errors,
-    feedback_weights,
     init_weights,
-    output_error,
 )
-from tsar_jax.networks.types import LayerArrays
-from tsar_jax.plasticity.learner import Remat, unroll
-from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.learner import Remat
 from tsar_jax.plasticity.rule_learner import (
-    Examples,
     Rule,
     RuleTheta,
-    layer_sizes,
-    rule_learner,
 )
 from tsar_jax.plasticity.rules import find_terms
+from tsar_jax.systems.learned_rules.objective import Metrics, meta_objective
 from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import System
-
-Metrics = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,67 +145,6 @@ def make_optimiser(config: LearnedRuleConfig) -> optax.GradientTransformation:
 def finite_or_none(gradient: jax.Array, _: Any) -> jax.Array:
     """A gradient, or zeros if an entry of it is not finite."""
     return jnp.where(jnp.isfinite(gradient).all(), gradient, 0)
-
-
-def meta_objective(
-    rule: Rule,
-    theta: RuleTheta,
-    weights: LayerArrays,
-    lifetime: Lifetime,
-    *,
-    l1: float = 0.0,
-    remat: Remat = "reconstruct",
-    segment: int = 25,
-) -> tuple[jax.Array, Metrics]:
-    """Return the query set's cross-entropy after a lifetime + l1 |coefficients|, and what it shows.
-
-    Metrics: "accuracy", "angle" [layers + 1] and "orthonormality" [layers], all on the query set
-    after the lifetime.
-
-    Args:
-        weights: [out, in] of each layer before the lifetime.
-        remat, segment: see `unroll`.
-    """
-    learner = rule_learner(rule, layer_sizes(weights))
-    adapted, _ = unroll(learner, theta, weights, lifetime.examples, remat=remat, segment=segment)
-    images, labels = lifetime.query
-    logits = learner.predict(theta, adapted, images)
-    loss = cross_entropy(logits, labels) + l1 * jnp.abs(theta.coefficients).sum()
-    recorded = {
-        "accuracy": accuracy(logits, labels),
-        **alignment(rule, adapted, theta.feedback_weights, lifetime.query),
-    }
-    return loss, jax.lax.stop_gradient(recorded)
-
-
-def alignment(rule: Rule, weights: LayerArrays, random: LayerArrays, query: Examples) -> Metrics:
-    """Measure how errors and weights stand to each other, on a query set.
-
-    "angle" [layers + 1], degrees: between the mean error sent back through the feedback weights and
-    through the forward weights, the input layer first. "orthonormality" [layers]: the paper's E1,
-    |y_{l-1} W_l' - (y_l W_l) W_l'|^2 summed over the query set.
-    """
-
-    def one(image: jax.Array, label: jax.Array) -> tuple[LayerArrays, LayerArrays, LayerArrays]:
-        active = activities(weights, image, rule.beta)
-        error = output_error(active, label)
-        back = feedback_weights(rule.feedback, weights, random)
-        sent = errors(back, active, error, rule.beta)
-        return active, sent, errors(weights, active, error, rule.beta)
-
-    active, sent, true = jax.vmap(one)(*query)
-    angles = [angle(a.mean(0), b.mean(0)) for a, b in zip(sent, true, strict=True)]
-    deviations = [
-        jnp.square((active[layer] - active[layer + 1] @ w) @ w.T).sum()
-        for layer, w in enumerate(weights)
-    ]
-    return {"angle": jnp.stack(angles), "orthonormality": jnp.stack(deviations)}
-
-
-def angle(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Between two vectors, in degrees, by Kahan's formula: exact for small angles too."""
-    a, b = a * jnp.linalg.norm(b), b * jnp.linalg.norm(a)
-    return jnp.rad2deg(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))
 
 
 @struct.dataclass

@@ -1,0 +1,85 @@
+"""The meta-objective of a plasticity rule: what a lifetime under it leads to, and its alignment."""
+
+import jax
+import jax.numpy as jnp
+
+from tsar_jax.data.rule_episodes import Lifetime
+from tsar_jax.networks.feedback_network import (
+    activities,
+    errors,
+    feedback_weights,
+    output_error,
+)
+from tsar_jax.networks.types import LayerArrays
+from tsar_jax.plasticity.learner import Remat, unroll
+from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.rule_learner import (
+    Examples,
+    Rule,
+    RuleTheta,
+    layer_sizes,
+    rule_learner,
+)
+
+Metrics = dict[str, jax.Array]
+
+
+def meta_objective(
+    rule: Rule,
+    theta: RuleTheta,
+    weights: LayerArrays,
+    lifetime: Lifetime,
+    *,
+    l1: float = 0.0,
+    remat: Remat = "reconstruct",
+    segment: int = 25,
+) -> tuple[jax.Array, Metrics]:
+    """Return the query set's cross-entropy after a lifetime + l1 |coefficients|, and what it shows.
+
+    Metrics: "accuracy", "angle" [layers + 1] and "orthonormality" [layers], all on the query set
+    after the lifetime.
+
+    Args:
+        weights: [out, in] of each layer before the lifetime.
+        remat, segment: see `unroll`.
+    """
+    learner = rule_learner(rule, layer_sizes(weights))
+    adapted, _ = unroll(learner, theta, weights, lifetime.examples, remat=remat, segment=segment)
+    images, labels = lifetime.query
+    logits = learner.predict(theta, adapted, images)
+    loss = cross_entropy(logits, labels) + l1 * jnp.abs(theta.coefficients).sum()
+    recorded = {
+        "accuracy": accuracy(logits, labels),
+        **alignment(rule, adapted, theta.feedback_weights, lifetime.query),
+    }
+    return loss, jax.lax.stop_gradient(recorded)
+
+
+def alignment(rule: Rule, weights: LayerArrays, random: LayerArrays, query: Examples) -> Metrics:
+    """Measure how errors and weights stand to each other, on a query set.
+
+    "angle" [layers + 1], degrees: between the mean error sent back through the feedback weights and
+    through the forward weights, the input layer first. "orthonormality" [layers]: the paper's E1,
+    |y_{l-1} W_l' - (y_l W_l) W_l'|^2 summed over the query set.
+    """
+
+    def one(image: jax.Array, label: jax.Array) -> tuple[LayerArrays, LayerArrays, LayerArrays]:
+        active = activities(weights, image, rule.beta)
+        error = output_error(active, label)
+        back = feedback_weights(rule.feedback, weights, random)
+        sent = errors(back, active, error, rule.beta)
+        return active, sent, errors(weights, active, error, rule.beta)
+
+    active, sent, true = jax.vmap(one)(*query)
+    angles = [angle(a.mean(0), b.mean(0)) for a, b in zip(sent, true, strict=True)]
+    deviations = [
+        jnp.square((active[layer] - active[layer + 1] @ w) @ w.T).sum()
+        for layer, w in enumerate(weights)
+    ]
+    return {"angle": jnp.stack(angles), "orthonormality": jnp.stack(deviations)}
+
+
+def angle(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return the angle between two vectors in degrees, by Kahan's formula, exact near 0 too."""
+    a, b = a * jnp.linalg.norm(b), b * jnp.linalg.norm(a)
+    return jnp.rad2deg(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))
