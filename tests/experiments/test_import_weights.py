@@ -348,8 +348,8 @@ def test_evolution_and_continual_learning_begin_with_imported_weights(
     command(continual_train, *flags, *init, "--run", tmp_path / "c", monkeypatch=monkeypatch)
     begun = read_checkpoint(tmp_path / "c" / "checkpoints", 0)[0]
     name = "learner/net/params/layer_1/kernel"
-    wanted = state(runs / "mlp")[name][0]
-    np.testing.assert_array_equal(begun[name], [wanted, wanted])
+    wanted = state(runs / "mlp")[name]
+    np.testing.assert_array_equal(begun[f"state/{name}"], [wanted, wanted])
 
 
 EMPTY = {"anml": "anml-state-dict.pth", "oml": "oml-legacy.net", "tsar": TSAR}

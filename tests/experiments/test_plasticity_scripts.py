@@ -133,7 +133,7 @@ def test_omniglots_ink_is_bright_like_emnists() -> None:
 
 
 def test_a_term_of_ones_own_from_a_module_beside(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(rules, "TERMS", dict(rules.TERMS))
+    monkeypatch.setattr(rules.TERMS, "_things", dict(rules.TERMS))
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "my_rules.py").write_text(OWN_MODULE)
     monkeypatch.chdir(tmp_path)

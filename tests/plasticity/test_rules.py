@@ -133,7 +133,7 @@ def test_oja_finds_the_principal_subspace_that_scikit_learn_finds() -> None:
 @pytest.fixture
 def own_terms(monkeypatch):
     """A copy of the registry, so that what a test adds is gone after it."""
-    monkeypatch.setattr(rules, "TERMS", dict(TERMS))
+    monkeypatch.setattr(TERMS, "_things", dict(TERMS))
 
 
 def test_a_term_of_ones_own(own_terms) -> None:

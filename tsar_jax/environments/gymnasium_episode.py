@@ -53,7 +53,7 @@ def make_episode(
         found = " and ".join([*([own] if own else []), *near][:2])
         raise UserError(
             f"Gymnasium has no environment {name!r}: the nearest are {found}; name one of another "
-            "package with it (package:Name-v0)."
+            "package with it (package:Name-v0), or import the module that registers it (--modules)."
         ) from error
     return Episode(env, name)
 

@@ -7,6 +7,7 @@ import jax
 from tsar_jax.environments.own import COMPILED, QUADRUPED
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import check_known
+from tsar_jax.modules import import_installed
 
 ENGINES = ("auto", "mujoco", "mjx")
 
@@ -31,6 +32,8 @@ def find_environments(
     that nothing limits, when it is opened.
     """
     check_known("engine", engine, ENGINES)
+    if name not in COMPILED and name != QUADRUPED:
+        import_installed()  # which may register it
     if name in COMPILED:
         return _shortened([COMPILED[name]()], limit)
     on_cpu = jax.default_backend() == "cpu"
