@@ -271,7 +271,7 @@ def test_frozen_is_the_network_as_it_was_meta_trained(folder, monkeypatch, capsy
 
 @pytest.mark.slow
 def test_what_is_not_regulated_is_left_out(folder, monkeypatch, capsys) -> None:
-    flags = ("--out", folder / "parts", "--classes", 3, "--learn", 1)
+    flags = ("--out", folder / "parts", "--target", "omniglot", "--classes", 3, "--learn", 1)
     call(monkeypatch, tsar_analyse, "--runs", folder / "partly", *flags)
     assert "output: left out" in capsys.readouterr().out
     numbers = json.loads((folder / "parts" / "analysis.json").read_text())["runs"]["partly"]
