@@ -32,54 +32,43 @@ initial bias OUT/figures/initial_bias_BIAS/NAME and best/NAME.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from matplotlib.figure import Figure
 
 from tsar_jax import cli
-from tsar_jax.errors import (
-    UserError,
-    check_positive,
-    check_rates,
-    check_seed,
-    nearest_hint,
-    shown,
-)
-from tsar_jax.networks import TSAR
+from tsar_jax.errors import UserError, check_positive, check_rates, check_seed
 from tsar_jax.plots.style import save_figure
-from tsar_jax.systems.episodic.analysis import regulation as analysis
-from tsar_jax.systems.episodic.analysis import regulation_figures as figures
-from tsar_jax.systems.episodic.analysis import regulation_passes as passes
-from tsar_jax.systems.episodic.analysis import regulation_record as records
-from tsar_jax.systems.episodic.analysis.regulation_report import record_figures, record_lines
-from tsar_jax.systems.episodic.targets import check_domain, load_target, normaliser
-from tsar_jax.systems.episodic.trained import load_state
-from tsar_jax.systems.episodic.transfer import TransferConfig, check_target, fresh_output
-from tsar_jax.systems.episodic.transfer_files import Transfer, find_transfer
-from tsar_jax.systems.episodic.tsar import TsarConfig, effective_config, make_network, make_system
-from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT
-from tsar_jax.training.metrics import read_rows
-from tsar_jax.training.progress import say_compiling
+from tsar_jax.systems.episodic.analysis.regulation_passes import draw_images
+from tsar_jax.systems.episodic.analysis.regulation_report import (
+    count_runs,
+    draw,
+    record_lines,
+    report,
+    without_nan,
+)
+from tsar_jax.systems.episodic.analysis.regulation_runs import (
+    Group,
+    Mode,
+    RegulationConfig,
+    Source,
+    analyse,
+    check_poolable,
+    pool_by_bias,
+    read_tsar,
+)
+from tsar_jax.systems.episodic.targets import check_domain, load_target
+from tsar_jax.systems.episodic.transfer import TransferConfig, check_target
+from tsar_jax.systems.episodic.transfer_files import find_transfer
 from tsar_jax.training.run import (
     check_writable,
     make_folder,
-    read_run,
     write_arrays_atomically,
     write_atomically,
 )
 
 RATE = 1e-3
 """Learning rate of a run that has no transfer: the largest of the published grid."""
-
-
-WHEN = {
-    "learning": ("while it learns", "while it learns"),
-    "frozen": ("as meta-trained", "once it has learned all classes"),
-}
-"""When the regulation in a figure was collected, by mode; and in that of the output layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +79,7 @@ class Arguments:
     """Folders of meta-trained runs of model tsar; those of one initial bias are pooled."""
     out: Path
     """Folder to write to."""
-    mode: Literal["learning", "frozen"] = "learning"
+    mode: Mode = "learning"
     """Whose regulation is collected: of the network while it learns the images (learning, as
     released), or of the network as it was meta-trained (frozen)."""
     target: str = "mini_imagenet"
@@ -127,33 +116,6 @@ class Arguments:
         check_seed(self)
 
 
-class Source(NamedTuple):
-    """A run to analyse: its transfer, if it has one, and the learning rate."""
-
-    path: Path
-    name: str
-    config: TsarConfig
-    transferred: Transfer | None
-    rate: float
-
-
-class Analysed(NamedTuple):
-    """A run's raw arrays, and the checkpoint's step they are of."""
-
-    source: Source
-    step: int
-    record: records.Record
-
-
-class Group(NamedTuple):
-    """The runs of one initial bias: their arrays pooled, the best of them, and best by what."""
-
-    runs: list[Analysed]
-    pooled: records.Record
-    best: Analysed
-    best_by: str
-
-
 def main() -> None:
     settings = cli.parse_settings(Arguments, experiment="tsar_analyse", description=__doc__)
     sources = read_sources(settings)
@@ -164,14 +126,20 @@ def main() -> None:
     )
     check_target(protocol, images.shape, min(source.config.outputs for source in sources))
     draw_key, fresh_key = jax.random.split(jax.random.key(settings.seed))
-    shown = passes.draw_images(images, protocol, draw_key)
-    analysed = [analyse(source, settings, shown, fresh_key) for source in sources]
-    groups = pool_by_bias(analysed)
-    write_and_show(settings, groups)
+    shown = draw_images(images, protocol, draw_key)
+    config = RegulationConfig(
+        settings.mode, settings.layer, settings.target, protocol, settings.step
+    )
+    analysed = [analyse(source, config, shown, fresh_key) for source in sources]
+    write_and_show(settings, pool_by_bias(analysed))
 
 
 def read_sources(settings: Arguments) -> list[Source]:
-    """The runs to analyse. Raises UserError for one named twice, or that cannot be pooled."""
+    """Return the runs to analyse.
+
+    Raises:
+        UserError: one is named twice, or cannot be analysed or pooled.
+    """
     paths = settings.runs
     short = len({path.name for path in paths}) == len(paths)
     sources: list[Source] = []
@@ -189,199 +157,17 @@ def read_sources(settings: Arguments) -> list[Source]:
     return sources
 
 
-def read_tsar(path: Path, layer: str) -> TsarConfig:
-    """The config of a run of model tsar that regulates a layer; UserError for any other."""
-    config = read_run(path, EXPERIMENT, TsarConfig)
-    if config.model != "tsar":
-        raise UserError(
-            f"{path} is a run of model {config.model}, which regulates no weights: "
-            "name runs of model tsar."
-        )
-    if layer not in config.regulated:
-        raise UserError(
-            f"{path} does not regulate layer {shown(layer)}: choose from "
-            f"{', '.join(config.regulated)}{nearest_hint(layer, config.regulated)}."
-        )
-    return config
-
-
-def check_poolable(first: Source, other: Source) -> None:
-    """Raises UserError for two runs of one initial bias whose networks differ."""
-    configs = effective_config(first.config), effective_config(other.config)
-    for field in ("channels", "regulator_channels", "outputs", "regulated", "pixels"):
-        values = tuple(getattr(config, field) for config in configs)
-        if values[0] != values[1]:
-            raise UserError(
-                f"{first.path} and {other.path} have one initial bias, but cannot be pooled: "
-                f"{field} is {values[0]} and {values[1]}; analyse them one by one."
-            )
-
-
-def load_params(path: Path, config: TsarConfig, step: int | None) -> tuple[Any, int]:
-    """A run's parameters and their step, without the optimiser's state."""
-    state, found = load_state(path, make_system(config), step)
-    return state.params, found
-
-
-def analyse(
-    source: Source,
-    settings: Arguments,
-    shown: passes.Shown,
-    fresh_key: jax.Array,
-) -> Analysed:
-    """Collect one run's regulation, and say what is being done."""
-    # The heads began elsewhere, but are read from the checkpoint: one program serves all biases.
-    network = make_network(dataclasses.replace(source.config, initial_bias=0.0))
-    assert isinstance(network, TSAR)
-    params, step = load_params(source.path, source.config, settings.step)
-    layers = tuple(network.regulated)
-    passes.check_countable(params, layers, shown)
-    normalise = normaliser(settings.target, source.config.pixels)
-    plan = passes.Plan(network, normalise, layers, settings.layer, settings.classes)
-    say_compiling(source.name)
-    fresh = jax.jit(fresh_output, static_argnums=(0, 2))(
-        network, params, settings.head_bias, fresh_key
-    )
-    subject = passes.Subject(fresh, jnp.float32(source.rate))
-    images = f"{shown.labels.size:,} images at learning rate {source.rate:g}"
-    if settings.mode == "learning":
-        say(source, f"learns {images}, twice")
-        found, output, chosen = passes.collect_twice(passes.collect_learning, plan, subject, shown)
-    else:
-        say(source, f"sees {shown.labels.size:,} images, twice")
-        meta_trained = subject._replace(params=params)
-        found, output, chosen = passes.collect_twice(
-            passes.collect_frozen, plan, meta_trained, shown
-        )
-        if "head" in layers:
-            say(source, f"learns {images}, for its output layer")
-            output = passes.learn_and_look(plan, subject, shown)
-    say(source, "counts pairs of synapses")
-    record = records.make_record(plan, found, chosen, output, lambda line: say(source, line))
-    return Analysed(source, step, record)
-
-
-def say(source: Source, what: str) -> None:
-    """Print a line of progress on a run."""
-    print(f"{source.name}: {what} ...", flush=True)
-
-
-def pool_by_bias(analysed: list[Analysed]) -> dict[float, Group]:
-    """Runs by initial bias, the highest first."""
-    by_bias: dict[float, list[Analysed]] = {}
-    for run in sorted(analysed, key=lambda run: -run.source.config.initial_bias):
-        by_bias.setdefault(run.source.config.initial_bias, []).append(run)
-    groups = {}
-    for bias, runs in by_bias.items():
-        scores, best_by = accuracies(runs)
-        best = runs[int(np.argmax(scores))]
-        groups[bias] = Group(runs, records.pool([run.record for run in runs]), best, best_by)
-    return groups
-
-
-def accuracies(runs: list[Analysed]) -> tuple[list[float], str]:
-    """By what the best of several runs is told, and what it is: see this file's beginning."""
-    made = [run.source.transferred for run in runs]
-    transfers = [transfer for transfer in made if transfer is not None]
-    alike = all(transfer.protocol == transfers[0].protocol for transfer in transfers)
-    if len(transfers) == len(runs) and alike:
-        found = [float(np.mean(transfer.result.test)) for transfer in transfers]
-        return found, "accuracy at the end of its transfer"
-    scores = []
-    for run in runs:
-        rows = [
-            row["accuracy"]
-            for row in read_rows(run.source.path)
-            if row["split"] == "train"
-            and "accuracy" in row
-            and 0.9 * run.step < row["step"] <= run.step
-        ]
-        scores.append(float(np.mean(rows)) if rows else float("-inf"))
-    return scores, "query accuracy over the last tenth of its meta-training"
-
-
-def draw(settings: Arguments, groups: dict[float, Group]) -> dict[str, Figure]:
-    """All figures by their path below OUT/figures."""
-    when, output_when = WHEN[settings.mode]
-    layer, several = settings.layer, any(len(group.runs) > 1 for group in groups.values())
-
-    def histograms(best: bool) -> dict[str, np.ndarray]:
-        rows = {}
-        for bias, group in groups.items():
-            record = group.best.record if best else group.pooled
-            name = group.best.source.name if best or len(group.runs) == 1 else count_runs(group)
-            rows[f"initial bias {bias:g} ({name})"] = record[f"regulation_{layer}"]
-        return rows
-
-    made = {"regulation": figures.regulation_figure(histograms(False), layer, when)}
-    if several:
-        title = f"{when}, the best run of each initial bias"
-        made["regulation_best"] = figures.regulation_figure(histograms(True), layer, title)
-    for bias, group in groups.items():
-        folder = f"initial_bias_{bias:g}"
-        best, alone = group.best.source.name, len(group.runs) == 1
-        shown = [(folder, group.pooled, best if alone else count_runs(group))]
-        if not alone:
-            shown.append((f"{folder}/best", group.best.record, f"{best}, the best"))
-        for place, record, runs in shown:
-            whose = f"initial bias {bias:g}, {runs}"
-            titles = f"{when}, {whose}", f"{output_when}, {whose}"
-            for name, figure in record_figures(record, *titles, layer).items():
-                made[f"{place}/{name}"] = figure
-    return made
-
-
-def count_runs(group: Group) -> str:
-    """How many runs a group pools."""
-    return "1 run" if len(group.runs) == 1 else f"{len(group.runs)} runs pooled"
-
-
-def report(settings: Arguments, groups: dict[float, Group]) -> dict[str, Any]:
-    """What analysis.json holds: settings, numbers by run, and pooled by initial bias."""
-    return {
-        "settings": settings_to_json(settings),
-        "thresholds": analysis.THRESHOLDS,
-        "runs": {
-            run.source.name: {
-                "step": run.step,
-                "initial_bias": run.source.config.initial_bias,
-                "rate": run.source.rate,
-                **records.summarise(run.record),
-            }
-            for group in groups.values()
-            for run in group.runs
-        },
-        "initial_biases": {
-            f"{bias:g}": {
-                "runs": [run.source.name for run in group.runs],
-                "best": group.best.source.name,
-                "best_by": group.best_by if len(group.runs) > 1 else None,
-                **records.summarise(group.pooled),
-            }
-            for bias, group in groups.items()
-        },
-    }
-
-
 def settings_to_json(settings: Arguments) -> dict[str, Any]:
-    """Settings as JSON values; runs by the names of their folders."""
+    """Return the settings as JSON values, runs by the names of their folders."""
     values = dataclasses.asdict(settings)
     del values["out"]
     return {**values, "runs": [path.name for path in settings.runs]}
 
 
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN: None in its place."""
-    if isinstance(value, dict):
-        return {name: without_nan(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
-
-
 def write_and_show(settings: Arguments, groups: dict[float, Group]) -> None:
     """Write numbers, arrays and figures; print a line per analysis and where they are."""
-    made, out = report(settings, groups), settings.out
+    made = {"settings": settings_to_json(settings), **report(groups)}
+    out = settings.out
     path, arrays = out / "analysis.json", out / "arrays"
     make_folder(arrays, "--out")
     for bias, group in groups.items():
@@ -395,7 +181,7 @@ def write_and_show(settings: Arguments, groups: dict[float, Group]) -> None:
         for line in record_lines(made["initial_biases"][f"{bias:g}"], settings.layer):
             print(f"  {line}")
     write_atomically(path, json.dumps(without_nan(made), indent=2, allow_nan=False) + "\n")
-    for name, figure in draw(settings, groups).items():
+    for name, figure in draw(groups, settings.mode, settings.layer).items():
         save_figure(figure, out / "figures" / name)
     print(f"results: {path}")
     print(f"arrays:  {arrays}")

@@ -15,6 +15,7 @@ from tsar_jax import cli
 from tsar_jax.data import omniglot
 from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.errors import UserError
+from tsar_jax.systems.episodic.analysis import regulation_runs
 from tsar_jax.systems.episodic.analysis.regulation_record import pool
 from tsar_jax.systems.episodic.protocol import Result
 from tsar_jax.systems.episodic.results import results_to_json
@@ -209,36 +210,36 @@ def test_only_transfers_as_published_count(tmp_path) -> None:
 
 
 def test_transfers_of_other_settings_do_not_tell_the_best(monkeypatch) -> None:
-    def analysed(name: str, accuracy: float, test: bool) -> tsar_analyse.Analysed:
+    def analysed(name: str, accuracy: float, test: bool) -> regulation_runs.Analysed:
         result = Result(3, 1e-3, [0.5], [accuracy], [[accuracy] * 3])
         transfer = Transfer(result, {"test": test})
-        return tsar_analyse.Analysed(
-            tsar_analyse.Source(Path(name), name, TINY, transfer, 1e-3), 2, {}
+        return regulation_runs.Analysed(
+            regulation_runs.Source(Path(name), name, TINY, transfer, 1e-3), 2, {}
         )
 
-    monkeypatch.setattr(tsar_analyse, "read_rows", lambda path: [])
+    monkeypatch.setattr(regulation_runs, "read_rows", lambda path: [])
     runs = [analysed("a", 0.2, True), analysed("b", 0.3, True)]
-    assert tsar_analyse.accuracies(runs) == ([0.2, 0.3], "accuracy at the end of its transfer")
-    _, best_by = tsar_analyse.accuracies([runs[0], analysed("b", 0.9, False)])
+    assert regulation_runs.accuracies(runs) == ([0.2, 0.3], "accuracy at the end of its transfer")
+    _, best_by = regulation_runs.accuracies([runs[0], analysed("b", 0.9, False)])
     assert "meta-training" in best_by
 
 
 def test_runs_that_see_other_pixels_are_not_pooled_but_older_ones_are() -> None:
-    def source(**changes: object) -> tsar_analyse.Source:
+    def source(**changes: object) -> regulation_runs.Source:
         config = dataclasses.replace(TINY, channels=None, **changes)
-        return tsar_analyse.Source(Path("run"), "run", config, None, 1e-3)
+        return regulation_runs.Source(Path("run"), "run", config, None, 1e-3)
 
     first = source()
     old = first._replace(config=dataclasses.replace(first.config, channels=112, gate_bias=0.0))
-    tsar_analyse.check_poolable(first, old)
+    regulation_runs.check_poolable(first, old)
     with pytest.raises(UserError, match="pixels is unit and byte-normalised"):
-        tsar_analyse.check_poolable(first, source(pixels="byte-normalised"))
+        regulation_runs.check_poolable(first, source(pixels="byte-normalised"))
 
 
 def test_without_transfers_the_best_is_told_by_meta_training(monkeypatch) -> None:
     """Only the training of the last tenth of steps counts."""
-    runs = [tsar_analyse.Source(Path(n), n, TINY, None, 1e-3) for n in ("seed1", "seed2")]
-    one = [tsar_analyse.Analysed(source, 2, {}) for source in runs]
+    runs = [regulation_runs.Source(Path(n), n, TINY, None, 1e-3) for n in ("seed1", "seed2")]
+    one = [regulation_runs.Analysed(source, 2, {}) for source in runs]
     rows = {
         "seed1": [{"step": 2, "split": "train", "accuracy": 0.4}],
         "seed2": [
@@ -248,8 +249,8 @@ def test_without_transfers_the_best_is_told_by_meta_training(monkeypatch) -> Non
             {"step": 2, "split": "eval", "accuracy": 0.9},
         ],
     }
-    monkeypatch.setattr(tsar_analyse, "read_rows", lambda path: rows[path.name])
-    scores, best_by = tsar_analyse.accuracies(one)
+    monkeypatch.setattr(regulation_runs, "read_rows", lambda path: rows[path.name])
+    scores, best_by = regulation_runs.accuracies(one)
     assert scores == [0.4, 0.3]
     assert "meta-training" in best_by
 
@@ -270,7 +271,7 @@ def test_frozen_is_the_network_as_it_was_meta_trained(folder, monkeypatch, capsy
 
 @pytest.mark.slow
 def test_what_is_not_regulated_is_left_out(folder, monkeypatch, capsys) -> None:
-    flags = ("--out", folder / "parts", "--classes", 3, "--learn", 1)
+    flags = ("--out", folder / "parts", "--target", "omniglot", "--classes", 3, "--learn", 1)
     call(monkeypatch, tsar_analyse, "--runs", folder / "partly", *flags)
     assert "output: left out" in capsys.readouterr().out
     numbers = json.loads((folder / "parts" / "analysis.json").read_text())["runs"]["partly"]

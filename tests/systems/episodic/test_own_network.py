@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from experiments import anml_analyse
 from tsar_jax.networks import Network
 from tsar_jax.networks.episodic import init_params
+from tsar_jax.systems.episodic.analysis.representation_analysis import (
+    LEARN,
+    Analysis,
+    MetaTests,
+    analyse,
+)
 from tsar_jax.systems.episodic.meta_test import Protocol
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -37,23 +42,21 @@ class WithSpaces(Own):
         return {"hidden of my own": self.run(images, 0, 1), **super().spaces(images)}
 
 
-def analysed(network: Network, tmp_path) -> anml_analyse.Analysis:
+def analysed(network: Network) -> Analysis:
     images = np.random.default_rng(0).integers(0, 256, (6, 20, 28, 28)).astype(np.uint8)
     params = init_params(network, jax.random.key(0))
-    settings = anml_analyse.Settings(tmp_path, classes=6, images=2, meta_test_runs=1)
-    protocol = Protocol(4, population=6, learn=anml_analyse.LEARN)
-    shown = np.array([0, 5])
-    key = jax.random.key(1)
-    return anml_analyse.analyse(network, "unit", params, images, shown, protocol, settings, key)
+    protocol = Protocol(4, population=6, learn=LEARN)
+    tests = MetaTests(protocol, jax.random.split(jax.random.key(1), 1), 1e-3, 2**28)
+    return analyse(network, "unit", params, images, np.array([0, 5]), tests)
 
 
-def test_a_network_of_ones_own_is_analysed(tmp_path) -> None:
-    found = analysed(Own(), tmp_path)
+def test_a_network_of_ones_own_is_analysed() -> None:
+    found = analysed(Own())
     assert list(found.measures) == ["features"]
     assert found.shown["features"].shape == (2, 5)
     assert 0 <= found.meta_test["test_accuracy"] <= 1
 
 
-def test_its_own_representations_are_not_left_out(tmp_path) -> None:
-    found = analysed(WithSpaces(), tmp_path)
+def test_its_own_representations_are_not_left_out() -> None:
+    found = analysed(WithSpaces())
     assert list(found.measures) == ["features", "hidden of my own"]

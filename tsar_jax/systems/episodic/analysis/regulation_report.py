@@ -1,13 +1,22 @@
-"""A record of a TSAR's regulation as figures and as lines of text."""
+"""An analysis of regulation as figures, as numbers in a file and as lines of text."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from tsar_jax.systems.episodic.analysis import regulation as analysis
 from tsar_jax.systems.episodic.analysis import regulation_figures as figures
 from tsar_jax.systems.episodic.analysis import regulation_record as records
 from tsar_jax.systems.episodic.analysis.power_law import Tail
+from tsar_jax.systems.episodic.analysis.regulation_runs import Group, Mode
+
+WHEN: Mapping[Mode, tuple[str, str]] = {
+    "learning": ("while it learns", "while it learns"),
+    "frozen": ("as meta-trained", "once it has learned all classes"),
+}
+"""When the regulation in a figure was collected, by mode; and in that of the output layer."""
 
 
 def record_figures(
@@ -75,3 +84,80 @@ def record_lines(numbers: dict[str, Any], layer: str) -> list[str]:
     words = ", ".join(f"{100 * value['mean']:+.1f} % ({name})" for name, value in changes)
     accuracy = numbers["output"]["learned_accuracy"]
     return [*found, f"output: {words}; accuracy {accuracy:.3f} on what it learned"]
+
+
+def draw(groups: Mapping[float, Group], mode: Mode, layer: str) -> dict[str, Figure]:
+    """Return all figures of runs pooled by initial bias, by path below the folder of figures.
+
+    Args:
+        groups: the runs by initial bias.
+        mode: whose regulation was collected.
+        layer: the one shown.
+    """
+    when, output_when = WHEN[mode]
+    several = any(len(group.runs) > 1 for group in groups.values())
+
+    def histograms(best: bool) -> dict[str, np.ndarray]:
+        rows = {}
+        for bias, group in groups.items():
+            record = group.best.record if best else group.pooled
+            name = group.best.source.name if best or len(group.runs) == 1 else count_runs(group)
+            rows[f"initial bias {bias:g} ({name})"] = record[f"regulation_{layer}"]
+        return rows
+
+    made = {"regulation": figures.regulation_figure(histograms(False), layer, when)}
+    if several:
+        title = f"{when}, the best run of each initial bias"
+        made["regulation_best"] = figures.regulation_figure(histograms(True), layer, title)
+    for bias, group in groups.items():
+        folder = f"initial_bias_{bias:g}"
+        best, alone = group.best.source.name, len(group.runs) == 1
+        shown = [(folder, group.pooled, best if alone else count_runs(group))]
+        if not alone:
+            shown.append((f"{folder}/best", group.best.record, f"{best}, the best"))
+        for place, record, runs in shown:
+            whose = f"initial bias {bias:g}, {runs}"
+            titles = f"{when}, {whose}", f"{output_when}, {whose}"
+            for name, figure in record_figures(record, *titles, layer).items():
+                made[f"{place}/{name}"] = figure
+    return made
+
+
+def count_runs(group: Group) -> str:
+    """Return in words how many runs a group pools."""
+    return "1 run" if len(group.runs) == 1 else f"{len(group.runs)} runs pooled"
+
+
+def report(groups: Mapping[float, Group]) -> dict[str, Any]:
+    """Return the numbers of an analysis by run, and pooled by initial bias; some may be NaN."""
+    return {
+        "thresholds": analysis.THRESHOLDS,
+        "runs": {
+            run.source.name: {
+                "step": run.step,
+                "initial_bias": run.source.config.initial_bias,
+                "rate": run.source.rate,
+                **records.summarise(run.record),
+            }
+            for group in groups.values()
+            for run in group.runs
+        },
+        "initial_biases": {
+            f"{bias:g}": {
+                "runs": [run.source.name for run in group.runs],
+                "best": group.best.source.name,
+                "best_by": group.best_by if len(group.runs) > 1 else None,
+                **records.summarise(group.pooled),
+            }
+            for bias, group in groups.items()
+        },
+    }
+
+
+def without_nan(value: Any) -> Any:
+    """Return nested values with None for NaN, which JSON lacks."""
+    if isinstance(value, dict):
+        return {name: without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
