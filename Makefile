@@ -17,7 +17,7 @@ test: lint
 # A smoke training of each family with the oldest requirements that setup.cfg allows.
 test-oldest: .venv-oldest/.core
 	set -e; runs=$$(mktemp -d); trap 'rm -rf "$$runs"' EXIT; for name in $(SMOKE); do \
-	  .venv-oldest/bin/python -m tsar_jax run $$name --preset smoke --run "$$runs/$$name"; \
+	  .venv-oldest/bin/python -m tsar_jax run $$name --preset smoke --out "$$runs/$$name"; \
 	done
 
 lint: .venv/.dev

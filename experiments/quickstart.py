@@ -27,8 +27,8 @@ META_TEST = MetaTestConfig(classes=(50,), runs=3, rates=(4e-3, 2e-3, 1e-3, 5e-4)
 class Arguments:
     """What can be set."""
 
-    run: Path = Path("runs/quickstart")
-    """Folder of the run."""
+    out: Path = Path("runs/quickstart")
+    """Folder of the run, new or to be taken up."""
 
 
 def quickstart(folder: Path, train_config: AnmlConfig, test_config: MetaTestConfig) -> None:
@@ -77,7 +77,7 @@ def quickstart(folder: Path, train_config: AnmlConfig, test_config: MetaTestConf
 
 def main() -> None:
     arguments = cli.parse_settings(Arguments, experiment="quickstart", description=__doc__)
-    quickstart(arguments.run, TRAIN, META_TEST)
+    quickstart(arguments.out, TRAIN, META_TEST)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("kind", RUNS)
 def test_each_kind_is_added_from_outside_of_the_package(folder, kind):
     run = folder / kind.replace(" ", "_")
-    words = ("run", *RUNS[kind], "--run", run)
+    words = ("run", *RUNS[kind], "--out", run)
     done = tsar_jax(folder, *words)
     assert done.returncode == 2
     assert "There is no" in done.stderr or "--modules" in done.stderr

@@ -127,7 +127,7 @@ TOY = Path(__file__).parent / "training" / "toy_training.py"
 @full
 def test_training_outlasts_all_output(tmp_path):
     with Path("/dev/full").open("w") as disk:
-        argv = ["--run", tmp_path / "run", "--steps", "10"]
+        argv = ["--out", tmp_path / "run", "--steps", "10"]
         done = run(*argv, stdout=disk, stderr=disk, script=[sys.executable, TOY])
     assert done.returncode == 0
     assert status(tmp_path / "run").count("step         10 of 10") == 1
@@ -135,7 +135,7 @@ def test_training_outlasts_all_output(tmp_path):
 
 def test_training_outlasts_closed_streams(tmp_path):
     """Whose descriptors no file of the run must get."""
-    script = f"exec {sys.executable} {TOY} --run {tmp_path / 'run'} --steps 10 >&- 2>&-"
+    script = f"exec {sys.executable} {TOY} --out {tmp_path / 'run'} --steps 10 >&- 2>&-"
     done = run(script=["sh", "-c", script])
     assert done.returncode == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

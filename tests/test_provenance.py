@@ -62,13 +62,13 @@ def test_the_commit_is_the_clones_and_says_whether_files_differ(clone, tmp_path,
 
 
 def test_config_json_says_by_what_where_and_when(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["tsar-jax run toy", "--run", "a b"])
+    monkeypatch.setattr(sys, "argv", ["tsar-jax run toy", "--out", "a b"])
     run = make_run(tmp_path / "run")
     made = json.loads(run.config_path.read_text())["provenance"]
     assert made["jax"] == jax.__version__
     assert made["tsar_jax"] == provenance.version()
     assert made["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert made["command"] == "tsar-jax run toy --run 'a b'"
+    assert made["command"] == "tsar-jax run toy --out 'a b'"
     assert jax.local_devices()[0].platform in made["device"]
     assert set(made) == {"tsar_jax", "jax", "python", "commit", "device", "command", "date"}
     assert load_config(run.path, LoopConfig) == run.config

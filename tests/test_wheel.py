@@ -100,6 +100,6 @@ def test_it_lists_and_prepares(installed, tmp_path):
     ],
 )
 def test_it_trains(installed, name, tmp_path):
-    done = installed("run", name, "--preset", "smoke", "--run", tmp_path / "run")
+    done = installed("run", name, "--preset", "smoke", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "finished     yes" in installed("status", tmp_path / "run").stdout

@@ -74,7 +74,7 @@ def in_empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def run(tmp_path):
     """A folder with the config of a run."""
-    config, run = parse("--run", tmp_path / "run", "--rate", "0.2")
+    config, run = parse("--out", tmp_path / "run", "--rate", "0.2")
     start(run, config.loop.steps)
     return run
 
@@ -116,10 +116,10 @@ def test_changed_flags_on_resume_are_refused_with_the_difference(run):
         (["--preset", "gpu"], "no preset 'gpu': choose from cpu, paper"),
         (["--resume", "nowhere"], "no run folder nowhere"),
         (["--resume", "."], "not a run folder"),
-        (["--resume", "run", "--run", "other"], "leave out --run"),
+        (["--resume", "run", "--out", "other"], "leave out --out"),
         (["--resume", "run", "--preset", "paper"], "preset 'cpu', not 'paper'"),
-        (["--run", "run"], "already holds a run: continue it with --resume run"),
-        (["--run", "file/run"], "cannot be written"),
+        (["--out", "run"], "already holds a run: continue it with --resume run"),
+        (["--out", "file/run"], "cannot be written"),
     ],
 )
 def test_bad_requests_exit_2_with_one_sentence(run, tmp_path, capsys, argv, message):
@@ -417,4 +417,4 @@ def test_output_that_the_terminal_cannot_show_ends_nothing(tmp_path):
 
 def test_a_run_folder_whose_name_is_not_utf8_is_refused(tmp_path):
     with pytest.raises(UserError, match="not UTF-8"):
-        parse("--run", f"{tmp_path}/\udcff")
+        parse("--out", f"{tmp_path}/\udcff")

@@ -163,7 +163,7 @@ def test_names_that_do_not_exist_are_answered(attempt, near):
         (cli.main, "published --wirte README.md", "no flag --wirte: the nearest is --write; tsar-"),
         (cli.main, "list words", "'words' belongs to no flag: .*tsar-jax list --help"),
         (cli.main, "export run file --stp 3", "no flag --stp: the nearest is --step;"),
-        (quickstart_main, "--rnu x", "no flag --rnu: the nearest is --run;"),
+        (quickstart_main, "--otu x", "no flag --otu: the nearest is --out;"),
         (data_prep_main, "omniglto", "no command 'omniglto': .*the nearest is omniglot[.]"),
         (data_prep_main, "mini_imagenet --archive x", "no flag --archive: .* --archives;"),
         (benchmarks_main, "--onyl oml", "no flag --onyl: the nearest is --only;"),

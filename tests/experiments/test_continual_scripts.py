@@ -71,7 +71,7 @@ def test_a_run_resumed_within_a_task_ends_at_the_same_bits(
     whole = table / "runs" / "er-64"
     half = tmp_path / "half"
     arguments = [
-        *("--preset", "smoke", "--run", half, "--method", "er", "--seeds", 2),
+        *("--preset", "smoke", "--out", half, "--method", "er", "--seeds", 2),
         *("--checkpoint-every", 30, "--chunk", 30, "--keep", 20),
     ]
     command(continual_train, *arguments, monkeypatch=monkeypatch)
@@ -161,7 +161,7 @@ def test_gcil_on_held_out_images_has_two_accuracies(tmp_path, monkeypatch, capsy
 def test_bad_input_is_named_before_any_work(arguments, said, tmp_path, monkeypatch, capsys) -> None:
     told = failure(
         continual_train,
-        *("--preset", "smoke", "--run", tmp_path / "run", *arguments),
+        *("--preset", "smoke", "--out", tmp_path / "run", *arguments),
         monkeypatch=monkeypatch,
         capsys=capsys,
     )

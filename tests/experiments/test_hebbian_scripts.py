@@ -56,7 +56,7 @@ def evolve(tmp_path_factory):
         path = tmp_path_factory.mktemp("runs") / name
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(MujocoQuadrupeds, "limit", LIMIT)
-            command(hebbian_evolve, *SMOKE, "--run", path, *flags, monkeypatch=patch)
+            command(hebbian_evolve, *SMOKE, "--out", path, *flags, monkeypatch=patch)
         return path
 
     return run
@@ -345,7 +345,7 @@ def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch
     ],
 )
 def test_bad_input_of_evolution_is_named(flags, sentence, tmp_path, monkeypatch, capsys) -> None:
-    arguments = (*SMOKE, "--run", tmp_path / "run", *flags)
+    arguments = (*SMOKE, "--out", tmp_path / "run", *flags)
     said = failure(hebbian_evolve, *arguments, monkeypatch=monkeypatch, capsys=capsys)
     assert sentence in said
 
@@ -358,7 +358,7 @@ def test_without_the_extra_the_preset_that_needs_none_is_named(
     environment = {"mujoco": "quadruped", "gymnasium": "Ant-v5"}[package]
     flags = () if package == "mujoco" else ("--environment", environment)
     said = failure(
-        hebbian_evolve, "--run", tmp_path / "run", *flags, monkeypatch=monkeypatch, capsys=capsys
+        hebbian_evolve, "--out", tmp_path / "run", *flags, monkeypatch=monkeypatch, capsys=capsys
     )
     assert "tsar_jax[environments]" in said
     assert said.endswith("; --preset cart-pole needs none of it.\n")

@@ -86,7 +86,7 @@ def runs(tmp_path_factory, quickly_compiled):
     """A run of every file in `SOURCES`."""
     folder = tmp_path_factory.mktemp("runs")
     for name, (kind, file, *flags) in SOURCES.items():
-        tool("import", kind, FILES / file, "--run", folder / name, *flags)
+        tool("import", kind, FILES / file, "--out", folder / name, *flags)
     return folder
 
 
@@ -117,7 +117,7 @@ def test_there_and_back_is_the_same_to_the_bit(runs, tmp_path, name) -> None:
     assert len(original) == len(back)
     for key, array in original.items():
         np.testing.assert_array_equal(back[key], array.astype(np.float32), strict=True)
-    tool("import", kind, tmp_path / "back.pt", "--run", tmp_path / "again", *flags)
+    tool("import", kind, tmp_path / "back.pt", "--out", tmp_path / "again", *flags)
     before, after = state(runs / name), state(tmp_path / "again")
     assert list(before) == list(after)
     for key, array in before.items():
@@ -167,7 +167,7 @@ def test_analysis_takes_an_imported_perceptron(runs, tmp_path, monkeypatch) -> N
 
 
 def test_convolutions_alone_and_with_coefficients(tmp_path, capsys) -> None:
-    tool("import", "pixel-policy", FILES / KERNELS, "--run", tmp_path / "a")
+    tool("import", "pixel-policy", FILES / KERNELS, "--out", tmp_path / "a")
     assert "coefficients are drawn as evolution begins" in capsys.readouterr().out
     first = state(tmp_path / "a")
     assert first["genome/main/0"].shape == (5, 128, 648)
@@ -177,7 +177,7 @@ def test_convolutions_alone_and_with_coefficients(tmp_path, capsys) -> None:
     np.testing.assert_array_equal(convolutions, original.astype(np.float32))
     both = (tmp_path / "b-coevolved.dat", tmp_path / "b.dat")
     for index, files in enumerate((both, both[::-1])):
-        tool("import", "pixel-policy", *files, "--run", tmp_path / f"c{index}")
+        tool("import", "pixel-policy", *files, "--out", tmp_path / f"c{index}")
         for key, array in state(tmp_path / f"c{index}").items():
             np.testing.assert_array_equal(array, first[key], strict=True)
 
@@ -187,7 +187,7 @@ def test_static_and_coevolved_policies_there_and_back(tmp_path) -> None:
     shapes = {"fc1": (5, 4), "fc2": (3, 5), "fc3": (2, 3)}
     static = {f"{k}.weight": rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
     write_state_dict(tmp_path / "static.pt", static)
-    tool("import", "hebbian", tmp_path / "static.pt", "--run", tmp_path / "static")
+    tool("import", "hebbian", tmp_path / "static.pt", "--out", tmp_path / "static")
     assert read_description(tmp_path / "static")["config"]["policy"]["rule"] == "static"
     tool("export", tmp_path / "static", tmp_path / "back.pt")
     for name, array in read_arrays(tmp_path / "back.pt").arrays.items():
@@ -197,7 +197,7 @@ def test_static_and_coevolved_policies_there_and_back(tmp_path) -> None:
     write_array(tmp_path / "born.dat", born)
     files = (tmp_path / "rows.dat", tmp_path / "born.dat")
     flags = ("--environment", "cart_pole", "--policy.hidden", 5, 3, "--policy.rule", "ABCD")
-    tool("import", "hebbian", *files, "--run", tmp_path / "born", *flags)
+    tool("import", "hebbian", *files, "--out", tmp_path / "born", *flags)
     assert read_description(tmp_path / "born")["config"]["policy"]["initial"] == "coevolve"
     np.testing.assert_array_equal(
         state(tmp_path / "born")["genome/coevolved/weights/1"], born[20:35].reshape(3, 5)
@@ -242,14 +242,14 @@ def test_a_resnet18_is_mapped_with_its_statistics() -> None:
     ids=lambda value: "" if isinstance(value, tuple) else value,
 )
 def test_what_cannot_be_imported_is_one_sentence(tmp_path, capsys, words, said) -> None:
-    assert said in refused(capsys, "import", *words, "--run", tmp_path / "run")
+    assert said in refused(capsys, "import", *words, "--out", tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_what_cannot_be_written_is_one_sentence(runs, tmp_path, capsys) -> None:
     word = FILES / "anml-zip.net"
-    assert "add --run" in refused(capsys, "import", "anml", word)
-    assert "already holds" in refused(capsys, "import", "anml", word, "--run", runs / "anml")
+    assert "add --out" in refused(capsys, "import", "anml", word)
+    assert "already holds" in refused(capsys, "import", "anml", word, "--out", runs / "anml")
     (tmp_path / "there").touch()
     assert "exists already" in refused(capsys, "export", runs / "anml", tmp_path / "there")
     assert "no run folder" in refused(capsys, "export", tmp_path / "none", tmp_path / "x")
@@ -287,7 +287,7 @@ def test_meta_training_begins_with_imported_weights_and_resumes(
     shutil.copytree(runs / "oml", init)
     widths = ("--model", "oml", "--channels", 3, "--hidden-features", 8)
     flags = ("--preset", "smoke", *widths, *TINY, "--init", init)
-    command(anml_meta_train, "--run", tmp_path / "a", *flags, monkeypatch=monkeypatch)
+    command(anml_meta_train, "--out", tmp_path / "a", *flags, monkeypatch=monkeypatch)
     assert load_config(tmp_path / "a")["init"] == str(init)
     held, begun = state(init), read_checkpoint(tmp_path / "a" / "checkpoints", 0)[0]
     for name, array in held.items():
@@ -300,7 +300,7 @@ def test_meta_training_begins_with_imported_weights_and_resumes(
     command(anml_meta_train, "--resume", tmp_path / "a", monkeypatch=monkeypatch)
     for name, array in read_checkpoint(tmp_path / "a" / "checkpoints", 2)[0].items():
         np.testing.assert_array_equal(array, last[name], strict=True)
-    new = ("--run", tmp_path / "b", *flags)
+    new = ("--out", tmp_path / "b", *flags)
     said = failure(anml_meta_train, *new, monkeypatch=monkeypatch, capsys=capsys)
     assert "There is no run folder" in said
     assert not (tmp_path / "b" / "config.json").exists()
@@ -328,7 +328,7 @@ def test_meta_training_begins_with_imported_weights_and_resumes(
 def test_weights_that_do_not_fit_are_named_before_any_work(
     runs, tmp_path, monkeypatch, capsys, script, run, flags, named
 ) -> None:
-    init = ("--run", tmp_path / "a", "--init", runs / run)
+    init = ("--out", tmp_path / "a", "--init", runs / run)
     said = failure(script, *flags, *init, monkeypatch=monkeypatch, capsys=capsys)
     assert named in said
     assert not (tmp_path / "a" / "config.json").exists()
@@ -339,13 +339,13 @@ def test_evolution_and_continual_learning_begin_with_imported_weights(
 ) -> None:
     hidden = ("--preset", "smoke", "--policy.hidden", 128, 64, "--steps", 1)
     init = ("--init", runs / "hebbian")
-    command(hebbian_evolve, *hidden, *init, "--run", tmp_path / "h", monkeypatch=monkeypatch)
+    command(hebbian_evolve, *hidden, *init, "--out", tmp_path / "h", monkeypatch=monkeypatch)
     begun = read_checkpoint(tmp_path / "h" / "checkpoints", 0)[0]
     name = "genome/main/1"
     np.testing.assert_array_equal(begun[name], state(runs / "hebbian")[name])
     flags = ("--preset", "smoke", "--method", "sgd", "--hidden", 100, 100, "--steps", 3)
     init = ("--init", runs / "mlp", "--seeds", 2)
-    command(continual_train, *flags, *init, "--run", tmp_path / "c", monkeypatch=monkeypatch)
+    command(continual_train, *flags, *init, "--out", tmp_path / "c", monkeypatch=monkeypatch)
     begun = read_checkpoint(tmp_path / "c" / "checkpoints", 0)[0]
     name = "learner/net/params/layer_1/kernel"
     wanted = state(runs / "mlp")[name]
@@ -366,7 +366,7 @@ def test_a_network_with_an_array_of_no_use_is_one_sentence(tmp_path, capsys, kin
         empty = np.zeros((0, *array.shape[1:]), np.float32)
         bad[f"vars.{index}"] = empty if fill is None else np.full(array.shape, fill)
         write_state_dict(tmp_path / "a.pt", bad)
-        said = refused(capsys, "import", kind, tmp_path / "a.pt", "--run", tmp_path / "run")
+        said = refused(capsys, "import", kind, tmp_path / "a.pt", "--out", tmp_path / "run")
         assert f"Array vars.{index} " in said
         assert "warning" not in said
 
@@ -395,7 +395,7 @@ def test_arrays_that_no_network_has_are_one_sentence(tmp_path, capsys, kind, fil
             write_state_dict(paths[-1], whole | content)
         else:
             paths[-1].write_bytes(pickle.dumps(content))
-    assert named in refused(capsys, "import", kind, *paths, "--run", tmp_path / "run")
+    assert named in refused(capsys, "import", kind, *paths, "--out", tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_arrays_that_no_network_has_are_one_sentence(tmp_path, capsys, kind, fil
 def test_the_initial_bias_of_a_file_is_checked(monkeypatch, tmp_path, capsys, bias, taken) -> None:
     content = read_arrays(FILES / TSAR)._replace(attributes={"bias": bias})
     monkeypatch.setattr(import_weights, "read_arrays", lambda path: content)
-    words = ("import", "tsar", FILES / TSAR, "--run", tmp_path / "run")
+    words = ("import", "tsar", FILES / TSAR, "--out", tmp_path / "run")
     if taken is None:
         assert "initial bias is not finite" in refused(capsys, *words)
         return

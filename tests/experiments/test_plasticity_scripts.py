@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         command(
             plasticity_meta_train,
-            *("--preset", "smoke", "--run", path, "--held-out", 3),
+            *("--preset", "smoke", "--out", path, "--held-out", 3),
             monkeypatch=patch,
         )
     return path
@@ -89,7 +89,7 @@ def test_a_prepared_data_set_is_drawn_from_in_the_split_that_is_named(
     with pytest.raises(SystemExit):
         command(
             plasticity_meta_train,
-            *("--preset", "smoke", "--run", tmp_path / "run", "--split", split),
+            *("--preset", "smoke", "--out", tmp_path / "run", "--split", split),
             monkeypatch=monkeypatch,
         )
     assert drawn[0].any()
@@ -140,7 +140,7 @@ def test_a_term_of_ones_own_from_a_module_beside(tmp_path, monkeypatch) -> None:
     try:
         command(
             plasticity_meta_train,
-            *("--preset", "smoke", "--run", "run", "--steps", 2),
+            *("--preset", "smoke", "--out", "run", "--steps", 2),
             *("--modules", "my_rules", "--terms", "pseudo_gradient", "anti_hebb"),
             monkeypatch=monkeypatch,
         )
@@ -236,7 +236,7 @@ def test_a_rule_that_no_one_wrote_is_named(text, tmp_path) -> None:
 
 
 def start(path, *arguments) -> subprocess.Popen:
-    flags = ["--resume", path] if (path / "config.json").exists() else ["--run", path, *arguments]
+    flags = ["--resume", path] if (path / "config.json").exists() else ["--out", path, *arguments]
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.plasticity_meta_train", *map(str, flags)],
         cwd=ROOT,
@@ -288,13 +288,13 @@ def test_a_killed_run_on_a_device_per_core_resumes_to_the_same_bits(tmp_path) ->
 def test_bad_input_of_meta_training_is_named(
     flags, sentence, tmp_path, monkeypatch, capsys
 ) -> None:
-    arguments = ("--preset", "smoke", "--run", tmp_path / "run", *flags)
+    arguments = ("--preset", "smoke", "--out", tmp_path / "run", *flags)
     said = failure(plasticity_meta_train, *arguments, monkeypatch=monkeypatch, capsys=capsys)
     assert sentence in said
 
 
 def test_a_rule_that_diverges_is_named(tmp_path, monkeypatch, capsys) -> None:
-    arguments = ["--preset", "smoke", "--run", tmp_path / "run", "--start", "1e30"]
+    arguments = ["--preset", "smoke", "--out", tmp_path / "run", "--start", "1e30"]
     monkeypatch.setattr(sys, "argv", ["plasticity_meta_train", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         cli.run_main(plasticity_meta_train.main)

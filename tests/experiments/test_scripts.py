@@ -65,7 +65,7 @@ def run(monkeypatch, script, *arguments: object) -> None:
 def test_train_test_compare(monkeypatch, capsys, tmp_path: Path) -> None:
     presets = {"cpu": Preset(TINY, "tiny")}
     monkeypatch.setattr(anml_meta_train, "PRESETS", presets)
-    run(monkeypatch, anml_meta_train, "--run", tmp_path / "a")
+    run(monkeypatch, anml_meta_train, "--out", tmp_path / "a")
     assert (tmp_path / "a" / "metrics.csv").exists()
 
     preset = Preset(
@@ -105,9 +105,9 @@ def test_quickstart_resumes_what_is_there(capsys, folder: Path) -> None:
             ["'huge'", "cpu, cpu-oml, smoke, paper, paper-oml"],
         ),
         (anml_meta_train, ["--steps", "-1"], ["steps", "-1"]),
-        (anml_meta_train, ["--train-classes", "13", "--run", "{}/b"], ["train_classes", "13"]),
+        (anml_meta_train, ["--train-classes", "13", "--out", "{}/b"], ["train_classes", "13"]),
         (anml_meta_train, ["--resume", "{}/nowhere"], ["{}/nowhere"]),
-        (anml_meta_train, ["--run", "{}/file/run"], ["{}/file/run", "--run"]),
+        (anml_meta_train, ["--out", "{}/file/run"], ["{}/file/run", "--out"]),
         (
             anml_meta_train,
             [
@@ -117,7 +117,7 @@ def test_quickstart_resumes_what_is_there(capsys, folder: Path) -> None:
                 "12",
                 "--eval-classes",
                 "2",
-                "--run",
+                "--out",
                 "{}/c",
             ],
             ["'trunck'", "trunk"],
@@ -257,6 +257,6 @@ def test_release_options_have_flags(tmp_path) -> None:
         anml_presets.PRESETS,
         experiment=anml_presets.EXPERIMENT,
         description="",
-        argv=["--no-reset", "--pixels", "unit-normalised", "--run", str(tmp_path / "run")],
+        argv=["--no-reset", "--pixels", "unit-normalised", "--out", str(tmp_path / "run")],
     )
     assert (config.reset, config.pixels) == (False, "unit-normalised")

@@ -31,7 +31,7 @@ jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **about: event.endswith("backend_compile_duration")
     and programs.append(str(about.get("fun_name")))
 )
-sys.argv = [name, "--preset", "smoke", "--run", folder]
+sys.argv = [name, "--preset", "smoke", "--out", folder]
 script.main()
 """
 

@@ -98,7 +98,7 @@ def run(script, *arguments: object) -> None:
 def folder(quickly_compiled, small, tmp_path_factory) -> Path:
     """A TSAR, meta-trained and transferred, in the folder "tsar"; others made from its files."""
     folder = tmp_path_factory.mktemp("runs")
-    run(tsar_meta_train, "--run", folder / "tsar")
+    run(tsar_meta_train, "--out", folder / "tsar")
     run(tsar_transfer, "--run", folder / "tsar", "--baselines")
     make_copy(folder, "seed", {"seed": 1})
     make_copy(folder, "unregulated", {"model": "unregulated"})

@@ -65,7 +65,7 @@ def test_killed_at_ten_moments_it_ends_at_the_same_bits(tmp_path):
     saves_cut_short = 0
     for kill in range(10):
         resumable = (path / "config.json").exists()
-        process = start(*(["--resume", path] if resumable else ["--run", path, *flags]))
+        process = start(*(["--resume", path] if resumable else ["--out", path, *flags]))
         process.stdout.readline()  # "begin": the imports are done
         known = newest(path)
         if kill % 2:
@@ -124,7 +124,7 @@ def test_signal_finishes_the_chunk_saves_and_says_how_to_resume(tmp_path, signum
     # A chunk takes a moment, all of them far longer than it can be until the signal is sent.
     config = ToyConfig(steps=200, chunk=4, eval_every=0, checkpoint_every=0, work=10_000_000)
     flags = ["--steps", 200, "--chunk", 4, "--eval-every", 0, "--checkpoint-every", 0]
-    process = start("--run", path, *flags, "--work", config.work)
+    process = start("--out", path, *flags, "--work", config.work)
     wait_for(lambda: read_rows(path), process)
     process.send_signal(signum)
     _, errors = process.communicate(timeout=PATIENCE)
@@ -150,7 +150,7 @@ def test_signal_finishes_the_chunk_saves_and_says_how_to_resume(tmp_path, signum
 def test_second_ctrl_c_stops_within_a_chunk(tmp_path):
     path = tmp_path / "run"
     flags = ["--steps", 1000, "--chunk", 1000, "--eval-every", 0, "--checkpoint-every", 0]
-    process = start("--run", path, *flags, "--work", 2_000_000_000)
+    process = start("--out", path, *flags, "--work", 2_000_000_000)
     wait_for(lambda: checkpoint_steps(path / "checkpoints") == [0], process)
     time.sleep(1.5)  # into the first chunk, which would take hours
     process.send_signal(signal.SIGINT)

@@ -133,7 +133,7 @@ def test_what_is_only_checked_is_not_made(tmp_path, monkeypatch) -> None:
         cli.parse(ToyConfig, PRESETS, experiment="toy", description="", argv=argv)
         raise UserError("The data are not prepared.")
 
-    for argv in ([], ["--run", "mine/run"]):
+    for argv in ([], ["--out", "mine/run"]):
         with pytest.raises(SystemExit):
             cli.run_main(functools.partial(main, argv))
         assert not list(tmp_path.iterdir())

@@ -199,7 +199,7 @@ def test_impossible_numbers_of_seeds_are_refused(seeds):
 @pytest.mark.parametrize("devices", [2, 4])
 def test_seeds_are_spread_over_devices_to_the_same_numbers(tmp_path, devices):
     script = Path(__file__).with_name("toy_training.py")
-    flags = ["--steps", "12", "--seeds", "3", "--run", str(tmp_path / "spread")]
+    flags = ["--steps", "12", "--seeds", "3", "--out", str(tmp_path / "spread")]
     surroundings = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, script, *flags], env=surroundings, check=True)
     config = ToyConfig(steps=12, seeds=3)

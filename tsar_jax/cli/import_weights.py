@@ -1,6 +1,6 @@
 """Make a run of weights that came from an original release.
 
-  tsar-jax import KIND FILE --run FOLDER [settings]
+  tsar-jax import KIND FILE --out FOLDER [settings]
 
 FILE is read without PyTorch, and nothing that it asks for is run: what torch.save wrote, whole
 modules and state dictionaries, in either format and from any device. Widths are the file's; what
@@ -8,14 +8,14 @@ it does not say is a setting of the run: tsar-jax import KIND --help shows them.
 flags, for a flag may take several values.
 
 Examples:
-  tsar-jax import anml OmniANML.net --run runs/anml --steps 20000
-  tsar-jax import oml oml.net --run runs/oml
-  tsar-jax import tsar "TSAR_Rich_Bias=-8.0_Seed=999" --run runs/tsar
-  tsar-jax import hebbian coeffs.dat --run runs/ant --environment quadruped
-  tsar-jax import hebbian coeffs.dat --run runs/pole --environment CartPole-v1 --policy.rule ABCD_lr
-  tsar-jax import pixel-policy coeffs.dat CNN_parameters.dat --run runs/car
-  tsar-jax import mlp task_19_model.ph --run runs/digits --stream rot-mnist
-  tsar-jax import resnet18 task_4_model.ph --run runs/cifar --stream seq-cifar10
+  tsar-jax import anml OmniANML.net --out runs/anml --steps 20000
+  tsar-jax import oml oml.net --out runs/oml
+  tsar-jax import tsar "TSAR_Rich_Bias=-8.0_Seed=999" --out runs/tsar
+  tsar-jax import hebbian coeffs.dat --out runs/ant --environment quadruped
+  tsar-jax import hebbian coeffs.dat --out runs/pole --environment CartPole-v1 --policy.rule ABCD_lr
+  tsar-jax import pixel-policy coeffs.dat CNN_parameters.dat --out runs/car
+  tsar-jax import mlp task_19_model.ph --out runs/digits --stream rot-mnist
+  tsar-jax import resnet18 task_4_model.ph --out runs/cifar --stream seq-cifar10
 
 KIND      FILE                                                   then
 anml      a network of the ANML release, whole or its state      anml_meta_test, anml_analyse
@@ -78,20 +78,20 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="tsar-jax import", add_help=False, allow_abbrev=False)
     parser.add_argument("kind")
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--run", type=Path)
+    parser.add_argument("--out", type=Path)
     own, rest = parser.parse_known_args(argv)
     check_known("kind", own.kind, CONFIGS)
-    if own.run is None:
-        raise UserError("No folder is named for the run: add --run FOLDER.")
+    if own.out is None:
+        raise UserError("No folder is named for the run: add --out FOLDER.")
     if len(own.files) > (2 if own.kind in TWO_FILES else 1):
         raise UserError(f"{own.files[-1]} is one file too many for kind {own.kind}: leave it out.")
-    if (own.run / "config.json").exists():
-        raise UserError(f"{own.run} already holds a run: name another folder with --run.")
+    if (own.out / "config.json").exists():
+        raise UserError(f"{own.out} already holds a run: name another folder with --out.")
     imported = import_contents(own.kind, [read_arrays(path) for path in own.files], rest)
-    write(imported, own.run)
+    write(imported, own.out)
     for line in imported.said:
         print(line)
-    print(f"{own.run}: a run of {imported.experiment} at step {imported.step}.")
+    print(f"{own.out}: a run of {imported.experiment} at step {imported.step}.")
 
 
 def show_help(argv: Sequence[str]) -> None:
@@ -100,7 +100,7 @@ def show_help(argv: Sequence[str]) -> None:
     for kind in (word for word in argv if word in CONFIGS):
         print()
         config = CONFIGS[kind]()
-        cli.parse_config(type(config), config, ["--help"], f"import {kind} FILE --run FOLDER", "")
+        cli.parse_config(type(config), config, ["--help"], f"import {kind} FILE --out FOLDER", "")
 
 
 def import_contents(kind: str, contents: Sequence[Content], argv: list[str]) -> Imported:

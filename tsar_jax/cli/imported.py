@@ -41,7 +41,7 @@ def settings(
     """
     fixed = {**fixed, "seeds": 1}
     default = dataclasses.replace(config, **fixed)  # type: ignore[type-var]
-    asked = cli.parse_config(type(default), default, argv, f"import {kind} FILE --run FOLDER", text)
+    asked = cli.parse_config(type(default), default, argv, f"import {kind} FILE --out FOLDER", text)
     for name, value in fixed.items():
         if getattr(asked, name) != value:
             flag = "--" + name.replace("_", "-")

@@ -45,7 +45,7 @@ def parse(
 ) -> tuple[Config, Run]:
     """An experiment's settings from its command line: its config and its run.
 
-    --preset NAME (by default the first), --run FOLDER (by default a new
+    --preset NAME (by default the first), --out FOLDER (by default a new
     runs/EXPERIMENT-PRESET-WHAT-DATE-TIME-SEED, WHAT being the config's model, method, stream or
     environment, if any), --resume FOLDER, and a flag for every field of the config. With --resume
     the settings are those stored in the folder.
@@ -66,11 +66,11 @@ def parse(
     config = parse_config(
         config_class, presets[preset].config, rest, f"run {experiment}", text, OWN_FLAGS
     )
-    if own.run is None:
+    if own.out is None:
         seed = getattr(getattr(config, "loop", config), "seed", None)
         path = _new_folder(Path("runs"), [experiment, preset, *_distinctive(config)], seed)
     else:
-        path = Path(own.run)
+        path = Path(own.out)
     run_folder.check_new(path)
     return config, Run(path, config, experiment, preset)
 
@@ -160,7 +160,7 @@ def _check_preset(name: str, presets: Mapping[str, Preset[Any]]) -> None:
     check_known("preset", name, presets)
 
 
-OWN_FLAGS = ("preset", "run", "resume")
+OWN_FLAGS = ("preset", "out", "resume")
 """Flags of a training that are no settings of its config."""
 
 
@@ -180,7 +180,7 @@ def _help_text(description: str, presets: Mapping[str, Preset[Any]]) -> str:
             "",
             "Runs:",
             f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
-            "  --run FOLDER     where the run is written (default: a new one in runs/)",
+            "  --out FOLDER     where the run is written (default: a new one in runs/)",
             "  --resume FOLDER  continue that run, with its settings, to the same bits",
             "",
             "Settings:",
@@ -241,8 +241,8 @@ def _parse_resumed(
 ) -> tuple[Config, Run]:
     """The stored config; the flags in `rest` may repeat it, not change it."""
     path = Path(own.resume)
-    if own.run is not None:
-        raise UserError("--resume names the run folder already: leave out --run.")
+    if own.out is not None:
+        raise UserError("--resume names the run folder already: leave out --out.")
     stored = run_folder.read_description(path)
     preset = stored.get("preset", "")
     if stored.get("experiment", "") != experiment:

@@ -105,12 +105,12 @@ def check_new(path: Path) -> None:
     if os.path.lexists(path / "config.json"):
         raise UserError(
             f"{path} already holds a run: continue it with --resume {quoted(path)}, "
-            "or name another folder with --run."
+            "or name another folder with --out."
         )
     check_writable(path)
 
 
-def check_writable(path: Path, option: str = "--run") -> None:
+def check_writable(path: Path, option: str = "--out") -> None:
     """Check that files can be made in the folder `path`, and that they stay in there.
 
     What it takes to find out is removed again, so that a command that fails later leaves nothing.
@@ -165,7 +165,7 @@ def check_inside(path: Path) -> None:
             raise UserError(f"{found} is a folder where a file is to be written: move it away.")
 
 
-def make_folder(path: Path, option: str = "--run") -> None:
+def make_folder(path: Path, option: str = "--out") -> None:
     """Make a folder that `check_writable` found fit, before the first file is written.
 
     Raises:
