@@ -14,7 +14,8 @@ from tsar_jax import cli
 from tsar_jax.systems.learned_rules.episode_curves import bootstrap, curve
 from tsar_jax.systems.learned_rules.presets import EXPERIMENT
 from tsar_jax.systems.learned_rules.records import EPISODES, read_episodes, write_episodes
-from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, State
+from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
+from tsar_jax.training.arrays import StepArrays
 from tsar_jax.training.run import Run
 
 FA = LearnedRuleConfig(terms=("pseudo_gradient",), steps=22, seeds=3, hidden=(4,))
@@ -37,11 +38,11 @@ def make_run(path: Path, config: LearnedRuleConfig, episodes: int | None = None)
         name: random.uniform(0.1, 1, (config.seeds, episodes, *shape))
         for name, shape in shapes.items()
     }
-    state = State(records["theta"][:, -1], (), np.full(config.seeds, episodes), records)
+    arrays = StepArrays(np.arange(1, episodes + 1), records)
     path.mkdir()
     description = Run(path, config, EXPERIMENT, "paper").description(config.steps)
     (path / "config.json").write_text(json.dumps(description))
-    write_episodes(path, config, state)
+    write_episodes(path, config, arrays)
     return path
 
 

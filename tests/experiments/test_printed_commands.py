@@ -11,6 +11,7 @@ import pytest
 import tyro
 
 import experiments
+from tsar_jax.cli import settings
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.claims import CLAIMS, read_claims
 
@@ -68,6 +69,7 @@ def understood(command: str) -> bool:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tyro, "cli", parse_and_stop)
+        patch.setattr(settings, "import_modules", lambda names: None)
         patch.setattr(sys, "argv", [name, *arguments])
         try:
             script.main()

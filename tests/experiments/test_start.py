@@ -12,7 +12,6 @@ ROOT = Path(__file__).parent.parent.parent
 
 PROGRAM = """
 import importlib, json, sys
-from tsar_jax import cli
 from tsar_jax.training import loop
 
 name, folder = sys.argv[1:3]
@@ -24,7 +23,6 @@ def train(*_, **__):
     raise SystemExit
 
 loop.train = train
-cli.import_experiments()
 script = importlib.import_module(f"experiments.{name}")
 import jax
 jax.monitoring.register_event_duration_secs_listener(

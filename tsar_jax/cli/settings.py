@@ -20,7 +20,6 @@ from tsar_jax.modules import (
     check_allowed,
     environment_modules,
     import_modules,
-    modules_of,
     named_modules,
 )
 from tsar_jax.training import run as run_folder
@@ -55,13 +54,13 @@ def parse(
     written or holds a run already, or a flag that changes a resumed run's config.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    argv = _import_named(config_class, argv)
     own, rest = _own_parser().parse_known_args(argv)
     if own.preset is not None:
         _check_preset(own.preset, presets)
     text = _help_text(description, presets)
     if own.resume is not None and "--help" not in rest and "-h" not in rest:
         return _parse_resumed(config_class, own, rest, experiment, text)
+    rest = _import_named(config_class, rest)
     preset = own.preset or next(iter(presets))
     config = parse_config(
         config_class, presets[preset].config, rest, f"run {experiment}", text, OWN_FLAGS
@@ -255,8 +254,8 @@ def _parse_resumed(
         raise UserError(
             f"{path} has the preset {shown(preset)}, not {own.preset!r}: leave out --preset."
         )
+    rest = _import_allowed(path, stored["config"], rest)
     config = config_from_json(config_class, stored["config"], str(path / "config.json"))
-    rest = _check_modules(path, config, rest)
     asked = parse_config(config_class, config, rest, f"run {experiment}", text, OWN_FLAGS)
     difference = config_difference(config_to_json(config), config_to_json(asked))
     if difference:
@@ -267,18 +266,34 @@ def _parse_resumed(
     return config, Run(path, config, experiment, preset, resume=True)
 
 
-def _check_modules(path: Path, config: Any, rest: list[str]) -> list[str]:
-    """Return the flags that are left for the config of a resumed run.
+def _import_allowed(path: Path, stored: Mapping[str, Any], rest: list[str]) -> list[str]:
+    """Import the modules that --modules names, and return the other flags of a resumed run.
 
-    Raises UserError where the run would import modules that the command line does not name, with
-    --modules or as part of --environment.
+    Args:
+        path: the run's folder.
+        stored: its config as JSON values.
+        rest: words of the command line.
+
+    Raises:
+        UserError: the run wants modules that the command line does not name, with --modules or as
+            part of --environment; or one cannot be imported.
     """
     named, others = named_modules(rest)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--environment", default="")
     environment = parser.parse_known_args(others)[0].environment
-    check_allowed(modules_of(config), [*named, *environment_modules(environment)], path)
-    return rest if hasattr(config, "modules") else others
+    check_allowed(_wanted_modules(stored), [*named, *environment_modules(environment)], path)
+    import_modules(named)
+    return others
+
+
+def _wanted_modules(stored: Mapping[str, Any]) -> list[str]:
+    """Return the modules that a config as JSON values, whatever they are, would import."""
+    modules, environment = stored.get("modules"), stored.get("environment")
+    wanted = (
+        [name for name in modules if isinstance(name, str)] if isinstance(modules, list) else []
+    )
+    return [*wanted, *environment_modules(environment if isinstance(environment, str) else "")]
 
 
 DISTINCTIVE = ("model", "method", "stream", "environment", "target")
