@@ -2,7 +2,8 @@
 
 A `Learner` changes within a lifetime; `unroll` runs it along a stream. `meta_gradient` and
 `es_gradient` estimate how what a lifetime was given should change; an optax transformation follows
-either, as in `descend`. `gradient_learner` and `rule_learner` make learners.
+either, as in `descend`. `gradient_learner` and `rule_learner` make learners, `gate_activations` and
+`regulate_weights` modulate any of them.
 
 Importing the package imports none of JAX; the names below do where they are first used.
 """
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tsar_jax.meta.gradient import Estimate, meta_gradient
     from tsar_jax.plasticity.gradient_learner import gradient_learner
     from tsar_jax.plasticity.learner import Inverse, Learner, unroll
+    from tsar_jax.plasticity.modulation import Modulated, gate_activations, regulate_weights
     from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
     from tsar_jax.plasticity.rules import Decay, Outer, Synapses, find_terms, term
 
@@ -27,6 +29,7 @@ _MODULES = {
     "meta.gradient": ("Estimate", "meta_gradient"),
     "plasticity.gradient_learner": ("gradient_learner",),
     "plasticity.learner": ("Inverse", "Learner", "unroll"),
+    "plasticity.modulation": ("Modulated", "gate_activations", "regulate_weights"),
     "plasticity.rule_learner": ("Rule", "RuleTheta", "rule_learner"),
     "plasticity.rules": ("Decay", "Outer", "Synapses", "find_terms", "term"),
 }
@@ -37,6 +40,7 @@ __all__ = [
     "Estimate",
     "Inverse",
     "Learner",
+    "Modulated",
     "Outer",
     "Rule",
     "RuleTheta",
@@ -45,8 +49,10 @@ __all__ = [
     "descend",
     "es_gradient",
     "find_terms",
+    "gate_activations",
     "gradient_learner",
     "meta_gradient",
+    "regulate_weights",
     "rule_learner",
     "standardised_ranks",
     "term",

@@ -1,0 +1,109 @@
+"""Modulation: from a learner to a learner whose activations or weights are gated by what it sees.
+
+Beaulieu et al. (2020), arXiv 2002.09571, gate activations (ANML); Beaulieu, Clune and Cheney
+(2021), arXiv 2108.12056, gate every weight (TSAR). The wrappers know nothing of the learner but its three
+functions. `tsar_jax.networks` has the two published networks whole, which compute the same faster.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from tsar_jax.plasticity.learner import Learner
+
+Tree = Any
+
+Gate = Callable[[Tree, Tree], Tree]
+"""(parameters of the modulator, inputs [N, ...]) -> gates [N, ...]"""
+
+
+class Modulated(NamedTuple):
+    """What a modulated learner's lifetime is given: the learner's theta, and the modulator's."""
+
+    learner: Tree
+    modulator: Tree
+
+
+def gate_activations(learner: Learner, gate: Gate) -> Learner:
+    """Return a learner whose inputs are multiplied by gates, as ANML's are before its output layer.
+
+    theta is a `Modulated`. Inputs are pairs: what the modulator sees, and the activations that the
+    gates multiply before the learner gets them. The state is the learner's. The result has no
+    inverse.
+
+    Args:
+        learner: takes activations [N, features] for inputs.
+        gate: (modulator, what it sees [N, ...]) -> gates [N, features].
+    """
+
+    def gated(theta: Modulated, inputs: tuple[Tree, jax.Array]) -> jax.Array:
+        seen, activations = inputs
+        gates: jax.Array = gate(theta.modulator, seen)
+        return gates * activations
+
+    def init(theta: Modulated, key: Any = None) -> Tree:
+        return learner.init(theta.learner, key)
+
+    def update(theta: Modulated, state: Tree, example: Tree, key: Any = None) -> tuple[Tree, Tree]:
+        inputs, target = example
+        rows = jax.tree.map(lambda leaf: leaf[None], inputs)
+        return learner.update(theta.learner, state, (gated(theta, rows)[0], target), key)
+
+    def predict(theta: Modulated, state: Tree, inputs: tuple[Tree, jax.Array]) -> Tree:
+        return learner.predict(theta.learner, state, gated(theta, inputs))
+
+    return Learner(init, update, predict)
+
+
+def regulate_weights(
+    learner: Learner,
+    gate: Gate,
+    *,
+    weights_of: Callable[[Tree], Tree] = lambda state: state,
+    with_weights: Callable[[Tree, Tree], Tree] = lambda state, weights: weights,
+) -> Learner:
+    """Return a learner every weight of which is multiplied by a gate of its own, as in TSAR.
+
+    For one input with gates g the learner has the weights g W instead of W; and the change that it
+    makes to them reaches W through the gates, W' = W + g ((g W)' - g W). By SGD that is a step down
+    the gradient of W. theta is a `Modulated`. An optimiser with moments counts those of g W.
+
+    Args:
+        learner: its updates change weights by an example.
+        gate: (modulator, inputs [N, ...]) -> tree like the weights, of gates [N, *weight], or None
+            in place of gates for weights that are not regulated.
+        weights_of: (state) -> weights; by default the state is nothing else.
+        with_weights: (state, weights) -> the state with these weights.
+    """
+
+    def under(gates: Tree, weights: Tree) -> Tree:
+        return jax.tree.map(lambda w, g: w if g is None else g * w, weights, gates)
+
+    def init(theta: Modulated, key: Any = None) -> Tree:
+        return learner.init(theta.learner, key)
+
+    def gates_of(theta: Modulated, one: Tree) -> Tree:
+        """Return the gates of one input."""
+        gates = gate(theta.modulator, jax.tree.map(lambda leaf: leaf[None], one))
+        return jax.tree.map(lambda leaf: leaf[0], gates)
+
+    def update(theta: Modulated, state: Tree, example: Tree, key: Any = None) -> tuple[Tree, Tree]:
+        gates, weights = gates_of(theta, example[0]), weights_of(state)
+        before = under(gates, weights)
+        changed, aux = learner.update(theta.learner, with_weights(state, before), example, key)
+        change = jax.tree.map(lambda new, old: new - old, weights_of(changed), before)
+        new = jax.tree.map(lambda w, c: w + c, weights, under(gates, change))
+        return with_weights(changed, new), aux
+
+    def predict(theta: Modulated, state: Tree, inputs: Tree) -> Tree:
+        def one(row: Tree) -> Tree:
+            gated = with_weights(state, under(gates_of(theta, row), weights_of(state)))
+            outputs = learner.predict(
+                theta.learner, gated, jax.tree.map(lambda leaf: leaf[None], row)
+            )
+            return jax.tree.map(lambda leaf: leaf[0], outputs)
+
+        return jax.vmap(one)(inputs)
+
+    return Learner(init, update, predict)
