@@ -1,8 +1,9 @@
 """Modulation: from a learner to a learner whose activations or weights are gated by what it sees.
 
 Beaulieu et al. (2020), arXiv 2002.09571, gate activations (ANML); Beaulieu, Clune and Cheney
-(2021), arXiv 2108.12056, gate every weight (TSAR). The wrappers know nothing of the learner but its three
-functions. `tsar_jax.networks` has the two published networks whole, which compute the same faster.
+(2021), arXiv 2108.12056, gate every weight (TSAR). The wrappers know nothing of the learner but its
+three functions. `tsar_jax.networks` has the two published networks whole, which compute the same
+faster.
 """
 
 from collections.abc import Callable
