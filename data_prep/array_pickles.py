@@ -42,7 +42,7 @@ class _Bytes:
         if code not in ("u1", b"u1"):
             raise pickle.UnpicklingError(f"an array in it is of {described(code)}, not of bytes")
 
-    def build(self, state: tuple) -> None:
+    def build(self, state: tuple[Any, ...]) -> None:
         """Byte order and alignment, of which single bytes have none."""
 
 
@@ -71,7 +71,7 @@ def _no_bytes() -> bytes:
     return b""
 
 
-STAND_INS: dict[tuple[str, str], Callable] = {
+STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,

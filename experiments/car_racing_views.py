@@ -20,7 +20,7 @@ import numpy as np
 from tsar_jax import cli
 from tsar_jax.environments.car_racing.racing import FRAMES_PER_SECOND, observe, start, step
 from tsar_jax.environments.car_racing.track import given_track
-from tsar_jax.environments.gymnasium_env import INSTALL
+from tsar_jax.environments.own import INSTALL
 from tsar_jax.errors import UserError, check_positive, check_seed
 from tsar_jax.plots.style import new_figure, save_figure, styled
 from tsar_jax.training.progress import say_compiling

@@ -253,7 +253,7 @@ def _shown(value: object, depth: int) -> str:
     return f"a {type(value).__name__[:MAX_TEXT]}"
 
 
-def _shown_items(value: list | tuple | dict, depth: int) -> str:
+def _shown_items(value: list[Any] | tuple[Any, ...] | dict[str, Any], depth: int) -> str:
     if len(value) and depth == MAX_SHOWN_DEPTH:
         return f"a {type(value).__name__} of {len(value)} items"
     first = itertools.islice(value, MAX_ITEMS)

@@ -1,6 +1,7 @@
 """Networks of the continual-learning releases as a run."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def import_continual(kind: str, content: Content, argv: list[str], text: str) ->
     return Imported(EXPERIMENT, study.config, lifetime, step, said, finish)
 
 
-def told_widths(kind: str, variables: Variables) -> dict:
+def told_widths(kind: str, variables: Variables) -> dict[str, Any]:
     """Return the fields of the config that the arrays tell."""
     params = variables.params
     if kind == "mlp":

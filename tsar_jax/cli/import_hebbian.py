@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -180,7 +180,7 @@ def make_genome(
         return Genome(found.weights, {"kernels": found.kernels})
     if parts.static:
         return Genome(tuple(parts.static), {"kernels": ()})
-    coevolved: dict = {"kernels": ()}
+    coevolved: dict[str, Any] = {"kernels": ()}
     if parts.coevolved is not None:
         along = coevolved_from_release(parts.coevolved, sizes, pixels=pixels)
         coevolved["kernels"] = along.kernels

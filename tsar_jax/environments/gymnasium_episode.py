@@ -113,7 +113,7 @@ def drive(outputs: np.ndarray) -> np.ndarray:
     return np.concatenate([steering, pedals]).astype(np.float32)
 
 
-def action_map(space: Space, name: str) -> tuple[Callable[[np.ndarray], Any], int]:
+def action_map(space: Space[Any], name: str) -> tuple[Callable[[np.ndarray], Any], int]:
     """How outputs [n] become an action in a space, and n.
 
     Discrete: the largest output's action. Box of any shape: clipped to its bounds (infinite ones
@@ -134,7 +134,7 @@ def action_map(space: Space, name: str) -> tuple[Callable[[np.ndarray], Any], in
     raise _unsupported(space, "action", name)
 
 
-def observation_map(space: Space, name: str) -> tuple[Callable[[Any], np.ndarray], Box]:
+def observation_map(space: Space[Any], name: str) -> tuple[Callable[[Any], np.ndarray], Box]:
     """How an observation becomes an array, and the space of such arrays.
 
     Frames, uint8 [height, width, 3], as they are; any other Box as a vector of float32; Discrete
@@ -157,7 +157,7 @@ def observation_map(space: Space, name: str) -> tuple[Callable[[Any], np.ndarray
     raise _unsupported(space, "observation", name)
 
 
-def _unsupported(space: Space, kind: str, name: str) -> UserError:
+def _unsupported(space: Space[Any], kind: str, name: str) -> UserError:
     return UserError(
         f"The {kind} space of {name} is {type(space).__name__}, but only Box and Discrete can be "
         f"used: wrap it in a gymnasium.{kind.capitalize()}Wrapper and register that by a new name."

@@ -23,7 +23,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,7 +132,7 @@ def measured(claim: Claim, root: Path) -> Claim:
     )
 
 
-SPREADS = {
+SPREADS: dict[str, Callable[[np.ndarray], float]] = {
     "share": confidence_half_width,
     "percent": lambda values: values.std(ddof=1),
     "score": lambda values: values.std(),

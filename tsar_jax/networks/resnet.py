@@ -141,7 +141,7 @@ def _fisher(variables: Variables, images: jax.Array, labels: jax.Array) -> tuple
     chunk = largest_divisor(count, FISHER_CHUNK)
     classes = variables.params["linear"]["bias"].size
 
-    def some(carry: tuple[Tree, Tree], data: tuple) -> tuple[tuple[Tree, Tree], None]:
+    def some(carry: tuple[Tree, Tree], data: tuple[Any, ...]) -> tuple[tuple[Tree, Tree], None]:
         importance, stats = carry
         images, labels = data
         logits, pull, stats = jax.vjp(

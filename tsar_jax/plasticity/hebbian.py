@@ -9,6 +9,8 @@ and evolution finds A, B, C, D and eta. Lesser rules leave some of them out.
 """
 
 import functools
+import operator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -76,15 +78,16 @@ def hebbian_change(
     """dw [out, in] of one layer. coefficients [k, out, in], pre [in], post [out]."""
     chex.assert_shape(coefficients, (len(rule.columns), post.size, pre.size))
     of = dict(zip(rule.columns, coefficients, strict=True))
-    parts = {
+    parts: dict[str, Callable[[jax.Array], jax.Array]] = {
         "A": lambda a: a * (post[:, None] * pre),
         "B": lambda b: b * pre,
         "C": lambda c: c * post[:, None],
         "D": lambda d: d,
         "D_out": lambda d: d,
     }
-    inside = sum(
-        part(of[name]) for name, part in parts.items() if name in of and name != rule.outside
+    inside = functools.reduce(
+        operator.add,
+        [part(of[name]) for name, part in parts.items() if name in of and name != rule.outside],
     )
     changed = of["eta"] * inside if "eta" in of else inside
     return changed + of[rule.outside] if rule.outside else changed

@@ -1,5 +1,7 @@
 """Herding (Welling 2009): items whose running mean stays as near as it can to that of all."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ def herd(features: jax.Array, member: jax.Array, most: int, count: jax.Array) ->
     mean = (features * member[:, None]).sum(0) / jnp.maximum(member.sum(), 1)
     squares = jnp.square(features).sum(1)
 
-    def choose(k: jax.Array, state: tuple) -> tuple:
+    def choose(k: jax.Array, state: tuple[Any, ...]) -> tuple[Any, ...]:
         order, left, total = state
         # |(k + 1) mean - total - f|^2 without what is the same for all.
         wanted = (k + 1) * mean - total

@@ -10,7 +10,7 @@ from tsar_jax.errors import UserError, nearest_hint
 Tree = Any
 
 
-def _name(path: tuple) -> str:
+def _name(path: tuple[Any, ...]) -> str:
     return "/".join(str(entry.key) for entry in path)
 
 

@@ -63,7 +63,7 @@ def nonnegative_quadratic(
         slope = quadratic @ u + linear
         return u, jnp.where(free, u < 0, slope < -rounding)
 
-    def exchange(state: tuple) -> tuple:
+    def exchange(state: tuple[Any, ...]) -> tuple[Any, ...]:
         step, free, best, left = state
         _, wrong = solution(free)
         fewer = wrong.sum() < best
@@ -72,7 +72,7 @@ def nonnegative_quadratic(
         flipped = jnp.where(left >= 0, wrong, wrong & (jnp.arange(count) == last))
         return step + 1, free ^ flipped, jnp.minimum(best, wrong.sum()), left
 
-    def unsolved(state: tuple) -> jax.Array:
+    def unsolved(state: tuple[Any, ...]) -> jax.Array:
         step, free, _, _ = state
         return (step < iterations) & solution(free)[1].any()
 

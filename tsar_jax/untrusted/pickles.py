@@ -61,10 +61,10 @@ class Instance:
     """
 
     kind: Global
-    arguments: tuple = ()
+    arguments: tuple[Any, ...] = ()
     state: Any = None
-    mapping: dict = dataclasses.field(default_factory=dict)
-    items: list = dataclasses.field(default_factory=list)
+    mapping: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    items: list[Any] = dataclasses.field(default_factory=list)
 
     def build(self, state: Any) -> None:
         """Keep the state that the pickle gives the object."""
@@ -274,7 +274,7 @@ class _Machine:
     def _charge(self, given: Any) -> None:
         """Count what a call or a state is given, and where it is a tuple what is in that."""
         values = (given, *given) if isinstance(given, tuple) else (given,)
-        sized = str | bytes | bytearray | list | tuple | dict
+        sized = (str, bytes, bytearray, list, tuple, dict)
         self.copies_left -= sum(len(value) for value in values if isinstance(value, sized))
         if self.copies_left < 0:
             raise pickle.UnpicklingError("it hands the same objects to too many calls")

@@ -7,7 +7,7 @@ right, rear left, rear right.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ MAX_TRANSLATION = 2.0  # m per step
 SETTLING = 60  # passes of Box2D's position solver at most
 
 
-def mass_of(parts: tuple, density: float) -> tuple[float, float, np.ndarray]:
+def mass_of(parts: tuple[Any, ...], density: float) -> tuple[float, float, np.ndarray]:
     """Mass, moment of inertia about the centre of mass, and that centre [2], of convex polygons."""
     mass, inertia, moment = 0.0, 0.0, np.zeros(2)
     for part in parts:

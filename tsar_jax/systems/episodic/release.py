@@ -176,7 +176,7 @@ def from_release(kind: str, arrays: Sequence[np.ndarray]) -> Params:
             f"A release of kind {kind!r} has {len(entries)} arrays, not {len(arrays)}: "
             "pass all of them, in the release's order."
         )
-    params: dict = {}
+    params: dict[str, Any] = {}
     for index, ((name, layout), array) in enumerate(zip(entries, arrays, strict=True)):
         *folders, leaf = name.split("/")
         node = params

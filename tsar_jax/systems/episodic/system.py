@@ -107,8 +107,12 @@ def forget_classes(theta: Params, classes: jax.Array, key: jax.Array) -> Params:
     kernel = theta["head"]["kernel"]
     scale = jnp.sqrt(2.0 / kernel.shape[0]).astype(kernel.dtype)
     keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(classes)
-    draw_row = jax.vmap(lambda k: jax.random.normal(k, kernel.shape[:1], kernel.dtype))
-    head = {**theta["head"], "kernel": kernel.at[:, classes].set(scale * draw_row(keys).T)}
+
+    def draw_row(key: jax.Array) -> jax.Array:
+        return jax.random.normal(key, kernel.shape[:1], kernel.dtype)
+
+    rows = scale * jax.vmap(draw_row)(keys)
+    head = {**theta["head"], "kernel": kernel.at[:, classes].set(rows.T)}
     return {**theta, "head": head}
 
 

@@ -54,7 +54,7 @@ def film(
 
 
 def _film_race(evolved: Evolved, key: jax.Array) -> tuple[np.ndarray, float]:
-    from tsar_jax.environments.car_racing import racing
+    from tsar_jax.environments.car_racing import dynamics, racing
 
     policy, environment = evolved.policy, racing.car_racing()
     genome = policy.prepare(evolved.genome)
@@ -67,7 +67,7 @@ def _film_race(evolved: Evolved, key: jax.Array) -> tuple[np.ndarray, float]:
         if race.frames % EVERY == 0:
             frames.append(see(race))
     pictures = [np.asarray(Image.fromarray(np.asarray(f)).resize(SIZE)) for f in frames]
-    return np.stack(pictures), EVERY * racing.INTERVAL
+    return np.stack(pictures), EVERY * dynamics.INTERVAL
 
 
 def _film_quadruped(evolved: Evolved, body: str, key: jax.Array) -> tuple[np.ndarray, float]:

@@ -1,7 +1,7 @@
 """GSS-Greedy: gradient-based sample selection (Aljundi et al. 2019, algorithm 2)."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +171,9 @@ def select(
     """
     capacity = scores.size
 
-    def one(carry: tuple, image: tuple) -> tuple[tuple, tuple]:
+    def one(
+        carry: tuple[Any, ...], image: tuple[Any, ...]
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         scores, seen = carry
         here, own, chance = image
         total = jnp.cumsum(scores)
