@@ -25,7 +25,7 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def measured(claim: Claim, root: Path) -> Claim:
     )
 
 
-SPREADS: dict[str, Callable[[np.ndarray], float]] = {
+SPREADS: dict[str, Callable[[np.ndarray], Any]] = {
     "share": confidence_half_width,
     "percent": lambda values: values.std(ddof=1),
     "score": lambda values: values.std(),
