@@ -1,0 +1,192 @@
+"""What holds for the system of every family: one type, several seeds, resuming, bad input."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tsar_jax.data.continual import make_stream
+from tsar_jax.data.continual.registry import StreamSettings
+from tsar_jax.data.types import LabelledDataset, LabelledImages
+from tsar_jax.errors import UserError
+from tsar_jax.networks.mlp import make_mlp
+from tsar_jax.systems.continual.methods import make_method
+from tsar_jax.systems.continual.system import ContinualConfig, Life, make_spec
+from tsar_jax.systems.continual.system import make_system as make_continual
+from tsar_jax.systems.episodic.anml import AnmlConfig
+from tsar_jax.systems.episodic.anml import make_system as make_anml
+from tsar_jax.systems.episodic.tsar import TsarConfig
+from tsar_jax.systems.episodic.tsar import make_system as make_tsar
+from tsar_jax.systems.hebbian.evolution import Evolution
+from tsar_jax.systems.hebbian.policy import PolicyConfig
+from tsar_jax.systems.hebbian.system import HebbianConfig
+from tsar_jax.systems.hebbian.system import make_system as make_hebbian
+from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
+from tsar_jax.systems.learned_rules.system import make_system as make_rules
+from tsar_jax.training.checkpoints import load_checkpoint, load_seeds
+from tsar_jax.training.loop import LoopConfig, train
+from tsar_jax.training.run import Run
+from tsar_jax.training.system import System, objective_of
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+LOOP = {"steps": 2, "chunk": 1, "eval_every": 2, "checkpoint_every": 1, "seed": 3, "seeds": 1}
+DRAWINGS = {
+    split: np.random.default_rng(0).integers(0, 256, (8, 20, 28, 28)).astype(np.uint8)
+    for split in ("background", "evaluation")
+}
+EPISODES: dict[str, Any] = {
+    **{"outputs": 8, "train_classes": 8, "tasks": 1, "inner_updates": 2, "remember": 2},
+    **{"eval_classes": 2, "eval_runs": 1, "eval_rates": (1e-3,)},
+}
+
+
+class Kind(NamedTuple):
+    """config: of a toy. make: (config) -> its system. data: the system's."""
+
+    config: LoopConfig
+    make: Callable[[Any], System]
+    data: Any
+
+
+def episodic(config_class: Any, make: Any, **settings: Any) -> Kind:
+    return Kind(config_class(**LOOP, **EPISODES, **settings), make, DRAWINGS)
+
+
+def learned_rules() -> Kind:
+    config = LearnedRuleConfig(
+        **LOOP, classes=2, learn=3, query=2, hidden=(4,), fixed_images=False, replacement=False
+    )
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, 3, 3)).astype(np.uint8)
+    return Kind(config, lambda config: make_rules(config, 4, 9), images)
+
+
+def hebbian(environment: str) -> Kind:
+    config = HebbianConfig(
+        **LOOP,
+        environment=environment,
+        limit=5,
+        evaluations=2,
+        policy=PolicyConfig(hidden=(3,)),
+        evolution=Evolution(population=4),
+    )
+    return Kind(config, make_hebbian, ())
+
+
+def continual() -> Kind:
+    rng = np.random.default_rng(0)
+
+    def images(count: int) -> LabelledImages:
+        shown = rng.integers(0, 256, (count, 4, 4)).astype(np.uint8)
+        return LabelledImages(shown, np.arange(count, dtype=np.int32) % 4, tuple("abcd"))
+
+    dataset = LabelledDataset("noise", images(16), images(8), "made here")
+    stream = make_stream("seq-noise", dataset, StreamSettings(batch=8, epochs=1, tasks=2))
+    net = make_mlp(stream.image, stream.classes, (4,))
+    spec = make_spec(net, stream, rate=0.1, capacity=8, replay=4)
+    life = Life(spec, make_method("er"), stream)
+    config = ContinualConfig(**LOOP, method="er")
+    return Kind(config, lambda config: make_continual(config, life), stream.data)
+
+
+ANML = {"channels": 2, "gate_channels": 2, "hidden_features": 4}
+KINDS: dict[str, Callable[[], Kind]] = {
+    **{
+        model: lambda model=model: episodic(AnmlConfig, make_anml, model=model, **ANML)
+        for model in ("anml", "oml", "ungated")
+    },
+    "tsar": lambda: episodic(TsarConfig, make_tsar, channels=2, regulator_channels=2),
+    "learned rules": learned_rules,
+    "hebbian": lambda: hebbian("cart_pole"),
+    "hebbian on the host": lambda: hebbian("CartPole-v1"),
+    "continual": continual,
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request) -> Kind:
+    if request.param == "hebbian on the host":
+        pytest.importorskip("gymnasium")
+    return KINDS[request.param]()
+
+
+class Quiet:
+    """Progress that says nothing."""
+
+    def update(self, *_: Any) -> None: ...
+
+    def message(self, *_: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def trained(kind: Kind, path, resume: bool = False, **settings: Any):
+    config = dataclasses.replace(kind.config, **settings)
+    run = Run(path, config, "toy", "cpu", resume)
+    return train(kind.make(config), kind.data, config, run, progress=Quiet())
+
+
+@pytest.fixture(scope="module")
+def one(kind, tmp_path_factory):
+    path = tmp_path_factory.mktemp("one")
+    return path, trained(kind, path)
+
+
+def test_a_step_keeps_the_state_s_shapes_and_returns_scalars_and_arrays(kind) -> None:
+    system = kind.make(kind.config)
+    key = jax.random.key(0)
+    state = jax.eval_shape(system.init, key)
+    data = jax.tree.map(jnp.asarray, kind.data)
+    if system.host_metrics is not None:
+        state = system.init(key)
+        after, scalars, arrays = system.step(state, data, key)
+        assert set(system.host_metrics.step) == set(scalars)
+    else:
+        after, scalars, arrays = jax.eval_shape(system.step, state, data, key)
+        many = jax.eval_shape(jax.vmap(system.step, (None, None, 0)), state, data, key[None])
+        jax.tree.map(lambda a, b: chex.assert_shape(a, (1, *b.shape)), many[0], after)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    assert all(np.shape(value) == () for value in scalars.values())
+    assert objective_of(scalars)
+    assert isinstance(arrays, dict)
+
+
+def test_training_is_a_function_of_the_seed_and_resumes_to_the_same_bits(
+    kind, one, tmp_path
+) -> None:
+    path, whole = one
+    shutil.copytree(path, tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "checkpoints" / "2")  # as if it had been killed before
+    resumed = trained(kind, tmp_path / "half", resume=True)
+    chex.assert_trees_all_equal(jax.device_get(resumed.state), jax.device_get(whole.state))
+    again = trained(kind, tmp_path / "again")
+    chex.assert_trees_all_equal(jax.device_get(again.state), jax.device_get(whole.state))
+    state, step = load_checkpoint(path, like=whole.state)
+    assert step == 2
+    chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(whole.state))
+
+
+def test_a_seed_of_two_is_what_it_is_alone(kind, one, tmp_path) -> None:
+    _, alone = one
+    trained(kind, tmp_path / "two", seed=kind.config.seed - 1, seeds=2)
+    states, lost, step = load_seeds(tmp_path / "two", like=alone.state)
+    assert (lost, step) == ([], 2)
+    second = jax.tree.map(lambda leaf: leaf[1], states)
+
+    def close(a, b) -> None:
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-3, atol=1e-5)
+
+    jax.tree.map(close, second, alone.state)
+
+
+def test_bad_settings_are_refused_before_anything_is_written(kind, tmp_path) -> None:
+    for settings in ({"seeds": 0}, {"seed": -1}, {"steps": -1}, {"chunk": 0}):
+        with pytest.raises(UserError, match=next(iter(settings))):
+            trained(kind, tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
