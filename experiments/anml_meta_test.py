@@ -31,6 +31,8 @@ class Arguments(MetaTestConfig):
 
     step: int | None = None
     """Checkpoint to test (default: the newest)."""
+    number: int = 0
+    """Seed to test of a run of several, counted from 0."""
     baselines: bool = False
     """Also test the same network untrained: its last layer learning, and everything learning."""
     name: str | None = None
@@ -73,7 +75,7 @@ def default_name(arguments: Arguments) -> str:
         parts.append(f"{arguments.ties}-rate")
     parts += [
         f"{name}{getattr(arguments, name)}"
-        for name in ("learn", "population", "step")
+        for name in ("learn", "population", "step", "number")
         if getattr(arguments, name) != getattr(usual, name)
     ]
     return "-".join(parts)
@@ -85,7 +87,7 @@ def main() -> None:
     )
     config = read_run(path, EXPERIMENT, AnmlConfig)
     check_plastic(make_network(config), arguments.plastic)
-    config, network, params, step = load_trained(path, arguments.step)
+    config, network, params, step = load_trained(path, arguments.step, arguments.number)
     check_writable(path)
     images = omniglot.load_on_device()["evaluation"]
     conditions = run_conditions(
@@ -95,7 +97,7 @@ def main() -> None:
     settings = {
         "model": config.model,
         "pixels": config.pixels,
-        "seed": config.seed,
+        "seed": config.seed + arguments.number,
         "step": step,
         "preset": preset,
         "meta_test": config_to_json(arguments),

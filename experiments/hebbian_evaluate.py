@@ -52,6 +52,8 @@ class Arguments(EpisodeSettings):
     from car_racing, gymnasium's CarRacing-v3."""
     step: int | None = None
     """Generation of the checkpoint to load (default: the newest)."""
+    number: int = 0
+    """Seed to evaluate of a run of several, counted from 0."""
     modules: tuple[str, ...] = ()
     """Python modules to import first; a run whose environment wants another is refused."""
     film: bool = True
@@ -70,7 +72,8 @@ def main() -> None:
     worlds = open_worlds(
         config, arguments.lifetimes, arguments.bodies, environment, arguments.limit
     )
-    evolved = load_evolved(arguments.run, config, next(iter(worlds.values())), arguments.step)
+    world = next(iter(worlds.values()))
+    evolved = load_evolved(arguments.run, config, world, arguments.step, arguments.number)
     scores = {}
     for name, world in worlds.items():
         say_compiling(name)

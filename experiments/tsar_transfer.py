@@ -80,7 +80,7 @@ def main() -> None:
     check_writable(path)
     images, normalise = load_target(arguments.target, config.pixels)
     network = make_network(config)
-    state, step = load_state(path, make_system(config), arguments.step)
+    state, step = load_state(path, make_system(config), arguments.step, arguments.number)
     conditions: dict[str, Any] = {TRAINED: state.params}
     if arguments.baselines:
         key = jax.random.fold_in(jax.random.key(arguments.seed), 1)

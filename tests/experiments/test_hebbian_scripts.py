@@ -221,6 +221,15 @@ def test_another_generation_and_no_film(evolved, monkeypatch) -> None:
     assert not film.exists()
 
 
+def test_one_of_several_seeds_is_evaluated(evolve, monkeypatch, capsys) -> None:
+    path = evolve("two", "--environment", "cart_pole", "--seeds", 2, "--steps", 1)
+    flags = ("--run", path, "--lifetimes", 2, "--no-film", "--number")
+    for number in (0, 1):
+        command(hebbian_evaluate, *flags, number, monkeypatch=monkeypatch)
+    said = failure(hebbian_evaluate, *flags, 2, monkeypatch=monkeypatch, capsys=capsys)
+    assert "is of 2 seeds: there is no number 2, counted from 0" in said
+
+
 def test_a_policy_is_scored_in_another_environment(evolved, monkeypatch, capsys) -> None:
     capsys.readouterr()
     flags = ("--lifetimes", 2, "--no-film", "--environment", "CartPole-v1")

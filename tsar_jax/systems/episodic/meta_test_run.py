@@ -26,16 +26,21 @@ from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import read_run, write_atomically
 
 
-def load_trained(path: Path, step: int | None) -> tuple[AnmlConfig, Network, Any, int]:
+def load_trained(
+    path: Path, step: int | None, number: int = 0
+) -> tuple[AnmlConfig, Network, Any, int]:
     """Return config, network and parameters of a run's checkpoint, and the checkpoint's step.
 
-    step: of the checkpoint. None: the newest usable one.
+    Args:
+        path: folder of the run.
+        step: of the checkpoint. None: the newest usable one.
+        number: seed of a run of several, counted from 0.
 
     Raises:
-        UserError: the folder holds no run of anml_meta_train, or no such checkpoint.
+        UserError: the folder holds no run of anml_meta_train, or no such checkpoint or seed.
     """
     config = read_run(path, EXPERIMENT, AnmlConfig)
-    state, step = load_state(path, make_system(config), step)
+    state, step = load_state(path, make_system(config), step, number)
     return config, make_network(config), state.params, step
 
 

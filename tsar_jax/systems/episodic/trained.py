@@ -19,16 +19,17 @@ LONGEST = 60
 """Characters of parameters' names in a file's name; file systems take 255 in all."""
 
 
-def load_state(path: Path, system: System, step: int | None) -> tuple[State, int]:
+def load_state(path: Path, system: System, step: int | None, number: int = 0) -> tuple[State, int]:
     """Return the state in a run's checkpoint, all of it in float32, and the checkpoint's step.
 
     Args:
         path: folder of the run.
         system: meta-training as the run's config describes it.
         step: step of the checkpoint. None: the newest usable one.
+        number: seed of a run of several, counted from 0.
     """
     like = jax.eval_shape(system.init, jax.random.key(0))
-    state, found = load_checkpoint(path, step, like=like)
+    state, found = load_checkpoint(path, step, like=like, seed=number)
     return widen(state), found
 
 

@@ -31,6 +31,8 @@ class TransferArguments(TransferConfig):
     norm and a dense layer counting as one each (0: nothing is frozen). None: as published, 6."""
     step: int | None = None
     """Checkpoint to transfer (default: the newest)."""
+    number: int = dataclasses.field(default=0, metadata=earlier(0))
+    """Seed to transfer of a run of several, counted from 0."""
     name: str | None = None
     """Name of the files written; default: target and condition, and what is not as in preset cpu,
     such as 600x15 for classes and images, or retention where the learned images are scored."""
@@ -88,4 +90,6 @@ def default_name(arguments: TransferArguments, config: TsarConfig) -> str:
         parts.append(f"bias{arguments.head_bias:g}")
     if arguments.step is not None:
         parts.append(f"step{arguments.step}")
+    if arguments.number:
+        parts.append(f"number{arguments.number}")
     return "-".join(parts)

@@ -14,7 +14,7 @@ from tsar_jax.training.config import config_from_json, config_to_json
 EARLIER_PLASTIC = {"anml": ("trunk", "head")}
 """What learned before it was a setting, where it was not what learns as published."""
 
-FREE = ("plastic", "rln", "memory", "seed", "baselines", "step", "name")
+FREE = ("plastic", "rln", "memory", "seed", "baselines", "step", "number", "name")
 """Settings of a transfer in which compared runs may differ: what learns is named beside them."""
 
 KINDS = {"tsar_transfer": "transfer", "tsar_bias_sweep": "transfer-sweep"}

@@ -86,7 +86,11 @@ def open_worlds(
 
 
 def load_evolved(
-    path: Path, config: HebbianConfig, world: Environment | HostEnvironments, step: int | None
+    path: Path,
+    config: HebbianConfig,
+    world: Environment | HostEnvironments,
+    step: int | None,
+    number: int = 0,
 ) -> Evolved:
     """Return a population's centre from a checkpoint.
 
@@ -95,10 +99,11 @@ def load_evolved(
         config: the run's.
         world: what the policy sees and acts in.
         step: generation of the checkpoint; None: the newest usable one.
+        number: seed of a run of several, counted from 0.
     """
     policy = policy_for(config, world)
     like = jax.eval_shape(policy.init, jax.random.key(0))
-    genome, generation = load_checkpoint(path, step, like=like, branch="genome")
+    genome, generation = load_checkpoint(path, step, like=like, branch="genome", seed=number)
     return Evolved(config, policy, jax.device_get(genome), generation)
 
 
