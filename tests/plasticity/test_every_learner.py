@@ -1,5 +1,7 @@
 """What holds for everything that is a learner, whichever family it belongs to."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -9,20 +11,24 @@ import numpy as np
 import optax
 import pytest
 
+from tsar_jax.errors import UserError
 from tsar_jax.networks import ANML, init_params
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.plasticity.gradient_learner import gradient_learner, network_learner
 from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.masks import mask
+from tsar_jax.plasticity.modulation import Modulated, gate_activations, regulate_weights
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import POOL, find_terms
-from tsar_jax.systems.continual.methods import METHODS, Batch, ProblemSpec
+from tsar_jax.systems.continual.methods import METHODS, Batch, ProblemSpec, make_method
 from tsar_jax.systems.hebbian.lesions import Lesion, lesioned
 from tsar_jax.systems.hebbian.policy import PolicyConfig, make_policy
+from tsar_jax.training.checkpoints import from_host, load_checkpoint, save_once, to_host
 
 LENGTH, LIFETIMES, INPUTS = 3, 2, 5
 KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY, LIFETIMES)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -49,6 +55,24 @@ def linear(optimiser) -> Kind:
     return Kind(
         learner, theta, (jnp.ones((LENGTH, 4)), jnp.zeros(LENGTH, int)), jnp.ones((INPUTS, 4))
     )
+
+
+def gated(optimiser) -> Kind:
+    kind = linear(optimiser)
+    learner = gate_activations(kind.learner, lambda scale, seen: jnp.tanh(scale * seen))
+    inputs, labels = kind.examples
+    examples, asked = ((inputs, inputs), labels), (kind.inputs, kind.inputs)
+    return Kind(learner, Modulated(kind.theta, jnp.ones(4)), examples, asked)
+
+
+def regulated(feedback) -> Kind:
+    kind = local_rule(feedback)
+
+    def gate(scale, inputs):
+        return tuple(jnp.ones((len(inputs), *shape)) * scale for shape in ((3, 4), (2, 3)))
+
+    learner = regulate_weights(kind.learner, gate)
+    return Kind(learner, Modulated(kind.theta, jnp.float32(0.5)), kind.examples, kind.inputs)
 
 
 def anml() -> Kind:
@@ -106,12 +130,40 @@ KINDS = {
     "momentum": lambda: linear(optax.sgd(0.1, momentum=0.9)),
     "adam": lambda: linear(optax.adam(0.1)),
     "anml": anml,
+    "gated": lambda: gated(optax.sgd(0.1)),
+    "regulated": lambda: regulated("fix"),
     **{f"rule-{kind}": lambda kind=kind: local_rule(kind) for kind in ("fix", "sym", "sign")},
     **{f"policy-{rule}": lambda rule=rule: policy(rule) for rule in (*RULES, "static")},
     "policy-lesioned": lambda: policy("ABCD_lr", lesion=Lesion(zero_at=1)),
     "policy-pixels": lambda: policy("ABCD_lr", (84, 84, 3)),
     **{f"method-{name}": lambda name=name: method(name) for name in METHODS},
 }
+DRAW_NOTHING = ("sgd", "momentum", "adam", "anml", "gated", "policy-static")
+"""Learners whose state depends on no key; no other learner is one of them."""
+
+
+class Compiled(NamedTuple):
+    """A kind, its states before the first example, and how they advance along its stream.
+
+    Two lifetimes side by side: keys and the states' arrays have a leading axis of LIFETIMES.
+
+    advance: (states, keys) -> (states, aux), compiled
+    """
+
+    kind: Kind
+    start: Any
+    advance: Callable[[Any, jax.Array], tuple[Any, Any]]
+
+
+@functools.cache
+def compiled(name) -> Compiled:
+    kind = KINDS[name]()
+
+    def along(state, key):
+        return unroll(kind.learner, kind.theta, state, kind.examples, key)
+
+    start = jax.jit(jax.vmap(lambda key: kind.learner.init(kind.theta, key)))(KEYS)
+    return Compiled(kind, start, jax.jit(jax.vmap(along)))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -136,19 +188,72 @@ def test_states_keep_their_shapes_and_dtypes_in_scans_and_batches(name) -> None:
     assert jnp.issubdtype(predicted.dtype, jnp.floating)
 
 
-@pytest.mark.parametrize("name", ["adam", "rule-fix", "policy-ABCD_lr", "method-derpp"])
+@pytest.mark.parametrize("name", KINDS)
 def test_a_lifetime_is_a_function_of_its_key(name) -> None:
-    learner, theta, examples, _ = KINDS[name]()
-
-    @jax.jit
-    def lifetime(key):
-        return unroll(learner, theta, learner.init(theta, key), examples, key)[0]
-
-    first, again = jax.device_get([lifetime(KEY), lifetime(KEY)])
+    _, start, advance = compiled(name)
+    first, again = jax.device_get([advance(start, KEYS), advance(start, KEYS)])
     chex.assert_trees_all_equal(first, again)
-    other = jax.device_get(lifetime(jax.random.key(1)))
-    same = jax.tree.map(np.array_equal, first, other)
-    assert all(jax.tree.leaves(same)) == (name == "adam")  # which draws nothing
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(first))
+    lifetimes = [jax.tree.map(lambda leaf, i=i: leaf[i], first[0]) for i in range(LIFETIMES)]
+    same = jax.tree.map(np.array_equal, *lifetimes)
+    assert all(jax.tree.leaves(same)) == (name in DRAW_NOTHING)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_lifetime_in_company_is_its_updates_one_by_one(name) -> None:
+    (learner, theta, examples, _), start, advance = compiled(name)
+    together = jax.tree.map(lambda leaf: leaf[1], advance(start, KEYS))
+    update = jax.jit(learner.update)
+    state, auxes = jax.tree.map(lambda leaf: leaf[1], start), []
+    for time in range(LENGTH):
+        example = jax.tree.map(lambda leaf, time=time: leaf[time], examples)
+        state, aux = update(theta, state, example, jax.random.fold_in(KEYS[1], time))
+        auxes.append(aux)
+    alone = state, jax.tree.map(lambda *each: jnp.stack(each), *auxes)
+    chex.assert_trees_all_equal_shapes_and_dtypes(alone, together)
+    chex.assert_trees_all_close(alone, together, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_lifetime_goes_on_from_a_checkpoint_to_the_same_bits(name, tmp_path) -> None:
+    _, start, advance = compiled(name)
+    halfway, _ = advance(start, KEYS)
+    whole = jax.device_get(advance(halfway, KEYS))
+    save_once(tmp_path / "checkpoints", LENGTH, to_host(halfway), {})
+    restored, step = load_checkpoint(tmp_path, like=jax.eval_shape(lambda: halfway))
+    assert step == LENGTH
+    chex.assert_trees_all_equal_shapes_and_dtypes(restored, halfway)
+    chex.assert_trees_all_equal(jax.device_get(advance(restored, KEYS)), whole)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_checkpoint_of_another_learner_is_refused_by_its_first_array(name) -> None:
+    _, start, _ = compiled(name)
+    arrays = to_host(start)
+    wrong = next(iter(arrays))
+    shape = (7, *arrays[wrong].shape)
+    with pytest.raises(UserError, match=f"The toy is of another model: '{wrong}'.*{shape[0]}"):
+        from_host({**arrays, wrong: np.zeros(shape)}, start, "toy")
+    with pytest.raises(UserError, match=f"'{wrong}' is absent there"):
+        from_host({key: arrays[key] for key in arrays if key != wrong}, start, "toy")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: mask({"head": 1.0}, ("hed",)), "No parameter is called 'hed'.*nearest is head"),
+        (lambda: find_terms(["oija"]), "no term 'oija'.*nearest is oja"),
+        (lambda: find_terms([]), "The rule has no terms: name some of pseudo_gradient"),
+        (lambda: PolicyConfig(rule="ABCE"), "no Hebbian rule 'ABCE'.*nearest is ABC"),
+        (lambda: make_policy(PolicyConfig(), (84, 84), 2), r"shape \(84, 84\) suit no policy"),
+        (lambda: make_method("synergie"), "no method 'synergie'.*nearest is synergy"),
+    ],
+)
+def test_what_no_learner_can_be_made_of_is_named_in_a_sentence(make, sentence) -> None:
+    with pytest.raises(UserError, match=sentence) as error:
+        make()
+    assert str(error.value).endswith(".")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["policy-ABCD_lr", "policy-static", "policy-lesioned"])
