@@ -10,7 +10,7 @@ import numpy as np
 from tsar_jax.environments.own import COMPILED, INSTALL
 from tsar_jax.environments.seeds import checked_seeds
 from tsar_jax.environments.types import HostEnvironments
-from tsar_jax.errors import NotInstalled
+from tsar_jax.errors import NotInstalled, UserError
 
 
 class GymnasiumEnvironments(HostEnvironments):
@@ -27,7 +27,8 @@ class GymnasiumEnvironments(HostEnvironments):
     otherwise: steps per episode where limit is None and the environment has none of its own
     drawn: whether `draw` can be called
 
-    Raises UserError for an unknown name, a space of another kind, no limit, or a missing package.
+    Raises UserError for an unknown name, a space of another kind, no limit, no environment at all,
+    or a missing package.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class GymnasiumEnvironments(HostEnvironments):
         otherwise: int | None = None,
         drawn: bool = False,
     ) -> None:
+        if count < 1:
+            raise UserError(f"count must be at least 1, but is {count}.")
         # pygame, which some environments import, greets, and complains where there is no screen.
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -66,9 +69,8 @@ class GymnasiumEnvironments(HostEnvironments):
         """Begins an episode in each, from seeds uint32 [count]; observations [count, ...].
 
         A seed's episode is the same in every place and among any number of others. Raises UserError
-        for a seed that is no integer in [0, 2**32).
+        for another number of seeds, or one that is no integer in [0, 2**32).
         """
-        chex.assert_shape(np.asarray(seeds), (self.count,))
         seeds = checked_seeds(seeds, self.count)
         self._done = np.zeros(self.count, bool)
         observations, _ = self._vector.reset(seed=seeds.tolist())

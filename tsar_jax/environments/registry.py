@@ -6,7 +6,7 @@ import jax
 
 from tsar_jax.environments.own import COMPILED, QUADRUPED
 from tsar_jax.environments.types import Environment, HostEnvironments
-from tsar_jax.errors import check_known
+from tsar_jax.errors import UserError, check_known
 from tsar_jax.modules import import_installed
 
 ENGINES = ("auto", "mujoco", "mjx")
@@ -28,10 +28,13 @@ def find_environments(
     name: one of `COMPILED`, quadruped, or what gymnasium registers. bodies, engine, integrator: the
     quadruped's. limit: most steps of a lifetime; None: as many as the environment has, or as
     `otherwise` says where one of gymnasium has no limit. Raises UserError for an unknown engine,
-    body or integrator, or a missing package; for an environment that gymnasium does not know or
-    that nothing limits, when it is opened.
+    body or integrator, a limit below 1, or a missing package; for an environment that gymnasium
+    does not know or that nothing limits, when it is opened.
     """
     check_known("engine", engine, ENGINES)
+    for name_of, steps in (("limit", limit), ("otherwise", otherwise)):
+        if steps is not None and steps < 1:
+            raise UserError(f"{name_of} must be at least 1, but is {steps}.")
     if name not in COMPILED and name != QUADRUPED:
         import_installed()  # which may register it
     if name in COMPILED:

@@ -172,5 +172,5 @@ def test_a_buffer_that_tasks_or_classes_cannot_share_is_named(name) -> None:
 
 
 def test_a_method_that_there_is_not_is_named_with_the_nearest() -> None:
-    with pytest.raises(UserError, match="no method 'SYNERG'.*sgd, joint, er.*nearest is synergy"):
+    with pytest.raises(UserError, match=r"no method 'SYNERG'.*sgd, joint, er.*nearest is synergy"):
         make_method("SYNERG")
