@@ -14,7 +14,7 @@ from benchmarks.machine import Rates, Sizes, fastest
 from benchmarks.measure import Benchmark, Cost, Targets, Work
 from tsar_jax.devices import map_over, split_cpu, usable_cores
 from tsar_jax.environments.car_racing.fleet import Fleet
-from tsar_jax.environments.car_racing.racing import LIMIT, SIDE, car_racing
+from tsar_jax.environments.car_racing.racing import MAX_EPISODE_STEPS, SIDE, car_racing
 from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
 from tsar_jax.systems.hebbian.policy import PolicyConfig, make_policy
 from tsar_jax.systems.hebbian.rollouts import lifetime_fitness
@@ -42,7 +42,7 @@ def frames(count: int) -> Work:
     """A frame of every car, drawn and brought to the host; a unit is one car's."""
     split_cpu()
     fleet = Fleet(count, SIDE, zooms=False)
-    fleet.begin(np.arange(count), jax.random.split(jax.random.key(0), count))
+    fleet.reset(np.arange(count), jax.random.split(jax.random.key(0), count))
     actions = np.random.default_rng(0).uniform([-0.1, 0, 0], [0.1, 0.1, 0], (count, 3))
 
     def function(state: Any, call: np.int32) -> tuple[Any, Any]:
@@ -59,8 +59,8 @@ def lives(count: int, steps: int) -> Work:
     A unit is one step of one agent: view, policy, plasticity and motion.
     """
     split_cpu()
-    world = car_racing(patience=LIMIT)._replace(limit=steps)
-    policy = make_policy(PolicyConfig(), world.observation_shape, world.outputs)
+    world = car_racing(patience=MAX_EPISODE_STEPS)._replace(max_episode_steps=steps)
+    policy = make_policy(PolicyConfig(), world.observation_shape, world.num_actions)
 
     def function(state: Any, call: jax.Array) -> tuple[Any, Any]:
         def live(key: jax.Array, _: Any) -> jax.Array:

@@ -26,11 +26,11 @@ from tsar_jax.networks.hebbian_network import FEATURES
 from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     Genome,
+    es_update_from_losses,
     init_evolution,
-    learn_from_losses,
 )
 from tsar_jax.systems.hebbian.policy import Policy, PolicyConfig, make_policy
-from tsar_jax.systems.hebbian.rollouts import host_fitness, make_lives
+from tsar_jax.systems.hebbian.rollouts import batch_policy, host_fitness
 
 FLOAT_BYTES = 4
 PASSES = 4
@@ -113,7 +113,7 @@ def update(population: int, coefficients: int) -> Work:
 
     def function(state: Any, call: jax.Array, losses: jax.Array) -> tuple[Any, Any]:
         key = jax.random.fold_in(jax.random.key(0), call)
-        return learn_from_losses(evolution, state, key, losses), ()
+        return es_update_from_losses(evolution, state, key, losses), ()
 
     state = jax.jit(lambda: init_evolution(evolution, Genome(jnp.zeros(coefficients), ())))()
     amount = float(FLOAT_BYTES * population * coefficients)
@@ -140,36 +140,36 @@ def generation(population: int, limit: int) -> Work:
     At least, the engine's own threads simulate the same torques from the same states in one call.
     """
     split_cpu()
-    worlds = Recorded([Body()] * population)
-    worlds.limit = limit
-    policy = make_policy(PolicyConfig(bounded=True), worlds.observation_shape, worlds.outputs)
-    lives = make_lives(policy, population)
+    envs = Recorded([Body()] * population)
+    envs.max_episode_steps = limit
+    policy = make_policy(PolicyConfig(bounded=True), envs.observation_shape, envs.num_actions)
+    policies = batch_policy(policy, population)
     genomes = jax.vmap(policy.init)(jax.random.split(jax.random.key(0), population))
 
     def function(state: Any, call: np.int32, genomes: Any) -> tuple[Any, Any]:
         keys = jax.random.split(jax.random.fold_in(jax.random.key(1), call), population)
-        return state, host_fitness(lives, worlds, genomes, keys)
+        return state, host_fitness(policies, envs, genomes, keys)
 
     def engine(sizes: Sizes) -> Rates:
-        return {"engine": engine_rate(worlds, sizes.tries)}
+        return {"engine": engine_rate(envs, sizes.tries)}
 
     steps = IDLE_STEPS + limit
     cost = Cost(1.0, "control step", engine)
     return Work(function, (), (genomes,), population * steps, (cost,), compiled=False)
 
 
-def engine_rate(worlds: Recorded, tries: int) -> float:
+def engine_rate(envs: Recorded, tries: int) -> float:
     """Control steps per second of MuJoCo's threads, through the latest episode again."""
     import mujoco  # not above: the other benchmarks do without it
     from mujoco import rollout
 
     model = build_model(Body())
-    torques = np.stack(worlds.torques, 1)[..., motor_order(model)].repeat(SIMULATOR_STEPS, 1)
-    start = np.concatenate([np.zeros((worlds.count, 1)), *worlds.start], axis=1)
+    torques = np.stack(envs.torques, 1)[..., motor_order(model)].repeat(SIMULATOR_STEPS, 1)
+    start = np.concatenate([np.zeros((envs.count, 1)), *envs.start], axis=1)
     scratch = [mujoco.MjData(model) for _ in range(usable_cores())]
     with rollout.Rollout(nthread=len(scratch)) as pool:
         seconds = fastest(lambda: pool.rollout(model, scratch, start, torques), tries)
-    return worlds.count * len(worlds.torques) / seconds
+    return envs.count * len(envs.torques) / seconds
 
 
 def _step(name: str, description: str, ends: tuple[int, int], config: PolicyConfig) -> Benchmark:

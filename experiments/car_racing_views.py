@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax import cli
-from tsar_jax.environments.car_racing.racing import FRAMES_PER_SECOND, observe, start, step
+from tsar_jax.environments.car_racing.racing import FRAMES_PER_SECOND, observe, reset_on_track, step
 from tsar_jax.environments.car_racing.track import given_track
 from tsar_jax.environments.own import INSTALL
 from tsar_jax.errors import UserError, check_positive, check_seed
@@ -91,7 +91,7 @@ def compare(arguments: Arguments) -> list[Pair]:
     except Exception as error:  # gymnasium's own, where it is there but Box2D is not
         raise UserError(f"Gymnasium's car racing cannot be imported: {INSTALL}.") from error
     env = CarRacing()
-    begin, advance, see = jax.jit(start), jax.jit(step), jax.jit(observe)
+    begin, advance, see = jax.jit(reset_on_track), jax.jit(step), jax.jit(observe)
     pairs = []
     for seed in range(arguments.seed, arguments.seed + arguments.races):
         env.reset(seed=seed)

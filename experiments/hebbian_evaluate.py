@@ -29,7 +29,7 @@ from tsar_jax.systems.hebbian.evolved import (
     Evolved,
     check_environment,
     load_evolved,
-    open_worlds,
+    make_envs,
     read_config,
     scores_text,
 )
@@ -69,22 +69,20 @@ def main() -> None:
     import_modules(arguments.modules)
     split_cpu()
     environment = arguments.environment or config.environment
-    worlds = open_worlds(
-        config, arguments.lifetimes, arguments.bodies, environment, arguments.limit
-    )
-    world = next(iter(worlds.values()))
-    evolved = load_evolved(arguments.run, config, world, arguments.step, arguments.number)
+    envs = make_envs(config, arguments.lifetimes, arguments.bodies, environment, arguments.limit)
+    env = next(iter(envs.values()))
+    evolved = load_evolved(arguments.run, config, env, arguments.step, arguments.number)
     scores = {}
-    for name, world in worlds.items():
+    for name, env in envs.items():
         say_compiling(name)
-        lived = traces(evolved.policy, world, evolved.genome, arguments.keys)
-        scores[name] = np.sum(lived.rewards, axis=1)
+        trace = traces(evolved.policy, env, evolved.genome, arguments.keys)
+        scores[name] = np.sum(trace.rewards, axis=1)
         print(
             f"{name}: {scores_text(scores[name], 1)} over "
             f"{arguments.lifetimes} lifetimes, generation {evolved.generation}"
         )
         if environment == QUADRUPED:
-            lasted = np.sum(lived.lived, axis=1) * CONTROL_STEP
+            lasted = np.sum(trace.mask, axis=1) * CONTROL_STEP
             walked = scores[name] * CONTROL_STEP
             print(f"{name}: {walked.mean():.1f} m towards the target in {lasted.mean():.1f} s")
     content = {
@@ -94,7 +92,7 @@ def main() -> None:
     elsewhere = f"-{_plain(environment)}" if environment != config.environment else ""
     path = arguments.run / f"evaluation{elsewhere}.json"
     write_atomically(path, json.dumps(content, indent=2) + "\n")
-    for name in worlds if arguments.film else ():
+    for name in envs if arguments.film else ():
         write_film(arguments, evolved, environment, name)
 
 

@@ -28,7 +28,7 @@ from tsar_jax.systems.hebbian.evolved import (
     Evolved,
     check_environment,
     load_evolved,
-    open_worlds,
+    make_envs,
     read_config,
 )
 from tsar_jax.systems.hebbian.figures import recovery_figure, weights_figure
@@ -76,13 +76,15 @@ def main() -> None:
     import_modules(arguments.modules)
     split_cpu()
     bodies = (arguments.body,) if arguments.body else config.bodies[:1]
-    (world,) = open_worlds(config, arguments.lifetimes, bodies, limit=arguments.limit).values()
-    if arguments.at + 1 + LATER >= world.limit:
+    (env,) = make_envs(
+        config, arguments.lifetimes, bodies, max_episode_steps=arguments.limit
+    ).values()
+    if arguments.at + 1 + LATER >= env.max_episode_steps:
         raise UserError(
-            f"at is {arguments.at}, but a lifetime has {world.limit} steps, and the weights are "
-            f"shown {LATER} steps later: lower it."
+            f"at is {arguments.at}, but a lifetime has {env.max_episode_steps} steps, and the "
+            f"weights are shown {LATER} steps later: lower it."
         )
-    evolved = load_evolved(arguments.run, config, world, arguments.step)
+    evolved = load_evolved(arguments.run, config, env, arguments.step)
     if not evolved.policy.plastic:
         raise UserError(f"The weights of {arguments.run} are static: take a run of another rule.")
     if arguments.layer > len(config.policy.hidden) + 1:
@@ -90,12 +92,12 @@ def main() -> None:
             f"layer is {arguments.layer}, but the network has "
             f"{len(config.policy.hidden) + 1} layers of weights: lower it."
         )
-    lived = live_with_lesions(arguments, evolved, world)
-    write(arguments, lived, world.limit)
+    lived = live_with_lesions(arguments, evolved, env)
+    write(arguments, lived, env.max_episode_steps)
 
 
 def live_with_lesions(
-    arguments: Arguments, evolved: Evolved, world: Environment | HostEnvironments
+    arguments: Arguments, evolved: Evolved, env: Environment | HostEnvironments
 ) -> dict[str, Trace]:
     """The same lifetimes in every condition."""
     at = arguments.at
@@ -110,8 +112,8 @@ def live_with_lesions(
         watch = (at, at + 1, at + 1 + LATER) if name == ZEROED else ()
         policy = lesioned(evolved.policy, lesion)
         say_compiling(name)
-        lived[name] = traces(policy, world, evolved.genome, arguments.keys, watch)
-        if not lived[name].lived[:, at].any():
+        lived[name] = traces(policy, env, evolved.genome, arguments.keys, watch)
+        if not lived[name].mask[:, at].any():
             raise UserError(f"No lifetime lasts until the lesion at step {at}: lower --at.")
         rewards = lived[name].rewards
         before, after = rewards[:, :at].mean(), rewards[:, at:].mean()
@@ -128,7 +130,7 @@ def write(arguments: Arguments, lived: dict[str, Trace], limit: int) -> None:
         cells = [
             f"{value:.6g}"
             for trace in lived.values()
-            for value in (trace.rewards[:, step].mean(), trace.lived[:, step].sum())
+            for value in (trace.rewards[:, step].mean(), trace.mask[:, step].sum())
         ]
         writer.writerow([step, *cells])
     write_atomically(arguments.run / "lesions.csv", text.getvalue())

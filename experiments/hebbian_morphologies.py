@@ -22,7 +22,7 @@ from tsar_jax.evaluation.published_results import LEGEND, find_published, joined
 from tsar_jax.systems.hebbian.evolved import (
     EpisodeSettings,
     load_evolved,
-    open_worlds,
+    make_envs,
     read_config,
     scores_text,
 )
@@ -65,14 +65,16 @@ def main() -> None:
     fitness: dict[str, dict[str, list[np.ndarray]]] = {}
     curves: dict[str, list[list[Row]]] = {}
     for path, config in configs.items():
-        worlds = open_worlds(config, arguments.lifetimes, arguments.bodies, limit=arguments.limit)
-        evolved = load_evolved(path, config, next(iter(worlds.values())), None)
+        envs = make_envs(
+            config, arguments.lifetimes, arguments.bodies, max_episode_steps=arguments.limit
+        )
+        evolved = load_evolved(path, config, next(iter(envs.values())), None)
         rule = config.policy.rule
         curves.setdefault(rule, []).append(read_rows(path))
-        for body, world in worlds.items():
+        for body, env in envs.items():
             say_compiling(f"{path.name}, {body}")
-            lived = traces(evolved.policy, world, evolved.genome, arguments.keys)
-            scores = np.sum(lived.rewards, axis=1)
+            trace = traces(evolved.policy, env, evolved.genome, arguments.keys)
+            scores = np.sum(trace.rewards, axis=1)
             fitness.setdefault(rule, {}).setdefault(body, []).append(scores)
             print(f"{path.name}, {body}: {scores_text(scores, 1)}", flush=True)
     pooled = {

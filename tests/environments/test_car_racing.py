@@ -16,13 +16,13 @@ from scipy.stats import ks_2samp
 from tsar_jax.environments.car_racing import dynamics
 from tsar_jax.environments.car_racing.contacts import outlines, touching
 from tsar_jax.environments.car_racing.racing import (
-    LIMIT,
+    MAX_EPISODE_STEPS,
     PATIENCE,
     POLICY_SIDE,
     car_racing,
     observe,
     reset,
-    start,
+    reset_on_track,
     step,
 )
 from tsar_jax.environments.car_racing.racing import drive as squash
@@ -41,7 +41,12 @@ def load(track):
 def compiled(side=96):
     """Start, step and view."""
     see = functools.partial(observe, side=side)
-    return jax.jit(start), jax.jit(step), jax.jit(see), jax.jit(functools.partial(see, zooms=True))
+    return (
+        jax.jit(reset_on_track),
+        jax.jit(step),
+        jax.jit(see),
+        jax.jit(functools.partial(see, zooms=True)),
+    )
 
 
 @functools.cache
@@ -55,7 +60,7 @@ def together(frames):
             seen = race.car.position, race.car.angle, speed, reward, race.visited.sum(), over
             return race, seen
 
-        return jax.lax.scan(frame, start(track), actions)[1]
+        return jax.lax.scan(frame, reset_on_track(track), actions)[1]
 
     return jax.jit(lambda tracks, actions: jax.lax.map(lambda each: race(*each), (tracks, actions)))
 
@@ -92,11 +97,11 @@ def test_a_hundred_frames_are_gymnasiums(x64, places) -> None:
 
 @pytest.mark.slow
 def test_a_thousand_frames_earn_as_much_as_gymnasiums() -> None:
-    drives = [drive(seed, LIMIT) for seed in range(SEQUENCES)]
-    *_, reward, visited, over = ours(drives, LIMIT)
+    drives = [drive(seed, MAX_EPISODE_STEPS) for seed in range(SEQUENCES)]
+    *_, reward, visited, over = ours(drives, MAX_EPISODE_STEPS)
     returns, tiles = [], []
     for i in range(SEQUENCES):
-        ends = int(np.argmax(over[i])) + 1 if over[i].any() else LIMIT
+        ends = int(np.argmax(over[i])) + 1 if over[i].any() else MAX_EPISODE_STEPS
         returns.append(reward[i, :ends].sum())
         tiles.append(visited[i, ends - 1])
     theirs = [d.reward.sum() for d in drives]
@@ -186,7 +191,11 @@ def test_a_policy_is_stopped_after_too_many_frames_without_reward() -> None:
         ends.append(bool(over))
     # The first frame is paid for the tiles under the car; the 21st after it is one too many.
     assert ends.index(True) == PATIENCE + 1
-    assert (world.limit, world.observation_shape, world.outputs) == (1000, (8, 8, 3), 3)
+    assert (world.max_episode_steps, world.observation_shape, world.num_actions) == (
+        1000,
+        (8, 8, 3),
+        3,
+    )
     assert car_racing().observation_shape == (POLICY_SIDE, POLICY_SIDE, 3)
 
 
@@ -311,7 +320,7 @@ def test_instruments_move_with_what_they_show() -> None:
     car = race.car._replace(
         velocity=jnp.array([30.0, 40.0]), rolling=jnp.full(4, 60.0), spin=jnp.asarray(3.0)
     )
-    moving = levels(see(race._replace(car=car, earned=jnp.asarray(88.0))))[84:]
+    moving = levels(see(race._replace(car=car, episode_return=jnp.asarray(88.0))))[84:]
     speed, front, rear, turning = (slice(12, 15), slice(17, 21), slice(22, 26), slice(66, 72))
     assert moving[:, speed].sum() > still[:, speed].sum() + 1000
     assert moving[:, front, 2].sum() > 1000 > moving[:, front, 0].sum()
@@ -365,4 +374,4 @@ def test_races_side_by_side_are_those_one_by_one() -> None:
 
 def test_the_limit_and_spaces_are_gymnasiums() -> None:
     spec = gymnasium.spec("CarRacing-v3")
-    assert spec.max_episode_steps == LIMIT
+    assert spec.max_episode_steps == MAX_EPISODE_STEPS

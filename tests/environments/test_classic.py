@@ -80,7 +80,7 @@ def test_hundreds_of_steps_are_gymnasiums(name, dtype, tolerance) -> None:
         starts = jax.device_get(jax.jit(jax.vmap(NAMES[name]().reset))(keys))
     state, ends = jax.tree.map(lambda leaf: leaf[0], starts), 0
     for t in range(STEPS):
-        outputs = rng.normal(0, 2, NAMES[name]().outputs).astype(dtype)
+        outputs = rng.normal(0, 2, NAMES[name]().num_actions).astype(dtype)
         state, done = assert_same_step(name, state, outputs, dtype, tolerance)
         if done:
             ends += 1
@@ -112,10 +112,10 @@ def test_the_pendulum_swings_as_gymnasiums_from_any_state(values, torque) -> Non
 
 def test_sizes_and_limit_are_gymnasiums(name) -> None:
     task, env = NAMES[name](), gymnasium.make(name)
-    assert task.limit == env.spec.max_episode_steps
+    assert task.max_episode_steps == env.spec.max_episode_steps
     assert task.observation_shape == env.observation_space.shape
     actions = env.action_space
-    assert task.outputs == (actions.n if name == "CartPole-v1" else actions.shape[0])
+    assert task.num_actions == (actions.n if name == "CartPole-v1" else actions.shape[0])
     state = task.reset(jax.random.key(0))
     assert task.observe(state).shape == task.observation_shape
 
@@ -147,7 +147,7 @@ def test_a_step_keeps_the_types_of_a_state(name) -> None:
     task = NAMES[name]()
     before = jax.eval_shape(task.reset, jax.random.key(0))
     after, reward, done = jax.eval_shape(
-        lambda key: task.step(task.reset(key), task.act(jnp.zeros(task.outputs))),
+        lambda key: task.step(task.reset(key), task.act(jnp.zeros(task.num_actions))),
         jax.random.key(0),
     )
     assert [(leaf.dtype, leaf.shape, leaf.weak_type) for leaf in before] == [

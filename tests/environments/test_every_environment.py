@@ -58,7 +58,7 @@ class Compiled(NamedTuple):
 @functools.cache
 def compiled(name: str) -> Compiled:
     environment = MAKE[name]()
-    size = 2, STEPS.get(name, MANY), environment.outputs
+    size = 2, STEPS.get(name, MANY), environment.num_actions
 
     def go(state: Any, outputs: jax.Array) -> Any:
         def step(state: Any, output: jax.Array) -> Any:
@@ -84,14 +84,14 @@ def find(name, bodies=("standard",), engine="mujoco", integrator="RK4", *, count
 def test_a_step_changes_no_shape_and_earns_a_number(name) -> None:
     environment = MAKE[name]()
     state = jax.eval_shape(environment.reset, KEYS[0])
-    output = jax.ShapeDtypeStruct((environment.outputs,), jnp.float32)
+    output = jax.ShapeDtypeStruct((environment.num_actions,), jnp.float32)
     action = jax.eval_shape(environment.act, output)
     after, reward, done = jax.eval_shape(environment.step, state, action)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
     assert (reward.shape, reward.dtype) == ((), jnp.float32)
     assert (done.shape, done.dtype) == ((), jnp.bool_)
     assert jax.eval_shape(environment.observe, state).shape == environment.observation_shape
-    assert environment.limit >= 1
+    assert environment.max_episode_steps >= 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,12 +125,12 @@ def test_an_episode_goes_on_from_a_checkpoint_to_the_same_bits(name, tmp_path) -
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_lifetime_ends_at_the_limit_and_after_its_end_earns_nothing(name) -> None:
     limit = STEPS.get(name, MANY)
-    (environment,) = find(name, limit=limit)
-    assert environment.limit == limit
-    (own,) = find(name, limit=10**9)
-    assert own.limit == MAKE[name]().limit
+    (environment,) = find(name, max_episode_steps=limit)
+    assert environment.max_episode_steps == limit
+    (own,) = find(name, max_episode_steps=10**9)
+    assert own.max_episode_steps == MAKE[name]().max_episode_steps
     config = PolicyConfig(rule="static", hidden=(2,))
-    policy = make_policy(config, environment.observation_shape, environment.outputs)
+    policy = make_policy(config, environment.observation_shape, environment.num_actions)
     genome = policy.init(KEYS[0])
 
     @jax.jit
@@ -183,7 +183,7 @@ def episode(environments, seeds, outputs):
 
 
 def outputs_of(environments, steps=6):
-    size = steps, environments.count, environments.outputs
+    size = steps, environments.count, environments.num_actions
     return np.random.default_rng(0).normal(size=size).astype(np.float32)
 
 
@@ -218,12 +218,12 @@ def test_a_host_environment_that_is_done_earns_nothing_until_its_reset(host) -> 
 
 def test_a_lifetime_on_the_host_ends_at_the_limit(kind) -> None:
     own, opened = HOSTS[kind](2), []
-    for limit, wanted in ((10**9, own.limit), (3, 3)):
-        (environments,) = find(OPENED_BY[kind], count=2, limit=limit)
-        assert environments.limit == wanted
+    for limit, wanted in ((10**9, own.max_episode_steps), (3, 3)):
+        (environments,) = find(OPENED_BY[kind], count=2, max_episode_steps=limit)
+        assert environments.max_episode_steps == wanted
         opened.append(environments)
     config = PolicyConfig(rule="static", hidden=(2,))
-    policy = make_policy(config, environments.observation_shape, environments.outputs)
+    policy = make_policy(config, environments.observation_shape, environments.num_actions)
     lives, genome = make_lives(policy, 2, one_genome=True), policy.init(KEYS[0])
     steps = [step.rewards for step in host_steps(lives, environments, genome, KEYS)]
     assert len(steps) == 3
@@ -263,12 +263,21 @@ def test_what_a_host_environment_holds_can_be_freed_twice(kind) -> None:
         (lambda: find("cart_pol"), "no environment 'cart_pol': the nearest are cart_pole and"),
         (lambda: find("CartPole-v7"), "no environment 'CartPole-v7': the nearest are CartPole-v1"),
         *(
-            (lambda name=name, limit=limit: find(name, limit=limit), f"limit .*1, but is {limit}")
+            (
+                lambda name=name, limit=limit: find(name, max_episode_steps=limit),
+                f"max_episode_steps .*1, but is {limit}",
+            )
             for name in ("cart_pole", "CartPole-v1", QUADRUPED)
             for limit in (0, -1)
         ),
-        (lambda: find("CartPole-v1", otherwise=0), "otherwise must be at least 1, but is 0"),
-        (lambda: GymnasiumEnvironments("CartPole-v1", 1, limit=0), "limit .* at least 1, but is 0"),
+        (
+            lambda: find("CartPole-v1", default_episode_steps=0),
+            "default_episode_steps must be at least 1, but is 0",
+        ),
+        (
+            lambda: GymnasiumEnvironments("CartPole-v1", 1, max_episode_steps=0),
+            "max_episode_steps .* at least 1, but is 0",
+        ),
         (lambda: GymnasiumEnvironments("CartPole-v1", 0), "count must be at least 1, but is 0"),
         (lambda: MujocoQuadrupeds([]), "no quadruped without a body: name at least one"),
         (lambda: find(QUADRUPED, ["left_fron"]), "no body 'left_fron'.*nearest is left_front"),

@@ -66,8 +66,8 @@ def rollout(envs, seeds, outputs):
 def test_a_trajectory_is_that_of_a_plain_environment(name) -> None:
     steps, _, _, shape, outputs = KINDS[name]
     envs = GymnasiumEnvironments(name, 3)
-    assert (envs.count, envs.observation_shape, envs.outputs) == (3, shape, outputs)
-    assert envs.limit == gymnasium.spec(name).max_episode_steps
+    assert (envs.count, envs.observation_shape, envs.num_actions) == (3, shape, outputs)
+    assert envs.max_episode_steps == gymnasium.spec(name).max_episode_steps
     given = drawn((steps, 3, outputs))
     seen, rewards, done = rollout(envs, SEEDS, given)
     assert seen.dtype == (np.uint8 if name == "CarRacing-v3" else np.float32)
@@ -126,9 +126,9 @@ def test_an_output_that_is_not_finite_ends_its_own_episode_alone(poles, bad) -> 
 
 
 def test_a_limit_of_ones_own_ends_the_episode() -> None:
-    envs = GymnasiumEnvironments("Pendulum-v1", 1, limit=3)
+    envs = GymnasiumEnvironments("Pendulum-v1", 1, max_episode_steps=3)
     _, rewards, done = rollout(envs, SEEDS[:1], np.zeros((5, 1, 1), np.float32))
-    assert envs.limit == 3
+    assert envs.max_episode_steps == 3
     assert done[:, 0].tolist() == [False, False, True, True, True]
     assert (rewards[:, 0] != 0).tolist() == [True, True, True, False, False]
 
@@ -163,9 +163,9 @@ class Echo(gymnasium.Env):
 def echo():
     """Makes Echo with certain spaces as a registered environment: its name."""
 
-    def register(seen, taken, observation=None, limit=10):
+    def register(seen, taken, observation=None, max_episode_steps=10):
         kwargs = {"seen": seen, "taken": taken, "observation": observation}
-        gymnasium.register("Echo-v0", Echo, kwargs=kwargs, max_episode_steps=limit)
+        gymnasium.register("Echo-v0", Echo, kwargs=kwargs, max_episode_steps=max_episode_steps)
         return "Echo-v0"
 
     yield register
@@ -190,7 +190,7 @@ ONE = spaces.Discrete(1)
 )
 def test_outputs_become_the_action_of_a_space(echo, space, outputs, action) -> None:
     envs = GymnasiumEnvironments(echo(ONE, space, 0), 1)
-    assert envs.outputs == len(outputs)
+    assert envs.num_actions == len(outputs)
     rollout(envs, SEEDS[:1], np.float32(outputs)[None, None])
     [taken] = Echo.actions
     np.testing.assert_array_equal(taken, np.asarray(action, space.dtype))
@@ -220,7 +220,7 @@ def test_what_is_seen_of_a_space(echo, space, observation, seen) -> None:
 def test_an_episode_that_is_over_is_not_simulated(echo) -> None:
     given = np.zeros((6, 2, 1), np.float32)
     given[1, 0] = np.nan
-    rollout(GymnasiumEnvironments(echo(ONE, ONE, 0, limit=3), 2), SEEDS[:2], given)
+    rollout(GymnasiumEnvironments(echo(ONE, ONE, 0, max_episode_steps=3), 2), SEEDS[:2], given)
     assert len(Echo.actions) == 1 + 3
 
 
@@ -254,34 +254,40 @@ def test_other_spaces_are_named(echo, space, side) -> None:
         ),
         ("no name", "no environment 'no name': the nearest are "),
         ("nowhere:Echo-v0", r"nowhere:Echo-v0 cannot be made \(No module named 'nowhere'\): "),
-        ("FrozenLake-v1", "limit must be at least 1, but is 0."),
+        ("FrozenLake-v1", "max_episode_steps must be at least 1, but is 0."),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*out of date")
 def test_what_cannot_be_made_is_named(name, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
-        GymnasiumEnvironments(name, 1, limit=0 if "limit" in sentence else None)
+        GymnasiumEnvironments(
+            name, 1, max_episode_steps=0 if "max_episode_steps" in sentence else None
+        )
 
 
 def test_an_environment_without_a_limit_asks_for_one(echo) -> None:
-    name = echo(ONE, ONE, 0, limit=None)
-    with pytest.raises(UserError, match="Echo-v0 has no limit of steps of its own: set limit"):
+    name = echo(ONE, ONE, 0, max_episode_steps=None)
+    with pytest.raises(
+        UserError, match="Echo-v0 has no limit of steps of its own: set max_episode_steps"
+    ):
         GymnasiumEnvironments(name, 1)
-    assert GymnasiumEnvironments(name, 1, limit=4).limit == 4
-    envs = GymnasiumEnvironments(name, 1, otherwise=4)
-    assert envs.limit == 4
+    assert GymnasiumEnvironments(name, 1, max_episode_steps=4).max_episode_steps == 4
+    envs = GymnasiumEnvironments(name, 1, default_episode_steps=4)
+    assert envs.max_episode_steps == 4
     _, _, done = rollout(envs, SEEDS[:1], np.zeros((5, 1, 1), np.float32))
     assert done[:, 0].tolist() == [False, False, False, True, True]
 
 
 def test_a_limit_for_those_without_changes_no_other() -> None:
-    assert GymnasiumEnvironments("Pendulum-v1", 1, otherwise=3).limit == 200
+    assert GymnasiumEnvironments("Pendulum-v1", 1, default_episode_steps=3).max_episode_steps == 200
 
 
 @pytest.mark.parametrize(("limit", "otherwise", "found"), [(4, None, 4), (None, 5, 5), (4, 5, 4)])
 def test_environments_without_a_limit_are_found_with_one(echo, limit, otherwise, found) -> None:
-    opened = find_environments(echo(ONE, ONE, 0, limit=None), (), "auto", "RK4", limit, otherwise)
-    assert [world.limit for world in opened(1)] == [found]
+    opened = find_environments(
+        echo(ONE, ONE, 0, max_episode_steps=None), (), "auto", "RK4", limit, otherwise
+    )
+    assert [world.max_episode_steps for world in opened(1)] == [found]
 
 
 STRANGER = """
@@ -298,7 +304,7 @@ def test_a_module_in_the_working_folder_is_found(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     try:
-        assert GymnasiumEnvironments("stranger_module:Stranger-v0", 1).limit == 7
+        assert GymnasiumEnvironments("stranger_module:Stranger-v0", 1).max_episode_steps == 7
     finally:
         gymnasium.registry.pop("Stranger-v0", None)
         sys.modules.pop("stranger_module", None)

@@ -18,11 +18,11 @@ from tsar_jax.environments import quadruped
 from tsar_jax.environments.quadruped import (
     LEGS,
     Body,
-    begin,
-    begin_episode,
     build_model,
+    draw_initial_state,
     find_anatomy,
     find_body,
+    init_episode,
     judge,
     motor_order,
     observe,
@@ -202,7 +202,7 @@ def test_progress_and_end_follow_the_rules_step_by_step(seed, unlucky, falls) ->
     before = qpos[:, :2].copy()
     before[:, 0] += np.where(rng.random(300) < unlucky, 1, -1)
     with jax.enable_x64(True):
-        _, (gained, done) = judged(begin_episode(qpos[0]), before, qpos, qvel)
+        _, (gained, done) = judged(init_episode(qpos[0]), before, qpos, qvel)
     wanted = [advance(*row) for row in zip(before, qpos, strict=True)]
     np.testing.assert_allclose(gained, wanted, atol=1e-8)
     np.testing.assert_array_equal(done, ends(wanted, qpos[:, 2] <= 0.26))
@@ -225,7 +225,7 @@ def a_step(**changes):
 def test_only_steps_back_after_the_grace_are_counted(x, steps, negatives) -> None:
     """Standing still is not going back; a step ahead begins the count anew."""
     state = a_step(before=np.array([x, 0]))
-    episode = begin_episode(state["qpos"])._replace(steps=steps, negatives=7)
+    episode = init_episode(state["qpos"])._replace(steps=steps, negatives=7)
     after, _, _ = judge(episode, **state)
     assert (after.steps, after.negatives) == (steps + 1, negatives)
 
@@ -245,17 +245,19 @@ def test_progress_keeps_the_millimetres_in_32_bits() -> None:
 @pytest.mark.parametrize("where", ["qpos", "qvel"])
 def test_a_diverged_body_earns_nan_and_is_done(bad, where) -> None:
     state = a_step()
-    _, gained, done = judge(begin_episode(state["qpos"]), **state)
+    _, gained, done = judge(init_episode(state["qpos"]), **state)
     assert (float(gained), bool(done)) == (0, False)
     state[where][5] = bad
-    _, gained, done = judge(begin_episode(state["qpos"]), **state)
+    _, gained, done = judge(init_episode(state["qpos"]), **state)
     assert np.isnan(gained)
     assert done
 
 
 def test_a_reset_is_ant_v5s() -> None:
     keys = jax.random.split(jax.random.key(0), 2000)
-    qpos, qvel = (np.asarray(array, np.float64) for array in jax.jit(jax.vmap(begin))(keys))
+    qpos, qvel = (
+        np.asarray(array, np.float64) for array in jax.jit(jax.vmap(draw_initial_state))(keys)
+    )
     upright = original().qpos0
     outside = np.abs(qpos - upright)[:, [0, 1, 2, *range(7, 15)]]
     assert 0.099 < outside.max() <= 0.1
@@ -265,7 +267,7 @@ def test_a_reset_is_ant_v5s() -> None:
     np.testing.assert_allclose(qvel.std(0), 0.1, atol=0.01)
     np.testing.assert_allclose(qvel.mean(0), 0, atol=0.01)
     with jax.enable_x64(True):
-        again, _ = begin(keys[7])
+        again, _ = draw_initial_state(keys[7])
     np.testing.assert_array_equal(again, np.float32(qpos[7]))
 
 

@@ -103,7 +103,7 @@ def test_idle_steps_are_simulated_first_without_torque() -> None:
     observation = environments.reset(np.array([7]))
     model = build_model(find_body("left_front"))
     data = mujoco.MjData(model)
-    start = quadruped.begin(jax.random.key(7))
+    start = quadruped.draw_initial_state(jax.random.key(7))
     data.qpos[:], data.qvel[:] = start
     for _ in range(200):
         mujoco.mj_step(model, data)
@@ -204,7 +204,7 @@ def compile_step(engine):
     """A step of every member in MJX, in 64 bits: (qpos, qvel, action) to all that it gives."""
 
     def step(qpos, qvel, action):
-        state = State(qpos, qvel, quadruped.begin_episode(qpos))
+        state = State(qpos, qvel, quadruped.init_episode(qpos))
         state, *result = engine.step(state, engine.act(action))
         return state.qpos, state.qvel, engine.observe(state), *result
 

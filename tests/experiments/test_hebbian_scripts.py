@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 SMOKE = ("--preset", "smoke", "--policy.hidden", 4)
 QUADRUPED = ("--environment", "quadruped", "--evolution.population", 2, "--evaluations", 1)
 STATIC = ("--policy.rule", "static")
-LIMIT = 20
+MAX_EPISODE_STEPS = 20
 """Steps of a quadruped's life here, so that it lasts for milliseconds."""
 
 
@@ -55,7 +55,7 @@ def evolve(tmp_path_factory):
     def run(name, *flags):
         path = tmp_path_factory.mktemp("runs") / name
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(MujocoQuadrupeds, "limit", LIMIT)
+            patch.setattr(MujocoQuadrupeds, "max_episode_steps", MAX_EPISODE_STEPS)
             command(hebbian_evolve, *SMOKE, "--out", path, *flags, monkeypatch=patch)
         return path
 
@@ -139,9 +139,9 @@ def test_settings_are_the_releases_unless_a_preset_says_otherwise() -> None:
             **{"normalised": True, "bounded": False},
         },
         Evolution(ties="order"): {
-            **{"population": 200, "penalty": 0.01, "ties": "order"},
-            **{"rate": 0.2, "rate_decay": 0.995, "least_rate": 0.001},
-            **{"sigma": 0.1, "sigma_decay": 0.999, "least_sigma": 0.01},
+            **{"population": 200, "weight_decay": 0.01, "ties": "order"},
+            **{"learning_rate": 0.2, "learning_rate_decay": 0.995, "min_learning_rate": 0.001},
+            **{"sigma": 0.1, "sigma_decay": 0.999, "min_sigma": 0.01},
         },
     }
     for config, settings in released.items():
@@ -286,11 +286,11 @@ def test_lesions_leave_a_table_and_figures(evolved, monkeypatch, capsys) -> None
 @pytest.mark.slow
 def test_a_quadruped_is_lesioned_and_filmed(walking, monkeypatch) -> None:
     plastic, _ = walking
-    monkeypatch.setattr(MujocoQuadrupeds, "limit", LIMIT)
+    monkeypatch.setattr(MujocoQuadrupeds, "max_episode_steps", MAX_EPISODE_STEPS)
     flags = ("--lifetimes", 2, "--at", 8, "--body", "left_front", "--layer", 1)
     command(hebbian_lesion, "--run", plastic, *flags, monkeypatch=monkeypatch)
     with (plastic / "lesions.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == LIMIT
+        assert len(list(csv.DictReader(file))) == MAX_EPISODE_STEPS
     assert_figures(plastic, "recovery", "weights")
     flags = ("--lifetimes", 1, "--bodies", "right_front:0.2")
     command(hebbian_evaluate, "--run", plastic, *flags, monkeypatch=monkeypatch)
@@ -298,7 +298,7 @@ def test_a_quadruped_is_lesioned_and_filmed(walking, monkeypatch) -> None:
     assert list(fitness) == ["right_front:0.2"]
     size, seconds = play(plastic / "figures" / "right_front-0.2.gif")
     assert size == (320, 240)
-    assert seconds == pytest.approx(LIMIT * 0.05)
+    assert seconds == pytest.approx(MAX_EPISODE_STEPS * 0.05)
 
 
 def test_the_table_of_bodies_has_what_is_published(tmp_path) -> None:
@@ -316,7 +316,7 @@ def test_the_table_of_bodies_has_what_is_published(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(MujocoQuadrupeds, "limit", LIMIT)
+    monkeypatch.setattr(MujocoQuadrupeds, "max_episode_steps", MAX_EPISODE_STEPS)
     plastic, static = walking
     again, out = tmp_path / "again", tmp_path / "out"
     shutil.copytree(plastic, again)

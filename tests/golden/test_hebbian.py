@@ -14,9 +14,9 @@ from tsar_jax.plasticity.hebbian import RULES, hebbian_update
 from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     Genome,
+    es_update,
     init_evolution,
-    move_centre,
-    rate_schedule,
+    learning_rate_schedule,
     sigma_schedule,
 )
 from tsar_jax.systems.hebbian.release import (
@@ -93,7 +93,7 @@ def test_evolution(path, case, precision) -> None:
     coefficients = golden[f"{case}__coefficients_init"]
     coevolved = golden[f"{case}__coevolved_init"]
     evolution = Evolution(population=len(golden[f"{case}__gen0__rewards"]))
-    rate, sigma = rate_schedule(evolution), sigma_schedule(evolution)
+    rate, sigma = learning_rate_schedule(evolution), sigma_schedule(evolution)
     state = init_evolution(evolution, Genome(coefficients, coevolved))
     for generation in range(3):
         prefix = f"{case}__gen{generation}__"
@@ -104,7 +104,7 @@ def test_evolution(path, case, precision) -> None:
         gradient = Genome(
             jnp.tensordot(weights, main_noise, 1), jnp.tensordot(weights, coevolved_noise, 1)
         )
-        state = move_centre(evolution, state, gradient)
+        state = es_update(evolution, state, gradient)
         close(state.genome.main, golden[prefix + "coefficients"], precision)
         close(state.genome.coevolved, golden[prefix + "coevolved"], precision)
         after = [rate(state.generation), sigma(state.generation)]

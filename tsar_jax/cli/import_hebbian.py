@@ -18,7 +18,7 @@ from tsar_jax.interop.torch_files import Content
 from tsar_jax.networks.hebbian_network import COEVOLVED, FEATURES, HIDDEN, KERNELS, layer_shapes
 from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.systems.hebbian.evolution import Genome, init_evolution
-from tsar_jax.systems.hebbian.evolved import open_worlds
+from tsar_jax.systems.hebbian.evolved import make_envs
 from tsar_jax.systems.hebbian.policy import STATIC, Policy, PolicyConfig
 from tsar_jax.systems.hebbian.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.hebbian.release import (
@@ -51,14 +51,14 @@ def import_hebbian(kind: str, contents: Sequence[Content], argv: list[str], text
     base = base_config(parts, pixels, argv)
     config = settings(kind, base, argv, {}, text)
     check_policy(config.policy, base.policy, parts)
-    world = next(iter(open_worlds(config, 1).values()))
-    policy = policy_for(config, world)
-    sees_pixels = len(world.observation_shape) == 3
+    env = next(iter(make_envs(config, 1).values()))
+    policy = policy_for(config, env)
+    sees_pixels = len(env.observation_shape) == 3
     if sees_pixels != pixels:
         shown = "pixels: import a pixel-policy" if sees_pixels else "states: import hebbian"
         raise UserError(f"{config.environment} shows {shown}, or name another --environment.")
-    inputs = FEATURES if pixels else world.observation_shape[0]
-    sizes = (inputs, *config.policy.hidden, world.outputs)
+    inputs = FEATURES if pixels else env.observation_shape[0]
+    sizes = (inputs, *config.policy.hidden, env.num_actions)
     genome = as_float32(make_genome(parts, sizes, pixels, policy, config))
     like = jax.eval_shape(policy.init, jax.random.key(0))
     check_shapes(genome, like, f"the policy for {config.environment}", "--environment")

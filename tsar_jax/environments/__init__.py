@@ -1,1 +1,1 @@
-"""Bodies and worlds in which a policy lives: compiled ones, and simulators on the host."""
+"""Environments in which a policy acts: compiled ones, and simulators on the host."""

@@ -34,7 +34,7 @@ MAX_SPEED = 8.0  # rad/s
 
 
 class CartPole(NamedTuple):
-    """A cart on a track and the pole on it; all scalars.
+    """State of a cart on a track and the pole on it; all scalars.
 
     x: m from the middle, x_dot: m/s, theta: rad from upright, theta_dot: rad/s.
     """
@@ -46,17 +46,19 @@ class CartPole(NamedTuple):
 
 
 class Pendulum(NamedTuple):
-    """A rod on a fixed joint; scalars. theta: rad from upright, not wrapped, theta_dot: rad/s."""
+    """State of a rod on a fixed joint; scalars. theta: rad from upright, not wrapped, theta_dot:
+    rad/s.
+    """
 
     theta: jax.Array
     theta_dot: jax.Array
 
 
 def cart_pole() -> Environment:
-    """Balance a pole by pushing its cart left (action 0) or right (1); reward 1 per step.
+    """Return the task of balancing a pole by pushing its cart left (action 0) or right (1).
 
-    Observation [4]: the fields of `CartPole`. Done when the pole has tilted by more than 12
-    degrees or the cart has left the track.
+    The reward is 1 per step. Observation [4]: the fields of `CartPole`. Done when the pole has
+    tilted by more than 12 degrees or the cart has left the track.
     """
     return Environment(
         reset=_reset_cart_pole,
@@ -64,15 +66,16 @@ def cart_pole() -> Environment:
         act=_left_or_right,
         step=_step_cart_pole,
         observation_shape=(4,),
-        outputs=2,
-        limit=500,
+        num_actions=2,
+        max_episode_steps=500,
     )
 
 
 def pendulum() -> Environment:
-    """Swing a rod up and hold it by a torque [1], clipped to 2 N m; reward -16.3 to 0.
+    """Return the task of swinging a rod up and holding it by a torque [1], clipped to 2 N m.
 
-    Observation [3]: cos theta, sin theta, theta_dot. Never done before the limit.
+    The reward is -16.3 to 0. Observation [3]: cos theta, sin theta, theta_dot. Never done before
+    max_episode_steps.
     """
     return Environment(
         reset=_reset_pendulum,
@@ -80,16 +83,16 @@ def pendulum() -> Environment:
         act=_clipped_torque,
         step=_step_pendulum,
         observation_shape=(3,),
-        outputs=1,
-        limit=200,
+        num_actions=1,
+        max_episode_steps=200,
     )
 
 
 def pole_acceleration(state: CartPole, force: jax.Array) -> jax.Array:
-    """theta_ddot, rad/s^2 (Barto et al. 1983, appendix): M = m_cart + m_pole, l half the pole,
+    """Return theta_ddot, rad/s^2 (Barto et al. 1983, appendix).
 
     (g sin theta - cos theta (F + m_pole l theta_dot^2 sin theta) / M)
-    / (l (4/3 - m_pole cos^2 theta / M)).
+    / (l (4/3 - m_pole cos^2 theta / M)), with M = m_cart + m_pole and l half the pole.
     """
     sin, cos = jnp.sin(state.theta), jnp.cos(state.theta)
     pushed = (force + POLE_MASS * HALF_POLE * state.theta_dot**2 * sin) / TOTAL_MASS
@@ -98,22 +101,23 @@ def pole_acceleration(state: CartPole, force: jax.Array) -> jax.Array:
 
 
 def cart_acceleration(state: CartPole, force: jax.Array, theta_ddot: jax.Array) -> jax.Array:
-    """x_ddot, m/s^2 (Barto et al. 1983, appendix): M = m_cart + m_pole, l half the pole,
+    """Return x_ddot, m/s^2 (Barto et al. 1983, appendix).
 
-    (F + m_pole l (theta_dot^2 sin theta - theta_ddot cos theta)) / M.
+    (F + m_pole l (theta_dot^2 sin theta - theta_ddot cos theta)) / M, with M = m_cart + m_pole and
+    l half the pole.
     """
     turning = state.theta_dot**2 * jnp.sin(state.theta) - theta_ddot * jnp.cos(state.theta)
     return (force + POLE_MASS * HALF_POLE * turning) / TOTAL_MASS
 
 
 def pendulum_acceleration(theta: jax.Array, torque: jax.Array) -> jax.Array:
-    """theta_ddot = 3 g / (2 l) sin theta + 3 torque / (m l^2), rad/s^2; a uniform rod's."""
+    """Return theta_ddot = 3 g / (2 l) sin theta + 3 torque / (m l^2), rad/s^2, of a uniform rod."""
     gravity = 3 * PENDULUM_GRAVITY / (2 * PENDULUM_LENGTH) * jnp.sin(theta)
     return gravity + 3 / (PENDULUM_MASS * PENDULUM_LENGTH**2) * torque
 
 
 def pendulum_reward(state: Pendulum, torque: jax.Array) -> jax.Array:
-    """-(theta^2 + 0.1 theta_dot^2 + 0.001 torque^2), theta wrapped to -pi..pi."""
+    """Return -(theta^2 + 0.1 theta_dot^2 + 0.001 torque^2), theta wrapped to -pi..pi."""
     theta = (state.theta + jnp.pi) % (2 * jnp.pi) - jnp.pi
     return -(theta**2 + 0.1 * state.theta_dot**2 + 0.001 * torque**2)
 
@@ -128,7 +132,7 @@ def _left_or_right(outputs: jax.Array) -> jax.Array:
 
 
 def _step_cart_pole(state: CartPole, action: jax.Array) -> tuple[CartPole, jax.Array, jax.Array]:
-    """Euler's method: both positions move by the velocities before the push."""
+    """Step by Euler's method: both positions move by the velocities before the push."""
     chex.assert_shape(action, ())
     force = PUSH * (2 * action - 1)
     theta_ddot = pole_acceleration(state, force)
@@ -158,7 +162,7 @@ def _clipped_torque(outputs: jax.Array) -> jax.Array:
 
 
 def _step_pendulum(state: Pendulum, action: jax.Array) -> tuple[Pendulum, jax.Array, jax.Array]:
-    """Semi-implicit Euler: the angle moves by the velocity after the torque."""
+    """Step by semi-implicit Euler: the angle moves by the velocity after the torque."""
     chex.assert_shape(action, (1,))
     torque = action[0]
     theta_ddot = pendulum_acceleration(state.theta, torque)

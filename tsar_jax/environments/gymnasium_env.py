@@ -22,23 +22,28 @@ class GymnasiumEnvironments(HostEnvironments):
     reset. An output that is not finite ends the episode of its environment, done and with a reward
     of NaN, and leaves the others alone.
 
-    name: as registered ("CarRacing-v3"), or with the module that registers it ("module:Name-v0")
-    limit: steps per episode; by default the environment's own, which not every one has
-    otherwise: steps per episode where limit is None and the environment has none of its own
-    drawn: whether `draw` can be called
+    Args:
+        name: as registered ("CarRacing-v3"), or with the module that registers it
+            ("module:Name-v0").
+        count: number of copies.
+        max_episode_steps: steps per episode; None: the environment's own, which not every one has.
+        default_episode_steps: steps per episode where max_episode_steps is None and the environment
+            has none of its own.
+        renderable: whether `draw` can be called.
 
-    Raises UserError for an unknown name, a space of another kind, no limit, no environment at all,
-    or a missing package.
+    Raises:
+        UserError: the name is unknown, a space is of another kind, nothing limits the steps, count
+            is below 1, or a package is missing.
     """
 
     def __init__(
         self,
         name: str,
         count: int,
-        limit: int | None = None,
+        max_episode_steps: int | None = None,
         *,
-        otherwise: int | None = None,
-        drawn: bool = False,
+        default_episode_steps: int | None = None,
+        renderable: bool = False,
     ) -> None:
         if count < 1:
             raise UserError(f"count must be at least 1, but is {count}.")
@@ -52,24 +57,35 @@ class GymnasiumEnvironments(HostEnvironments):
                 f"{name} needs Gymnasium, which is not installed: {INSTALL}, or choose from "
                 f"{', '.join(COMPILED)}."
             ) from error
-        # Only now: this module imports Gymnasium, which importing tsar_jax must not.
+        # Imported here because it imports Gymnasium, which importing tsar_jax must not.
         from tsar_jax.environments.gymnasium_episode import make_episode
 
         self._vector = gymnasium.vector.SyncVectorEnv(
-            [partial(make_episode, name, limit, otherwise=otherwise, drawn=drawn)] * count
+            [
+                partial(
+                    make_episode,
+                    name,
+                    max_episode_steps,
+                    default_episode_steps=default_episode_steps,
+                    renderable=renderable,
+                )
+            ]
+            * count
         )
         self._done = np.zeros(count, bool)
         episode: Any = self._vector.envs[0]
         self.count = count
         self.observation_shape = episode.observation_space.shape
-        self.outputs = episode.outputs
-        self.limit = episode.limit
+        self.num_actions = episode.num_actions
+        self.max_episode_steps = episode.max_episode_steps
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
-        """Begins an episode in each, from seeds uint32 [count]; observations [count, ...].
+        """Begin an episode in each, from seeds uint32 [count]; return observations [count, ...].
 
-        A seed's episode is the same in every place and among any number of others. Raises UserError
-        for another number of seeds, or one that is no integer in [0, 2**32).
+        A seed's episode is the same in every place and among any number of others.
+
+        Raises:
+            UserError: there is another number of seeds, or one is no integer in [0, 2**32).
         """
         seeds = checked_seeds(seeds, self.count)
         self._done = np.zeros(self.count, bool)
@@ -77,8 +93,8 @@ class GymnasiumEnvironments(HostEnvironments):
         return observations
 
     def step(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Network outputs float [count, outputs] -> observations, rewards and done [count]."""
-        chex.assert_shape(outputs, (self.count, self.outputs))
+        """Map network outputs [count, num_actions] to observations, rewards and done [count]."""
+        chex.assert_shape(outputs, (self.count, self.num_actions))
         stepped = self._vector.step(np.asarray(outputs))
         observations, rewards, terminated, truncated, _ = stepped
         # The vector forgets an end when it resets by itself, one step later.
@@ -86,14 +102,14 @@ class GymnasiumEnvironments(HostEnvironments):
         return observations, rewards, self._done
 
     def draw(self) -> np.ndarray:
-        """A picture of the first environment as it is now: uint8 [height, width, 3]."""
+        """Return a picture of the first environment as it is now: uint8 [height, width, 3]."""
         return np.asarray(self._vector.envs[0].render())
 
     @property
     def frames_per_second(self) -> float:
-        """Steps in a second of the environment's own time, as Gymnasium shows it."""
+        """Return the steps in a second of the environment's own time, as Gymnasium shows it."""
         return float(self._vector.envs[0].metadata.get("render_fps", 30))
 
     def close(self) -> None:
-        """Frees what the simulator holds; a second time does nothing."""
+        """Free the simulator; a second call does nothing."""
         self._vector.close()

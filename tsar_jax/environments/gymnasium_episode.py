@@ -19,27 +19,35 @@ from tsar_jax.modules import search_working_folder
 
 
 def make_episode(
-    name: str, limit: int | None, *, otherwise: int | None = None, drawn: bool = False
+    name: str,
+    max_episode_steps: int | None,
+    *,
+    default_episode_steps: int | None = None,
+    renderable: bool = False,
 ) -> "Episode":
-    """An environment of a registered name, of at most `limit` steps or as many as it has itself.
+    """Make an environment of a registered name, as one episode at a time.
 
-    The module that a name "module:Name-v0" begins with may lie in the working folder.
-    otherwise: steps where limit is None and the environment has no limit either. drawn: whether it
-    can be rendered as an array.
+    Args:
+        name: the module that a name "module:Name-v0" begins with may lie in the working folder.
+        max_episode_steps: steps of an episode at most; None: as many as the environment has itself.
+        default_episode_steps: steps where max_episode_steps is None and the environment has no
+            limit either.
+        renderable: whether it can be rendered as an array.
 
-    Raises UserError for an unknown name, a package that is missing, an unsupported space or no
-    limit at all.
+    Raises:
+        UserError: the name is unknown, a package is missing, a space is unsupported, or nothing
+            limits the steps.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"limit must be at least 1, but is {limit}.")
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise UserError(f"max_episode_steps must be at least 1, but is {max_episode_steps}.")
     try:
         # An environment that cannot be rendered need not know the setting.
-        rendered: dict[str, Any] = {"render_mode": "rgb_array"} if drawn else {}
+        rendered: dict[str, Any] = {"render_mode": "rgb_array"} if renderable else {}
         if ":" in name:
             search_working_folder()
-        env = gymnasium.make(name, max_episode_steps=limit, **rendered)
-        if otherwise and (env.spec is None or env.spec.max_episode_steps is None):
-            env = gymnasium.wrappers.TimeLimit(env, otherwise)
+        env = gymnasium.make(name, max_episode_steps=max_episode_steps, **rendered)
+        if default_episode_steps and (env.spec is None or env.spec.max_episode_steps is None):
+            env = gymnasium.wrappers.TimeLimit(env, default_episode_steps)
     except (gymnasium.error.DependencyNotInstalled, ImportError, SyntaxError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise UserError(
@@ -47,53 +55,60 @@ def make_episode(
             "environments need, and another package's come with that package."
         ) from error
     except gymnasium.error.Error as error:
-        # A version, as in CartPole-v1, is of Gymnasium's names alone.
+        # Only Gymnasium's names have a version, as in CartPole-v1.
         own = None if "-v" in name else nearest(name, (*COMPILED, QUADRUPED))
         near = get_close_matches(name, gymnasium.registry, cutoff=0)
-        found = " and ".join([*([own] if own else []), *near][:2])
+        nearest_names = " and ".join([*([own] if own else []), *near][:2])
         raise UserError(
-            f"Gymnasium has no environment {name!r}: the nearest are {found}; name one of another "
-            "package with it (package:Name-v0), or import the module that registers it (--modules)."
+            f"Gymnasium has no environment {name!r}: the nearest are {nearest_names}; name one of "
+            "another package with it (package:Name-v0), or import the module that registers it "
+            "(--modules)."
         ) from error
     return Episode(env, name)
 
 
 class Episode(gymnasium.Wrapper):
-    """An environment that takes a network's outputs and stands still once its episode is over.
+    """An environment that takes a network's outputs and stands still once its episode is done.
 
-    Actions are outputs float [outputs]: see `action_map` (of car racing `drive`, as in Najarro and
-    Risi 2020); observations as of `observation_map`. From the end on, a step simulates nothing, and
-    gives the last observation, reward 0 and terminated. Only a reset with a seed begins an episode:
-    one without, which is how Gymnasium's vectors reset by themselves, changes nothing. Raises
-    UserError for a space that is neither Box nor Discrete, and where nothing limits the steps.
+    Actions are outputs float [num_actions]: see `action_map` (of car racing `drive`, as in Najarro
+    and Risi 2020); observations are those of `observation_map`. From the end on, a step simulates
+    nothing, and gives the last observation, reward 0 and terminated. Only a reset with a seed
+    begins
+    an episode: one without, which is how Gymnasium's vectors reset by themselves, changes nothing.
+
+    Raises:
+        UserError: a space is neither Box nor Discrete, or nothing limits the steps.
     """
 
     def __init__(self, env: gymnasium.Env, name: str) -> None:
         super().__init__(env)
         if env.spec is None or env.spec.max_episode_steps is None:
             raise UserError(
-                f"{name} has no limit of steps of its own: set limit, which is --limit in commands."
+                f"{name} has no limit of steps of its own: set max_episode_steps, which is --limit "
+                "in commands."
             )
-        self.limit = env.spec.max_episode_steps
-        self._act, self.outputs = action_map(env.action_space, name)
+        self.max_episode_steps = env.spec.max_episode_steps
+        self._act, self.num_actions = action_map(env.action_space, name)
         if env.spec.id.startswith("CarRacing-") and isinstance(env.action_space, Box):
             self._act = drive
         self._observe, self.observation_space = observation_map(env.observation_space, name)
-        self.action_space = Box(-np.inf, np.inf, (self.outputs,))
+        self.action_space = Box(-np.inf, np.inf, (self.num_actions,))
         self._over = True
         self._last = np.zeros(self.observation_space.shape, self.observation_space.dtype)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """The first observation of an episode from a seed; the last one again without."""
+        """Return the first observation of an episode from a seed; without a seed, the last one
+        again.
+        """
         if seed is not None:
             observation, _ = self.env.reset(seed=seed, options=options)
             self._last, self._over = self._observe(observation), False
         return self._last, {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Network outputs [outputs] -> observation, reward, terminated, truncated, no information.
+        """Map network outputs [num_actions] to (observation, reward, terminated, truncated, {}).
 
         An output that is not finite is no action: it ends the episode, with a reward of NaN.
         """
@@ -108,16 +123,19 @@ class Episode(gymnasium.Wrapper):
 
 
 def drive(outputs: np.ndarray) -> np.ndarray:
-    """Outputs [3] -> steering by tanh, gas and brake by the logistic function; float32."""
+    """Map outputs [3] to steering by tanh, gas and brake by the logistic function; float32."""
     steering, pedals = np.tanh(outputs[:1]), expit(outputs[1:].astype(np.float64))
     return np.concatenate([steering, pedals]).astype(np.float32)
 
 
 def action_map(space: Space[Any], name: str) -> tuple[Callable[[np.ndarray], Any], int]:
-    """How outputs [n] become an action in a space, and n.
+    """Return the function from outputs [n] to an action in a space, and n.
 
     Discrete: the largest output's action. Box of any shape: clipped to its bounds (infinite ones
-    do not bind), and rounded where it holds integers. Raises UserError for other spaces.
+    do not bind), and rounded where it holds integers.
+
+    Raises:
+        UserError: the space is of another kind.
     """
     if isinstance(space, Discrete):
         first = int(space.start)
@@ -135,10 +153,13 @@ def action_map(space: Space[Any], name: str) -> tuple[Callable[[np.ndarray], Any
 
 
 def observation_map(space: Space[Any], name: str) -> tuple[Callable[[Any], np.ndarray], Box]:
-    """How an observation becomes an array, and the space of such arrays.
+    """Return the function from an observation to an array, and the space of such arrays.
 
-    Frames, uint8 [height, width, 3], as they are; any other Box as a vector of float32; Discrete
-    as a one-hot vector of float32. Raises UserError for other spaces.
+    Frames, uint8 [height, width, 3], stay as they are; any other Box becomes a vector of float32;
+    Discrete a one-hot vector of float32.
+
+    Raises:
+        UserError: the space is of another kind.
     """
     if isinstance(space, Discrete):
         first, choices = int(space.start), np.arange(int(space.n))

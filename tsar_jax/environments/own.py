@@ -9,7 +9,7 @@ from tsar_jax.errors import pip
 from tsar_jax.registry import Registry
 
 INSTALL = f'{pip()} install "tsar_jax[environments]"'
-"""Installs what Gymnasium's environments and the quadruped need."""
+"""Command that installs the packages of Gymnasium's environments and the quadruped."""
 CAR_RACING = "car_racing"
 QUADRUPED = "quadruped"
 COMPILED: Registry[Callable[[], Environment]] = Registry("environment")

@@ -1,4 +1,4 @@
-"""The quadruped of Najarro & Risi (2020): its bodies, what one feels and what it earns.
+"""The quadruped of Najarro & Risi (2020): its bodies, observations and rewards.
 
 The original is pybullet's AntBulletEnv-v0. The body here is gymnasium's MuJoCo Ant (ant.xml as it
 ships; a control step is five of 0.01 s, as Ant-v5's). The observation is pybullet's; reward and end
@@ -6,7 +6,7 @@ are the paper's, by progress alone, without pybullet's bonus and costs. A simula
 [15] and `qvel` [14] as MuJoCo orders them (torso: x, y, z, quaternion w, x, y, z; then hip and
 ankle of each of `LEGS`), and everything else is here.
 
-What differs from the original:
+Differences from the original:
 - A control step lasts 0.05 s, not 0.0165 s: 1000 of them are 50 s of life. Progress is in m/s in
   both, so that the fitness is distance over the length of a step in both.
 - Motors: 150 N m against 250; hips within 30 degrees of the middle against 40, ankles within
@@ -37,34 +37,37 @@ LEGS = {
     "left_back": "third_ankle_geom",
     "right_back": "fourth_ankle_geom",
 }
-"""The geom of each leg's ankle segment. Names are the model's, for which y, not x, is ahead."""
+"""Geom of each leg's ankle segment. Names are the model's, for which y, not x, is ahead."""
 
 HEALTHY, DAMAGED = 0.4, 0.1  # an ankle segment's length, m along x and as many along y
-SHORTEST, LONGEST = 0.01, 1.0  # what is taken for a length
+SHORTEST, LONGEST = 0.01, 1.0  # m, range of an ankle segment's length
 INTEGRATORS = ("RK4", "implicitfast")
-"""MuJoCo's. The first is Ant-v5's and evaluates the forces four times a step, the second once."""
+"""MuJoCo's integrators. RK4 is Ant-v5's and evaluates the forces four times a step, the other once.
+"""
 SIMULATOR_STEPS = 5  # in a control step
 CONTROL_STEP = 0.05  # s
 IDLE_STEPS = 40  # control steps without torque, before an episode begins
-LIMIT = 1000  # control steps of an episode
+MAX_EPISODE_STEPS = 1000  # control steps
 GRACE, PATIENCE = 200, 30  # when an episode can be done, and after how many steps back
-NOISE = 0.1  # of a reset
+NOISE = 0.1  # of a reset: half the range of qpos, standard deviation of qvel
+UPRIGHT_HEIGHT = 0.75  # m, of the torso at a reset without noise
 LOWEST = 0.26  # m: a torso that is not above it has fallen
 TARGET = 1000.0  # m along x
 TOUCH = 0.01  # m: a foot that near to the floor touches it
 OBSERVATION_SHAPE = (28,)
-OUTPUTS = 8
+NUM_ACTIONS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Body:
     """A quadruped, standard or with one ankle segment of another length.
 
-    leg: one of `LEGS`, or None for the standard body
-    length: m along x and as many along y, as ant.xml gives it: 0.4 is healthy, 0.1 the damage
-    integrator: one of `INTEGRATORS`, by which it is simulated
+    leg: one of `LEGS`, or None for the standard body.
+    length: m along x and as many along y, as ant.xml gives it: 0.4 is healthy, 0.1 the damage.
+    integrator: one of `INTEGRATORS`, by which it is simulated.
 
-    Raises UserError for an unknown leg or integrator and a length that is no length.
+    Raises:
+        UserError: the leg or integrator is unknown, or the length is out of range.
     """
 
     leg: str | None = None
@@ -83,9 +86,10 @@ class Body:
 
 
 def find_body(name: str, integrator: str = INTEGRATORS[0]) -> Body:
-    """The body of a name: "standard", a damaged leg's ("left_front") or "left_front:0.2".
+    """Return the body of a name: "standard", a damaged leg's ("left_front") or "left_front:0.2".
 
-    Raises UserError for a name that is none of these, and for an unknown integrator.
+    Raises:
+        UserError: the name is none of these, or the integrator is unknown.
     """
     if name == "standard":
         return Body(integrator=integrator)
@@ -103,7 +107,7 @@ def find_body(name: str, integrator: str = INTEGRATORS[0]) -> Body:
 
 
 def load_simulator() -> Any:
-    """The module mujoco, imported when it is first needed. Raises UserError where there is none."""
+    """Import the module mujoco and return it. Raises UserError where it is missing."""
     try:
         import mujoco
     except ImportError:
@@ -114,9 +118,9 @@ def load_simulator() -> Any:
 
 
 def build_model(body: Body) -> Any:
-    """The body as a mujoco.MjModel. Raises UserError where mujoco or gymnasium is missing."""
+    """Return the body as a mujoco.MjModel. Raises UserError where a package is missing."""
     mujoco = load_simulator()
-    # Not imported, which takes longer than all the rest: only its model file is of use.
+    # Located, not imported: the import takes longer than all the rest, and only a file is needed.
     gymnasium = importlib.util.find_spec("gymnasium")
     if gymnasium is None or gymnasium.origin is None:
         raise NotInstalled(
@@ -133,14 +137,14 @@ def build_model(body: Body) -> Any:
 
 
 class Anatomy(NamedTuple):
-    """What feeling and earning need of a body; rows are legs in the order of `LEGS`.
+    """Measures of a body that observations and rewards need; rows are legs in the order of `LEGS`.
 
-    middle, reach [8]: of each joint's range, rad; it is within middle +- reach
-    hip [4, 3]: where the hip is, from the torso's centre, m
-    knee [4, 3]: where the ankle joint is, from the hip, all joints at zero, m
-    foot [4, 3]: where the ankle segment's far end is, from its joint, all joints at zero, m
-    swing [4, 3]: the ankle's axis x foot, m
-    radius: of the ankle segments, m
+    middle, reach [8]: each joint's range, rad, is middle +- reach.
+    hip [4, 3]: place of the hip, from the torso's centre, m.
+    knee [4, 3]: place of the ankle joint, from the hip, all joints at zero, m.
+    foot [4, 3]: place of the ankle segment's far end, from its joint, all joints at zero, m.
+    swing [4, 3]: the ankle's axis x foot, m.
+    radius: of the ankle segments, m.
     """
 
     middle: Any
@@ -153,7 +157,7 @@ class Anatomy(NamedTuple):
 
 
 def find_anatomy(model: Any) -> Anatomy:
-    """The anatomy of a mujoco.MjModel made by `build_model`."""
+    """Return the anatomy of a mujoco.MjModel made by `build_model`."""
     segment = [model.geom(name).id for name in LEGS.values()]
     below = model.geom_bodyid[segment]
     above = model.body_parentid[below]
@@ -173,37 +177,39 @@ def find_anatomy(model: Any) -> Anatomy:
 
 
 def motor_order(model: Any) -> np.ndarray:
-    """For each motor of the model [8], the index of its joint: actions are in the joints' order."""
+    """Return for each motor of the model [8] the index of its joint: actions are in the joints'
+    order.
+    """
     return model.actuator_trnid[:, 0] - 1
 
 
-def begin(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """qpos [15] and qvel [14] at a reset, as Ant-v5 draws them, before the idle steps."""
+def draw_initial_state(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draw qpos [15] and qvel [14] at a reset, as Ant-v5 does, before the idle steps."""
     place, speed = jax.random.split(key)
-    # In 32 bits always: 64 would be other numbers from the same key.
+    # Always 32 bits: in 64 the same key gives other numbers.
     noise = jax.random.uniform(place, (15,), jnp.float32, -NOISE, NOISE)
-    qpos = noise.at[2].add(0.75).at[3].add(1.0)
-    # Simulators normalise a quaternion, each at its own moment.
+    qpos = noise.at[2].add(UPRIGHT_HEIGHT).at[3].add(1.0)
+    # Normalised here, because the two simulators do so at different moments.
     qpos = qpos.at[3:7].divide(jnp.linalg.norm(qpos[3:7]))
     return qpos, NOISE * jax.random.normal(speed, (14,), jnp.float32)
 
 
 def act(outputs: jax.Array) -> jax.Array:
-    """Network outputs [8], which a policy bounds by tanh itself, to torques in -1..1, by joint."""
+    """Map network outputs [8], which a policy bounds by tanh itself, to torques in -1..1."""
     return jnp.clip(outputs, -1, 1)
 
 
 def turned(vector: jax.Array, angle: jax.Array) -> jax.Array:
-    """vector [..., 3] turned about z by angle [...], rad."""
+    """Return vectors [..., 3] turned about z by angles [...], rad."""
     x, y, z = jnp.moveaxis(vector, -1, 0)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack([cos * x - sin * y, sin * x + cos * y, jnp.broadcast_to(z, angle.shape)], -1)
 
 
 def foot_contacts(anatomy: Anatomy, qpos: jax.Array) -> jax.Array:
-    """Whether each ankle segment touches the floor, [4].
+    """Return whether each ankle segment touches the floor, bool [4].
 
-    From the heights of its two ends rather than from the simulator's contacts: a capsule touches a
+    This uses the heights of its two ends rather than the simulator's contacts: a capsule touches a
     plane where one of its ends does, and so both engines feel the same in the same state.
     """
     hip, ankle = qpos[7::2], qpos[8::2]
@@ -217,7 +223,9 @@ def foot_contacts(anatomy: Anatomy, qpos: jax.Array) -> jax.Array:
 
 
 def euler(quaternion: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Roll, pitch and yaw, rad, of a unit quaternion w, x, y, z: about fixed x, then y, then z."""
+    """Return roll, pitch and yaw, rad, of a unit quaternion w, x, y, z: about fixed x, then y, then
+    z.
+    """
     w, x, y, z = quaternion
     roll = jnp.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
     pitch = jnp.arcsin(jnp.clip(2 * (w * y - z * x), -1, 1))
@@ -225,14 +233,14 @@ def euler(quaternion: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def joint_positions(anatomy: Anatomy, qpos: jax.Array) -> jax.Array:
-    """Each joint [8] in its range: -1 at the lower limit, 1 at the upper."""
+    """Return each joint's position [8] in its range: -1 at the lower limit, 1 at the upper."""
     return (qpos[7:] - anatomy.middle) / anatomy.reach
 
 
 def observe(
     anatomy: Anatomy, qpos: jax.Array, qvel: jax.Array, initial_height: jax.Array
 ) -> jax.Array:
-    """What pybullet's walkers feel, [28], each within -5..5.
+    """Return the observation of pybullet's walkers, float [28], each within -5..5.
 
     Height above the initial one, sine and cosine of the angle to the target, 0.3 * the torso's
     velocity ahead, leftwards and upwards, roll, pitch; for each joint its position in its range and
@@ -248,10 +256,10 @@ def observe(
 
 
 def progress(before: jax.Array, after: jax.Array) -> jax.Array:
-    """How much nearer to the target, m/s, a control step brought the torso; places x, y [2].
+    """Return how much nearer to the target, m/s, a control step brought the torso; places x, y [2].
 
-    The difference of two distances of a kilometre, d0 - d1 = (d0^2 - d1^2) / (d0 + d1), with the
-    squares' difference multiplied out: as it stands it would lose the millimetres in 32 bits.
+    The difference of two distances of a kilometre, d0 - d1 = (d0^2 - d1^2) / (d0 + d1), has the
+    squares' difference multiplied out: computed directly it would lose the millimetres in 32 bits.
     """
     target = jnp.array([TARGET, 0.0])
     distances = jnp.linalg.norm(target - before) + jnp.linalg.norm(target - after)
@@ -259,10 +267,11 @@ def progress(before: jax.Array, after: jax.Array) -> jax.Array:
 
 
 class Episode(NamedTuple):
-    """What an episode remembers besides the body's state.
+    """State of an episode besides the body's.
 
-    initial_height: the torso's at the reset, m. steps: control steps so far. negatives: how many
-    of the latest steps in a row had a negative progress.
+    initial_height: the torso's at the reset, m.
+    steps: control steps so far.
+    negatives: number of the latest steps in a row with negative progress.
     """
 
     initial_height: jax.Array
@@ -270,20 +279,24 @@ class Episode(NamedTuple):
     negatives: jax.Array
 
 
-def begin_episode(qpos: jax.Array) -> Episode:
-    """An episode's memory from qpos [15] at its reset."""
+def init_episode(qpos: jax.Array) -> Episode:
+    """Return an episode's state from qpos [15] at its reset."""
     return Episode(qpos[2], jnp.int32(0), jnp.int32(0))
 
 
 def judge(
     episode: Episode, before: jax.Array, qpos: jax.Array, qvel: jax.Array
 ) -> tuple[Episode, jax.Array, jax.Array]:
-    """What a control step earned: (episode, progress, done).
+    """Return an episode's state after a control step, the step's reward, and whether it is done.
 
-    before [2]: the torso's x and y before the step; qpos [15] and qvel [14] after it. The reward is
-    the progress, m/s. After step `GRACE`, counted from 0, an episode is done when the torso is not
-    above `LOWEST` or more than `PATIENCE` rewards in a row, all after that step, were negative. A
-    body whose state is not finite earns NaN and is done.
+    The reward is the progress, m/s. After step `GRACE`, counted from 0, an episode is done when the
+    torso is not above `LOWEST` or more than `PATIENCE` rewards in a row, all after that step, were
+    negative. A body whose state is not finite gets a reward of NaN and is done.
+
+    Args:
+        episode: the state before the step.
+        before: the torso's x and y before the step, float [2].
+        qpos, qvel: after the step, float [15] and [14].
     """
     chex.assert_shape([before, qpos, qvel], [(2,), (15,), (14,)])
     gained, fallen = progress(before, qpos[:2]), qpos[2] <= LOWEST

@@ -1,4 +1,4 @@
-"""A quadruped in MuJoCo's JAX version, to be compiled with the policy that lives in it."""
+"""The quadruped in MuJoCo's JAX version, compiled together with the policy that acts in it."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from tsar_jax.errors import NotInstalled, pip
 
 
 class State(NamedTuple):
-    """qpos [15] and qvel [14] as MuJoCo orders them, and what the episode remembers."""
+    """Positions qpos [15] and velocities qvel [14] in MuJoCo's order, and the episode's state."""
 
     qpos: jax.Array
     qvel: jax.Array
@@ -23,17 +23,20 @@ class State(NamedTuple):
 
 
 def quadruped(body: Body) -> Environment:
-    """The quadruped as an `Environment`; rewards are progress, m/s.
+    """Return the quadruped as an `Environment`; rewards are progress, m/s.
 
     The state is small, because each control step starts the solver cold, as the other engine does.
     MJX differs from MuJoCo in one thing: where a limb on the floor is within 30 degrees of upright,
     it lays the pyramid that stands for the friction cone along fixed axes, not along the limb.
-    In 64 bits where `jax.enable_x64` is on when this is called and when it is compiled, else in 32.
-    Raises UserError where mujoco, mujoco-mjx or gymnasium is missing.
+    It computes in 64 bits where `jax.enable_x64` is on both when this is called and when it is
+    compiled, else in 32.
+
+    Raises:
+        UserError: mujoco, mujoco-mjx or gymnasium is missing.
     """
     model = rules.build_model(body)
     try:
-        # It prints that it cannot import warp, which this engine has no use for.
+        # mjx prints that it cannot import warp, which this engine does not use.
         with contextlib.redirect_stdout(io.StringIO()):
             from mujoco import mjx
     except ImportError:
@@ -53,9 +56,9 @@ def quadruped(body: Body) -> Environment:
         return data.qpos, data.qvel
 
     def reset(key: jax.Array) -> State:
-        qpos, qvel = rules.begin(key)
-        episode = rules.begin_episode(qpos)
-        idle = jnp.zeros(rules.OUTPUTS)
+        qpos, qvel = rules.draw_initial_state(key)
+        episode = rules.init_episode(qpos)
+        idle = jnp.zeros(rules.NUM_ACTIONS)
         qpos, qvel = lax.fori_loop(
             0, rules.IDLE_STEPS, lambda _, state: simulate(state[0], state[1], idle), (qpos, qvel)
         )
@@ -70,5 +73,11 @@ def quadruped(body: Body) -> Environment:
         return State(qpos, qvel, episode), progress, done
 
     return Environment(
-        reset, observe, rules.act, step, rules.OBSERVATION_SHAPE, rules.OUTPUTS, rules.LIMIT
+        reset,
+        observe,
+        rules.act,
+        step,
+        rules.OBSERVATION_SHAPE,
+        rules.NUM_ACTIONS,
+        rules.MAX_EPISODE_STEPS,
     )

@@ -14,25 +14,30 @@ from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
 
 QPOS, QVEL = slice(1, 16), slice(16, 30)
-"""Where a row of MuJoCo's physics state, [30], has them; before them stands the time."""
+"""Slices of MuJoCo's physics state [30] that hold qpos and qvel; entry 0 is the time."""
 
 
 class MujocoQuadrupeds(HostEnvironments):
     """Quadrupeds, each with its own body, in lockstep; a reward is a step's progress, m/s.
 
     How a member moves depends on its seed and its outputs alone, to the last bit: neither on the
-    other members nor on the number of threads. A member whose simulation diverges earns NaN for
-    that step and is done; one that is done is not simulated any more.
+    other members nor on the number of threads. A member whose simulation diverges gets a reward of
+    NaN for that step and is done; one that is done is not simulated any more.
     """
 
     observation_shape = quadruped.OBSERVATION_SHAPE
-    outputs = quadruped.OUTPUTS
-    limit = quadruped.LIMIT
+    num_actions = quadruped.NUM_ACTIONS
+    max_episode_steps = quadruped.MAX_EPISODE_STEPS
 
     def __init__(self, bodies: Sequence[Body], threads: int | None = None) -> None:
-        """One member per body; threads: all cores that this process may use, unless given.
+        """Create one member per body.
 
-        Raises UserError where mujoco or gymnasium is missing, and for no bodies at all.
+        Args:
+            bodies: one for each member.
+            threads: number of threads; None: all cores that this process may use.
+
+        Raises:
+            UserError: mujoco or gymnasium is missing, or there are no bodies.
         """
         if not bodies:
             raise UserError("There is no quadruped without a body: name at least one.")
@@ -48,40 +53,42 @@ class MujocoQuadrupeds(HostEnvironments):
         self._pool = rollout.Rollout(nthread=threads)
         self._motors = quadruped.motor_order(self._models[0])
         self._step_time = quadruped.SIMULATOR_STEPS * self._models[0].opt.timestep
-        # Observing many quadrupeds is milliseconds for an accelerator, most of it the way there.
+        # Observations are computed on the CPU: for an accelerator the transfer would dominate.
         self._cpu = jax.local_devices(backend="cpu")[0]
         rows = [anatomies[body] for body in bodies]
         with jax.default_device(self._cpu):
             self._anatomy = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
-            self._episode = jax.vmap(quadruped.begin_episode)(jnp.zeros((self.count, 15)))
+            self._episode = jax.vmap(quadruped.init_episode)(jnp.zeros((self.count, 15)))
         self._physics = np.zeros((self.count, QVEL.stop))
         self._live = np.zeros(self.count, bool)
 
     @property
     def state(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where every body is and how it moves: MuJoCo's qpos [count, 15], qvel [count, 14]."""
+        """Return every body's position and motion: MuJoCo's qpos [count, 15], qvel [count, 14]."""
         return self._physics[:, QPOS].copy(), self._physics[:, QVEL].copy()
 
     def reset(self, seeds: np.ndarray) -> np.ndarray:
-        """Begins an episode in each, from seeds uint32 [count]: observations [count, 28].
+        """Begin an episode in each, from seeds uint32 [count]; return observations [count, 28].
 
-        A seed begins the episode that `jax.random.key(seed)` begins in the other engine. Raises
-        UserError for another number of seeds, or one that is no integer in [0, 2**32).
+        A seed begins the episode that `jax.random.key(seed)` begins in the other engine.
+
+        Raises:
+            UserError: there is another number of seeds, or one is no integer in [0, 2**32).
         """
         with jax.default_device(self._cpu):
-            # One by one: compiled for many at once, the last bit would depend on how many.
-            starts = [_begin(seed) for seed in checked_seeds(seeds, self.count)]
+            # Drawn one by one: in a batch, the last bit would depend on the batch's size.
+            starts = [_draw_initial_state(seed) for seed in checked_seeds(seeds, self.count)]
             qpos, qvel = (jnp.stack(part) for part in zip(*starts, strict=True))
-            self._episode = jax.vmap(quadruped.begin_episode)(qpos)
+            self._episode = jax.vmap(quadruped.init_episode)(qpos)
         self._physics[:, 0], self._physics[:, QPOS], self._physics[:, QVEL] = 0, qpos, qvel
         self._live[:] = True
         for _ in range(quadruped.IDLE_STEPS):
-            self._simulate(np.zeros((self.count, self.outputs)))
+            self._simulate(np.zeros((self.count, self.num_actions)))
         with jax.default_device(self._cpu):
             return np.asarray(_observe(self._anatomy, self._episode, *self.state))
 
     def step(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Network outputs [count, 8] -> observations [count, 28], rewards and done [count]."""
+        """Map network outputs [count, 8] to observations [count, 28], rewards and done [count]."""
         actions = np.clip(np.asarray(outputs, np.float64), -1, 1)
         qpos, _ = self.state
         self._simulate(actions)
@@ -94,13 +101,14 @@ class MujocoQuadrupeds(HostEnvironments):
         return np.asarray(observations), rewards, ~self._live
 
     def close(self) -> None:
-        """Ends the threads."""
+        """End the threads."""
         self._pool.close()
 
     def _simulate(self, actions: np.ndarray) -> None:
-        """One control step, actions [count, 8], of those that live; NaN where it diverges.
+        """Simulate a control step, actions [count, 8], of members that are not done.
 
-        The solver starts cold at each control step: so a step depends on the state alone.
+        The solver starts cold at each control step, so that a step depends on the state alone. The
+        state of a member that diverges becomes NaN.
         """
         live = np.flatnonzero(self._live)
         if not live.size:
@@ -119,15 +127,15 @@ class MujocoQuadrupeds(HostEnvironments):
             skip_checks=True,
         )
         end = states[:, -1]
-        # MuJoCo begins anew, at time 0, what has diverged, and simulates no further.
+        # MuJoCo resets a simulation that has diverged to time 0, and simulates it no further.
         elapsed = end[:, 0] - start[:, 0]
         end[~(np.abs(elapsed - self._step_time) < self._step_time / 10)] = np.nan
         self._physics[live] = end
 
 
 @jax.jit
-def _begin(seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return quadruped.begin(jax.random.key(seed))
+def _draw_initial_state(seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return quadruped.draw_initial_state(jax.random.key(seed))
 
 
 @jax.jit

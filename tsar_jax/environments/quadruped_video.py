@@ -14,17 +14,17 @@ from tsar_jax.errors import UserError
 
 AZIMUTH, ELEVATION, DISTANCE = 110.0, -25.0, 4.0  # degrees, degrees, m: the camera from the torso
 SUPERSAMPLING = 2
-TILES = 14  # as many either way from the torso as are drawn, 1 m each
+TILES = 14  # number drawn either way from the torso, 1 m each
 NEAR = 0.2  # m before the camera, where the picture begins
 FLOOR, TILE, SHADOW = (96, 116, 132), (110, 131, 147), (72, 88, 102)
 OUTLINE = 0.75  # the brightness of a limb's edge
 
 
 def render(model: Any, qpos: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Frames, uint8 [frames, height, width, 3], of a body in the postures qpos [frames, 15].
+    """Return frames, uint8 [frames, height, width, 3], of a body in the postures qpos [frames, 15].
 
-    model: mujoco.MjModel of the body. MuJoCo's own pictures where it can make them (see
-    `photograph`), else simpler ones (see `draw`) from the same camera, which follows the torso.
+    They are MuJoCo's own pictures where it can make them (see `photograph`), else simpler ones (see
+    `draw`) from the same camera, which follows the torso. model: mujoco.MjModel of the body.
     """
     try:
         return photograph(model, qpos, width, height)
@@ -33,10 +33,13 @@ def render(model: Any, qpos: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def photograph(model: Any, qpos: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Frames as of `render`, shaded by MuJoCo's renderer.
+    """Return frames as `render` does, shaded by MuJoCo's renderer.
 
-    It needs OpenGL: without a screen, MUJOCO_GL=egl or osmesa in the environment before Python
-    starts, and the system's library for it. Raises UserError where there is none.
+    This needs OpenGL: without a screen, MUJOCO_GL=egl or osmesa in the environment before Python
+    starts, and the system's library for it.
+
+    Raises:
+        UserError: there is no OpenGL.
     """
     mujoco = load_simulator()
     if not _has_opengl():
@@ -59,7 +62,7 @@ def photograph(model: Any, qpos: np.ndarray, width: int, height: int) -> np.ndar
 
 @functools.cache
 def _has_opengl() -> bool:
-    """Whether MuJoCo can render. Asked once: where it cannot, asking again aborts the process."""
+    """Return whether MuJoCo can render, cached: where it cannot, trying again aborts Python."""
     mujoco = load_simulator()
     try:
         with warnings.catch_warnings(action="ignore"):  # each missing screen is one more
@@ -70,7 +73,7 @@ def _has_opengl() -> bool:
 
 
 def _poses(mujoco: Any, model: Any, qpos: np.ndarray) -> Iterator[Any]:
-    """The same MjData over and over, with the body in each of the postures."""
+    """Yield the same MjData over and over, with the body in each of the postures."""
     data = mujoco.MjData(model)
     for posture in qpos:
         data.qpos[:] = posture
@@ -79,7 +82,7 @@ def _poses(mujoco: Any, model: Any, qpos: np.ndarray) -> Iterator[Any]:
 
 
 def draw(model: Any, qpos: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Frames as of `render`, without OpenGL: limbs as thick lines, the farthest first."""
+    """Return frames as `render` does, without OpenGL: limbs as thick lines, the farthest first."""
     mujoco = load_simulator()
     size = SUPERSAMPLING * width, SUPERSAMPLING * height
     frames = []
@@ -100,7 +103,9 @@ def draw(model: Any, qpos: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 class _Camera(NamedTuple):
-    """eye [3]; axes [3, 3]: rightwards, upwards, ahead; centre [2] and focal length, pixels."""
+    """A camera: eye [3]; axes [3, 3]: rightwards, upwards, ahead; centre [2] and focal length,
+    pixels.
+    """
 
     eye: np.ndarray
     axes: np.ndarray
@@ -111,13 +116,15 @@ class _Camera(NamedTuple):
         return (points - self.eye) @ self.axes[2]
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Points [n, 3] to pixels [n, 2], rightwards and downwards."""
-        seen = (points - self.eye) @ self.axes.T
-        return self.centre + self.focal * seen[:, :2] * [1, -1] / seen[:, 2:]
+        """Return points [n, 3] as pixels [n, 2], rightwards and downwards."""
+        in_view = (points - self.eye) @ self.axes.T
+        return self.centre + self.focal * in_view[:, :2] * [1, -1] / in_view[:, 2:]
 
 
 def _camera(torso: np.ndarray, size: tuple[int, int], field_of_view: float) -> _Camera:
-    """Looks at the torso; field_of_view: from the lower edge to the upper, degrees."""
+    """Return a camera that looks at the torso; field_of_view: from the lower edge to the upper,
+    degrees.
+    """
     azimuth, elevation = np.radians([AZIMUTH, ELEVATION])
     flat = np.array([np.cos(azimuth), np.sin(azimuth), 0])
     ahead = np.cos(elevation) * flat + [0, 0, np.sin(elevation)]
@@ -128,7 +135,7 @@ def _camera(torso: np.ndarray, size: tuple[int, int], field_of_view: float) -> _
 
 
 class _Limb(NamedTuple):
-    """A capsule; a sphere where its ends [2, 3] are one. radius, m; colour: red, green, blue."""
+    """A capsule; a sphere where its ends [2, 3] coincide. radius, m; colour: red, green, blue."""
 
     ends: np.ndarray
     radius: float
@@ -138,7 +145,7 @@ class _Limb(NamedTuple):
 def _limbs(mujoco: Any, model: Any, data: Any) -> list[_Limb]:
     limbs = []
     for geom in np.flatnonzero(model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE):
-        radius, half = model.geom_size[geom, :2]  # of a sphere, half is 0
+        radius, half = model.geom_size[geom, :2]  # half is 0 for a sphere
         axis = half * data.geom_xmat[geom].reshape(3, 3)[:, 2]
         ends = data.geom_xpos[geom] + np.stack([axis, -axis])
         colour = tuple(int(255 * channel) for channel in model.geom_rgba[geom, :3])
@@ -147,7 +154,7 @@ def _limbs(mujoco: Any, model: Any, data: Any) -> list[_Limb]:
 
 
 def _draw_floor(canvas: ImageDraw.ImageDraw, camera: _Camera, torso: np.ndarray) -> None:
-    """Every other tile, which show how far the body has come."""
+    """Draw every other tile, which shows how far the body has come."""
     corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
     for x in range(-TILES, TILES):
         for y in range(-TILES, TILES):
@@ -163,7 +170,7 @@ def _draw_limb(
     colour: tuple[int, ...],
     thickness: float,
 ) -> None:
-    """A limb in one colour, at a thickness relative to its own."""
+    """Draw a limb in one colour, at a thickness relative to its own."""
     ends = camera.pixels(limb.ends)
     radii = thickness * limb.radius * camera.focal / camera.depth(limb.ends)
     canvas.line([tuple(end) for end in ends], colour, round(2 * radii.mean()))

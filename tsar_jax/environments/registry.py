@@ -1,4 +1,4 @@
-"""Environments by name: which are compiled, and which are simulated outside JAX."""
+"""Environments by name, compiled or simulated outside JAX."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,8 +11,8 @@ from tsar_jax.modules import import_installed
 
 ENGINES = ("auto", "mujoco", "mjx")
 
-OpenWorlds = Callable[[int], list[HostEnvironments]]
-"""(count) -> `count` copies of every environment in lockstep."""
+MakeEnvs = Callable[[int], list[HostEnvironments]]
+"""Function (count) -> `count` copies of every environment in lockstep."""
 
 
 def find_environments(
@@ -20,49 +20,67 @@ def find_environments(
     bodies: Sequence[str],
     engine: str,
     integrator: str,
-    limit: int | None = None,
-    otherwise: int | None = None,
-) -> list[Environment] | OpenWorlds:
-    """Compiled environments, one for every body; or a function that opens simulators.
+    max_episode_steps: int | None = None,
+    default_episode_steps: int | None = None,
+) -> list[Environment] | MakeEnvs:
+    """Return compiled environments, one for every body; or a function that opens simulators.
 
-    name: one of `COMPILED`, quadruped, or what gymnasium registers. bodies, engine, integrator: the
-    quadruped's. limit: most steps of a lifetime; None: as many as the environment has, or as
-    `otherwise` says where one of gymnasium has no limit. Raises UserError for an unknown engine,
-    body or integrator, a limit below 1, or a missing package; for an environment that gymnasium
-    does not know or that nothing limits, when it is opened.
+    Args:
+        name: one of `COMPILED`, quadruped, or a name that gymnasium registers.
+        bodies, engine, integrator: the quadruped's.
+        max_episode_steps: steps of an episode at most; None: as many as the environment has.
+        default_episode_steps: steps where max_episode_steps is None and a gymnasium environment has
+            no limit.
+
+    Raises:
+        UserError: the engine, body or integrator is unknown, a number of steps is below 1, or a
+            package is missing; when it is opened, also for an environment that gymnasium does not
+            know or that nothing limits.
     """
     check_known("engine", engine, ENGINES)
-    for name_of, steps in (("limit", limit), ("otherwise", otherwise)):
+    for argument, steps in (
+        ("max_episode_steps", max_episode_steps),
+        ("default_episode_steps", default_episode_steps),
+    ):
         if steps is not None and steps < 1:
-            raise UserError(f"{name_of} must be at least 1, but is {steps}.")
+            raise UserError(f"{argument} must be at least 1, but is {steps}.")
     if name not in COMPILED and name != QUADRUPED:
         import_installed()  # which may register it
     if name in COMPILED:
-        return _shortened([COMPILED[name]()], limit)
+        return _shortened([COMPILED[name]()], max_episode_steps)
     on_cpu = jax.default_backend() == "cpu"
     if name == QUADRUPED and not (engine == "mujoco" or (engine == "auto" and on_cpu)):
-        return _shortened([_compiled(body, integrator) for body in bodies], limit)
+        return _shortened([_compiled(body, integrator) for body in bodies], max_episode_steps)
 
-    def open_worlds(count: int) -> list[HostEnvironments]:
+    def make_envs(count: int) -> list[HostEnvironments]:
         if name == QUADRUPED:
             opened = [_simulated(body, integrator, count) for body in bodies]
         else:
-            opened = [_gymnasium(name, count, limit or otherwise)]
-        for world in opened:
-            world.limit = min(world.limit, limit or world.limit)
+            opened = [_gymnasium(name, count, max_episode_steps or default_episode_steps)]
+        for env in opened:
+            env.max_episode_steps = min(
+                env.max_episode_steps, max_episode_steps or env.max_episode_steps
+            )
         return opened
 
-    return open_worlds
+    return make_envs
 
 
-def _shortened(environments: Sequence[Environment], limit: int | None) -> list[Environment]:
-    return [world._replace(limit=min(world.limit, limit or world.limit)) for world in environments]
+def _shortened(
+    environments: Sequence[Environment], max_episode_steps: int | None
+) -> list[Environment]:
+    return [
+        env._replace(
+            max_episode_steps=min(env.max_episode_steps, max_episode_steps or env.max_episode_steps)
+        )
+        for env in environments
+    ]
 
 
-def _gymnasium(name: str, count: int, otherwise: int | None) -> HostEnvironments:
+def _gymnasium(name: str, count: int, default_episode_steps: int | None) -> HostEnvironments:
     from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
 
-    return GymnasiumEnvironments(name, count, otherwise=otherwise)
+    return GymnasiumEnvironments(name, count, default_episode_steps=default_episode_steps)
 
 
 def _simulated(body: str, integrator: str, count: int) -> HostEnvironments:

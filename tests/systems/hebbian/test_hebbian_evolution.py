@@ -9,10 +9,10 @@ from tsar_jax.errors import UserError
 from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     Genome,
+    apply_weight_decay,
+    es_update,
     init_evolution,
-    move_centre,
-    penalised,
-    rate_schedule,
+    learning_rate_schedule,
     sigma_schedule,
 )
 
@@ -40,21 +40,21 @@ def decayed(value: float, factor: float, least: float, generations: int) -> list
 )
 def test_what_is_above_its_least_value_decays_until_it_is_below(first, factor, least) -> None:
     evolution = Evolution(
-        **{"rate": first, "rate_decay": factor, "least_rate": least},
-        **{"sigma": first, "sigma_decay": factor, "least_sigma": least},
+        **{"learning_rate": first, "learning_rate_decay": factor, "min_learning_rate": least},
+        **{"sigma": first, "sigma_decay": factor, "min_sigma": least},
     )
     wanted = decayed(first, factor, least, 2500)
-    for schedule in (rate_schedule(evolution), sigma_schedule(evolution)):
+    for schedule in (learning_rate_schedule(evolution), sigma_schedule(evolution)):
         found = jax.vmap(lambda count, value=schedule: jnp.asarray(value(count)))(jnp.arange(2501))
         np.testing.assert_allclose(np.broadcast_to(found, 2501), wanted, rtol=3e-4)
 
 
 def test_the_coevolved_part_moves_by_the_later_rate_and_sigma() -> None:
-    evolution = Evolution(rate_decay=0.5, sigma_decay=0.8)
+    evolution = Evolution(learning_rate_decay=0.5, sigma_decay=0.8)
     state = init_evolution(evolution, Genome(jnp.zeros(2), {"weights": jnp.zeros(3)}))
     gradient = jax.tree.map(jnp.ones_like, state.genome)
     for rate in (0.2, 0.1):
-        after = move_centre(evolution, state, gradient)
+        after = es_update(evolution, state, gradient)
         moved = jax.tree.map(jnp.subtract, after.genome, state.genome)
         np.testing.assert_allclose(moved.main, -rate, rtol=1e-6)
         np.testing.assert_allclose(moved.coevolved["weights"], -rate * 0.5 / 0.8, rtol=1e-6)
@@ -64,7 +64,7 @@ def test_the_coevolved_part_moves_by_the_later_rate_and_sigma() -> None:
 
 def test_the_penalty_is_on_the_mean_square_of_the_main_part() -> None:
     genome = Genome((jnp.full(3, 2.0), jnp.zeros(1)), jnp.full(2, 100.0))
-    found = penalised(Evolution(penalty=0.1), jnp.asarray(1.0), genome)
+    found = apply_weight_decay(Evolution(weight_decay=0.1), jnp.asarray(1.0), genome)
     np.testing.assert_allclose(found, 1 - 0.1 * 3.0, rtol=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_the_penalty_is_on_the_mean_square_of_the_main_part() -> None:
         ({"population": 5}, "population must be an even number of at least 2, but is 5"),
         ({"population": 0}, "population must be an even number of at least 2, but is 0"),
         ({"sigma": 0.0}, "sigma must be positive, but is 0.0"),
-        ({"penalty": -1.0}, "penalty must be at least 0, but is -1.0"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0, but is -1.0"),
     ],
 )
 def test_impossible_settings_are_named(changes, sentence) -> None:

@@ -17,12 +17,12 @@ from tsar_jax.meta.evolution import lifetime_key, perturb
 from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     EvolutionState,
-    learn_from_losses,
-    penalised,
+    apply_weight_decay,
+    es_update_from_losses,
     sigma_schedule,
 )
 from tsar_jax.systems.hebbian.policy import PolicyConfig
-from tsar_jax.systems.hebbian.rollouts import BIRTH, WORLD, lifetime_fitness
+from tsar_jax.systems.hebbian.rollouts import ENVIRONMENT_FOLD, INIT_FOLD, lifetime_fitness
 from tsar_jax.systems.hebbian.system import (
     HOST_METRICS,
     HebbianConfig,
@@ -49,7 +49,7 @@ CONFIG = HebbianConfig(
     rollouts=2,
     evaluations=3,
     policy=PolicyConfig(hidden=(4,)),
-    evolution=Evolution(population=4, penalty=PENALTY),
+    evolution=Evolution(population=4, weight_decay=PENALTY),
 )
 MEMBERS = range(CONFIG.evolution.population)
 KEYS = jax.random.split(jax.random.key(5), 3)
@@ -72,8 +72,10 @@ def member_genomes(state, key):
 @jax.jit
 def told(state, key, found, genomes):
     """The state after a generation whose members earned `found`."""
-    fitness = [penalised(CONFIG.evolution, *pair) for pair in zip(found, genomes, strict=True)]
-    return learn_from_losses(CONFIG.evolution, state, key, -jnp.stack(fitness))
+    fitness = [
+        apply_weight_decay(CONFIG.evolution, *pair) for pair in zip(found, genomes, strict=True)
+    ]
+    return es_update_from_losses(CONFIG.evolution, state, key, -jnp.stack(fitness))
 
 
 def assert_summary(metrics, found, sigma) -> None:
@@ -96,7 +98,7 @@ def assert_same(ours, theirs) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-ENVIRONMENTS = [cart_pole(), cart_pole()._replace(limit=6)]
+ENVIRONMENTS = [cart_pole(), cart_pole()._replace(max_episode_steps=6)]
 
 
 class Quiet:
@@ -141,11 +143,13 @@ def earned():
 
     @jax.jit
     def fitness(genome, key, limit):
-        return lifetime_fitness(policy, cart_pole()._replace(limit=limit), genome, key)
+        return lifetime_fitness(policy, cart_pole()._replace(max_episode_steps=limit), genome, key)
 
     def mean(genome, key):
         keys = [jax.random.fold_in(key, rollout) for rollout in range(CONFIG.rollouts)]
-        return np.mean([fitness(genome, k, world.limit) for k in keys for world in ENVIRONMENTS])
+        return np.mean(
+            [fitness(genome, k, env.max_episode_steps) for k in keys for env in ENVIRONMENTS]
+        )
 
     return mean
 
@@ -173,15 +177,19 @@ def test_a_generation_is_traced_once(compiled) -> None:
 def test_a_generation_of_drivers_earns_what_each_earns_alone() -> None:
     """From pixels, in compiled car racing."""
     config = dataclasses.replace(
-        CONFIG, environment="car_racing", rollouts=1, evolution=Evolution(population=2), limit=2
+        CONFIG,
+        environment="car_racing",
+        rollouts=1,
+        evolution=Evolution(population=2),
+        limit=2,
     )
     system = make_system(config)
     state = jax.jit(system.init)(jax.random.key(1))
     after, metrics = jax.jit(system.step)(state, (), KEYS[0])
-    world = car_racing()._replace(limit=2)
-    policy = policy_for(config, world)
+    env = car_racing()._replace(max_episode_steps=2)
+    policy = policy_for(config, env)
     assert policy.learner.init(state.genome, KEYS[0])[0].shape == (4, 648)
-    live = jax.jit(partial(lifetime_fitness, policy, world))
+    live = jax.jit(partial(lifetime_fitness, policy, env))
     alone = [
         live(member_genome(state, KEYS[0], member), jax.random.fold_in(lifetime_key(KEYS[0], 0), 0))
         for member in range(2)
@@ -205,7 +213,7 @@ def test_an_evaluation_is_of_the_centre_in_lifetimes_of_its_own(compiled, earned
 class Meadow(HostEnvironments):
     """A seed says where an agent begins and for how many steps; where it goes, what it earns."""
 
-    observation_shape, outputs, limit = (3,), 2, 5
+    observation_shape, num_actions, max_episode_steps = (3,), 2, 5
     sick = -1
     """Agent whose first reward is no number."""
 
@@ -218,7 +226,7 @@ class Meadow(HostEnvironments):
         return self.place
 
     def step(self, outputs):
-        assert outputs.shape == (self.count, self.outputs)
+        assert outputs.shape == (self.count, self.num_actions)
         moved = np.tanh(outputs + self.place[:, :2])
         self.place = np.concatenate([moved, self.place[:, :1]], axis=1)
         rewards = np.where(self.left > 0, self.value * moved.sum(1), 0)
@@ -236,9 +244,9 @@ OPENED = []
 
 
 def open_meadows(count):
-    worlds = [Meadow(count, value) for value in VALUES]
-    OPENED.extend(worlds)
-    return worlds
+    envs = [Meadow(count, value) for value in VALUES]
+    OPENED.extend(envs)
+    return envs
 
 
 @pytest.fixture(scope="module")
@@ -259,9 +267,11 @@ def earned_alone():
 
     def lifetime(genome, key, value):
         meadow, total, done = Meadow(1, value), 0.0, False
-        observation = meadow.reset(np.asarray([jax.random.bits(jax.random.fold_in(key, WORLD))]))
+        observation = meadow.reset(
+            np.asarray([jax.random.bits(jax.random.fold_in(key, ENVIRONMENT_FOLD))])
+        )
         genome = express(genome)
-        weights = born(genome, jax.random.fold_in(key, BIRTH))
+        weights = born(genome, jax.random.fold_in(key, INIT_FOLD))
         while not done:
             weights, outputs = live(genome, weights, observation[0])
             observation, rewards, (done,) = meadow.step(np.asarray(outputs)[None])
@@ -284,7 +294,7 @@ def test_every_member_earns_in_simulators_what_it_earns_alone(
         earned_alone(genome, lifetime_key(key, member // 2))
         for member, genome in enumerate(genomes)
     ]
-    penalties = [-penalised(CONFIG.evolution, jnp.zeros(()), genome) for genome in genomes]
+    penalties = [-apply_weight_decay(CONFIG.evolution, jnp.zeros(()), genome) for genome in genomes]
     order = np.argsort(np.subtract(found, penalties)).tolist()
     assert order not in (np.argsort(found).tolist(), np.argsort(np.negative(penalties)).tolist())
     after, metrics, _ = host.step(state, (), key)
@@ -306,8 +316,8 @@ def test_a_member_whose_reward_is_no_number_is_counted_and_ranks_last(
 ) -> None:
     state, key = host_start, KEYS[2]
     _, whole, _ = host.step(state, (), key)
-    sick, world = 2, next(w for w in OPENED if w.count == len(MEMBERS) and w.value == VALUES[1])
-    monkeypatch.setattr(world, "sick", sick)
+    sick, env = 2, next(w for w in OPENED if w.count == len(MEMBERS) and w.value == VALUES[1])
+    monkeypatch.setattr(env, "sick", sick)
     after, metrics, _ = host.step(state, (), key)
     assert whole["nan_members"] == 0
     assert metrics["nan_members"] == 1

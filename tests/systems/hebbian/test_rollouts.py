@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_world import COMPILED, LIMIT, OUTPUTS, SHAPE, Simulated
+from toy_environment import COMPILED, MAX_EPISODE_STEPS, OUTPUTS, SHAPE, Simulated
 
 from tsar_jax.systems.hebbian.policy import PolicyConfig, make_policy
 from tsar_jax.systems.hebbian.rollouts import (
-    BIRTH,
-    WORLD,
+    ENVIRONMENT_FOLD,
+    INIT_FOLD,
+    batch_policy,
     host_fitness,
     lifetime_fitness,
-    make_lives,
     traces,
 )
 
@@ -48,22 +48,24 @@ def keys():
     @jax.jit
     def draw(key):
         keys = jax.random.split(key, 100)
-        return keys, jax.vmap(lambda key: COMPILED.reset(jax.random.fold_in(key, WORLD)))(keys).end
+        return keys, jax.vmap(
+            lambda key: COMPILED.reset(jax.random.fold_in(key, ENVIRONMENT_FOLD))
+        )(keys).end
 
     drawn, ends = draw(jax.random.key(1))
     return drawn[jnp.asarray([ends.tolist().index(end) for end in ENDS])]
 
 
 @pytest.fixture(scope="module")
-def lives():
+def policies():
     """All of one genome."""
-    return make_lives(POLICY, AGENTS, one_genome=True)
+    return batch_policy(POLICY, AGENTS, one_genome=True)
 
 
 @pytest.fixture(scope="module")
-def own_lives():
+def own_policies():
     """Each of a genome of its own."""
-    return make_lives(POLICY, AGENTS)
+    return batch_policy(POLICY, AGENTS)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +74,8 @@ def by_hand():
 
     @jax.jit
     def start(genome, key):
-        weights = POLICY.learner.init(genome, jax.random.fold_in(key, BIRTH))
-        return weights, COMPILED.reset(jax.random.fold_in(key, WORLD))
+        weights = POLICY.learner.init(genome, jax.random.fold_in(key, INIT_FOLD))
+        return weights, COMPILED.reset(jax.random.fold_in(key, ENVIRONMENT_FOLD))
 
     @jax.jit
     def step(genome, weights, state):
@@ -84,7 +86,7 @@ def by_hand():
         genome = POLICY.prepare(genome)
         first, state = start(genome, key)
         weights, rewards = [first], []
-        while len(rewards) < LIMIT:
+        while len(rewards) < MAX_EPISODE_STEPS:
             learned, state, reward, done = step(genome, weights[-1], state)
             weights.append(learned)
             rewards.append(float(reward))
@@ -110,19 +112,19 @@ def short(keys):
 
 @pytest.fixture(scope="module", params=["compiled", "simulated"])
 def traced(request, genome, short):
-    world = COMPILED if request.param == "compiled" else Simulated(AGENTS)
-    return traces(POLICY, world, genome, short, WATCH)
+    env = COMPILED if request.param == "compiled" else Simulated(AGENTS)
+    return traces(POLICY, env, genome, short, WATCH)
 
 
 def test_a_trace_has_every_reward_until_the_end_and_none_after_it(
     traced, genome, short, by_hand
 ) -> None:
-    for rewards, lived, key, agent in zip(traced.rewards, traced.lived, short, SHORT, strict=True):
+    for rewards, lived, key, agent in zip(traced.rewards, traced.mask, short, SHORT, strict=True):
         wanted, _ = by_hand(genome, key)
         assert len(wanted) == ENDS[agent]
         np.testing.assert_allclose(rewards[: len(wanted)], wanted, rtol=1e-5)
         assert not rewards[len(wanted) :].any()
-        np.testing.assert_array_equal(lived, np.arange(LIMIT) < len(wanted))
+        np.testing.assert_array_equal(lived, np.arange(MAX_EPISODE_STEPS) < len(wanted))
 
 
 def test_weights_are_watched_before_their_step_and_stay_after_the_end(
@@ -137,32 +139,32 @@ def test_weights_are_watched_before_their_step_and_stay_after_the_end(
                 np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_every_agent_lives_by_its_own_genome(own_lives, genomes, keys, by_hand) -> None:
-    found = host_fitness(own_lives, Simulated(AGENTS), genomes, keys)
+def test_every_agent_lives_by_its_own_genome(own_policies, genomes, keys, by_hand) -> None:
+    found = host_fitness(own_policies, Simulated(AGENTS), genomes, keys)
     wanted = [sum(by_hand(of_agent(genomes, i), key)[0]) for i, key in enumerate(keys)]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-def test_one_genome_is_the_same_as_a_copy_for_each(lives, own_lives, genome, keys) -> None:
+def test_one_genome_is_the_same_as_a_copy_for_each(policies, own_policies, genome, keys) -> None:
     copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * AGENTS), genome)
-    world = Simulated(AGENTS)
-    one = host_fitness(lives, world, genome, keys)
-    each = host_fitness(own_lives, world, copies, keys)
+    env = Simulated(AGENTS)
+    one = host_fitness(policies, env, genome, keys)
+    each = host_fitness(own_policies, env, copies, keys)
     np.testing.assert_allclose(one, each, rtol=1e-6)
-    twins = host_fitness(lives, world, genome, keys[jnp.asarray([2, 2, 0, 0, 1])])
+    twins = host_fitness(policies, env, genome, keys[jnp.asarray([2, 2, 0, 0, 1])])
     np.testing.assert_array_equal(twins[[0, 2]], twins[[1, 3]])
     np.testing.assert_allclose(twins[[0, 2, 4]], one[[2, 0, 1]], rtol=1e-6)
 
 
-def test_a_reward_that_is_no_number_is_its_agents_alone(lives, genome, keys) -> None:
+def test_a_reward_that_is_no_number_is_its_agents_alone(policies, genome, keys) -> None:
     class Broken(Simulated):
         def step(self, outputs):
             observations, rewards, done = super().step(outputs)
             rewards[1] = np.nan
             return observations, rewards, done
 
-    found = host_fitness(lives, Broken(AGENTS), genome, keys)
-    whole = host_fitness(lives, Simulated(AGENTS), genome, keys)
+    found = host_fitness(policies, Broken(AGENTS), genome, keys)
+    whole = host_fitness(policies, Simulated(AGENTS), genome, keys)
     np.testing.assert_array_equal(found, np.where(np.arange(AGENTS) == 1, np.nan, whole))
 
 

@@ -1,6 +1,6 @@
 """Car racing, compiled: Gymnasium's CarRacing-v3 as pure functions.
 
-The same for users of Gymnasium's vectors: `tsar_jax.environments.car_racing.vector`.
+`tsar_jax.environments.car_racing.vector` offers the same as one of Gymnasium's vector environments.
 """
 
 from tsar_jax.environments.car_racing.racing import (
@@ -9,7 +9,7 @@ from tsar_jax.environments.car_racing.racing import (
     drive,
     observe,
     reset,
-    start,
+    reset_on_track,
     step,
 )
 from tsar_jax.environments.car_racing.track import Track, given_track, random_track
@@ -23,6 +23,6 @@ __all__ = [
     "observe",
     "random_track",
     "reset",
-    "start",
+    "reset_on_track",
     "step",
 ]

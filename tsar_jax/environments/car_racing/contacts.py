@@ -1,4 +1,4 @@
-"""Which tiles of the road a car's parts touch."""
+"""Contacts between the tiles of the road and the parts of a car."""
 
 import functools
 from typing import NamedTuple
@@ -17,16 +17,21 @@ from tsar_jax.environments.car_racing.dynamics import (
 from tsar_jax.environments.car_racing.track import TILES, Track
 
 OVERLAP = 0.02
-"""m between shapes that Box2D takes for touching: two polygons have a skin of 0.01 each."""
+"""Distance in m below which Box2D takes shapes for touching: two polygons have a skin of 0.01 each.
+"""
 WHEEL_HALVES = WHEEL_HALF_WIDTH, WHEEL_RADIUS
 HULL_CENTRE, HULL_HALVES = np.array([0.0, 0.1]), (1.2, 2.5)
-"""Of the rectangle around the hull, in its own frame."""
+"""Centre, and half the width and length, of the rectangle around the hull, in m in its own frame.
+"""
 
 
 class Tiles(NamedTuple):
-    """The tiles' outlines, with the tiles as last axis. Corners [4, 2, TILES], clockwise; the
-    outward normals [4, 2, TILES] of the sides that begin there, and how far out these lie
-    [4, TILES]; exists bool [TILES].
+    """Outlines of a track's tiles, with the tiles as last axis.
+
+    corners: float [4, 2, TILES], clockwise.
+    normals: float [4, 2, TILES], outward normals of the sides that begin at the corners.
+    offsets: float [4, TILES], distances of those sides from the origin along their normals.
+    exists: bool [TILES], false for the empty tiles past the track's end.
     """
 
     corners: jax.Array
@@ -36,7 +41,7 @@ class Tiles(NamedTuple):
 
 
 def outlines(track: Track) -> Tiles:
-    """Of a track's tiles."""
+    """Return the outlines of a track's tiles."""
     corners = jnp.moveaxis(track.corners, 0, -1)
     along = jnp.roll(corners, -1, axis=0) - corners
     length = jnp.sqrt(jnp.square(along).sum(1, keepdims=True))
@@ -46,8 +51,11 @@ def outlines(track: Track) -> Tiles:
 
 
 class Contacts(NamedTuple):
-    """on_road bool [4]: which wheels touch a tile. By tile [TILES]: whether a wheel touches it, and
-    whether a wheel or the hull does.
+    """Contacts of a car with the road.
+
+    on_road: bool [4], which wheels touch a tile.
+    by_wheel: bool [TILES], tiles that a wheel touches.
+    by_car: bool [TILES], tiles that a wheel or the hull touches.
     """
 
     on_road: jax.Array
@@ -56,14 +64,14 @@ class Contacts(NamedTuple):
 
 
 def touching(tiles: Tiles, car: Car) -> Contacts:
-    """Where the car touches the road."""
+    """Return the contacts of a car with the road."""
     hull = car.position + rotate(car.angle, jnp.asarray(HULL_CENTRE))
     wheels = [
         _touches(tiles, centre, angle, WHEEL_HALVES)
         for centre, angle in zip(car.wheel_centres, car.wheel_angles, strict=True)
     ]
     parts = [*wheels, _touches(tiles, hull, car.angle, HULL_HALVES)]
-    # Once for all their uses: without a barrier XLA computes them for each.
+    # Without this barrier XLA recomputes the contacts for each of their uses.
     *wheels, hull_touches = lax.optimization_barrier(parts)
     by_wheel = functools.reduce(jnp.logical_or, wheels)
     on_road = jnp.stack([wheel.any() for wheel in wheels])
@@ -73,10 +81,19 @@ def touching(tiles: Tiles, car: Car) -> Contacts:
 def _touches(
     tiles: Tiles, centre: jax.Array, angle: jax.Array, halves: tuple[float, float]
 ) -> jax.Array:
-    """bool [TILES]: tiles that a rectangle touches. centre [2]; halves: of its width and length.
+    """Return which tiles a rectangle touches.
 
-    Both are convex, and so touch unless one's side parts them (separating axes). Side by side: a
-    CPU then does it for all tiles in one go.
+    Both shapes are convex, so they touch unless a side of one separates them (separating axes). The
+    tests run over all tiles side by side, which a CPU vectorises.
+
+    Args:
+        tiles: outlines of the tiles.
+        centre: centre of the rectangle, float [2].
+        angle: rad, scalar.
+        halves: half the rectangle's width and half its length, m.
+
+    Returns:
+        bool [TILES].
     """
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     gaps, rights, aheads = [], [], []

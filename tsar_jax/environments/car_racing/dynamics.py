@@ -22,30 +22,39 @@ HULL = (
     ((25, 20), (50, -10), (50, -40), (20, -90), (-20, -90), (-50, -40), (-50, -10), (-25, 20)),
     ((-50, -90), (50, -90), (50, -120), (-50, -120)),
 )
-"""Corners of its four parts, clockwise, +y ahead."""
+"""Corners of the hull's four parts, clockwise, +y ahead, in units of the drawing."""
 WHEELS = ((-55, 80), (55, 80), (-55, -82), (55, -82))
 WHEEL_RADIUS = 27 * SIZE
 WHEEL_HALF_WIDTH = 14 * SIZE
 HULL_DENSITY, WHEEL_DENSITY = 1.0, 0.1
 
 ENGINE_POWER = 1e8 * SIZE**2
-SPIN_INERTIA = 4000 * SIZE**2  # of a wheel about its axle
+SPIN_INERTIA = 4000 * SIZE**2  # kg m^2, of a wheel about its axle
 FRICTION_LIMIT = 1e6 * SIZE**2  # N on the road
-ON_GRASS = 0.6
+ON_GRASS = 0.6  # factor of the friction limit on grass
 GRIP = 205_000 * SIZE**2  # N per m/s of slip, below the limit
 BRAKING = 15.0  # rad/s per step, of a brake pressed half as far as to lock
 LOCKED = 0.9  # brake from which on wheels stand still
-GAS_RISE = 0.1  # per step
+GAS_RISE = 0.1  # largest rise of the gas in one step
+MIN_ROLLING = 5.0  # rad/s added to the rolling speed, so that power at rest gives a finite torque
 STEER_GAIN, STEER_SPEED, STEER_LIMIT = 50.0, 3.0, 0.4  # 1/s, rad/s, rad
 
-LINEAR_SLOP, ANGULAR_SLOP = 0.005, math.radians(2)
-MAX_CORRECTION = math.radians(8)
+LINEAR_SLOP, ANGULAR_SLOP = 0.005, math.radians(2)  # m, rad: joint errors that Box2D leaves
+MAX_CORRECTION = math.radians(8)  # rad, of a joint in one pass
 MAX_TRANSLATION = 2.0  # m per step
 SETTLING = 60  # passes of Box2D's position solver at most
 
 
 def mass_of(parts: tuple[Any, ...], density: float) -> tuple[float, float, np.ndarray]:
-    """Mass, moment of inertia about the centre of mass, and that centre [2], of convex polygons."""
+    """Return the mass and inertia of convex polygons.
+
+    Args:
+        parts: polygons, each a tuple of corners in units of the drawing.
+        density: kg / m^2.
+
+    Returns:
+        Mass, moment of inertia about the centre of mass, and that centre [2].
+    """
     mass, inertia, moment = 0.0, 0.0, np.zeros(2)
     for part in parts:
         a = np.array(part) * SIZE
@@ -63,7 +72,7 @@ _WHEEL = ((-14, 27), (14, 27), (14, -27), (-14, -27))
 HULL_MASS, HULL_INERTIA, HULL_CENTRE = mass_of(HULL, HULL_DENSITY)
 WHEEL_MASS, WHEEL_INERTIA, _ = mass_of((_WHEEL,), WHEEL_DENSITY)
 ARMS = np.array(WHEELS) * SIZE - HULL_CENTRE
-"""From the hull's centre of mass to the wheels [4, 2], in the car's own frame."""
+"""Vectors from the hull's centre of mass to the wheels [4, 2], in the car's own frame, m."""
 
 
 class Car(NamedTuple):
@@ -71,7 +80,7 @@ class Car(NamedTuple):
 
     centre [2], angle, velocity [2], spin: of the hull. wheel_centres [4, 2], wheel_angles [4],
     wheel_velocities [4, 2], wheel_spins [4]: the same of the wheels. rolling [4]: rad/s about their
-    axles, phase [4]: rad, how far they have rolled. gas: of the rear wheels, 0 to 1.
+    axles, phase [4]: rad, how far they have rolled. gas: of the rear wheels, 0 to 1. All are float.
     """
 
     centre: jax.Array
@@ -88,36 +97,40 @@ class Car(NamedTuple):
 
     @property
     def position(self) -> jax.Array:
-        """[2] of the hull's origin, between the wheels."""
+        """Return the position [2] of the hull's origin, between the wheels."""
         return self.centre - rotate(self.angle, jnp.asarray(HULL_CENTRE))
 
     @property
     def steering(self) -> jax.Array:
-        """rad, of each wheel against the hull [4]."""
+        """Return the angle of each wheel against the hull [4], rad."""
         return self.wheel_angles - self.angle
 
 
 def rotate(angle: jax.Array, vectors: jax.Array) -> jax.Array:
-    """vectors [..., 2] turned counter-clockwise."""
+    """Return vectors [..., 2] turned counter-clockwise by an angle, rad."""
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     x, y = vectors[..., 0], vectors[..., 1]
     return jnp.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
 
 def cross(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a x b of vectors [..., 2]."""
+    """Return the cross product a x b [...] of vectors [..., 2]."""
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
 def across(vectors: jax.Array) -> jax.Array:
-    """vectors [..., 2] turned by a right angle: how fast a point there moves at 1 rad/s."""
+    """Return vectors [..., 2] turned by a right angle: the velocity of such a point at 1 rad/s."""
     return jnp.stack([-vectors[..., 1], vectors[..., 0]], axis=-1)
 
 
-def placed(position: jax.Array, heading: jax.Array) -> Car:
-    """A car at rest as the original puts it on the track, before it has settled.
+def init_car(position: jax.Array, heading: jax.Array) -> Car:
+    """Return a car at rest as the original puts it on the track, before it has settled.
 
     Its wheels are turned, but where they would be if the hull were not; joints then pull them.
+
+    Args:
+        position: of the hull's origin, float [2].
+        heading: rad, scalar.
     """
     centre = position + rotate(heading, jnp.asarray(HULL_CENTRE))
     zero, four = jnp.zeros_like(heading), jnp.zeros((4,), heading.dtype)
@@ -127,11 +140,15 @@ def placed(position: jax.Array, heading: jax.Array) -> Car:
 
 
 def push(car: Car, action: jax.Array, on_road: jax.Array) -> tuple[Car, jax.Array]:
-    """What engine, brakes and friction do to the wheels in one step, and how they are steered.
+    """Apply engine, brakes and friction to the wheels for one step, and find how they are steered.
 
-    action [3]: steering -1 to 1, gas and brake 0 to 1. on_road [4]: whether a wheel touches the
-    road.
-    Returns the car with new wheel velocities and rolling, and motor speeds [4], rad/s.
+    Args:
+        car: the car before the step.
+        action: float [3], steering -1 to 1, gas and brake 0 to 1.
+        on_road: bool [4], whether a wheel touches the road.
+
+    Returns:
+        The car with new wheel velocities and rolling, and motor speeds [4], rad/s.
     """
     steer, gas, brake = action
     goal = jnp.array([1, 1, 0, 0]) * -steer
@@ -141,7 +158,7 @@ def push(car: Car, action: jax.Array, on_road: jax.Array) -> tuple[Car, jax.Arra
     gas = car.gas + jnp.minimum(gas - car.gas, GAS_RISE)
     driven = jnp.array([0, 0, 1, 1]) * gas
     power = INTERVAL * ENGINE_POWER * driven / SPIN_INERTIA
-    rolling = car.rolling + power / (jnp.abs(car.rolling) + 5.0)
+    rolling = car.rolling + power / (jnp.abs(car.rolling) + MIN_ROLLING)
     slowed = jnp.sign(rolling) * jnp.maximum(jnp.abs(rolling) - BRAKING * brake, 0)
     rolling = jnp.where(brake >= LOCKED, 0.0, jnp.where(brake > 0, slowed, rolling))
     phase = car.phase + rolling * INTERVAL
@@ -154,7 +171,9 @@ def push(car: Car, action: jax.Array, on_road: jax.Array) -> tuple[Car, jax.Arra
 
 
 def friction(car: Car, rolling: jax.Array, on_road: jax.Array) -> jax.Array:
-    """Force on each wheel in its own frame [4, 2]: against its slip, in the friction circle."""
+    """Return the force on each wheel in its own frame [4, 2]: against its slip, in the friction
+    circle.
+    """
     slip = rotate(-car.wheel_angles, car.wheel_velocities)
     force = GRIP * (jnp.array([[0.0, WHEEL_RADIUS]]) * rolling[:, None] - slip)
     limit = FRICTION_LIMIT * jnp.where(on_road, 1.0, ON_GRASS)
@@ -163,12 +182,12 @@ def friction(car: Car, rolling: jax.Array, on_road: jax.Array) -> jax.Array:
 
 
 def move(car: Car, motor: jax.Array) -> Car:
-    """One step of the simulator: velocities that the joints allow, then positions."""
+    """Advance the simulator by a step: velocities that the joints allow, then positions."""
     return corrected(_advanced(car, motor), car.steering)
 
 
 def settle(car: Car) -> Car:
-    """The first step of a car that was just placed: its wheels go where they belong."""
+    """Return a car after its first step: the wheels move to their places on the hull."""
 
     def unsettled(at: tuple[Car, jax.Array, jax.Array]) -> jax.Array:
         return (at[1] > LINEAR_SLOP) & (at[2] < SETTLING)
@@ -181,7 +200,7 @@ def settle(car: Car) -> Car:
 
 
 def _advanced(car: Car, motor: jax.Array) -> Car:
-    """Positions moved by velocities that keep wheels on their arms and turning as steered.
+    """Return the car moved by velocities that keep wheels on their arms and turning as steered.
 
     With M and J the mass and inertia of hull and wheels together, about the hull's centre, S the
     sum of the arms and m a wheel's mass, the momenta p and L give the hull's velocity v and spin w:
@@ -218,16 +237,20 @@ def _advanced(car: Car, motor: jax.Array) -> Car:
 
 
 def _bounded(velocity: jax.Array) -> jax.Array:
-    """No body moves farther than `MAX_TRANSLATION` in a step."""
+    """Return velocities that move no body farther than `MAX_TRANSLATION` in a step."""
     way = INTERVAL * jnp.sqrt(jnp.square(velocity).sum(-1, keepdims=True))
     return velocity * jnp.minimum(1, MAX_TRANSLATION / jnp.maximum(way, 1e-12))
 
 
 def corrected(car: Car, steering: jax.Array) -> Car:
-    """One pass of Box2D's position solver over the four joints, in their order.
+    """Return the car after one pass of Box2D's position solver over the four joints in order.
 
-    steering [4]: when the step began. A wheel that then was at its limit is turned back to it, but
-    for a slop; then wheel and hull are drawn together, the lighter by more.
+    A wheel that was at its steering limit when the step began is turned back to it, but for a slop;
+    then wheel and hull are drawn together, the lighter by more.
+
+    Args:
+        car: the car after its velocities have moved it.
+        steering: float [4], rad, when the step began.
     """
     centre, angle = car.centre, car.angle
     centres, angles = [], []
@@ -254,7 +277,7 @@ def corrected(car: Car, steering: jax.Array) -> Car:
 
 
 def _joining(arm: jax.Array, gap: jax.Array) -> jax.Array:
-    """The impulse [2] that closes a gap [2] between a wheel and the end of the hull's arm [2].
+    """Return the impulse [2] that closes a gap [2] between a wheel and the hull's arm [2].
 
     Solves K impulse = gap, K = (1/m_hull + 1/m_wheel) 1 + (1/I_hull) times the arm's matrix.
     """
@@ -266,6 +289,6 @@ def _joining(arm: jax.Array, gap: jax.Array) -> jax.Array:
 
 
 def _worst_gap(car: Car) -> jax.Array:
-    """The largest distance between a wheel and its place on the hull."""
+    """Return the largest distance between a wheel and its place on the hull, m."""
     places = car.centre + rotate(car.angle, jnp.asarray(ARMS, car.angle.dtype))
     return jnp.sqrt(jnp.square(places - car.wheel_centres).sum(-1)).max()

@@ -12,27 +12,27 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.environments.car_racing.contacts import Tiles, outlines, touching
-from tsar_jax.environments.car_racing.dynamics import INTERVAL, Car, move, placed, push, settle
+from tsar_jax.environments.car_racing.dynamics import INTERVAL, Car, init_car, move, push, settle
 from tsar_jax.environments.car_racing.road_map import draw_map
 from tsar_jax.environments.car_racing.track import PLAYFIELD, Track, random_track
 from tsar_jax.environments.car_racing.view import render
 from tsar_jax.environments.types import Environment
 
-LIMIT = 1000  # frames of an episode
+MAX_EPISODE_STEPS = 1000  # frames of an episode
 FRAMES_PER_SECOND = round(1 / INTERVAL)
 FRAME_REWARD, TRACK_REWARD, LOST_REWARD = -0.1, 1000.0, -100.0
 LAP = 0.95
 """Share of the tiles after which the first touch of the starting tile completes a lap."""
 ACTION_LOW, ACTION_HIGH = (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-"""Of steering (to the right), gas and brake."""
+"""Bounds of steering (to the right), gas and brake."""
 SIDE, POLICY_SIDE = 96, 84
 """Pixels of Gymnasium's images, and of those that the pixel policy of Najarro and Risi sees."""
 PATIENCE = 20
-"""Frames in a row without reward that they let a car go on for."""
+"""Frames in a row without reward after which they still let a car go on."""
 
 
 class Circuit(NamedTuple):
-    """A track, its tiles' outlines, and its map: number `number` of maps [n, SIDE, SIDE].
+    """A track, its tiles' outlines, and its map: entry `number` of maps uint16 [n, SIDE, SIDE].
 
     Many cars, each on its own track, can share the maps. None of this changes in a race.
     """
@@ -44,13 +44,16 @@ class Circuit(NamedTuple):
 
 
 class Race(NamedTuple):
-    """One car on one circuit.
+    """State of one car on one circuit.
 
-    on_road bool [4]: which wheels touched the road when last looked, one frame ago. touched bool
-    [TILES]: tiles that the hull or a wheel has touched; visited bool [TILES]: those that a wheel
-    has. earned: sum of rewards; due: those of the tiles under the car at its start, which the first
-    frame pays. frames: since the start. unrewarded: frames in a row until now whose reward was
-    negative. lap: whether the race ended with a lap.
+    on_road: bool [4], which wheels touched the road at the latest check, one frame ago.
+    touched: bool [TILES], tiles that the hull or a wheel has touched.
+    visited: bool [TILES], tiles that a wheel has touched.
+    episode_return: sum of rewards so far.
+    due: reward of the tiles under the car at its start, which the first frame pays.
+    frames: number since the start.
+    unrewarded: frames in a row until now whose reward was negative.
+    lap: whether the race ended with a lap.
     """
 
     circuit: Circuit
@@ -58,7 +61,7 @@ class Race(NamedTuple):
     on_road: jax.Array
     touched: jax.Array
     visited: jax.Array
-    earned: jax.Array
+    episode_return: jax.Array
     due: jax.Array
     frames: jax.Array
     unrewarded: jax.Array
@@ -66,13 +69,13 @@ class Race(NamedTuple):
 
 
 def reset(key: jax.Array) -> Race:
-    """The start of a race on a track of its own."""
-    return start(random_track(key))
+    """Return the start of a race on a random track."""
+    return reset_on_track(random_track(key))
 
 
-def start(track: Track) -> Race:
-    """The start of a race on a track: the car stands on its first point."""
-    car, tiles = placed(track.points[0], track.headings[0]), outlines(track)
+def reset_on_track(track: Track) -> Race:
+    """Return the start of a race on a given track: the car stands on its first point."""
+    car, tiles = init_car(track.points[0], track.headings[0]), outlines(track)
     contacts = touching(tiles, car)
     visited = contacts.by_wheel
     due = TRACK_REWARD / track.size * visited.sum()
@@ -82,7 +85,7 @@ def start(track: Track) -> Race:
         on_road=contacts.on_road,
         touched=contacts.by_car,
         visited=visited,
-        earned=jnp.zeros_like(due),
+        episode_return=jnp.zeros_like(due),
         due=due,
         frames=jnp.zeros((), jnp.int32),
         unrewarded=jnp.zeros((), jnp.int32),
@@ -91,10 +94,15 @@ def start(track: Track) -> Race:
 
 
 def step(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
-    """One frame: the race, its reward, and whether it is over, by a lap or far off the track.
+    """Advance a race by one frame.
 
-    action [3]: steering from -1 (left) to 1, gas and brake from 0 to 1; beyond, it is clipped. One
-    that is not finite is none: the race is over, with a reward of NaN.
+    Args:
+        race: the state before the frame.
+        action: float [3], steering from -1 (left) to 1, gas and brake from 0 to 1; values outside
+            are clipped. One that is not finite ends the race with a reward of NaN.
+
+    Returns:
+        The race, its reward, and whether it is over, by a lap or far off the track.
     """
     chex.assert_shape(action, (3,))
     count = race.circuit.track.size
@@ -106,8 +114,8 @@ def step(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
     car = move(pushed, motor)
     new = contacts.by_wheel & ~race.visited
     visited = race.visited | new
-    share = visited.sum() / count
-    lap = (share == 1) | (new[0] & (share > LAP))
+    visited_share = visited.sum() / count
+    lap = (visited_share == 1) | (new[0] & (visited_share > LAP))
     lost = jnp.abs(car.position).max() > PLAYFIELD
     reward = race.due + TRACK_REWARD / count * new.sum() + FRAME_REWARD
     reward = jnp.where(lost, LOST_REWARD, jnp.where(sound, reward, jnp.nan))
@@ -116,7 +124,7 @@ def step(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
         on_road=contacts.on_road,
         touched=race.touched | contacts.by_car,
         visited=visited,
-        earned=race.earned + reward,
+        episode_return=race.episode_return + reward,
         due=jnp.zeros_like(race.due),
         frames=race.frames + 1,
         unrewarded=jnp.where(reward < 0, race.unrewarded + 1, 0),
@@ -126,18 +134,21 @@ def step(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
 
 
 def observe(race: Race, side: int = SIDE, *, zooms: bool = False) -> jax.Array:
-    """What the driver sees: uint8 [side, side, 3].
+    """Return the driver's view: uint8 [side, side, 3].
 
-    zooms: whether the first second zooms in from far above, as Gymnasium's frames do.
+    Args:
+        race: the state.
+        side: pixels.
+        zooms: whether the first second zooms in from far above, as Gymnasium's frames do.
     """
     seconds = INTERVAL * (race.frames + 1)
-    circuit, earned = race.circuit, race.earned + race.due
+    circuit, episode_return = race.circuit, race.episode_return + race.due
     road = circuit.maps, circuit.number
-    return render(road, race.touched, race.car, earned, seconds, side, zooms=zooms)
+    return render(road, race.touched, race.car, episode_return, seconds, side, zooms=zooms)
 
 
 def drive(outputs: jax.Array) -> jax.Array:
-    """Network outputs [3] -> action [3]: tanh of the first, the logistic function of the others."""
+    """Map network outputs [3] to an action [3]: tanh of the first, logistic of the others."""
     chex.assert_shape(outputs, (3,))
     return jnp.append(jnp.tanh(outputs[:1]), jax.nn.sigmoid(outputs[1:]))
 
@@ -145,9 +156,12 @@ def drive(outputs: jax.Array) -> jax.Array:
 def car_racing(
     side: int = POLICY_SIDE, *, patience: int = PATIENCE, zooms: bool = True
 ) -> Environment:
-    """The race for a policy of pixels; over, too, after more than `patience` frames in a row
+    """Return the race as an environment for a policy that sees pixels.
 
-    whose reward was negative.
+    Args:
+        side: pixels of the observations.
+        patience: an episode also ends after more than so many frames in a row with negative reward.
+        zooms: whether the first second zooms in from far above.
     """
 
     def step_or_stop(race: Race, action: jax.Array) -> tuple[Race, jax.Array, jax.Array]:
@@ -160,6 +174,6 @@ def car_racing(
         act=drive,
         step=step_or_stop,
         observation_shape=(side, side, 3),
-        outputs=3,
-        limit=LIMIT,
+        num_actions=3,
+        max_episode_steps=MAX_EPISODE_STEPS,
     )

@@ -17,26 +17,31 @@ from jax import lax
 from tsar_jax.errors import UserError
 
 SCALE = 6.0
-RADIUS = 900 / SCALE  # of the circle around which checkpoints lie
+RADIUS = 900 / SCALE  # radius of the circle around which checkpoints lie
 PLAYFIELD = 2000 / SCALE  # half the side of the field; beyond it a race is lost
 DETAIL = 21 / SCALE  # a step of the walk, the length of a tile
 TURN_RATE = 0.31  # rad, largest turn of one step
-HALF_WIDTH = 40 / SCALE  # of the road
+HALF_WIDTH = 40 / SCALE  # half the width of the road
 KERB_WIDTH = 8 / SCALE
 KERB_RUN = 4  # steps of a turn to one side that make a kerb
+
+SHARP_TURN = 0.2 * TURN_RATE  # rad per step, least turn that has a kerb
+MAX_STEP = 3 * DETAIL  # largest distance between neighbouring points of a given track
+MIN_STEP = 1e-3  # distance below which two points count as one
 
 CHECKPOINTS = 12
 WALK = 2500  # steps of a walk at most
 LAPS = 4  # a walk ends in the lap after these
 
 TILES = 400
-"""Room in a track: of 2,000 of Gymnasium's the longest has 356."""
+"""Capacity of a track in tiles: of 2,000 of Gymnasium's tracks the longest has 356."""
 EXTENT = 256.0
-"""Half the side of the square that holds a track's road: the farthest of those reached 250."""
+"""Half the side of the square that holds a track's road: the farthest of those 2,000 reached 250.
+"""
 
 
 class Trail(NamedTuple):
-    """The steps of a walk, or of the lap that was cut out of it: arrays [steps]; size: how many.
+    """Steps of a walk, or of the lap that was cut out of it: arrays [steps]; size: their number.
 
     alpha: rad, seen from the middle; heading: rad, 0 where the road runs along +y; x, y.
     """
@@ -51,9 +56,12 @@ class Trail(NamedTuple):
 class Track(NamedTuple):
     """A closed road of `size` tiles, the others being empty; tile i ends at point i.
 
-    points [TILES, 2] on the middle line, headings [TILES] as of `Trail`.
-    corners [TILES, 4, 2]: of the tiles, clockwise. kerbs [TILES]: 0, or on which side (-1 left, 1
-    right, seen in the direction of the drive) a tile has one.
+    points: float [TILES, 2], on the middle line.
+    headings: float [TILES], rad, 0 where the road runs along +y.
+    corners: float [TILES, 4, 2], of the tiles, clockwise.
+    kerbs: int [TILES], 0, or the side on which a tile has one (-1 left, 1 right, seen in the
+        direction of the drive).
+    size: int [], number of tiles.
     """
 
     points: jax.Array
@@ -64,22 +72,22 @@ class Track(NamedTuple):
 
 
 def random_track(key: jax.Array) -> Track:
-    """Draws walks until one has a lap that closes: about 19 of 20 do."""
+    """Draw walks until one has a lap that closes, which about 19 of 20 do, and return its track."""
 
     def walked(key: jax.Array) -> tuple[Trail, jax.Array]:
         return closed_lap(walk(*checkpoints(jax.random.uniform(key, (CHECKPOINTS, 2)))))
 
-    def again(found: tuple[jax.Array, Trail, jax.Array]) -> tuple[jax.Array, Trail, jax.Array]:
-        key, own = jax.random.split(found[0])
+    def again(carry: tuple[jax.Array, Trail, jax.Array]) -> tuple[jax.Array, Trail, jax.Array]:
+        key, own = jax.random.split(carry[0])
         return key, *walked(own)
 
     key, own = jax.random.split(key)
-    _, lap, _ = lax.while_loop(lambda found: ~found[2], again, (key, *walked(own)))
+    _, lap, _ = lax.while_loop(lambda carry: ~carry[2], again, (key, *walked(own)))
     return pave(lap)
 
 
 def checkpoints(noise: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """alpha, x and y [12] of the checkpoints. noise [12, 2]: uniform from 0 to 1.
+    """Return alpha, x and y [12] of the checkpoints. noise [12, 2]: uniform from 0 to 1.
 
     Each lies in its own twelfth of the circle, between a third of the radius and all of it; the
     first and the last, between which the race begins, at the beginning of theirs and farther out.
@@ -93,7 +101,7 @@ def checkpoints(noise: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def walk(alphas: jax.Array, xs: jax.Array, ys: jax.Array) -> Trail:
-    """From the first checkpoint towards one after the other, for five laps or `WALK` steps."""
+    """Walk from the first checkpoint towards one after the other, for five laps or `WALK` steps."""
     number = jnp.arange(CHECKPOINTS, dtype=jnp.int32)
 
     def step(at: Any, _: None) -> tuple[Any, jax.Array]:
@@ -104,7 +112,8 @@ def walk(alphas: jax.Array, xs: jax.Array, ys: jax.Array) -> Trail:
         going = laps <= LAPS
         laps = laps + crossed
         alpha = jnp.where(alpha < 0, alpha + 2 * jnp.pi, alpha)
-        # The first checkpoint from the present aim on that is still ahead; else the next lap's.
+        # Aim at the first checkpoint that is still ahead, from the current aim on, else the
+        # next lap's.
         aim = jnp.min(jnp.where((number >= aim) & (alpha <= alphas), number, CHECKPOINTS))
         alpha = jnp.where(aim == CHECKPOINTS, alpha - 2 * jnp.pi, alpha)
         aim = aim % CHECKPOINTS
@@ -124,12 +133,12 @@ def walk(alphas: jax.Array, xs: jax.Array, ys: jax.Array) -> Trail:
 
 
 def _trail(columns: jax.Array, size: jax.Array) -> Trail:
-    """Of alpha, heading, x and y [4, steps]."""
+    """Return the trail with alpha, heading, x and y as rows of [4, steps]."""
     return Trail(columns[0], columns[1], columns[2], columns[3], size)
 
 
 def closed_lap(trail: Trail) -> tuple[Trail, jax.Array]:
-    """The last whole lap of a walk, and whether it closes and there is room for it."""
+    """Return the last whole lap of a walk, and whether it closes and fits into a track."""
     start = -math.pi / CHECKPOINTS
     step = jnp.arange(WALK)
     passes = (trail.alpha > start) & (jnp.roll(trail.alpha, 1) <= start)
@@ -148,7 +157,7 @@ def closed_lap(trail: Trail) -> tuple[Trail, jax.Array]:
 
 
 def pave(lap: Trail) -> Track:
-    """The tiles between the points of a lap, and which of them have kerbs."""
+    """Return the track of a lap: the tiles between its points, and which of them have kerbs."""
     points = jnp.stack([lap.x, lap.y], axis=1)
     right = jnp.stack([jnp.cos(lap.heading), jnp.sin(lap.heading)], axis=1)
     before = _neighbour(lap.size, -1)
@@ -160,17 +169,18 @@ def pave(lap: Trail) -> Track:
 
 
 def find_kerbs(headings: jax.Array, count: jax.Array) -> jax.Array:
-    """-1, 0 or 1 per tile [TILES]: on which side a kerb is, in sharp turns and three tiles before.
+    """Return on which side each tile has a kerb: -1, 0 or 1 [TILES].
 
-    Not along those that lead over the start, but three more before them: Gymnasium's loop goes
-    through the tiles once and finds there what it has itself just marked.
+    Kerbs are in sharp turns and three tiles before. Turns that lead over the start have none, but
+    three more tiles before them do: Gymnasium's loop goes through the tiles once and reads marks
+    that it has itself just set.
     """
     turns = headings - headings[_neighbour(count, -1)]
     used = jnp.arange(TILES) < count
     sharp, sides = used, jnp.zeros(TILES)
     for back in range(KERB_RUN):
         turn = turns[_neighbour(count, -back)]
-        sharp = sharp & (jnp.abs(turn) > 0.2 * TURN_RATE)
+        sharp = sharp & (jnp.abs(turn) > SHARP_TURN)
         sides = sides + jnp.sign(turn)
     kerb = sharp & (jnp.abs(sides) == KERB_RUN)
     marked = kerb
@@ -184,21 +194,24 @@ def find_kerbs(headings: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def _neighbour(count: jax.Array, by: int) -> jax.Array:
-    """The number of the tile so many ahead of each, around the track [TILES]."""
+    """Return the number of the tile that is `by` ahead of each, around the track [TILES]."""
     return (jnp.arange(TILES) + by) % count
 
 
 def given_track(
     points: np.ndarray, headings: np.ndarray | None = None, *, crossing: bool = False
 ) -> Track:
-    """A track through points [n, 2] in the order of the drive, the first of them the start.
+    """Return a track through given points, in the order of the drive, the first of them the start.
 
-    headings [n]: rad, 0 where the road runs along +y, counter-clockwise; by default from each
-    point's neighbours. Points about `DETAIL` apart make tiles as Gymnasium's.
-    crossing: whether it may cross itself, as one in thirty of Gymnasium's own does.
+    Args:
+        points: float [n, 2]. Points about `DETAIL` apart make tiles as Gymnasium's.
+        headings: float [n], rad, 0 where the road runs along +y, counter-clockwise; by default from
+            each point's neighbours.
+        crossing: whether the track may cross itself, as one in thirty of Gymnasium's own does.
 
-    Raises UserError for a track with too few or too many points, points that are not finite, in
-    one place, too far apart or out of the map, and for one that crosses itself and may not.
+    Raises:
+        UserError: there are too few or too many points, points are not finite, in one place, too
+            far apart or out of the map, or the track crosses itself and may not.
     """
     points = np.asarray(points, float)
     check_points(points)
@@ -223,7 +236,7 @@ def given_track(
 
 
 def check_points(points: np.ndarray) -> None:
-    """Raises UserError where points [n, 2] are no track: see `given_track`."""
+    """Raise UserError where points [n, 2] are no track: see `given_track`."""
     if points.ndim != 2 or points.shape[1] != 2 or not 3 <= len(points) <= TILES:
         raise UserError(
             f"A track's points must have the shape [n, 2] with n from 3 to {TILES}, but have "
@@ -237,20 +250,22 @@ def check_points(points: np.ndarray) -> None:
             f"must be finite and within {reach:.0f} of the middle."
         )
     lengths = np.linalg.norm(np.roll(points, -1, 0) - points, axis=1)
-    odd = np.flatnonzero((lengths < 1e-3) | (lengths > 3 * DETAIL))
+    odd = np.flatnonzero((lengths < MIN_STEP) | (lengths > MAX_STEP))
     if odd.size:
         raise UserError(
             f"From point {odd[0]} of the track to the next it is {lengths[odd[0]]:.3g}: it must be "
-            f"more than 0 and at most {3 * DETAIL:.1f}, from the last point to the first too."
+            f"more than 0 and at most {MAX_STEP:.1f}, from the last point to the first too."
         )
 
 
 def find_crossing(points: np.ndarray) -> tuple[int, int] | None:
-    """The first two sides of a closed polygon [n, 2] that meet, neighbours aside, if any do."""
+    """Return the first two sides of a closed polygon [n, 2] that meet, neighbours aside, if any."""
     ends = np.roll(points, -1, 0)
 
     def left_of(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """Of the line from a to b (a row each), each p (a column): 1, 0 or -1 to its right."""
+        """Return 1 where p (a column each) is left of the line from a to b (a row each), -1 where
+        right.
+        """
         along, to = (b - a)[:, None], p[None] - a[:, None]
         return np.sign(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])
 
@@ -258,7 +273,7 @@ def find_crossing(points: np.ndarray) -> tuple[int, int] | None:
     number = np.arange(len(points))
     apart = (number[:, None] - number) % len(points)
     neighbours = (apart <= 1) | (apart == len(points) - 1)
-    # Two that lie on one line, 0 and 0, do not cross.
+    # Two sides that lie on one line, 0 and 0, do not cross.
     meet = (sides <= 0) & (sides.T <= 0) & (sides + sides.T < 0)
     crossings = np.argwhere(meet & ~neighbours)
     return (int(crossings[0, 0]), int(crossings[0, 1])) if len(crossings) else None

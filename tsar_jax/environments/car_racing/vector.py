@@ -1,4 +1,4 @@
-"""Car racing for everyone who trains on Gymnasium's vectors of environments.
+"""Car racing as one of Gymnasium's vector environments.
 
 Imports Gymnasium, which not every installation has.
 """
@@ -17,7 +17,7 @@ from tsar_jax.environments.car_racing.racing import (
     ACTION_HIGH,
     ACTION_LOW,
     FRAMES_PER_SECOND,
-    LIMIT,
+    MAX_EPISODE_STEPS,
     SIDE,
 )
 from tsar_jax.environments.seeds import checked_seeds
@@ -27,15 +27,19 @@ NAMES = "steering", "gas", "brake"
 
 
 class CarRacingVector(gymnasium.vector.VectorEnv):
-    """`num_envs` cars in one compiled program, with the spaces and rewards of CarRacing-v3.
+    """Races of `num_envs` cars in one program, with the spaces and rewards of CarRacing-v3.
 
-    Each race is on a random track of its own. One that is over begins anew at the next step, which
-    ignores its action and gives a reward of 0 (Gymnasium's NEXT_STEP).
+    Each race is on a random track of its own. After the end of a race a new one begins at the next
+    step, which ignores its action and gives a reward of 0 (Gymnasium's NEXT_STEP).
 
-    side: pixels of the images; zooms: whether the first second zooms in from far above, as
-    CarRacing-v3 does; max_episode_steps: after which a race is truncated
+    Args:
+        num_envs: number of cars.
+        side: pixels of the images.
+        zooms: whether the first second zooms in from far above, as CarRacing-v3 does.
+        max_episode_steps: frames after which a race is truncated.
 
-    Raises UserError for a number below 1.
+    Raises:
+        UserError: a number is below 1.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
@@ -50,7 +54,7 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
         *,
         side: int = SIDE,
         zooms: bool = True,
-        max_episode_steps: int = LIMIT,
+        max_episode_steps: int = MAX_EPISODE_STEPS,
     ) -> None:
         self.num_envs, self.side, self.max_episode_steps = num_envs, side, max_episode_steps
         check_positive(self, "num_envs", "side", "max_episode_steps")
@@ -65,7 +69,7 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
         self._seeds: np.ndarray | None = None
         self._races = np.zeros(num_envs, int)  # begun so far
         self._steps = np.zeros(num_envs, int)
-        self._over = np.zeros(num_envs, bool)
+        self._done = np.zeros(num_envs, bool)
         self._images = np.zeros((num_envs, side, side, 3), np.uint8)
 
     def reset(
@@ -74,16 +78,24 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begins a race in each; car i with the seed + i, or its own of a list.
+        """Begin a race for each car.
 
-        options: nothing but "reset_mask", bool [num_envs], by which only some of the cars begin
-        anew, as in Gymnasium's own vectors; the others' images stay as they are. Raises UserError
-        for a list of another length, a seed that is no integer in [0, 2**32), other options, and a
-        mask of another shape or dtype, of no car, or before every car has begun a race.
+        Args:
+            seed: car i uses seed + i, or entry i of a sequence.
+            options: at most "reset_mask", bool [num_envs], which selects the cars that begin anew,
+                as in Gymnasium's own vectors; the others' images stay as they are.
+
+        Returns:
+            Images uint8 [num_envs, side, side, 3], and no information.
+
+        Raises:
+            UserError: a sequence has another length, a seed is no integer in [0, 2**32), an option
+                is unknown, or a mask has another shape or dtype, selects no car, or leaves out a
+                car that has no race yet.
         """
         cars = self._chosen(options or {})
         self._seed(seed, cars)
-        self._begin(cars)
+        self._begin_races(cars)
         images = self._images.copy()
         images[cars] = self._fleet.look()[cars]
         self._images = images
@@ -123,8 +135,8 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
                     f"seed has {len(seed)} entries, but there are {self.num_envs} cars: give each "
                     "its own."
                 )
-            drawn = self.np_random.integers(2**31, size=self.num_envs).tolist()
-            given = [d if s is None else s for s, d in zip(seed, drawn, strict=True)]
+            renderable = self.np_random.integers(2**31, size=self.num_envs).tolist()
+            given = [d if s is None else s for s, d in zip(seed, renderable, strict=True)]
             seeds = checked_seeds(given, self.num_envs)
         seeds = seeds.astype(np.uint32)
         if self._seeds is None:
@@ -134,43 +146,50 @@ class CarRacingVector(gymnasium.vector.VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Actions float [num_envs, 3] -> images, rewards, terminated, truncated, information.
+        """Advance every race by a frame.
 
-        Raises UserError for actions of another shape, not finite or out of range.
+        Args:
+            actions: float [num_envs, 3].
+
+        Returns:
+            Images, rewards, terminated, truncated, information.
+
+        Raises:
+            UserError: actions have another shape, are not finite or out of range.
         """
         if self._seeds is None:
             raise UserError("No race has begun: call reset before step.")
         actions = np.asarray(actions, np.float32)
         self._check(actions)
-        fresh = np.flatnonzero(self._over)
+        fresh = np.flatnonzero(self._done)
         if fresh.size:
             actions = actions.copy()
             actions[fresh] = 0
         frame = self._fleet.advance(actions)
         images, rewards = frame.images.copy(), frame.rewards.copy()
         self._steps += 1
-        terminated = frame.over.copy()
+        terminated = frame.done.copy()
         if fresh.size:
-            self._begin(fresh)
+            self._begin_races(fresh)
             images[fresh] = self._fleet.look()[fresh]
             rewards[fresh], terminated[fresh] = 0, False
         truncated = self._steps >= self.max_episode_steps
-        self._over = terminated | truncated
+        self._done = terminated | truncated
         self._images = images
         information = {"lap_finished": frame.laps, "_lap_finished": terminated}
         return images, rewards, terminated, truncated, information if terminated.any() else {}
 
     def render(self) -> tuple[np.ndarray, ...]:
-        """What each driver sees."""
+        """Return each driver's view."""
         return tuple(self._images)
 
-    def _begin(self, cars: np.ndarray) -> None:
-        """A new race for each of these cars, from its seed and its number of races so far."""
+    def _begin_races(self, cars: np.ndarray) -> None:
+        """Begin a race for each of these cars, from its seed and its number of races so far."""
         assert self._seeds is not None
         keys = _keys(self._seeds[cars], self._races[cars])
-        self._fleet.begin(cars, keys)
+        self._fleet.reset(cars, keys)
         self._races[cars] += 1
-        self._steps[cars], self._over[cars] = 0, False
+        self._steps[cars], self._done[cars] = 0, False
 
     def _check(self, actions: np.ndarray) -> None:
         if actions.shape != (self.num_envs, 3):

@@ -1,4 +1,4 @@
-"""The race as a camera above the car sees it: Gymnasium's frames, computed pixel by pixel.
+"""Camera view of the race from above: Gymnasium's frames, computed pixel by pixel.
 
 Gymnasium draws polygons on 1000 x 800 points and averages them down to 96 x 96 pixels; here the
 same scene is looked up for every pixel, and what is small, the car and the instruments, averaged
@@ -32,11 +32,11 @@ from tsar_jax.environments.car_racing.road_map import (
 from tsar_jax.environments.car_racing.track import EXTENT, PLAYFIELD, SCALE, TILES
 
 WIDTH, HEIGHT = 1000, 800  # points of Gymnasium's window
-CAR_X, CAR_Y = WIDTH / 2, HEIGHT * 3 / 4  # of the car in it, from the upper left
+CAR_X, CAR_Y = WIDTH / 2, HEIGHT * 3 / 4  # the car's place in it, from the upper left
 CAR_REACH = 30, 46, 42  # points to either side, ahead and behind, that hold the car
 ZOOM, FAR_ZOOM = 2.7 * SCALE, 0.1 * SCALE  # points per m, and at the start
-BAR_TOP = HEIGHT * 7 / 8  # of the instruments
-CELL_X, CELL_Y = WIDTH / 40, HEIGHT / 40  # of the grid on which they lie
+BAR_TOP = HEIGHT * 7 / 8  # top of the bar of instruments
+CELL_X, CELL_Y = WIDTH / 40, HEIGHT / 40  # cell of the grid on which they lie
 LAWN = PLAYFIELD / 20  # side of a square of the grass's pattern
 
 GRASS, LIGHT_GRASS = (102.0, 204.0), (102.0, 230.0)  # red and blue, green
@@ -46,7 +46,7 @@ INSTRUMENT_COLOURS = np.array(
     [[255, 255, 255], *[[0, 0, 255]] * 2, *[[51, 0, 255]] * 2, [0, 255, 0], [255, 0, 0]],
     np.float32,
 )
-"""Of speed, the four wheels, steering and turning [7, 3]."""
+"""Colours of speed, the four wheels, steering and turning [7, 3]."""
 DIGITS_LEFT, DIGITS_TOP, DIGIT_ADVANCE, DIGIT_WIDTH, DIGIT_HEIGHT, STROKE = 15, 733, 23, 19, 30, 4
 SEGMENTS = np.array(
     [
@@ -64,18 +64,20 @@ SEGMENTS = np.array(
     ],
     np.float32,
 )
-"""Of the digits and a minus: top, upper right, lower right, bottom, lower left, upper left, middle.
-At the image's size they look as Gymnasium's letters do."""
+"""Lit segments of the digits and a minus: top, upper right, lower right, bottom, lower left, upper
+left, middle. At the image's size they look as Gymnasium's letters do.
+"""
 SUBSAMPLES = 5
-"""Per pixel and axis, of the car."""
+"""Samples per pixel and axis, for the car."""
 GROWTH = 0.5
 """Points by which pygame draws shapes larger, on the average, to each side: their corners are cut
-to whole points, which are then all filled."""
+to whole points, which are then all filled.
+"""
 LOSS = 2.0
-"""Of any level, in the integers of pygame's scaling."""
+"""Loss of any level in the integers of pygame's scaling."""
 
 Level = jax.Array
-"""Of one colour, float, 0 to 255."""
+"""Intensities of one colour, float, 0 to 255."""
 
 Road = tuple[jax.Array, jax.Array]
 """Maps [n, SIDE, SIDE] of `draw_map`, and the number of the one to look at."""
@@ -85,49 +87,57 @@ def render(
     road: Road,
     touched: jax.Array,
     car: Car,
-    earned: jax.Array,
+    episode_return: jax.Array,
     seconds: jax.Array,
     side: int,
     *,
     zooms: bool,
 ) -> jax.Array:
-    """The image uint8 [side, side, 3] of a race.
+    """Return the image uint8 [side, side, 3] of a race.
 
-    touched bool [TILES]: tiles that have lost their shade; earned: the score; seconds: since the
-    start. zooms: whether the first second zooms in from far above, as Gymnasium's does.
+    Args:
+        road: maps, and the number of the race's own.
+        touched: bool [TILES], tiles that have lost their shade.
+        car: the car.
+        episode_return: the score.
+        seconds: time since the start.
+        side: pixels.
+        zooms: whether the first second zooms in from far above, as Gymnasium's does.
     """
     zoom: Any = ZOOM
     if zooms:
         zoom = FAR_ZOOM + (ZOOM - FAR_ZOOM) * jnp.minimum(seconds, 1)
-    # Barriers: else XLA computes the pixels below once more for every use of them.
+    # Without these barriers XLA recomputes the pixels for every use of them.
     image = lax.optimization_barrier(ground(road, touched, car, zoom, side))
     image = lax.optimization_barrier(with_car(image, car, zoom, side))
-    image = with_instruments(image, car, earned, side)
+    image = with_instruments(image, car, episode_return, side)
     return lax.bitcast_convert_type(image, jnp.uint8)[..., :3]
 
 
 def pack(red: Level, green: Level, blue: Level) -> jax.Array:
-    """A pixel as one number, int32: with a computation for each of its colours, XLA would repeat
-    what they have in common."""
+    """Pack a pixel's colours into one int32.
+
+    With a computation for each colour, XLA would repeat what they have in common.
+    """
     parts = [(level + 0.5).astype(jnp.int32) for level in (red, green, blue)]
     return parts[0] | (parts[1] << 8) | (parts[2] << 16)
 
 
 def unpack(pixels: jax.Array) -> tuple[Level, Level, Level]:
-    """Levels of red, green and blue."""
+    """Return the levels of red, green and blue."""
     red, green, blue = ((pixels >> shift & 255).astype(jnp.float32) for shift in (0, 8, 16))
     return red, green, blue
 
 
 def ground(road: Road, touched: jax.Array, car: Car, zoom: Any, side: int) -> jax.Array:
-    """Grass, road and kerbs at the middle of every pixel; packed, [side, side]."""
+    """Return grass, road and kerbs at the middle of every pixel; packed, [side, side]."""
     cos, sin = jnp.cos(car.angle) / zoom, jnp.sin(car.angle) / zoom
     position = car.position
     frame = jnp.stack([cos, -sin, position[0], sin, cos, position[1]]).reshape(2, 3)
     x, y = product(frame, _pixels(side)).reshape(2, side, side)
     maps, number = road
     texels = _take(maps, (number, _texel_of(y), _texel_of(x))).astype(jnp.int32)
-    # Shifts and products: a CPU would divide one by one.
+    # Shifts and products instead of divisions, which a CPU does not vectorise.
     coverage = (texels >> COVERAGE_SHIFT).astype(jnp.float32) * (1 / COVERAGES)
     tile, on_kerb = (texels >> 1) & (MOST_TILES - 1), texels & 1
     third = tile - 3 * (tile * (2**16 // 3 + 1) >> 16)
@@ -148,17 +158,19 @@ def ground(road: Road, touched: jax.Array, car: Car, zoom: Any, side: int) -> ja
 
 
 def product(frame: jax.Array, places: jax.Array | np.ndarray) -> jax.Array:
-    """frame [n, 3] times places [3, m].
+    """Return frame [n, 3] times places [3, m].
 
-    As a product, so that XLA computes a frame's sines and cosines once and not for every place; and
-    a precise one, which accelerators do not take for granted.
+    As a product XLA computes a frame's sines and cosines once and not for every place; HIGHEST
+    because accelerators round products by default.
     """
     return jnp.matmul(frame.astype(jnp.float32), places, precision=lax.Precision.HIGHEST)
 
 
 @functools.cache
 def _pixels(side: int) -> np.ndarray:
-    """Of each pixel, points to the right of the car's middle, points ahead, and 1: [3, n]."""
+    """Return for each pixel the points to the right of the car's middle, the points ahead, and 1:
+    [3, n].
+    """
     middles = (np.arange(side) + 0.5) / side
     right, ahead = np.meshgrid(middles * WIDTH - CAR_X, CAR_Y - middles * HEIGHT)
     return np.stack([right.ravel(), ahead.ravel(), np.ones(side**2)]).astype(np.float32)
@@ -169,17 +181,17 @@ def _take(values: jax.Array, places: Any) -> jax.Array:
 
 
 def _texel_of(place: jax.Array) -> jax.Array:
-    """Number of the row or column of the map that places are in, or the nearest one."""
+    """Return the number of the map's row or column that places are in, or of the nearest one."""
     return jnp.clip(((place + EXTENT) * (1 / TEXEL)).astype(jnp.int32), 0, SIDE - 1)
 
 
 def _lawn_of(place: jax.Array) -> jax.Array:
-    """Number of the row or column of lawns that places are in, counted from far outside."""
+    """Return the number of the row or column of lawns that places are in, from far outside."""
     return (place * (1 / LAWN) + 64).astype(jnp.int32)
 
 
 def with_car(image: jax.Array, car: Car, zoom: Any, side: int) -> jax.Array:
-    """Hull, wheels and their stripes over the pixels that can hold them; packed, [side, side]."""
+    """Draw hull, wheels and stripes over the pixels that can hold them; packed, [side, side]."""
     rows, columns, x, y = _car_samples(side)
     x, y = x / zoom, y / zoom
     hull = sum(_inside(x, y, np.array(part) * SIZE, GROWTH / zoom) for part in HULL) > 0
@@ -198,9 +210,11 @@ def with_car(image: jax.Array, car: Car, zoom: Any, side: int) -> jax.Array:
 
 @functools.cache
 def _car_samples(side: int) -> tuple[range, range, np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels that can hold the car, and where samples of them lie.
+    """Return rows and columns of the pixels that can hold the car, and where samples of them lie.
 
-    x and y [samples of a pixel, pixels]: points to the right of the car's middle and ahead.
+    Returns:
+        Rows, columns, and x and y [samples of a pixel, pixels]: points to the right of the car's
+        middle and ahead.
     """
     per_x, per_y = side / WIDTH, side / HEIGHT
     beside, before, behind = CAR_REACH
@@ -220,7 +234,9 @@ def _car_samples(side: int) -> tuple[range, range, np.ndarray, np.ndarray]:
 
 
 def _inside(x: Any, y: Any, corners: np.ndarray, growth: Any) -> Any:
-    """Whether places are in a convex polygon [n, 2], drawn clockwise, or so close to it."""
+    """Return whether places are in a convex polygon [n, 2], drawn clockwise, or within `growth` of
+    it.
+    """
     inside = True
     for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, 0), strict=True):
         outward = (bx - ax) * (y - ay) - (by - ay) * (x - ax)
@@ -229,7 +245,9 @@ def _inside(x: Any, y: Any, corners: np.ndarray, growth: Any) -> Any:
 
 
 def _wheels(car: Car, x: Any, y: Any, growth: Any) -> tuple[jax.Array, jax.Array]:
-    """Which places, in the hull's own frame, lie in a wheel, and which in its lighter stripe."""
+    """Return which places, in the hull's own frame, lie in a wheel, and which in its lighter
+    stripe.
+    """
     centres = rotate(-car.angle, car.wheel_centres - car.position)
     cos, sin = jnp.cos(car.steering), jnp.sin(car.steering)
     across = jnp.stack([cos, sin, -cos * centres[:, 0] - sin * centres[:, 1]])
@@ -246,9 +264,9 @@ def _wheels(car: Car, x: Any, y: Any, growth: Any) -> tuple[jax.Array, jax.Array
 
 
 def _stripe(phase: jax.Array) -> tuple[jax.Array, ...]:
-    """From where to where [4] the stripe around a wheel is seen from above, m ahead of the axle;
+    """Return the ends [4] of the stripe around a wheel as seen from above, m ahead of the axle.
 
-    far ahead of it when it is on the lower side.
+    A stripe on the lower side is put far ahead of the axle.
     """
     ends = jnp.stack([phase, phase + 1.2])
     below = jnp.sin(ends) > 0
@@ -256,8 +274,10 @@ def _stripe(phase: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(jnp.where(below.all(0), 2.0, end) for end in (places.min(0), places.max(0)))
 
 
-def with_instruments(image: jax.Array, car: Car, earned: jax.Array, side: int) -> jax.Array:
-    """A black bar at the bottom: score, speed, rolling of wheels, steering, turning of the hull."""
+def with_instruments(image: jax.Array, car: Car, episode_return: jax.Array, side: int) -> jax.Array:
+    """Draw a black bar at the bottom: score, speed, rolling of wheels, steering, turning of the
+    hull.
+    """
     top = math.floor(BAR_TOP * side / HEIGHT)
     edges_x = (np.arange(side + 1) * WIDTH / side).astype(np.float32)
     edges_y = (np.arange(top, side + 1) * HEIGHT / side).astype(np.float32)
@@ -269,7 +289,7 @@ def with_instruments(image: jax.Array, car: Car, earned: jax.Array, side: int) -
     above = jnp.concatenate(
         [_shares(digits[2], digits[3], edges_y), _shares(tops, bottoms, edges_y)]
     )
-    lit = _score(earned)
+    lit = _score(episode_return)
     white = jnp.broadcast_to(255 * lit[:, None], (lit.size, 3))
     colours = jnp.concatenate([white, jnp.asarray(INSTRUMENT_COLOURS)])
     ground_share = np.clip((BAR_TOP - edges_y[:-1, None]) * side / HEIGHT, 0, 1)
@@ -281,7 +301,7 @@ def with_instruments(image: jax.Array, car: Car, earned: jax.Array, side: int) -
 
 
 def _rectangles(car: Car) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Left, right, top and bottom of the instruments [7], in points of the window."""
+    """Return left, right, top and bottom of the instruments [7], in points of the window."""
     speed = jnp.sqrt(jnp.square(car.velocity).sum())
     upright = jnp.concatenate([0.02 * speed[None], 0.01 * car.rolling])
     level = jnp.stack([-10 * car.steering[0], -0.8 * car.spin])
@@ -292,14 +312,14 @@ def _rectangles(car: Car) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     upper, lower = np.full(2, HEIGHT - 4 * CELL_Y), np.full(2, HEIGHT - 2 * CELL_Y)
     top = jnp.concatenate([floor - CELL_Y * jnp.maximum(upright, 0), upper])
     bottom = jnp.concatenate([floor - CELL_Y * jnp.minimum(upright, 0), lower])
-    # As pygame fills them: whole points, the last one too; Gymnasium leaves out what shows zero.
-    shown = jnp.abs(jnp.concatenate([upright, level])) > 1e-4
+    # pygame fills whole points, the last one too; Gymnasium leaves out what shows zero.
+    visible = jnp.abs(jnp.concatenate([upright, level])) > 1e-4
     left, top = jnp.floor(left), jnp.floor(top)
-    return left, jnp.where(shown, jnp.floor(right) + 1, left), top, jnp.floor(bottom) + 1
+    return left, jnp.where(visible, jnp.floor(right) + 1, left), top, jnp.floor(bottom) + 1
 
 
 def _digits() -> np.ndarray:
-    """Left, right, top and bottom of the segments of four digits [4, 28]."""
+    """Return left, right, top and bottom of the segments of four digits [4, 28]."""
     right, lower = DIGIT_WIDTH - STROKE, DIGIT_HEIGHT - STROKE
     middle = lower / 2
     segments = np.array(
@@ -318,16 +338,16 @@ def _digits() -> np.ndarray:
     return (segments + corner + places).reshape(-1, 4).T.astype(np.float32)
 
 
-def _score(earned: jax.Array) -> jax.Array:
-    """Which segments of four digits show a score, or a minus and three digits: 0 or 1 [28]."""
-    points = jnp.rint(jnp.abs(earned)).astype(jnp.int32)
+def _score(episode_return: jax.Array) -> jax.Array:
+    """Return the lit segments of four digits that show a score, or a minus and three: [28]."""
+    points = jnp.rint(jnp.abs(episode_return)).astype(jnp.int32)
     digits = points // np.array([1000, 100, 10, 1]) % 10
-    minus = (earned < 0) & (np.arange(4) == 0)
+    minus = (episode_return < 0) & (np.arange(4) == 0)
     return jnp.asarray(SEGMENTS)[jnp.where(minus, 10, digits)].reshape(-1)
 
 
 def _shares(begin: Any, end: Any, edges: np.ndarray) -> jax.Array:
-    """How much of each of m intervals lies between begin and end [n]: [n, m]; edges [m + 1]."""
+    """Return the fraction of m intervals between begin and end [n]: [n, m]; edges [m + 1]."""
     low = jnp.maximum(begin[:, None], edges[:-1])
     high = jnp.minimum(end[:, None], edges[1:])
     return (jnp.maximum(high - low, 0) / (edges[1] - edges[0])).astype(jnp.float32)

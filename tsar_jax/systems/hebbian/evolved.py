@@ -1,4 +1,4 @@
-"""Evolved policies in new lifetimes: a run's centre, and worlds to put it in."""
+"""Evolved policies in new lifetimes: the centre of a run's population, and environments for it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from tsar_jax.systems.hebbian.system import HebbianConfig, policy_for
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.run import read_run
 
-Worlds = dict[str, Environment | HostEnvironments]
+Envs = dict[str, Environment | HostEnvironments]
 
 
 class Evolved(NamedTuple):
@@ -43,12 +43,12 @@ def read_config(path: Path) -> HebbianConfig:
 
 
 def check_environment(path: Path, config: HebbianConfig, modules: Sequence[str]) -> None:
-    """Check that a run's environment imports no module but those that are named.
+    """Check that a run's environment imports no module but the named ones.
 
     Args:
         path: the run's folder.
         config: the run's.
-        modules: names of those that may be imported.
+        modules: names of the modules that may be imported.
 
     Raises:
         UserError: the environment is "module:Name-v0" of another module.
@@ -56,31 +56,36 @@ def check_environment(path: Path, config: HebbianConfig, modules: Sequence[str])
     check_allowed(environment_modules(config.environment), modules, path)
 
 
-def open_worlds(
+def make_envs(
     config: HebbianConfig,
     count: int,
     bodies: Sequence[str] = (),
     environment: str | None = None,
-    limit: int | None = None,
-) -> Worlds:
+    max_episode_steps: int | None = None,
+) -> Envs:
     """Return a run's environment, or its bodies or others, by name.
 
     Args:
-        config: made here, or of a run that `check_environment` has seen.
-        count: lifetimes that simulators outside JAX live at once.
+        config: made here, or of a run that `check_environment` has accepted.
+        count: number of copies of each simulator outside JAX, one per lifetime.
         bodies: bodies of a quadruped; none given: those of the run.
         environment: name of another environment; None: the run's.
-        limit: most steps of a lifetime; None: as many as the environment has, or else as the run
-            was evolved with.
+        max_episode_steps: steps of a lifetime at most; None: as many as the environment has, or
+            else as the run was evolved with.
 
     Raises:
         UserError: there is no such environment or body, or a package is missing.
     """
     names, chosen = tuple(bodies) or config.bodies, environment or config.environment
-    found = find_environments(
-        chosen, names, config.engine, config.integrator, limit, otherwise=config.limit
+    envs = find_environments(
+        chosen,
+        names,
+        config.engine,
+        config.integrator,
+        max_episode_steps,
+        default_episode_steps=config.limit,
     )
-    opened = found(count) if callable(found) else found
+    opened = envs(count) if callable(envs) else envs
     labels = names if chosen == QUADRUPED else (chosen,)
     return dict(zip(labels, opened, strict=True))
 
@@ -88,7 +93,7 @@ def open_worlds(
 def load_evolved(
     path: Path,
     config: HebbianConfig,
-    world: Environment | HostEnvironments,
+    env: Environment | HostEnvironments,
     step: int | None,
     number: int = 0,
 ) -> Evolved:
@@ -97,11 +102,11 @@ def load_evolved(
     Args:
         path: the run's folder.
         config: the run's.
-        world: what the policy sees and acts in.
+        env: the environment, whose observations and actions give the policy its shape.
         step: generation of the checkpoint; None: the newest usable one.
         number: seed of a run of several, counted from 0.
     """
-    policy = policy_for(config, world)
+    policy = policy_for(config, env)
     like = jax.eval_shape(policy.init, jax.random.key(0))
     genome, generation = load_checkpoint(path, step, like=like, branch="genome", seed=number)
     return Evolved(config, policy, jax.device_get(genome), generation)
@@ -109,15 +114,16 @@ def load_evolved(
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeSettings:
-    """Number, seed and length of the lifetimes that a policy is put into."""
+    """Number, seed and length of the lifetimes that an evolved policy is evaluated in."""
 
     lifetimes: int = 32
-    """Lifetimes, each with weights at birth and a world of its own."""
+    """Number of lifetimes, at least 1, each with initial weights and an environment of its own."""
     seed: int = 1
-    """Seed of all of them, in [0, 2**32)."""
+    """Seed of all lifetimes, in [0, 2**32)."""
     limit: int | None = None
-    """Most steps of a lifetime; None: as many as the environment has, or, where it has no limit,
-    as the run was evolved with."""
+    """Most steps of a lifetime, at least 1; None: as many as the environment has, or, where it has
+    no limit, as the run was evolved with.
+    """
 
     def __post_init__(self) -> None:
         check_positive(self, "lifetimes", "limit")
@@ -125,12 +131,12 @@ class EpisodeSettings:
 
     @property
     def keys(self) -> jax.Array:
-        """Random keys [lifetimes], one per lifetime."""
+        """Return random keys [lifetimes], one per lifetime."""
         return jax.random.split(jax.random.key(self.seed), self.lifetimes)
 
 
 def scores_text(scores: np.ndarray, digits: int) -> str:
-    """Return the scores of lifetimes [lifetimes] as a table has them, such as "636.2 ± 178.0".
+    """Return the scores of lifetimes [lifetimes] as in a table, such as "636.2 ± 178.0".
 
     ± is the standard deviation of the lifetimes, as in the figure of bodies; digits: after the
     point.

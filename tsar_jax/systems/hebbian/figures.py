@@ -1,4 +1,4 @@
-"""The figures of evolved plasticity: evolution, recovery from lesions, weights, fitness by body."""
+"""Figures of evolved plasticity: evolution, recovery from lesions, weights, fitness by body."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,17 +23,22 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def series(rows: Rows, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of a metric in a run's rows of one split."""
-    found = [(row["step"], row[name]) for row in rows if row["split"] == split]
-    steps, values = np.asarray(found, float).reshape(-1, 2).T
+    """Return steps and values of a metric in a run's rows of one split."""
+    points = [(row["step"], row[name]) for row in rows if row["split"] == split]
+    steps, values = np.asarray(points, float).reshape(-1, 2).T
     return steps, values
 
 
 @styled()
 def evolution_figure(rows: Rows, path: Path) -> Path:
-    """A population's mean fitness between its worst and best member, and its centre's.
+    """Draw a population's mean fitness between its worst and best member, and its centre's.
 
-    rows: a run's metrics. path: without suffix. Returns the PNG; there is a PDF beside it.
+    Args:
+        rows: a run's metrics.
+        path: without suffix.
+
+    Returns:
+        The PNG's path; there is a PDF beside it.
     """
     figure, axes = new_figure(width=5.0, height=3.2)
     steps, mean = series(rows, "train", "fitness_mean")
@@ -67,7 +72,9 @@ def comparison_figure(runs: Mapping[str, Sequence[Rows]], path: Path) -> Path:
 
 
 def smoothed(rewards: np.ndarray, width: int) -> np.ndarray:
-    """Running mean over the last axis, of `width` steps around each, fewer at the ends."""
+    """Return the running mean over the last axis, of `width` steps around each, fewer at the
+    end.
+    """
     steps = rewards.shape[-1]
     kernel = np.ones(min(width, steps))
     counts = np.convolve(np.ones(steps), kernel, "same")
@@ -82,10 +89,16 @@ def recovery_figure(
     *,
     width: int = 20,
 ) -> Path:
-    """What lesioned animals earn from step to step, beside intact ones.
+    """Draw the rewards of lesioned agents from step to step, beside intact ones.
 
-    rewards: by condition, [lifetimes, steps]; the first is drawn in every panel. marks: by
-    condition, the steps between which the lesion acts, shaded. width: steps of the running mean.
+    Args:
+        rewards: by condition, [lifetimes, steps]; the first is drawn in every panel.
+        marks: by condition, the steps between which the lesion acts, shaded.
+        path: without suffix.
+        width: steps of the running mean.
+
+    Returns:
+        The PNG's path; there is a PDF beside it.
     """
     intact, *lesions = rewards
     figure, panels = new_figure(
@@ -110,9 +123,9 @@ def recovery_figure(
 
 @styled()
 def weights_figure(images: Mapping[str, np.ndarray], path: Path) -> Path:
-    """One layer's weights [out, in] at several times, by title, on one colour scale."""
+    """Draw one layer's weights [out, in] at several times, by title, on one colour scale."""
     figure, panels = new_figure(1, len(images), width=2.3 * len(images), height=2.6, squeeze=False)
-    # A few synapses grow without bound: the scale shows the others.
+    # A few synapses grow without bound: the scale ignores the top 2 % to show the others.
     end = max(np.percentile(np.abs(image), 98) for image in images.values()) or 1.0
     for axes, (title, image) in zip(panels[0], images.items(), strict=True):
         drawn = axes.imshow(

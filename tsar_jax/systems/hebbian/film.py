@@ -14,30 +14,30 @@ from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.systems.hebbian.evolved import Evolved
 from tsar_jax.systems.hebbian.rollouts import (
     HostStep,
-    begin_life,
+    batch_policy,
     host_steps,
-    live_step,
-    make_lives,
+    init_rollout,
+    rollout_step,
 )
 
 SIZE = 320, 240
 """Width and height of a frame."""
 FRAMES, EVERY = 150, 2
-"""Frames of a film at most, and steps from one to the next."""
+"""Most frames of a film, and steps from one to the next."""
 
 IN_GYMNASIUM = {"cart_pole": "CartPole-v1", "pendulum": "Pendulum-v1"}
-"""Environments of gymnasium that move as the compiled ones do, and can be drawn."""
+"""Gymnasium's environments that move as the compiled ones do, and can be drawn."""
 
 
 def film(
-    evolved: Evolved, environment: str, world: str, key: jax.Array
+    evolved: Evolved, environment: str, label: str, key: jax.Array
 ) -> tuple[np.ndarray, float]:
     """Film the beginning of a lifetime.
 
     Args:
         evolved: the policy.
         environment: name of the environment.
-        world: the same, or the quadruped's body.
+        label: the same, or the quadruped's body.
         key: randomness of the lifetime.
 
     Returns:
@@ -49,8 +49,8 @@ def film(
     if environment == CAR_RACING:
         return _film_race(evolved, key)
     if environment == QUADRUPED:
-        return _film_quadruped(evolved, world, key)
-    return _film_gymnasium(evolved, IN_GYMNASIUM.get(world, world), key)
+        return _film_quadruped(evolved, label, key)
+    return _film_gymnasium(evolved, IN_GYMNASIUM.get(label, label), key)
 
 
 def _film_race(evolved: Evolved, key: jax.Array) -> tuple[np.ndarray, float]:
@@ -58,9 +58,9 @@ def _film_race(evolved: Evolved, key: jax.Array) -> tuple[np.ndarray, float]:
 
     policy, environment = evolved.policy, racing.car_racing()
     genome = policy.prepare(evolved.genome)
-    race, weights = begin_life(policy, environment, genome, key)
+    race, weights = init_rollout(policy, environment, genome, key)
     see = jax.jit(functools.partial(racing.observe, side=SIZE[1], zooms=True))
-    live = jax.jit(functools.partial(live_step, policy, environment))
+    live = jax.jit(functools.partial(rollout_step, policy, environment))
     frames, over = [see(race)], False
     while not over and race.frames < FRAMES * EVERY:
         race, weights, _, over = live(genome, race, weights)
@@ -76,25 +76,25 @@ def _film_quadruped(evolved: Evolved, body: str, key: jax.Array) -> tuple[np.nda
     from tsar_jax.environments.quadruped_video import render
 
     quadruped = find_body(body, evolved.config.integrator)
-    world = MujocoQuadrupeds([quadruped])
-    postures = [world.state[0][0] for _ in _first_steps(evolved, world, key)]
+    env = MujocoQuadrupeds([quadruped])
+    postures = [env.state[0][0] for _ in _first_steps(evolved, env, key)]
     return render(build_model(quadruped), np.stack(postures), *SIZE), EVERY * CONTROL_STEP
 
 
 def _film_gymnasium(evolved: Evolved, name: str, key: jax.Array) -> tuple[np.ndarray, float]:
     from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
 
-    world = GymnasiumEnvironments(name, 1, otherwise=FRAMES * EVERY, drawn=True)
+    env = GymnasiumEnvironments(name, 1, default_episode_steps=FRAMES * EVERY, renderable=True)
     frames = [
-        np.asarray(Image.fromarray(world.draw()).resize(SIZE))
-        for _ in _first_steps(evolved, world, key)
+        np.asarray(Image.fromarray(env.draw()).resize(SIZE))
+        for _ in _first_steps(evolved, env, key)
     ]
-    return np.stack(frames), EVERY / world.frames_per_second
+    return np.stack(frames), EVERY / env.frames_per_second
 
 
-def _first_steps(evolved: Evolved, world: HostEnvironments, key: jax.Array) -> Iterator[HostStep]:
-    lives = make_lives(evolved.policy, 1, one_genome=True)
-    for time, step in enumerate(host_steps(lives, world, evolved.genome, key[None])):
+def _first_steps(evolved: Evolved, env: HostEnvironments, key: jax.Array) -> Iterator[HostStep]:
+    policies = batch_policy(evolved.policy, 1, one_genome=True)
+    for time, step in enumerate(host_steps(policies, env, evolved.genome, key[None])):
         if time == FRAMES * EVERY:
             return
         if time % EVERY == 0:
@@ -108,7 +108,7 @@ def write_gif(path: Path, frames: np.ndarray, seconds: float) -> Path:
         The file's path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One palette for all frames: with one each, the colours flicker.
+    # One palette for all frames, because colours flicker between palettes.
     palette = Image.fromarray(frames[len(frames) // 2]).quantize(64)
     first, *rest = (
         Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames

@@ -1,6 +1,6 @@
 """Policies whose weights change with every step they take, and static ones to compare them with.
 
-Najarro and Risi (2020), arXiv 2007.02686. What evolves is a `Genome`: the coefficients of a
+Najarro and Risi (2020), arXiv 2007.02686. Evolution acts on a `Genome`: the coefficients of a
 Hebbian rule for every synapse, from which a lifetime with random weights begins; or, in a static
 policy, the weights themselves.
 """
@@ -40,18 +40,22 @@ from tsar_jax.systems.hebbian.evolution import Genome
 from tsar_jax.training.config import earlier, formerly
 
 STATIC = "static"
-"""In place of a Hebbian rule: weights that evolve and do not change in a lifetime."""
+"""Name of the rule of static policies: weights that evolve and do not change in a lifetime."""
 
 DISTRIBUTIONS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
     "normal": jax.random.normal,
     "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1.0),
 }
-"""What evolves begins as (key, shape) -> array of one of these, by the release's names."""
+"""Initial distributions of evolved parameters, (key, shape) -> array, by the release's names."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    """A policy network and what changes its weights. Raises UserError for impossible values."""
+    """A policy network and its plasticity.
+
+    Raises:
+        UserError: a value is impossible.
+    """
 
     rule: str = "ABCD_lr"
     """Hebbian rule: A, AD, AD_lr, ABC, ABC_lr, ABCD, ABCD_lr, ABCD_lr_D_out or
@@ -64,19 +68,23 @@ class PolicyConfig:
     bounded: bool = False
     """Tanh on the outputs, as the update and the environment see them."""
     gain: float = 1.0
-    """Factor of the outputs for the environment alone: the bound of an action's range."""
+    """Factor of the outputs for the environment alone, positive: the bound of an action's range."""
     hidden: tuple[int, ...] = HIDDEN
-    """Units of the hidden layers."""
+    """Units of the hidden layers, each at least 1."""
     distribution: Literal["normal", "uniform"] = dataclasses.field(
         default="normal", metadata=formerly("coefficients")
     )
-    """Distribution of what evolves, before the first generation: standard normal, or uniform from
-    -1 to 1. Of the coefficients and, as published, of convolutions and co-evolved weights too."""
+    """Distribution of evolved parameters before the first generation: standard normal, or uniform
+    from -1 to 1. It applies to the coefficients and, as published, to convolutions and co-evolved
+    weights.
+    """
     scale: float = 1.0
-    """Factor of the first generation's coefficients, and of nothing else."""
+    """Factor of the first generation's coefficients, and of nothing else; positive."""
     kernels: Literal["fan_in"] | None = dataclasses.field(default=None, metadata=earlier("fan_in"))
-    """Start of the convolutions, where observations are images. None: from the distribution, as
-    published; fan_in: uniform within 1 / sqrt(fan in), which is .19 and .08, PyTorch's default."""
+    """Initial distribution of the convolutions, where observations are images. None:
+    `distribution`, as published; fan_in: uniform within 1 / sqrt(fan in), which is .19 and .08,
+    PyTorch's default.
+    """
 
     def __post_init__(self) -> None:
         check_known("Hebbian rule", self.rule, (*RULES, STATIC))
@@ -105,10 +113,18 @@ class Policy(NamedTuple):
     plastic: bool
 
 
-def make_policy(config: PolicyConfig, observation_shape: tuple[int, ...], outputs: int) -> Policy:
-    """The policy for observations of a shape, [n] or an image's [H, W, 3], and a number of outputs.
+def make_policy(
+    config: PolicyConfig, observation_shape: tuple[int, ...], num_actions: int
+) -> Policy:
+    """Return the policy for observations of a shape and a number of outputs.
 
-    Raises UserError for observations of another shape.
+    Args:
+        config: the network and its plasticity.
+        observation_shape: [n], or an image's [H, W, 3].
+        num_actions: number of outputs.
+
+    Raises:
+        UserError: the observations have another shape.
     """
     pixels = len(observation_shape) == 3 and observation_shape[-1] == 3
     if not pixels and (len(observation_shape) != 1 or observation_shape[0] < 1):
@@ -116,19 +132,19 @@ def make_policy(config: PolicyConfig, observation_shape: tuple[int, ...], output
             f"Observations of shape {observation_shape} suit no policy: they must be a vector or "
             "an image [height, width, 3]."
         )
-    sizes = (FEATURES if pixels else observation_shape[0], *config.hidden, outputs)
-    seen = _see_pixels if pixels else _see_state
+    sizes = (FEATURES if pixels else observation_shape[0], *config.hidden, num_actions)
+    encode = _encode_pixels if pixels else _encode_state
     draw_kernels = partial(_draw_kernels, config) if pixels else lambda key: ()
     make = _static if config.rule == STATIC else _hebbian
-    return make(config, sizes, seen, draw_kernels)
+    return make(config, sizes, encode, draw_kernels)
 
 
-See = Callable[[Genome, jax.Array], jax.Array]
+Encode = Callable[[Genome, jax.Array], jax.Array]
 DrawKernels = Callable[[jax.Array], LayerArrays]
 
 
 def _hebbian(
-    config: PolicyConfig, sizes: tuple[int, ...], see: See, draw_kernels: DrawKernels
+    config: PolicyConfig, sizes: tuple[int, ...], encode: Encode, draw_kernels: DrawKernels
 ) -> Policy:
     rule = find_rule(config.rule)
     prepared = without_rate(rule)
@@ -160,11 +176,11 @@ def _hebbian(
             prepared, genome.main, weights, activities, normalised=config.normalised
         )
 
-    return Policy(init, prepare, _learner(config, see, init_weights, change), plastic=True)
+    return Policy(init, prepare, _learner(config, encode, init_weights, change), plastic=True)
 
 
 def _static(
-    config: PolicyConfig, sizes: tuple[int, ...], see: See, draw_kernels: DrawKernels
+    config: PolicyConfig, sizes: tuple[int, ...], encode: Encode, draw_kernels: DrawKernels
 ) -> Policy:
     draw = _find_draw(config)
 
@@ -180,20 +196,27 @@ def _static(
         del genome, activities
         return weights
 
-    learner = _learner(config, see, init_weights, change)
+    learner = _learner(config, encode, init_weights, change)
     return Policy(init, lambda genome: genome, learner, plastic=False)
 
 
 def _learner(
     config: PolicyConfig,
-    see: See,
+    encode: Encode,
     init: Callable[[Genome, Any], LayerArrays],
     change: Callable[[Genome, LayerArrays, LayerArrays], LayerArrays],
 ) -> Learner:
-    """Return a policy's learner. change: (genome, weights, activities) -> weights after them."""
+    """Return a policy's learner.
+
+    Args:
+        config: the network's settings.
+        encode: (genome, observation) -> inputs of the dense layers.
+        init: (genome, key) -> weights.
+        change: (genome, weights, activities) -> weights after them.
+    """
 
     def activities_of(genome: Genome, weights: LayerArrays, observation: jax.Array) -> LayerArrays:
-        return forward(weights, see(genome, observation), bounded=config.bounded)
+        return forward(weights, encode(genome, observation), bounded=config.bounded)
 
     def update(
         genome: Genome, weights: LayerArrays, observation: jax.Array, key: Any = None
@@ -203,14 +226,16 @@ def _learner(
         return change(genome, weights, activities), config.gain * activities[-1]
 
     def predict(genome: Genome, weights: LayerArrays, observations: jax.Array) -> jax.Array:
-        last = jax.vmap(lambda seen: activities_of(genome, weights, seen)[-1])(observations)
-        return config.gain * last
+        outputs = jax.vmap(lambda x: activities_of(genome, weights, x)[-1])(observations)
+        return config.gain * outputs
 
     return Learner(init, update, predict)
 
 
 def _find_draw(config: PolicyConfig) -> Initialiser:
-    """Return what draws dense weights: at every birth, or once where they evolve."""
+    """Return the distribution of dense weights, drawn for every lifetime, or once where they
+    evolve.
+    """
     if config.initial == COEVOLVED:
         return DISTRIBUTIONS[config.distribution]
     return find_initialiser(config.initial)
@@ -229,13 +254,13 @@ def _draw_kernels(config: PolicyConfig, key: jax.Array) -> LayerArrays:
     )
 
 
-def _see_state(genome: Genome, observation: jax.Array) -> jax.Array:
+def _encode_state(genome: Genome, observation: jax.Array) -> jax.Array:
     del genome
     return observation
 
 
-def _see_pixels(genome: Genome, image: jax.Array) -> jax.Array:
-    """Features of an image uint8 [H, W, 3], resized to the policy's own side where it differs."""
+def _encode_pixels(genome: Genome, image: jax.Array) -> jax.Array:
+    """Return features of an image uint8 [H, W, 3], resized if its side is not the policy's."""
     scaled = image.astype(jnp.float32) / 255
     if image.shape[:2] != (IMAGE_SIDE, IMAGE_SIDE):
         scaled = jax.image.resize(scaled, (IMAGE_SIDE, IMAGE_SIDE, 3), "linear")

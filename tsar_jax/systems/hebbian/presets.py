@@ -29,8 +29,8 @@ CART_POLE = HebbianConfig(
     rollouts=2,
     evolution=Evolution(population=40),
 )
-# To hold it upright takes a network that changes slowly: with coefficients of the published size
-# evolution ends at one that swings it up and over, again and again.
+# Holding the pendulum upright takes a network that changes slowly: with coefficients of the
+# published size evolution ends at one that swings it up and over, again and again.
 PENDULUM = dataclasses.replace(
     CART_POLE,
     environment="pendulum",
@@ -39,9 +39,10 @@ PENDULUM = dataclasses.replace(
     checkpoint_every=100,
     rollouts=4,
     policy=PolicyConfig(normalised=False, bounded=True, gain=2.0, hidden=(32, 16), scale=0.05),
-    evolution=Evolution(population=200, rate=0.07, rate_decay=0.998, sigma=0.05),
+    evolution=Evolution(population=200, learning_rate=0.07, learning_rate_decay=0.998, sigma=0.05),
 )
-# From pixels; the step is as large, beside its noise, as the published one of 200 members.
+# Observations are pixels. The step is as large, relative to its noise, as the published one of
+# 200 members.
 CAR = HebbianConfig(
     environment="car_racing",
     steps=300,
@@ -50,30 +51,32 @@ CAR = HebbianConfig(
     checkpoint_every=10,
     evolution=Evolution(population=200, ties="order"),
 )
-# The convolutions begin small: from the published start so few members still crawled after 122
-# generations (results/car_racing), when from this one most of them were driving.
+# The convolutions start small: from the published start a population of this size still crawled
+# after 122 generations (results/car_racing), when from this one most of it was driving.
 CAR_ON_A_LAPTOP = dataclasses.replace(
     CAR,
     policy=dataclasses.replace(CAR.policy, kernels="fan_in"),
-    evolution=Evolution(population=64, rate=0.1),
+    evolution=Evolution(population=64, learning_rate=0.1),
 )
-# Bounded weights and short lives show evolution sooner which way to go; with few members, steps
-# of the published size would be longer than the noise that they are drawn from.
+# Bounded weights and short lifetimes make the first generations informative; with few members,
+# steps of the published size would be longer than the noise that they are drawn from.
 ON_A_LAPTOP = dataclasses.replace(
     QUADRUPED,
     integrator="implicitfast",
     steps=200,
     limit=400,
     policy=PolicyConfig(bounded=True),
-    evolution=Evolution(population=40, rate=0.05),
+    evolution=Evolution(population=40, learning_rate=0.05),
 )
 
 
 def static(config: HebbianConfig, *, initial: str) -> HebbianConfig:
-    """Return the same network and evolution, but of weights that do not change in a lifetime.
+    """Return the config of the same network and evolution with weights that do not change in a
+    lifetime.
 
     Args:
-        initial: what the weights are drawn from before the first generation.
+        config: of a plastic policy.
+        initial: distribution of the weights before the first generation.
     """
     policy = dataclasses.replace(config.policy, rule=STATIC, initial=initial)
     return dataclasses.replace(config, policy=policy)
@@ -97,7 +100,7 @@ PRESETS = {
     "cpu-static": Preset(
         static(ON_A_LAPTOP, initial="uni"), "as cpu, with weights that do not change"
     ),
-    # The authors' code for static networks begins with PyTorch's own weights.
+    # The authors' code for static networks starts from PyTorch's default weights.
     "paper-static": Preset(
         static(QUADRUPED, initial="default"), "as paper, with weights that do not change"
     ),

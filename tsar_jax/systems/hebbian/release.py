@@ -1,8 +1,8 @@
 """Hebbian coefficients and pixel policies to and from the original release's order and layout.
 
 The release keeps one row of coefficients per synapse, layer after layer, the synapse from input i
-to output j of a layer being its row n_out i + j. Its images are [channel, width, height], and what
-its convolutions make of them flattens in that order.
+to output j of a layer being its row n_out i + j. Its images are [channel, width, height], and its
+convolutions' features flatten in that order.
 """
 
 import math
@@ -17,11 +17,14 @@ from tsar_jax.networks.hebbian_network import FEATURES, KERNELS, layer_shapes
 
 Layers = tuple[np.ndarray, ...]
 SIDE, CHANNELS = 9, KERNELS[-1][-1]
-"""Of the feature maps that the dense layers see."""
+"""Side and channels of the feature maps that the dense layers take."""
 
 
 class PixelPolicy(NamedTuple):
-    """kernels [k, k, in, out] of the two convolutions, weights [out, in] of the dense layers."""
+    """Weights of a pixel policy.
+
+    kernels: [k, k, in, out] of the two convolutions. weights: [out, in] of the dense layers.
+    """
 
     kernels: Layers
     weights: Layers
@@ -30,11 +33,16 @@ class PixelPolicy(NamedTuple):
 def hebbian_coefficients_from_release(
     rows: np.ndarray, sizes: Sequence[int], *, pixels: bool = False
 ) -> Layers:
-    """Rows [synapses, k] (or [synapses] for k = 1) -> per layer [k, out, in].
+    """Return rows [synapses, k] (or [synapses] for k = 1) as one array [k, out, in] per layer.
 
-    sizes: units of every layer, the inputs first. pixels: the inputs are a pixel policy's features.
-    Raises UserError where the number of rows is not that of the layers' synapses, or a number is
-    not finite.
+    Args:
+        rows: the release's coefficients.
+        sizes: units of every layer, the inputs first.
+        pixels: whether the inputs are a pixel policy's features.
+
+    Raises:
+        UserError: the number of rows is not that of the layers' synapses, or a number is not
+            finite.
     """
     rows = as_weights("of coefficients", rows)
     if rows.ndim not in (1, 2) or not rows.size:
@@ -59,7 +67,7 @@ def hebbian_coefficients_from_release(
 
 
 def hebbian_coefficients_to_release(coefficients: Layers, *, pixels: bool = False) -> np.ndarray:
-    """Undoes `hebbian_coefficients_from_release`: [synapses, k]."""
+    """Undo `hebbian_coefficients_from_release`: return [synapses, k]."""
     layers = [np.asarray(layer) for layer in coefficients]
     if pixels:
         layers[0] = _features_first(layers[0])
@@ -67,10 +75,10 @@ def hebbian_coefficients_to_release(coefficients: Layers, *, pixels: bool = Fals
 
 
 def pixel_policy_from_release(arrays: Sequence[np.ndarray]) -> PixelPolicy:
-    """The release's five arrays, two convolutions and three dense layers, as ours.
+    """Return the release's five arrays, two convolutions and three dense layers, in this layout.
 
-    Raises UserError where their number or a shape is not that of a pixel policy, or a number is not
-    finite.
+    Raises:
+        UserError: their number or a shape is not that of a pixel policy, or a number is not finite.
     """
     arrays = [as_weights(str(index), array) for index, array in enumerate(arrays)]
     wanted = [kernel[::-1] for kernel in KERNELS]
@@ -93,20 +101,20 @@ def pixel_policy_from_release(arrays: Sequence[np.ndarray]) -> PixelPolicy:
 
 
 def pixel_policy_to_release(policy: PixelPolicy) -> list[np.ndarray]:
-    """Undoes `pixel_policy_from_release`."""
+    """Undo `pixel_policy_from_release`."""
     kernels = [np.asarray(kernel).transpose(3, 2, 1, 0) for kernel in policy.kernels]
     first, *rest = map(np.asarray, policy.weights)
     return [*kernels, _features_first(first), *rest]
 
 
 def _features_last(x: np.ndarray) -> np.ndarray:
-    """The last axis from (channel, width, height) to (height, width, channel)."""
+    """Return x with its last axis from (channel, width, height) to (height, width, channel)."""
     shape = x.shape
     return x.reshape(*shape[:-1], CHANNELS, SIDE, SIDE).swapaxes(-1, -3).reshape(shape)
 
 
 def _features_first(x: np.ndarray) -> np.ndarray:
-    """The last axis from (height, width, channel) to (channel, width, height)."""
+    """Return x with its last axis from (height, width, channel) to (channel, width, height)."""
     shape = x.shape
     return x.reshape(*shape[:-1], SIDE, SIDE, CHANNELS).swapaxes(-1, -3).reshape(shape)
 
@@ -114,11 +122,11 @@ def _features_first(x: np.ndarray) -> np.ndarray:
 def coevolved_from_release(
     vector: np.ndarray, sizes: Sequence[int], *, pixels: bool = False
 ) -> PixelPolicy:
-    """Return what evolved along with coefficients, which the release keeps as one row of numbers.
+    """Return the co-evolved parameters, which the release keeps as one row of numbers.
 
     Args:
-        vector: a pixel policy's convolutions, then, where they evolved too, the weights at birth
-            of every layer; [n] or [n, 1].
+        vector: a pixel policy's convolutions, then, where they evolved too, the initial weights of
+            every layer; [n] or [n, 1].
         sizes: units of every layer, the inputs first.
         pixels: whether there are convolutions.
 
@@ -149,7 +157,7 @@ def coevolved_from_release(
 
 
 def coevolved_to_release(policy: PixelPolicy) -> np.ndarray:
-    """Undo `coevolved_from_release`: [n]. A policy without kernels is one of states."""
+    """Undo `coevolved_from_release`: return [n]. A policy without kernels is one of states."""
     kernels = [np.asarray(kernel).transpose(3, 2, 1, 0) for kernel in policy.kernels]
     weights = list(map(np.asarray, policy.weights))
     if kernels and weights:

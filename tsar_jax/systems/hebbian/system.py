@@ -1,7 +1,7 @@
 """Hebbian networks under evolution: a generation is a step.
 
-Najarro and Risi (2020), arXiv 2007.02686. Every member of a population lives one lifetime or more,
-in an environment or in several bodies, and OpenAI-ES moves the genome by what they earned.
+Najarro and Risi (2020), arXiv 2007.02686. Every member of a population has one rollout or more, in
+an environment or in several bodies, and OpenAI-ES updates the genome by their fitness.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax.devices import map_over, one_by_one
-from tsar_jax.environments.registry import OpenWorlds, find_environments
+from tsar_jax.environments.registry import MakeEnvs, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.meta.evolution import es_gradient, lifetime_key, perturb
@@ -22,14 +22,19 @@ from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     EvolutionState,
     Genome,
+    apply_weight_decay,
+    es_update,
+    es_update_from_losses,
     init_evolution,
-    learn_from_losses,
-    move_centre,
-    penalised,
     sigma_schedule,
 )
 from tsar_jax.systems.hebbian.policy import Policy, PolicyConfig, make_policy
-from tsar_jax.systems.hebbian.rollouts import Lives, host_fitness, lifetime_fitness, make_lives
+from tsar_jax.systems.hebbian.rollouts import (
+    BatchedPolicy,
+    batch_policy,
+    host_fitness,
+    lifetime_fitness,
+)
 from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import Arrays, HostMetrics, Metrics, System
@@ -45,25 +50,33 @@ HOST_METRICS = HostMetrics(
 
 @dataclasses.dataclass(frozen=True)
 class HebbianConfig(LoopConfig):
-    """Evolution of a plastic or static policy. Raises UserError for impossible values."""
+    """Evolution of a plastic or static policy.
+
+    Raises:
+        UserError: a value is impossible.
+    """
 
     environment: str = "cart_pole"
     """cart_pole, pendulum or car_racing, compiled; quadruped; or any environment that gymnasium
     knows, such as CartPole-v1, CarRacing-v3 or Ant-v5."""
     bodies: tuple[str, ...] = ("standard",)
-    """Of the quadruped: standard, or a damaged leg and its length, as right_front or
-    left_back:0.2. A member's fitness is its mean over all of them."""
+    """Bodies of the quadruped: standard, or a damaged leg and its length, as right_front or
+    left_back:0.2. A member's fitness is its mean over all of them.
+    """
     engine: str = "auto"
-    """Of the quadruped: mujoco (threads of a CPU), mjx (compiled, for accelerators), or auto."""
+    """Simulator of the quadruped: mujoco (threads of a CPU), mjx (compiled, for accelerators), or
+    auto.
+    """
     integrator: str = "RK4"
-    """Of the quadruped's motion: RK4, as Ant-v5 has it, or implicitfast, in a quarter of the
-    time."""
+    """Integrator of the quadruped's motion: RK4, as Ant-v5 has it, or implicitfast, in a quarter of
+    the time.
+    """
     rollouts: int = 1
-    """Lifetimes of a member in each environment; its fitness is their mean."""
+    """Lifetimes of a member in each environment, at least 1; its fitness is their mean."""
     limit: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
-    """Most steps of a lifetime while evolving; None: as many as the environment has."""
+    """Most steps of a lifetime while evolving, at least 1; None: as many as the environment has."""
     evaluations: int = 16
-    """Lifetimes of the population's centre at an evaluation."""
+    """Lifetimes of the population's centre at an evaluation, at least 1."""
     init: str | None = dataclasses.field(default=None, metadata=earlier(None))
     """Run whose genome is the first generation's centre, of the same policy; None: a random one."""
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
@@ -79,27 +92,27 @@ class HebbianConfig(LoopConfig):
 
 
 def make_system(config: HebbianConfig) -> System:
-    """Evolution in the environments that a config names. Raises UserError."""
-    found = find_environments(
+    """Return the evolution in the environments that a config names. Raises UserError."""
+    envs = find_environments(
         config.environment, config.bodies, config.engine, config.integrator, config.limit
     )
-    return host_system(config, found) if callable(found) else compiled_system(config, found)
+    return host_system(config, envs) if callable(envs) else compiled_system(config, envs)
 
 
 def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) -> System:
-    """Evolution in compiled environments, a whole generation in one program. There is no data."""
+    """Return evolution in compiled environments, a generation in one program. There is no data."""
     evolution, policy = config.evolution, policy_for(config, environments[0])
     sigma = sigma_schedule(evolution)
 
     def mean_fitness(genome: Genome, key: jax.Array) -> jax.Array:
         """Return the mean over the environments, of one lifetime in each."""
-        found = [lifetime_fitness(policy, world, genome, key) for world in environments]
-        return jnp.stack(found).mean()
+        fitness = [lifetime_fitness(policy, env, genome, key) for env in environments]
+        return jnp.stack(fitness).mean()
 
     def objective(genome: Genome, rollout: jax.Array, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        del rollout  # its key tells it from the others
-        found = mean_fitness(genome, key)
-        return -penalised(evolution, found, genome), {"fitness": found}
+        del rollout  # its key distinguishes it
+        fitness = mean_fitness(genome, key)
+        return -apply_weight_decay(evolution, fitness, genome), {"fitness": fitness}
 
     def step(
         state: EvolutionState, data: Any, key: jax.Array
@@ -115,7 +128,7 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
             shaping=evolution.shaping,
         )
         metrics = summary(estimate.metrics["fitness"], sigma(state.generation))
-        return move_centre(evolution, state, estimate.gradient), metrics, {}
+        return es_update(evolution, state, estimate.gradient), metrics, {}
 
     def evaluate(state: EvolutionState, data: Any, key: jax.Array) -> Metrics:
         del data
@@ -125,8 +138,8 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
             rollouts = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(config.rollouts))
             return one_by_one(partial(mean_fitness, genome))(rollouts).mean()
 
-        found = map_over(of_lifetime, config.evaluations)(keys, state.genome)
-        return {"fitness": found.mean(), "fitness_std": found.std()}
+        fitness = map_over(of_lifetime, config.evaluations)(keys, state.genome)
+        return {"fitness": fitness.mean(), "fitness_std": fitness.std()}
 
     return System(
         lambda key: init_evolution(evolution, policy.init(key)),
@@ -136,21 +149,21 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
     )
 
 
-def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> System:
-    """Evolution in simulators outside JAX. There is no data.
+def host_system(config: HebbianConfig, make_envs: MakeEnvs) -> System:
+    """Return evolution in simulators outside JAX. There is no data.
 
     The policies of all members, and what happens between generations, are compiled.
     """
     evolution, count = config.evolution, config.evolution.population
     sigma = sigma_schedule(evolution)
-    worlds, evaluation_worlds = open_worlds(count), open_worlds(config.evaluations)
-    policy = policy_for(config, worlds[0])
-    lives = make_lives(policy, count)
-    evaluated = make_lives(policy, config.evaluations, one_genome=True)
+    envs, evaluation_envs = make_envs(count), make_envs(config.evaluations)
+    policy = policy_for(config, envs[0])
+    policies = batch_policy(policy, count)
+    centre_policies = batch_policy(policy, config.evaluations, one_genome=True)
 
     @jax.jit
     def generation(state: EvolutionState, key: jax.Array) -> tuple[Genome, jax.Array]:
-        """Every member's genome and key."""
+        """Return every member's genome and key."""
         members = jnp.arange(count)
 
         def genome_of(member: jax.Array, shared: tuple[EvolutionState, jax.Array]) -> Genome:
@@ -161,24 +174,26 @@ def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> System:
         return map_over(genome_of, count)(members, (state, key)), keys
 
     @jax.jit
-    def learn(state: EvolutionState, key: jax.Array, found: jax.Array, genomes: Genome) -> Any:
-        losses = -jax.vmap(partial(penalised, evolution))(found, genomes)
-        after = learn_from_losses(evolution, state, key, losses)
-        return after, summary(found, sigma(state.generation))
+    def learn(state: EvolutionState, key: jax.Array, fitness: jax.Array, genomes: Genome) -> Any:
+        losses = -jax.vmap(partial(apply_weight_decay, evolution))(fitness, genomes)
+        after = es_update_from_losses(evolution, state, key, losses)
+        return after, summary(fitness, sigma(state.generation))
 
     def step(
         state: EvolutionState, data: Any, key: jax.Array
     ) -> tuple[EvolutionState, Metrics, Arrays]:
         del data
         genomes, keys = generation(state, key)
-        found = _mean_fitness(lives, worlds, genomes, keys, config.rollouts)
-        return *learn(state, key, found, genomes), {}
+        fitness = _mean_fitness(policies, envs, genomes, keys, config.rollouts)
+        return *learn(state, key, fitness, genomes), {}
 
     def evaluate(state: EvolutionState, data: Any, key: jax.Array) -> Metrics:
         del data
         keys = jax.random.split(key, config.evaluations)
-        found = _mean_fitness(evaluated, evaluation_worlds, state.genome, keys, config.rollouts)
-        return {"fitness": found.mean(), "fitness_std": found.std()}
+        fitness = _mean_fitness(
+            centre_policies, evaluation_envs, state.genome, keys, config.rollouts
+        )
+        return {"fitness": fitness.mean(), "fitness_std": fitness.std()}
 
     return System(
         lambda key: init_evolution(evolution, policy.init(key)),
@@ -190,54 +205,54 @@ def host_system(config: HebbianConfig, open_worlds: OpenWorlds) -> System:
 
 
 def _mean_fitness(
-    lives: Lives,
-    worlds: Sequence[HostEnvironments],
+    policies: BatchedPolicy,
+    envs: Sequence[HostEnvironments],
     genomes: Genome,
     keys: jax.Array,
     rollouts: int,
 ) -> jax.Array:
-    """Of each agent [count], over environments and rollouts."""
-    found = [
+    """Return each agent's mean fitness over environments and rollouts, float32 [count]."""
+    fitness = [
         host_fitness(
-            lives, world, genomes, jax.vmap(partial(jax.random.fold_in, data=rollout))(keys)
+            policies, env, genomes, jax.vmap(partial(jax.random.fold_in, data=rollout))(keys)
         )
-        for world in worlds
+        for env in envs
         for rollout in range(rollouts)
     ]
-    # Infinite ones of both signs have no mean, and a member without one is penalised.
+    # Infinities of both signs have the mean NaN, which ranks a member last.
     with np.errstate(invalid="ignore"):
-        return jnp.asarray(np.mean(found, axis=0), jnp.float32)
+        return jnp.asarray(np.mean(fitness, axis=0), jnp.float32)
 
 
-def policy_for(config: HebbianConfig, world: Environment | HostEnvironments) -> Policy:
-    """The policy that a config describes, for what a world shows and asks for."""
-    return make_policy(config.policy, world.observation_shape, world.outputs)
+def policy_for(config: HebbianConfig, env: Environment | HostEnvironments) -> Policy:
+    """Return a config's policy, for an environment's observations and actions."""
+    return make_policy(config.policy, env.observation_shape, env.num_actions)
 
 
 def remedy(config: HebbianConfig) -> str:
-    """What to do where no member of a generation earned a finite number."""
+    """Return advice for when no member of a generation has a finite fitness."""
     return (
         f"no member's fitness in {config.environment} was a finite number, so look for what makes "
         "its rewards NaN or infinite, or choose another environment in a new run"
     )
 
 
-def summary(found: jax.Array, sigma: jax.Array) -> Metrics:
-    """Summarise a generation by the finite ones of its members' fitness.
+def summary(fitness: jax.Array, sigma: jax.Array) -> Metrics:
+    """Summarise a generation by the finite values of its members' fitness.
 
-    Those that are NaN or infinite are counted: an infinite fitness ranks, but has no mean. The mean
-    is finite unless no member's fitness is.
+    NaN and infinite values are counted: an infinite fitness ranks, but has no mean. The mean is
+    finite unless no member's fitness is.
 
     Args:
-        found: fitness of the members, float [population].
+        fitness: of the members, float [population].
         sigma: standard deviation of the generation's noise.
     """
-    finite = jnp.where(jnp.isfinite(found), found, jnp.nan)
+    finite = jnp.where(jnp.isfinite(fitness), fitness, jnp.nan)
     return {
         "fitness_mean": jnp.nanmean(finite),
         "fitness_best": jnp.nanmax(finite),
         "fitness_worst": jnp.nanmin(finite),
-        "nan_members": jnp.isnan(found).sum().astype(jnp.float32),
-        "infinite_members": jnp.isinf(found).sum().astype(jnp.float32),
+        "nan_members": jnp.isnan(fitness).sum().astype(jnp.float32),
+        "infinite_members": jnp.isinf(fitness).sum().astype(jnp.float32),
         "sigma": jnp.asarray(sigma, jnp.float32),
     }

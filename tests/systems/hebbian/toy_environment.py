@@ -8,7 +8,7 @@ import numpy as np
 
 from tsar_jax.environments.types import Environment, HostEnvironments
 
-SHAPE, OUTPUTS, LIMIT = (3,), 2, 8
+SHAPE, OUTPUTS, MAX_EPISODE_STEPS = (3,), 2, 8
 
 
 class State(NamedTuple):
@@ -38,15 +38,15 @@ COMPILED = Environment(
     act=jnp.tanh,
     step=step,
     observation_shape=SHAPE,
-    outputs=OUTPUTS,
-    limit=LIMIT,
+    num_actions=OUTPUTS,
+    max_episode_steps=MAX_EPISODE_STEPS,
 )
 
 
 class Simulated(HostEnvironments):
     """`count` such worlds in lockstep."""
 
-    observation_shape, outputs, limit = SHAPE, OUTPUTS, LIMIT
+    observation_shape, num_actions, max_episode_steps = SHAPE, OUTPUTS, MAX_EPISODE_STEPS
     state: Any
 
     def __init__(self, count: int) -> None:
@@ -58,7 +58,7 @@ class Simulated(HostEnvironments):
         return np.asarray(self.state.place)
 
     def step(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        assert outputs.shape == (self.count, self.outputs)
+        assert outputs.shape == (self.count, self.num_actions)
         self.state, rewards, done = _step_all(self.state, outputs)
         return np.asarray(self.state.place), np.array(rewards), np.asarray(done)
 
