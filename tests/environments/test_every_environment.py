@@ -20,10 +20,10 @@ from tsar_jax.environments.types import Environment
 from tsar_jax.errors import UserError
 from tsar_jax.systems.hebbian.policy import PolicyConfig, make_policy
 from tsar_jax.systems.hebbian.rollouts import (
+    batch_policy,
     host_fitness,
     host_steps,
     lifetime_fitness,
-    make_lives,
     trace,
 )
 from tsar_jax.training.checkpoints import load_checkpoint, save_once, to_host
@@ -136,7 +136,7 @@ def test_a_lifetime_ends_at_the_limit_and_after_its_end_earns_nothing(name) -> N
     @jax.jit
     def live(genome, key):
         traced = trace(policy, environment, genome, key)
-        return traced.rewards, traced.lived, lifetime_fitness(policy, environment, genome, key)
+        return traced.rewards, traced.mask, lifetime_fitness(policy, environment, genome, key)
 
     rewards, lived, fitness = live(genome, KEYS[1])
     assert rewards.shape == lived.shape == (limit,)
@@ -224,11 +224,11 @@ def test_a_lifetime_on_the_host_ends_at_the_limit(kind) -> None:
         opened.append(environments)
     config = PolicyConfig(rule="static", hidden=(2,))
     policy = make_policy(config, environments.observation_shape, environments.num_actions)
-    lives, genome = make_lives(policy, 2, one_genome=True), policy.init(KEYS[0])
-    steps = [step.rewards for step in host_steps(lives, environments, genome, KEYS)]
+    policies, genome = batch_policy(policy, 2, one_genome=True), policy.init(KEYS[0])
+    steps = [step.rewards for step in host_steps(policies, environments, genome, KEYS)]
     assert len(steps) == 3
     np.testing.assert_allclose(
-        host_fitness(lives, environments, genome, KEYS), np.sum(steps, 0), rtol=1e-6
+        host_fitness(policies, environments, genome, KEYS), np.sum(steps, 0), rtol=1e-6
     )
     for environments in (own, *opened):
         environments.close()
