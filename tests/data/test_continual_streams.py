@@ -88,14 +88,14 @@ def test_an_epoch_shows_every_image_once() -> None:
     orders = []
     for epoch in range(4):
         of_epoch = shown[4 * epoch : 4 * epoch + 4]
-        assert [int(batch.present.sum()) for batch in of_epoch] == [16, 16, 16, 12]
-        pixels = np.concatenate([b.images[b.present > 0] for b in of_epoch]).reshape(60, -1)
+        assert [int(batch.mask.sum()) for batch in of_epoch] == [16, 16, 16, 12]
+        pixels = np.concatenate([b.images[b.mask > 0] for b in of_epoch]).reshape(60, -1)
         back = np.empty_like(pixels)
         back[:, np.asarray(course.maps)[epoch // 2]] = pixels
         original = dataset.train.images.reshape(60, -1)
         orders.append([int(np.flatnonzero((original == row).all(1))[0]) for row in back])
         assert sorted(orders[-1]) == list(range(60))
-        labels = np.concatenate([b.labels[b.present > 0] for b in of_epoch])
+        labels = np.concatenate([b.labels[b.mask > 0] for b in of_epoch])
         assert np.array_equal(labels, dataset.train.labels[orders[-1]])
     assert len({tuple(order) for order in orders}) == 4
 
@@ -108,12 +108,12 @@ def test_class_tasks_have_their_classes_and_drop_what_does_not_fill_a_batch() ->
     shown, course, data = batches(stream, jax.random.key(0))
     for step, batch in enumerate(shown):
         assert set(batch.labels.tolist()) <= {2 * (step // 3), 2 * (step // 3) + 1}
-    assert all(batch.present.all() for batch in shown)
+    assert all(batch.mask.all() for batch in shown)
     assert stream.task_classes.tolist() == [[True, True, False, False], [False, False, True, True]]
     tested = stream.test(data, course, 1, jnp.arange(stream.test_size))
-    assert set(np.asarray(tested.labels)[np.asarray(tested.present) > 0].tolist()) == {2, 3}
+    assert set(np.asarray(tested.labels)[np.asarray(tested.mask) > 0].tolist()) == {2, 3}
     whole = stream.task_images(data, course, 1)
-    assert int(whole.present.sum()) == (dataset.train.labels >= 2).sum()
+    assert int(whole.mask.sum()) == (dataset.train.labels >= 2).sum()
 
 
 def test_a_stream_is_a_function_of_key_and_step() -> None:
@@ -129,7 +129,7 @@ def test_joint_mixes_all_tasks() -> None:
     stream = make_stream("rot-toy", toy_dataset(), StreamSettings(batch=60, tasks=3, joint=True))
     assert (stream.tasks, len(stream.task_classes), stream.steps) == (1, 3, 3)
     shown, *_ = batches(stream, jax.random.key(0))
-    assert sum(int(batch.present.sum()) for batch in shown) == 180
+    assert sum(int(batch.mask.sum()) for batch in shown) == 180
 
 
 def test_gcil_numbers_classes_as_they_appear_and_tests_on_those_seen() -> None:
@@ -143,7 +143,7 @@ def test_gcil_numbers_classes_as_they_appear_and_tests_on_those_seen() -> None:
         seen = max(seen, 1 + max(labels))
         assert stream.task_classes[task].tolist() == [label < seen for label in range(8)]
         tested = stream.test(data, course, task, jnp.arange(stream.test_size))
-        assert int(tested.present.sum()) == 5 * seen
+        assert int(tested.mask.sum()) == 5 * seen
     assert seen > 1
 
 
@@ -255,7 +255,7 @@ def test_turning_digits_show_their_digits_turned() -> None:
     by_digit = {d: dataset.train.images[dataset.train.labels == d] for d in range(9)}
     drawn = {0: 0, 1: 0}
     for batch in shown[:1]:
-        for image, label, there in zip(batch.images, batch.labels, batch.present, strict=True):
+        for image, label, there in zip(batch.images, batch.labels, batch.mask, strict=True):
             if there:
                 degrees = (label - 1) * 60 + 9 * drawn[int(label)]
                 drawn[int(label)] += 1
@@ -265,7 +265,7 @@ def test_turning_digits_show_their_digits_turned() -> None:
                 assert max(close) > 0.95
     tested = stream.test(data, course, 0, jnp.arange(stream.test_size))
     assert stream.test_size == 90
-    assert tested.present.all()
+    assert tested.mask.all()
 
 
 def test_joint_training_sees_as_many_turned_digits_in_mixed_order() -> None:
@@ -273,7 +273,7 @@ def test_joint_training_sees_as_many_turned_digits_in_mixed_order() -> None:
     apart = make_stream("mnist-360", dataset, StreamSettings(batch=8))
     stream = make_stream("mnist-360", dataset, StreamSettings(batch=8, joint=True))
     shown, *_ = batches(stream, jax.random.key(0))
-    labels = np.concatenate([batch.labels[batch.present > 0] for batch in shown])
+    labels = np.concatenate([batch.labels[batch.mask > 0] for batch in shown])
     expected = np.zeros(9, int)
     np.add.at(expected, apart.data["digits"], apart.data["counts"])
     assert np.bincount(labels, minlength=9).tolist() == expected.tolist()

@@ -59,13 +59,13 @@ def test_absent_images_change_nothing():
     variables = quickly(network.init, jax.random.key(0))
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
 
-    def loss(params, images, present):
-        logits, stats = network.train(variables._replace(params=params), images, present)
-        return (present[:, None] * jnp.square(logits)).sum(), (logits, stats)
+    def loss(params, images, mask):
+        logits, stats = network.train(variables._replace(params=params), images, mask)
+        return (mask[:, None] * jnp.square(logits)).sum(), (logits, stats)
 
     @jax.jit
-    def run(images, present):
-        return jax.value_and_grad(loss, has_aux=True)(variables.params, images, present)
+    def run(images, mask):
+        return jax.value_and_grad(loss, has_aux=True)(variables.params, images, mask)
 
     other = np.concatenate([images[:2], 7 - images[2:]])
     some = np.array([1.0, 1.0, 0.0, 0.0], np.float32)

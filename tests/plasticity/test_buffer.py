@@ -15,16 +15,16 @@ from tsar_jax.plasticity.buffer import (
     draw,
     empty_buffer,
     put,
-    reservoir_slots,
-    ring_slots,
+    reservoir_indices,
+    ring_indices,
 )
 
 ITEM = {"value": jax.ShapeDtypeStruct((), jnp.int32)}
 
 
-def offered(buffer, key, values, present=None):
-    present = jnp.ones(len(values)) if present is None else jnp.asarray(present)
-    return add_to_reservoir(buffer, key, {"value": jnp.asarray(values)}, present)
+def offered(buffer, key, values, mask=None):
+    mask = jnp.ones(len(values)) if mask is None else jnp.asarray(mask)
+    return add_to_reservoir(buffer, key, {"value": jnp.asarray(values)}, mask)
 
 
 def test_every_item_is_equally_likely_kept() -> None:
@@ -55,9 +55,9 @@ def test_an_unfair_reservoir_is_noticed() -> None:
     random = np.random.default_rng(0)
     kept = np.tile(np.arange(capacity), (runs, 1))
     for item in range(capacity, items):
-        slots = random.integers(0, capacity + 1, runs)
-        inside = slots < capacity
-        kept[inside, slots[inside]] = item
+        indices = random.integers(0, capacity + 1, runs)
+        inside = indices < capacity
+        kept[inside, indices[inside]] = item
     counts = np.bincount(kept.ravel(), minlength=items)
     expected = runs * capacity / items
     statistic = ((counts - expected) ** 2 / expected).sum() / (1 - capacity / items)
@@ -68,27 +68,27 @@ def test_an_unfair_reservoir_is_noticed() -> None:
 @given(seed=st.integers(0, 1000), seen=st.integers(0, 30), absent=st.integers(0, 5))
 def test_items_come_one_after_another(seed, seen, absent) -> None:
     capacity = 8
-    present = (np.arange(6) < 6 - absent).astype(np.int32)
-    slots = np.asarray(
-        reservoir_slots(jax.random.key(seed), jnp.int32(seen), jnp.asarray(present), capacity)
+    mask = (np.arange(6) < 6 - absent).astype(np.int32)
+    indices = np.asarray(
+        reservoir_indices(jax.random.key(seed), jnp.int32(seen), jnp.asarray(mask), capacity)
     )
     buffer = empty_buffer(capacity, ITEM)._replace(seen=jnp.int32(seen))
     values = np.arange(100, 106, dtype=np.int32)
-    ours = put(buffer, jnp.asarray(slots), {"value": jnp.asarray(values)}, buffer.seen)
+    ours = put(buffer, jnp.asarray(indices), {"value": jnp.asarray(values)}, buffer.seen)
     theirs = np.zeros(capacity, np.int32)
     for row in range(6):
         order = seen + row
-        if present[row] and order < capacity:
-            assert slots[row] == order
-        if present[row] and slots[row] < capacity:
-            theirs[slots[row]] = values[row]
+        if mask[row] and order < capacity:
+            assert indices[row] == order
+        if mask[row] and indices[row] < capacity:
+            theirs[indices[row]] = values[row]
     assert np.array_equal(ours.items["value"], theirs)
-    assert (slots[present == 0] == capacity).all()
+    assert (indices[mask == 0] == capacity).all()
 
 
 def test_a_ring_overwrites_its_oldest() -> None:
-    slots = ring_slots(jnp.int32(4), jnp.int32(3), jnp.int32(2), jnp.ones(5, jnp.int32))
-    assert slots.tolist() == [6, 4, 5, 6, 4]
+    indices = ring_indices(jnp.int32(4), jnp.int32(3), jnp.int32(2), jnp.ones(5, jnp.int32))
+    assert indices.tolist() == [6, 4, 5, 6, 4]
 
 
 @pytest.mark.parametrize("filled", [0, 3, 20, 64])
@@ -96,7 +96,7 @@ def test_a_draw_is_of_different_items_that_are_there(filled) -> None:
     buffer = empty_buffer(64, ITEM)
     buffer = offered(buffer, jax.random.key(0), np.arange(1, filled + 1)) if filled else buffer
     drawn = jax.jit(lambda key: draw(buffer, key, 16))(jax.random.key(1))
-    there = np.asarray(drawn.items["value"])[np.asarray(drawn.present) > 0]
+    there = np.asarray(drawn.items["value"])[np.asarray(drawn.mask) > 0]
     assert len(there) == min(filled, 16) == len(set(there))
     assert (there > 0).all()
 
@@ -104,8 +104,8 @@ def test_a_draw_is_of_different_items_that_are_there(filled) -> None:
 def test_draws_are_uniform() -> None:
     buffer = offered(empty_buffer(12, ITEM), jax.random.key(0), np.arange(9))
     keys = jax.random.split(jax.random.key(2), 3000)
-    slots = jax.jit(jax.vmap(lambda key: draw(buffer, key, 4).slots))(keys)
-    counts = np.bincount(np.asarray(slots).ravel(), minlength=12)
+    indices = jax.jit(jax.vmap(lambda key: draw(buffer, key, 4).indices))(keys)
+    counts = np.bincount(np.asarray(indices).ravel(), minlength=12)
     assert counts[9:].sum() == 0
     statistic = ((counts[:9] - 12000 / 9) ** 2 / (12000 / 9)).sum() / (1 - 4 / 9)
     assert stats.chi2.sf(statistic, 8) > 0.001

@@ -119,8 +119,8 @@ def method(name) -> Kind:
         normalise=scaled,
     )
     stored = jnp.ones((LENGTH, count, *shape), jnp.uint8)
-    present, labels = jnp.ones((LENGTH, count)), jnp.zeros((LENGTH, count), jnp.int32)
-    batches = Batch(scaled(stored), stored, labels, present, jnp.zeros(LENGTH, jnp.int32))
+    mask, labels = jnp.ones((LENGTH, count)), jnp.zeros((LENGTH, count), jnp.int32)
+    batches = Batch(scaled(stored), stored, labels, mask, jnp.zeros(LENGTH, jnp.int32))
     inputs = scaled(stored[0]), jnp.int32(0)
     return Kind(METHODS[name]().learner(spec), (), batches, inputs)
 

@@ -21,16 +21,16 @@ class Moments(NamedTuple):
     values: jax.Array | int
 
 
-def batch_moments(x: jax.Array, present: jax.Array | None) -> Moments:
+def batch_moments(x: jax.Array, mask: jax.Array | None) -> Moments:
     """Over the images of x [N, H, W, C] whose present [N] is 1 (None: all).
 
     Mean 0 and variance 1 if there is none, so that nothing overflows.
     """
     places = x.shape[1] * x.shape[2]
-    if present is None:
+    if mask is None:
         mean = x.mean((0, 1, 2))
         return Moments(mean, jnp.square(x - mean).mean((0, 1, 2)), x.shape[0] * places)
-    weight = present[:, None, None, None].astype(x.dtype)
+    weight = mask[:, None, None, None].astype(x.dtype)
     count = weight.sum() * places
     share = 1 / jnp.maximum(count, 1)
     mean = (weight * x).sum((0, 1, 2)) * share

@@ -36,7 +36,7 @@ def make_mlp(
     def features(variables: Variables, images: jax.Array) -> jax.Array:
         return _activities(variables.params, images)[-2]
 
-    def train(variables: Variables, images: jax.Array, present: object = None) -> tuple[Any, ...]:
+    def train(variables: Variables, images: jax.Array, mask: object = None) -> tuple[Any, ...]:
         return logits(variables, images), {}
 
     def fisher(variables: Variables, images: jax.Array, labels: jax.Array) -> tuple[Tree, Tree]:

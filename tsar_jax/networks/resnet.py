@@ -95,9 +95,9 @@ def _dense(x: jax.Array, params: Tree) -> jax.Array:
 
 
 def _norm_by_batch(
-    x: jax.Array, params: Tree, stats: Tree, present: jax.Array | None
+    x: jax.Array, params: Tree, stats: Tree, mask: jax.Array | None
 ) -> tuple[jax.Array, Tree]:
-    moments = batch_moments(x, present)
+    moments = batch_moments(x, mask)
     x = normalise(x, moments.mean, moments.variance, params["scale"], params["bias"])
     return x, jax.lax.stop_gradient(moved(stats, moments))
 
@@ -110,9 +110,9 @@ EVALUATION = LayerFunctions(convolve, _norm_by_running, _dense)
 
 
 def _train(
-    variables: Variables, images: jax.Array, present: jax.Array | None = None
+    variables: Variables, images: jax.Array, mask: jax.Array | None = None
 ) -> tuple[jax.Array, Tree]:
-    norm = functools.partial(_norm_by_batch, present=present)
+    norm = functools.partial(_norm_by_batch, mask=mask)
     return run(LayerFunctions(convolve, norm, _dense), variables, images)
 
 

@@ -1,1 +1,1 @@
-"""What changes weights within a lifetime."""
+"""Learners: pure functions that change weights within a lifetime."""

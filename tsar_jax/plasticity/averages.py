@@ -9,15 +9,15 @@ Tree = Any
 
 
 def effective_alpha(step: jax.Array, alpha: float) -> jax.Array:
-    """min(1 - 1/(step + 1), alpha): a plain mean at first. step: counted from 1."""
+    """Return min(1 - 1/(step + 1), alpha): a plain mean at first. step: counted from 1, int []."""
     return jnp.minimum(1 - 1 / (step + 1), alpha)
 
 
 def average(old: Tree, new: Tree, alpha: jax.Array) -> Tree:
-    """alpha * old + (1 - alpha) * new, leaf by leaf."""
+    """Return alpha * old + (1 - alpha) * new, leaf by leaf. alpha: float [], 0 to 1."""
     return jax.tree.map(lambda a, b: a + (1 - alpha).astype(a.dtype) * (b - a), old, new)
 
 
-def sometimes(key: jax.Array, frequency: float) -> jax.Array:
-    """Whether something happens that happens with a probability of `frequency`."""
+def bernoulli(key: jax.Array, frequency: float) -> jax.Array:
+    """Return True with a probability of `frequency`, bool []."""
     return jax.random.uniform(key) < frequency

@@ -11,7 +11,11 @@ from jax import lax
 
 
 class Buffer(NamedTuple):
-    """items: arrays [capacity, ...] by name, all zeros where never filled. seen: items offered."""
+    """A buffer's items.
+
+    items: arrays [capacity, ...] by name, all zeros where never filled. seen: number of items
+    offered, int32 [].
+    """
 
     items: dict[str, jax.Array]
     seen: jax.Array
@@ -22,91 +26,123 @@ class Buffer(NamedTuple):
 
     @property
     def filled(self) -> jax.Array:
-        """How many slots hold an item."""
+        """Return the number of filled entries, int32 []."""
         return jnp.minimum(self.seen, self.capacity)
 
 
 def empty_buffer(capacity: int, like: Mapping[str, jax.ShapeDtypeStruct]) -> Buffer:
-    """A buffer of zeros. like: shape and dtype of one item, by name."""
+    """Return a buffer of zeros.
+
+    Args:
+        capacity: number of entries.
+        like: item spec, the shape and dtype of one item's arrays by name.
+    """
     items = {name: jnp.zeros((capacity, *item.shape), item.dtype) for name, item in like.items()}
     return Buffer(items, jnp.zeros((), jnp.int32))
 
 
-def reservoir_slots(
-    key: jax.Array, seen: jax.Array, present: jax.Array, capacity: int
-) -> jax.Array:
-    """Where reservoir sampling (Vitter 1985) puts items that come one after another.
+def reservoir_indices(key: jax.Array, seen: jax.Array, mask: jax.Array, capacity: int) -> jax.Array:
+    """Return the entries into which reservoir sampling (Vitter 1985) writes consecutive items.
 
-    present [N]: 1 for items, 0 for what is none. seen: items that came before. Returns slots [N];
-    `capacity` for those that find no place. Item t, counted from 0, takes slot t while there is
-    room, then a random one of t + 1, if there is such a slot.
+    Item t, counted from 0, takes entry t while the buffer is not full, then a random one of t + 1,
+    if there is such an entry.
+
+    Args:
+        key: for the random entries.
+        seen: number of items that came before, int [].
+        mask: int [N], 1 for items, 0 for padding.
+        capacity: number of entries.
+
+    Returns:
+        int [N]; `capacity` for items that are not stored.
     """
-    order = seen + jnp.cumsum(present) - present
+    order = seen + jnp.cumsum(mask) - mask
     drawn = jax.random.randint(key, order.shape, 0, order + 1)
-    slots = jnp.where(order < capacity, order, drawn)
-    return jnp.where(present > 0, jnp.minimum(slots, capacity), capacity)
+    indices = jnp.where(order < capacity, order, drawn)
+    return jnp.where(mask > 0, jnp.minimum(indices, capacity), capacity)
 
 
-def ring_slots(
-    first: jax.Array, length: jax.Array, seen: jax.Array, present: jax.Array
+def ring_indices(
+    first: jax.Array, length: jax.Array, seen: jax.Array, mask: jax.Array
 ) -> jax.Array:
-    """Slots [N] of items that come one after another to a ring of slots first .. + length.
+    """Return the entries of consecutive items in a ring of entries first .. first + length, int
+    [N].
 
-    present [N]: 1 for items, 0 for what is none. seen: items that came before.
+    Args:
+        first, length: the ring, int [].
+        seen: number of items that came before, int [].
+        mask: int [N], 1 for items, 0 for padding.
     """
-    return first + (seen + jnp.cumsum(present) - present) % length
+    return first + (seen + jnp.cumsum(mask) - mask) % length
 
 
 def put(
-    buffer: Buffer, slots: jax.Array, items: Mapping[str, jax.Array], seen: jax.Array
+    buffer: Buffer, indices: jax.Array, items: Mapping[str, jax.Array], seen: jax.Array
 ) -> Buffer:
-    """Writes items [N, ...] into slots [N], one after another: the last of several counts.
+    """Write items into entries, one after another: the last of several in one entry counts.
 
-    Slots from the buffer's capacity on mean that the item is not kept. seen: items offered, these
-    included. The arrays are changed in place where a program allows for it.
+    The arrays are changed in place where a program allows for it.
+
+    Args:
+        buffer: before.
+        indices: int [N]; an index from the capacity on means that the item is not stored.
+        items: arrays [N, ...] by name.
+        seen: number of items offered, these included.
     """
     chex.assert_equal(set(items), set(buffer.items))
-    count = slots.shape[0]
-    # A scatter may write in any order, so whatever a later item overwrites is not written at all.
+    count = indices.shape[0]
+    # A scatter may write in any order, so an item that a later one overwrites is not written.
     later = jnp.arange(count)[:, None] < jnp.arange(count)
-    overwritten = ((slots[:, None] == slots) & later).any(1)
-    slots = jnp.where(overwritten, buffer.capacity, slots)
+    overwritten = ((indices[:, None] == indices) & later).any(1)
+    indices = jnp.where(overwritten, buffer.capacity, indices)
     written = {
-        name: buffer.items[name].at[slots].set(item.astype(buffer.items[name].dtype), mode="drop")
+        name: buffer.items[name].at[indices].set(item.astype(buffer.items[name].dtype), mode="drop")
         for name, item in items.items()
     }
     return Buffer(written, seen)
 
 
 def add_to_reservoir(
-    buffer: Buffer, key: jax.Array, items: Mapping[str, jax.Array], present: jax.Array
+    buffer: Buffer, key: jax.Array, items: Mapping[str, jax.Array], mask: jax.Array
 ) -> Buffer:
-    """Offers items [N, ...] one after another; every item ever offered is equally likely kept."""
-    present = present.astype(jnp.int32)
-    slots = reservoir_slots(key, buffer.seen, present, buffer.capacity)
-    return put(buffer, slots, items, buffer.seen + present.sum(dtype=jnp.int32))
+    """Offer items [N, ...] one after another, so that every item ever offered is equally likely
+    stored.
+
+    mask: [N], 1 for items, 0 for padding.
+    """
+    mask = mask.astype(jnp.int32)
+    indices = reservoir_indices(key, buffer.seen, mask, buffer.capacity)
+    return put(buffer, indices, items, buffer.seen + mask.sum(dtype=jnp.int32))
 
 
 class Draw(NamedTuple):
-    """items: arrays [N, ...] by name. present [N]: 1 where there is one. slots [N] they are in."""
+    """Items drawn from a buffer.
+
+    items: arrays [N, ...] by name. mask: float [N], 1 for items, 0 for padding. indices: int [N],
+    entries of the buffer that they come from.
+    """
 
     items: dict[str, jax.Array]
-    present: jax.Array
-    slots: jax.Array
+    mask: jax.Array
+    indices: jax.Array
 
 
 def draw(buffer: Buffer, key: jax.Array, count: int, filled: jax.Array | None = None) -> Draw:
-    """`count` different items, uniformly; as many as there are where there are fewer.
+    """Draw `count` different items uniformly; all of them where there are fewer.
 
-    filled [capacity]: 1 in slots that can be drawn; by default those that were ever filled.
+    Args:
+        buffer: to draw from.
+        key: of the draw.
+        count: number of items.
+        filled: [capacity], 1 in entries that can be drawn; None: those that were ever filled.
     """
     capacity = buffer.capacity
     if filled is None:
         filled = jnp.arange(capacity) < buffer.filled
     bits = jax.random.bits(key, (capacity,), jnp.uint32) >> 1
-    # The highest bit tells the slots that can be drawn from the others, which come last.
-    ranks, slots = lax.top_k(
+    # The highest bit separates the entries that can be drawn from the others, which come last.
+    ranks, indices = lax.top_k(
         jnp.where(filled, bits | np.uint32(1 << 31), bits), min(count, capacity)
     )
-    items = {name: values[slots] for name, values in buffer.items.items()}
-    return Draw(items, (ranks >> 31).astype(jnp.float32), slots)
+    items = {name: values[indices] for name, values in buffer.items.items()}
+    return Draw(items, (ranks >> 31).astype(jnp.float32), indices)

@@ -1,4 +1,4 @@
-"""Importance of parameters by the diagonal of the Fisher information, and what is made of it."""
+"""Importance of parameters by the diagonal of the Fisher information, and penalties that use it."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ Tree = Any
 
 
 def filter_means(importance: Tree) -> Tree:
-    """Every convolution filter gets its mean importance, all else keeps its own.
+    """Return the importance with every convolution filter's replaced by its mean.
 
-    A kernel [height, width, in, out] has `out` filters; what has fewer axes is no convolution.
+    A kernel [height, width, in, out] has `out` filters; a leaf with fewer axes is no convolution
+    and stays as it is.
     """
 
     def adjusted(leaf: jax.Array) -> jax.Array:
@@ -23,6 +24,6 @@ def filter_means(importance: Tree) -> Tree:
 
 
 def weighted_distance(importance: Tree, params: Tree, anchor: Tree) -> jax.Array:
-    """sum F (theta - theta*)^2 over all parameters."""
+    """Return sum F (theta - theta*)^2 over all parameters, float []."""
     terms = jax.tree.map(lambda f, p, a: (f * jnp.square(p - a)).sum(), importance, params, anchor)
     return jax.tree.reduce(jnp.add, terms)

@@ -41,10 +41,10 @@ def gradient_learner(
     Args:
         predict: (params, inputs [N, ...]) -> outputs [N, ...].
         plastic: tree of booleans like the parameters, True where they learn.
-        optimiser: what becomes of a gradient, such as optax.sgd(0.1) or optax.adam(1e-3); none
-            that asks for more than gradient, state and parameters.
+        optimiser: transformation of the gradient, such as optax.sgd(0.1) or optax.adam(1e-3); none
+            that needs more than gradient, state and parameters.
         loss: (outputs [N, ...], targets [N, ...]) -> scalar.
-        first_order: take the gradients for constants, so that no meta-gradient flows through them
+        first_order: treat the gradients as constants, so that no meta-gradient flows through them
             (Finn et al. 2017, arXiv 1703.03400, section 5.2).
     """
 
@@ -100,5 +100,5 @@ def network_learner(
 
 
 def current_params(theta: Tree, plastic: Tree, state: GradientState) -> Tree:
-    """Return all parameters: the plastic ones as they are now, the others as in theta."""
+    """Return all parameters: the plastic ones from the state, the others as in theta."""
     return combine(state.params, partition(theta, plastic)[1])

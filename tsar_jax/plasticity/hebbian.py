@@ -5,7 +5,7 @@ o_j changes, after every step of the environment, by
 
     dw = eta (A o_i o_j + B o_i + C o_j + D)
 
-and evolution finds A, B, C, D and eta. Lesser rules leave some of them out.
+and evolution finds A, B, C, D and eta. Smaller rules leave some of them out.
 """
 
 import functools
@@ -23,10 +23,11 @@ from tsar_jax.networks.types import LayerArrays
 
 
 class HebbianRule(NamedTuple):
-    """columns: a synapse's coefficients by name, in the order in which the release stores them.
+    """A rule by the coefficients of a synapse.
 
-    D is learned at the rate eta like the other terms, unless `outside` names the coefficient that
-    is added at no rate.
+    columns: names of the coefficients, in the order in which the release stores them. outside: name
+    of the coefficient that is added at no rate; "": none, D is multiplied by eta like the other
+    terms.
     """
 
     columns: tuple[str, ...]
@@ -44,40 +45,53 @@ RULES = {
     "ABCD_lr_D_out": HebbianRule(("A", "B", "C", "eta", "D"), outside="D"),
     "ABCD_lr_D_in_and_out": HebbianRule(("A", "B", "C", "eta", "D", "D_out"), outside="D_out"),
 }
-"""The published rules by the release's names."""
+"""Published rules by the release's names."""
 
 
 def find_rule(name: str) -> HebbianRule:
-    """Raises UserError for an unknown name."""
+    """Return the rule of a name. Raises UserError for an unknown one."""
     check_known("Hebbian rule", name, RULES)
     return RULES[name]
 
 
 def without_rate(rule: HebbianRule) -> HebbianRule:
-    """The rule that `multiply_rates` makes coefficients for: of A, B, C and D what it has."""
+    """Return the rule for the coefficients of `multiply_rates`: those of A, B, C and D that it
+    has.
+    """
     return HebbianRule(tuple(name for name in rule.columns if name not in ("eta", "D_out")))
 
 
 def multiply_rates(rule: HebbianRule, coefficients: jax.Array) -> jax.Array:
-    """Coefficients [k', out, in] with which `without_rate(rule)` makes the same changes.
+    """Return coefficients [k', out, in] with which `without_rate(rule)` makes the same changes.
 
-    eta is multiplied into what it is the rate of, and what then does not depend on activities is
-    one D. A lifetime that does so at its birth has less to read at every step.
+    eta is multiplied into the terms that it scales, and the terms that then do not depend on
+    activities become one D. A lifetime that does this once has less to read at every step.
+
+    Args:
+        rule: with k columns.
+        coefficients: float [k, out, in].
     """
-    of = dict(zip(rule.columns, coefficients, strict=True))
-    rate = of.get("eta", 1)
-    rated = {name: c if name == rule.outside else rate * c for name, c in of.items()}
-    if "D_out" in rated:
-        rated["D"] += rated["D_out"]
-    return jnp.stack([rated[name] for name in without_rate(rule).columns])
+    by_name = dict(zip(rule.columns, coefficients, strict=True))
+    eta = by_name.get("eta", 1)
+    scaled = {name: c if name == rule.outside else eta * c for name, c in by_name.items()}
+    if "D_out" in scaled:
+        scaled["D"] += scaled["D_out"]
+    return jnp.stack([scaled[name] for name in without_rate(rule).columns])
 
 
 def hebbian_change(
     rule: HebbianRule, coefficients: jax.Array, pre: jax.Array, post: jax.Array
 ) -> jax.Array:
-    """dw [out, in] of one layer. coefficients [k, out, in], pre [in], post [out]."""
+    """Return dw [out, in] of one layer.
+
+    Args:
+        rule: with k columns.
+        coefficients: float [k, out, in].
+        pre: activities of the layer's inputs, float [in].
+        post: activities of its outputs, float [out].
+    """
     chex.assert_shape(coefficients, (len(rule.columns), post.size, pre.size))
-    of = dict(zip(rule.columns, coefficients, strict=True))
+    by_name = dict(zip(rule.columns, coefficients, strict=True))
     parts: dict[str, Callable[[jax.Array], jax.Array]] = {
         "A": lambda a: a * (post[:, None] * pre),
         "B": lambda b: b * pre,
@@ -87,30 +101,39 @@ def hebbian_change(
     }
     inside = functools.reduce(
         operator.add,
-        [part(of[name]) for name, part in parts.items() if name in of and name != rule.outside],
+        [
+            part(by_name[name])
+            for name, part in parts.items()
+            if name in by_name and name != rule.outside
+        ],
     )
-    changed = of["eta"] * inside if "eta" in of else inside
-    return changed + of[rule.outside] if rule.outside else changed
+    changed = by_name["eta"] * inside if "eta" in by_name else inside
+    return changed + by_name[rule.outside] if rule.outside else changed
 
 
 FOLDS = 16, 8
-"""Into how many parts a matrix is folded by rows, and then what is left, where they divide them."""
+"""Numbers of parts into which a matrix is folded by rows, one fold after the other, where they
+divide its rows.
+"""
 
 
 def normalise(weights: jax.Array) -> jax.Array:
-    """Weights over their largest absolute value, which bounds them; weights that are 0 stay."""
-    # Else XLA computes the new weights twice, for their maximum and for themselves.
+    """Return weights divided by their largest absolute value; weights that are all 0 stay."""
+    # Without this barrier XLA recomputes the weights once for the maximum and once for the result.
     weights = lax.optimization_barrier(weights)
     largest = _largest(weights)
     return weights * (1 / jnp.where(largest > 0, largest, 1))
 
 
 def _largest(weights: jax.Array) -> jax.Array:
-    """The largest absolute value. XLA finds it one by one on a CPU, and folded as vectors."""
+    """Return the largest absolute value, [].
+
+    XLA reduces a matrix element by element on a CPU; folded parts are compared as vectors.
+    """
     for folds in FOLDS:
         rows, rest = divmod(len(weights), folds)
         if not rest:
-            # Of each part for itself: those of all at once would first be written to memory.
+            # abs is taken part by part: that of the whole matrix would first be written to memory.
             parts = (jnp.abs(weights[rows * part : rows * (part + 1)]) for part in range(folds))
             weights = functools.reduce(jnp.maximum, parts)
     return jnp.abs(weights).max()
@@ -124,7 +147,15 @@ def hebbian_update(
     *,
     normalised: bool,
 ) -> LayerArrays:
-    """Every layer's weights after one step. activities: each layer's inputs, then the outputs."""
+    """Return every layer's weights after one step.
+
+    Args:
+        rule: with k columns.
+        coefficients: per layer, float [k, out, in].
+        weights: per layer, float [out, in].
+        activities: each layer's inputs, then the outputs.
+        normalised: divide each layer by its largest absolute weight.
+    """
     chex.assert_equal(len(activities), len(weights) + 1)
     new = tuple(
         w + hebbian_change(rule, c, pre, post)

@@ -1,4 +1,4 @@
-"""What changes within a lifetime: one interface, and the one loop that runs it along a stream."""
+"""One interface for everything that changes within a lifetime, and the one loop over a stream."""
 
 import math
 from collections.abc import Callable
@@ -43,14 +43,14 @@ class Inverse(NamedTuple):
 class Learner(NamedTuple):
     """Something that changes within a lifetime, as pure functions for one example.
 
-    theta is what a lifetime is given and does not change: what is meta-learned, and whatever is
-    drawn for that lifetime alone. state is what changes: weights, an optimiser's moments, a buffer.
+    theta is constant in a lifetime: meta-learned parameters, and whatever is drawn for that
+    lifetime alone. state changes: weights, an optimiser's state, a buffer.
 
     init: (theta, key) -> state before the first example
     update: (theta, state, example, key) -> (state, aux)
     predict: (theta, state, inputs) -> outputs for inputs [N, ...], without learning
-    inverse: how `unroll` takes updates back, None where they cannot be; whoever replaces `update`
-        replaces this too, or drops it
+    inverse: how `unroll` inverts updates, None where they cannot be inverted; code that replaces
+        `update` must replace this too, or drop it
     """
 
     init: Callable[[Tree, Any], Tree]
@@ -152,12 +152,12 @@ def _forward(inverse: Inverse, theta: Tree, state: Tree, stream: Tree) -> tuple[
 
 
 def _backward(inverse: Inverse, saved: Tree, gradient: Tree) -> tuple[Tree, Tree, None]:
-    """Backpropagate through time, each update's state being found from the one after it."""
+    """Backpropagate through time, recovering each update's state from the one after it."""
     theta, end, stream, changes = saved
 
-    def step(carry: Tree, passed: Tree) -> tuple[Tree, None]:
+    def step(carry: Tree, item_and_change: Tree) -> tuple[Tree, None]:
         after, gradient, theta_gradient = carry
-        item, changed = passed
+        item, changed = item_and_change
         state = inverse.revert(after, changed)
         _, pull = jax.vjp(lambda t, s: inverse.change(t, s, *item), theta, state)
         toward_change = inverse.change_gradient(gradient, state, changed)

@@ -1,4 +1,4 @@
-"""Which parameters change within a lifetime: trees of booleans, chosen by name."""
+"""Selection of the parameters that change within a lifetime: trees of booleans, chosen by name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +15,19 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def leaf_names(params: Tree) -> list[str]:
-    """Names such as `trunk/block_0/kernel`, in the order of the tree's leaves."""
+    """Return names such as `trunk/block_0/kernel`, in the order of the tree's leaves."""
     return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def mask(params: Tree, names: Sequence[str]) -> Tree:
-    """True where an array's name is one of `names` or lies below one; "all" is every array.
+    """Return a tree of booleans, True where an array's name is one of `names` or lies below one.
 
-    Raises UserError for a name that no array has.
+    Args:
+        params: nested dictionaries of arrays.
+        names: of arrays or subtrees; "all" is every array.
+
+    Raises:
+        UserError: no array has such a name.
     """
     leaves = leaf_names(params)
     for name in names:

@@ -1,4 +1,4 @@
-"""Gradients made to harm nothing that was learned before."""
+"""Projections of gradients that do not increase the losses of earlier tasks."""
 
 from typing import Any
 
@@ -10,28 +10,38 @@ from jax import lax
 Tree = Any
 
 
+PATIENCE = 3
+"""Exchanges without progress after which block pivoting falls back to single exchanges."""
+ROUNDING = 1e-6
+"""Slope, relative to the largest linear coefficient, that counts as zero in 32 bits."""
 RIDGE = 1e-3
-"""What is added to the diagonal of GEM's quadratic programme, so that it has one solution."""
+"""Value added to the diagonal of GEM's quadratic programme, so that it has one solution."""
 
 
 def inner_product(a: Tree, b: Tree) -> jax.Array:
-    """Of two trees of arrays, as of two vectors."""
+    """Return the inner product of two trees of arrays, as of two vectors."""
     return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b))
 
 
 def project(gradient: Tree, reference: Tree) -> Tree:
-    """g - (g . r / r . r) r where g . r < 0, else g (Chaudhry et al. 2019, equation 11)."""
+    """Return g - (g . r / r . r) r where g . r < 0, else g (Chaudhry et al. 2019, equation 11)."""
     along = inner_product(gradient, reference)
     length = inner_product(reference, reference)
-    share = jnp.where(along < 0, along / jnp.where(length > 0, length, 1), 0)
-    return jax.tree.map(lambda g, r: g - share * r, gradient, reference)
+    scale = jnp.where(along < 0, along / jnp.where(length > 0, length, 1), 0)
+    return jax.tree.map(lambda g, r: g - scale * r, gradient, reference)
 
 
 def project_into_cone(gradient: jax.Array, past: jax.Array, margin: float) -> jax.Array:
-    """The vector nearest to g [P] that harms no past task (Lopez-Paz, Ranzato 2017, equation 11).
+    """Return the vector nearest to g that harms no past task (Lopez-Paz, Ranzato 2017, equation
+    11).
 
-    past [tasks, P]: G, gradients of past tasks; rows of zeros constrain nothing. If G g has a
-    negative component: G'v + g, v minimising v'(GG' + ridge)v / 2 + (G g)'v, v >= margin.
+    If G g has a negative component: G'v + g, v minimising v'(GG' + ridge)v / 2 + (G g)'v, v >=
+    margin.
+
+    Args:
+        gradient: g, float [P].
+        past: G, gradients of past tasks, float [tasks, P]; rows of zeros constrain nothing.
+        margin: least weight of a past task's gradient where there is a conflict.
     """
     chex.assert_shape(past, (None, gradient.size))
     quadratic = jnp.dot(past, past.T, precision="highest") + RIDGE * jnp.eye(past.shape[0])
@@ -45,19 +55,23 @@ def project_into_cone(gradient: jax.Array, past: jax.Array, margin: float) -> ja
 def nonnegative_quadratic(
     quadratic: jax.Array, linear: jax.Array, iterations: int = 100
 ) -> jax.Array:
-    """argmin over u >= 0 of u'Pu / 2 + q'u. quadratic: P [n, n], positive definite; linear: q [n].
+    """Return argmin over u >= 0 of u'Pu / 2 + q'u, float [n].
 
-    Block principal pivoting (Judice, Pires 1994): solves for the components taken to be free, then
+    Block principal pivoting (Judice, Pires 1994) solves for the components taken to be free, then
     exchanges those that are negative and those bound ones whose slope is; all of them while that
     makes them fewer, else the last one alone, which cannot go on for ever.
+
+    Args:
+        quadratic: P [n, n], positive definite.
+        linear: q [n].
+        iterations: most exchanges.
     """
     count = linear.size
     chex.assert_shape(quadratic, (count, count))
-    patience = 3
-    rounding = 1e-6 * jnp.abs(linear).max()
+    rounding = ROUNDING * jnp.abs(linear).max()
 
     def solution(free: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """u, and which components are on the wrong side."""
+        """Return u, and which components are on the wrong side."""
         rows = jnp.where(free[:, None] & free, quadratic, jnp.eye(count))
         u = jnp.linalg.solve(rows, jnp.where(free, -linear, 0))
         slope = quadratic @ u + linear
@@ -67,7 +81,7 @@ def nonnegative_quadratic(
         step, free, best, left = state
         _, wrong = solution(free)
         fewer = wrong.sum() < best
-        left = jnp.where(fewer, patience, left - 1)
+        left = jnp.where(fewer, PATIENCE, left - 1)
         last = count - 1 - jnp.argmax(wrong[::-1])
         flipped = jnp.where(left >= 0, wrong, wrong & (jnp.arange(count) == last))
         return step + 1, free ^ flipped, jnp.minimum(best, wrong.sum()), left
@@ -77,6 +91,6 @@ def nonnegative_quadratic(
         return (step < iterations) & solution(free)[1].any()
 
     free = jnp.zeros(count, bool)
-    begin = (jnp.int32(0), free, jnp.int32(count + 1), jnp.int32(patience))
-    _, free, _, _ = lax.while_loop(unsolved, exchange, begin)
+    init = (jnp.int32(0), free, jnp.int32(count + 1), jnp.int32(PATIENCE))
+    _, free, _, _ = lax.while_loop(unsolved, exchange, init)
     return jnp.maximum(solution(free)[0], 0)

@@ -1,7 +1,7 @@
 """The learner of a local plasticity rule: one image, one change of every layer's weights.
 
-What makes its meta-gradient affordable: an update is of low rank, so the backward pass reverts it
-from the weights that it led to, instead of storing the weights before it.
+An update is of low rank, so the backward pass reverts it from the weights that it led to, instead
+of storing the weights before it. This makes the meta-gradient affordable.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ Examples = tuple[jax.Array, jax.Array]
 
 
 class Rule(NamedTuple):
-    """What is fixed about a rule: its terms, and the feedback network it acts in."""
+    """The static part of a rule: its terms, and the feedback network it acts in."""
 
     terms: tuple[Term, ...]
     feedback: Feedback = "fix"
@@ -45,7 +45,7 @@ class Rule(NamedTuple):
 
 
 class RuleTheta(NamedTuple):
-    """What a lifetime under a rule is given.
+    """The constants of a lifetime under a rule.
 
     coefficients: [terms], shared by the layers, or [layers, terms]; meta-learned. feedback_weights:
     random arrays shaped as the weights, drawn for the lifetime; () where feedback is "sym".
@@ -62,11 +62,11 @@ def rule_changes(
 
     No gradient reaches the image or the feedback weights.
     """
-    image, random = lax.stop_gradient((image, theta.feedback_weights))
+    image, random_weights = lax.stop_gradient((image, theta.feedback_weights))
     coefficients = jnp.broadcast_to(theta.coefficients, (len(weights), len(rule.terms)))
     active = activities(weights, image, rule.beta)
-    back = feedback_weights(rule.feedback, weights, random)
-    error = errors(back, active, output_error(active, label), rule.beta)
+    feedback = feedback_weights(rule.feedback, weights, random_weights)
+    error = errors(feedback, active, output_error(active, label), rule.beta)
     return tuple(
         change(
             rule.terms,
@@ -170,8 +170,8 @@ def _change_gradient(gradient: jax.Array, weights: jax.Array, changed: Change) -
 def _weight_gradient(
     gradient: jax.Array, changed: Change, through_change: jax.Array, of_change: Change
 ) -> jax.Array:
-    kept = gradient if changed.decay is None else (1 - changed.decay) * gradient
-    # Nothing is added, but XLA sees that the old gradient was read before it is overwritten, and
-    # does not copy it first: an eighth of the whole backward pass on a CPU.
+    direct = gradient if changed.decay is None else (1 - changed.decay) * gradient
+    # This adds 0, but shows XLA that the old gradient was read before it is overwritten, so that
+    # it does not copy it first: an eighth of the whole backward pass on a CPU.
     after_reading = 0 * sum(vector[0] for vector in (*of_change.post, *of_change.pre))
-    return kept + (through_change + after_reading)
+    return direct + (through_change + after_reading)

@@ -92,7 +92,7 @@ def test_calibration_error_of_known_confidences() -> None:
     predictions = Predictions(
         confidence=np.array([[0.8, 0.8, 0.3, 0.99]]),
         right=np.array([[1, 0, 1, 0]]),
-        present=np.array([[1, 1, 1, 0]]),
+        mask=np.array([[1, 1, 1, 0]]),
         task_probability=np.zeros((1, 1)),
     )
     found = reliability(predictions, bins=2)

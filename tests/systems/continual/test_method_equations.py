@@ -73,8 +73,8 @@ def images_of(task: int, count: int, seed: int = 0) -> SimpleNamespace:
 def batch_of(task: int, count: int = 6, seed: int = 0) -> Batch:
     """The last row has run out."""
     shown = images_of(task, count, seed)
-    present = jnp.ones(count).at[-1].set(0)
-    return Batch(shown.images, shown.stored, shown.labels, present, jnp.int32(task))
+    mask = jnp.ones(count).at[-1].set(0)
+    return Batch(shown.images, shown.stored, shown.labels, mask, jnp.int32(task))
 
 
 def task_of(task: int, count: int = 11, padding: int = 3) -> TaskData:
@@ -126,7 +126,7 @@ def test_synergy_estimates_importance_on_images_as_seen_in_training(spec) -> Non
 
     tracked = plain._replace(
         init=lambda key: Variables(plain.init(key).params, {"mean": jnp.zeros(())}),
-        train=lambda net, images, present: (plain.logits(net, images), moved(net.stats, images)),
+        train=lambda net, images, mask: (plain.logits(net, images), moved(net.stats, images)),
         fisher=lambda net, images, labels: (
             plain.fisher(net, images, labels)[0],
             moved(net.stats, images),
@@ -337,10 +337,10 @@ def test_gss_prefers_gradients_unlike_others(spec) -> None:
     np.testing.assert_allclose(largest_cosine(vector, others, two), cosines[:2].max(), rtol=1e-5)
     assert largest_cosine(vector, others, 0 * two) == -1
 
-    scores, present = jnp.array([0.5, 1.5, 0.0, 0.0]), jnp.array([1.0, 1.0, 0.0, 1.0])
+    scores, mask = jnp.array([0.5, 1.5, 0.0, 0.0]), jnp.array([1.0, 1.0, 0.0, 1.0])
     own = jnp.full(4, 0.5)
-    slots, given = select(KEY, scores, 2, present, jnp.float32(1.2), own)
-    assert slots.tolist() == [2, 3, 4, 4]
+    indices, given = select(KEY, scores, 2, mask, jnp.float32(1.2), own)
+    assert indices.tolist() == [2, 3, 4, 4]
     np.testing.assert_allclose(given[:2], 1.2)
 
     # One image meets a full buffer: slot 1 is met 3 times in 4 and then lost 3 times in 4.
@@ -395,7 +395,7 @@ def test_gss_learns_a_batch_with_one_draw_after_another(spec, batch_num, rounds)
     found = taken(method, spec, state, batch)
     assert found.step == 1
 
-    order = np.asarray(draw(state.buffer, jax.random.split(KEY, 3)[0], CAPACITY).slots)
+    order = np.asarray(draw(state.buffer, jax.random.split(KEY, 3)[0], CAPACITY).indices)
     assert sorted(order[:6]) == list(range(6))
     params = state.net.params
     for first, after in rounds:

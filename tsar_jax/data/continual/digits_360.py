@@ -145,8 +145,8 @@ def _joint_batch(
     place = jax.random.randint(key, (size,), 0, data["sizes"][digit])
     degrees = (digit - 1) * FIRST_ANGLE + data["turn"][digit] * drawn
     images = _turned(data["images"][data["first_image"][digit] + place], degrees)
-    present = (row < course.order.size).astype(jnp.float32)
-    return RawBatch(images, digit, present, jnp.zeros((), jnp.int32))
+    mask = (row < course.order.size).astype(jnp.float32)
+    return RawBatch(images, digit, mask, jnp.zeros((), jnp.int32))
 
 
 def _batch(data: Data, key: jax.Array, step: jax.Array, size: int) -> RawBatch:
@@ -163,14 +163,14 @@ def _batch(data: Data, key: jax.Array, step: jax.Array, size: int) -> RawBatch:
     drawn = of_row("drawn") + row - second * counts[0]
     degrees = (digit - 1) * FIRST_ANGLE + data["turn"][digit] * drawn
     images = _turned(data["images"][data["first_image"][digit] + place], degrees)
-    present = (row < counts.sum()).astype(jnp.float32)
-    return RawBatch(images, digit, present, jnp.zeros((), jnp.int32))
+    mask = (row < counts.sum()).astype(jnp.float32)
+    return RawBatch(images, digit, mask, jnp.zeros((), jnp.int32))
 
 
 def _test(data: Data, rows: jax.Array) -> Test:
     images = _turned(data["test_images"][rows], data["test_angles"][rows])
-    present = (rows < data["test_labels"].size).astype(jnp.float32)
-    return Test(images, data["test_labels"][rows], present)
+    mask = (rows < data["test_labels"].size).astype(jnp.float32)
+    return Test(images, data["test_labels"][rows], mask)
 
 
 def _turned(images: jax.Array, degrees: jax.Array) -> jax.Array:

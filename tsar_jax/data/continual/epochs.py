@@ -151,15 +151,15 @@ class _Parts:
     def batch(self, data: Data, course: Course, key: jax.Array, step: jax.Array) -> RawBatch:
         task = data["task"][step]
         rows = data["place"][step] * self.plan.batch + jnp.arange(self.plan.batch)
-        present = rows < data["sizes"][task]
-        return self._shown(data, course, task, course.order[rows], present)
+        mask = rows < data["sizes"][task]
+        return self._shown(data, course, task, course.order[rows], mask)
 
     def task_images(self, data: Data, course: Course, task: jax.Array) -> RawBatch:
         rows = jnp.arange(data["members"].shape[1])
         return self._shown(data, course, task, rows, rows < data["sizes"][task])
 
     def _shown(
-        self, data: Data, course: Course, task: jax.Array, places: jax.Array, present: jax.Array
+        self, data: Data, course: Course, task: jax.Array, places: jax.Array, mask: jax.Array
     ) -> RawBatch:
         """A task's images at some places of its members."""
         member = data["members"][task, places]
@@ -168,12 +168,12 @@ class _Parts:
         if self.plan.make_maps is not None:
             origin = member // self.count if self.plan.joint else task
             images = move_pixels(images, course.maps[origin])
-        return RawBatch(images, data["labels"][index], present.astype(jnp.float32), task)
+        return RawBatch(images, data["labels"][index], mask.astype(jnp.float32), task)
 
     def test(self, data: Data, course: Course, number: jax.Array, rows: jax.Array) -> Test:
         index = data["test_members"][number, rows]
         images = data["test_images"][index]
         if self.plan.make_maps is not None:
             images = move_pixels(images, course.maps[number])
-        present = (rows < data["test_sizes"][number]).astype(jnp.float32)
-        return Test(images, data["test_labels"][index], present)
+        mask = (rows < data["test_sizes"][number]).astype(jnp.float32)
+        return Test(images, data["test_labels"][index], mask)

@@ -26,7 +26,7 @@ class RawBatch(NamedTuple):
 
     images: jax.Array
     labels: jax.Array
-    present: jax.Array
+    mask: jax.Array
     task: jax.Array
 
 
@@ -35,7 +35,7 @@ class Test(NamedTuple):
 
     images: jax.Array
     labels: jax.Array
-    present: jax.Array
+    mask: jax.Array
 
 
 class Stream(NamedTuple):

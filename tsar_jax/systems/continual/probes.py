@@ -24,7 +24,7 @@ class Predictions(NamedTuple):
 
     confidence: jax.Array
     right: jax.Array
-    present: jax.Array
+    mask: jax.Array
     task_probability: jax.Array
 
 
@@ -39,13 +39,13 @@ def predict(life: Life, lifetime: Lifetime, model: Variables, data: Any) -> Pred
                 life.method.classify(life.spec, lifetime.learner, model, shown.images, number)
             )
             right = (probability.argmax(-1) == shown.labels).astype(jnp.float32)
-            mass = (shown.present[:, None] * (probability @ tasks.T)).sum(0)
-            return Predictions(probability.max(-1), right, shown.present, mass)
+            mass = (shown.mask[:, None] * (probability @ tasks.T)).sum(0)
+            return Predictions(probability.max(-1), right, shown.mask, mass)
 
         found = life.over_test(of_chunk, data, lifetime.course, number)
-        confidence, right, present = (field.reshape(-1) for field in found[:3])
-        mass = found.task_probability.sum(0) / present.sum()
-        return Predictions(confidence, right, present, mass)
+        confidence, right, mask = (field.reshape(-1) for field in found[:3])
+        mass = found.task_probability.sum(0) / mask.sum()
+        return Predictions(confidence, right, mask, mass)
 
     return lax.map(of_test, jnp.arange(len(stream.task_classes)))
 
@@ -65,7 +65,7 @@ class Reliability(NamedTuple):
 
 def reliability(predictions: Predictions, bins: int = 10) -> Reliability:
     """Of all images that are there, in equal bins of confidence from 0 to 1."""
-    there = np.asarray(predictions.present) > 0
+    there = np.asarray(predictions.mask) > 0
     confidence = np.asarray(predictions.confidence)[there]
     right = np.asarray(predictions.right)[there]
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -101,7 +101,7 @@ def accuracy_under_noise(
         ]
         changed = model._replace(params=jax.tree.unflatten(tree, noisy))
         found = predict(life, lifetime, changed, data)
-        return (found.right * found.present).sum() / found.present.sum()
+        return (found.right * found.mask).sum() / found.mask.sum()
 
     keys = jax.random.split(key, draws)
     return lax.map(

@@ -195,10 +195,8 @@ class Life:
         self, state: TrainState, data: Any, course: Course, task: jax.Array, key: jax.Array
     ) -> TrainState:
         assert self.stream.task_images is not None
-        images, labels, present, _ = self.stream.task_images(data, course, task)
-        return self.method.at_task_end(
-            self.spec, state, TaskData(images, labels, present), task, key
-        )
+        images, labels, mask, _ = self.stream.task_images(data, course, task)
+        return self.method.at_task_end(self.spec, state, TaskData(images, labels, mask), task, key)
 
     def due(self, task: jax.Array) -> jax.Array:
         """Which tests are of interest after a task: bool [tests].
@@ -246,7 +244,7 @@ class Life:
         models = self.method.models(state)
 
         def count(shown: Test) -> tuple[jax.Array, jax.Array]:
-            here = shown.present * classes[:, shown.labels]
+            here = shown.mask * classes[:, shown.labels]
             right = []
             for model in models.values():
                 logits = self.method.classify(self.spec, state, model, shown.images, number)
@@ -255,8 +253,8 @@ class Life:
                     right.append((here * (seen.argmax(-1) == shown.labels)).sum(-1))
             return jnp.stack(right, -1), here.sum(-1)
 
-        right, present = self.over_test(count, data, course, number)
-        return (right.sum(0) / present.sum(0)[:, None]).reshape(-1, len(models), 2)
+        right, mask = self.over_test(count, data, course, number)
+        return (right.sum(0) / mask.sum(0)[:, None]).reshape(-1, len(models), 2)
 
     def over_test(
         self, function: Callable[[Test], Any], data: Any, course: Course, number: jax.Array

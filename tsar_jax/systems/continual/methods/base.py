@@ -56,7 +56,7 @@ class Batch(NamedTuple):
     images: jax.Array
     stored: jax.Array
     labels: jax.Array
-    present: jax.Array
+    mask: jax.Array
     task: jax.Array
 
 
@@ -92,7 +92,7 @@ class Examples(NamedTuple):
 
     images: jax.Array
     labels: jax.Array
-    present: jax.Array
+    mask: jax.Array
     items: dict[str, jax.Array]
 
 
@@ -104,7 +104,7 @@ class TaskData(NamedTuple):
 
     stored: jax.Array
     labels: jax.Array
-    present: jax.Array
+    mask: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,10 +142,8 @@ class Method:
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         """What SGD descends: by default the cross-entropy of the batch."""
-        logits, stats = spec.net.train(state.net, batch.images, batch.present)
-        return cross_entropy(logits, batch.labels, batch.present), LossAux(
-            logits, stats, state.memory
-        )
+        logits, stats = spec.net.train(state.net, batch.images, batch.mask)
+        return cross_entropy(logits, batch.labels, batch.mask), LossAux(logits, stats, state.memory)
 
     def gradient(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
@@ -168,7 +166,7 @@ class Method:
         if self.buffered and not self.filled_at_ends:
             # Nothing is stored after a loss that is no number: so the compiler knows that whatever
             # reads the buffer comes first, and need not copy it.
-            stored = batch._replace(present=batch.present * jnp.isfinite(loss))
+            stored = batch._replace(mask=batch.mask * jnp.isfinite(loss))
             state = self.store(spec, state, stored, passed, store_key)
         return self.after_step(spec, state, batch, gradient, after_key), loss
 
@@ -181,7 +179,7 @@ class Method:
     ) -> TrainState:
         """Offers the batch to the buffer: by default a reservoir."""
         items = self.kept(batch, passed)
-        buffer = add_to_reservoir(state.buffer, key, items, batch.present)
+        buffer = add_to_reservoir(state.buffer, key, items, batch.mask)
         return state._replace(buffer=buffer)
 
     def after_step(
@@ -243,29 +241,29 @@ class Method:
         return spec.net.logits(model, images)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, present: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean cross-entropy over those present; 0 where nobody is."""
     each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return mean_present(each, present)
+    return masked_mean(each, mask)
 
 
-def squared_error(logits: jax.Array, target: jax.Array, present: jax.Array) -> jax.Array:
+def squared_error(logits: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean squared difference of logits [N, classes] over those present; 0 where nobody is."""
-    return mean_present(jnp.square(logits - target).mean(-1), present)
+    return masked_mean(jnp.square(logits - target).mean(-1), mask)
 
 
-def mean_present(values: jax.Array, present: jax.Array) -> jax.Array:
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean of values [N] over those present; 0 where nobody is."""
-    present = present.astype(values.dtype)
-    return (values * present).sum() / jnp.maximum(present.sum(), 1)
+    mask = mask.astype(values.dtype)
+    return (values * mask).sum() / jnp.maximum(mask.sum(), 1)
 
 
 def examples_loss(
     spec: ProblemSpec, variables: Variables, part: Examples
 ) -> tuple[jax.Array, Tree]:
     """Cross-entropy of images in training, and the statistics."""
-    logits, stats = spec.net.train(variables, part.images, part.present)
-    return cross_entropy(logits, part.labels, part.present), stats
+    logits, stats = spec.net.train(variables, part.images, part.mask)
+    return cross_entropy(logits, part.labels, part.mask), stats
 
 
 def examples_gradient(spec: ProblemSpec, variables: Variables, part: Examples) -> tuple[Tree, Tree]:
@@ -298,20 +296,18 @@ def replay(spec: ProblemSpec, buffer: Buffer, key: jax.Array) -> Examples:
 def augment(spec: ProblemSpec, drawn: Draw, key: jax.Array) -> Examples:
     """What was drawn, augmented and normalised."""
     images = spec.view(drawn.items["images"], key)
-    return Examples(images, drawn.items["labels"], drawn.present, drawn.items)
+    return Examples(images, drawn.items["labels"], drawn.mask, drawn.items)
 
 
 def as_examples(batch: Batch) -> Examples:
     """The stream's batch."""
-    return Examples(batch.images, batch.labels, batch.present, {})
+    return Examples(batch.images, batch.labels, batch.mask, {})
 
 
 def concat_examples(*parts: Examples) -> Examples:
     """Several sets of images as one; only of images, labels and presence."""
-    images, labels, present = (
-        jnp.concatenate(field) for field in list(zip(*parts, strict=True))[:3]
-    )
-    return Examples(images, labels, present, {})
+    images, labels, mask = (jnp.concatenate(field) for field in list(zip(*parts, strict=True))[:3])
+    return Examples(images, labels, mask, {})
 
 
 def forward(
@@ -327,7 +323,7 @@ def forward(
         return jnp.split(together, cuts), stats
     logits: list[jax.Array] = []
     for part in parts:
-        one, stats = spec.net.train(variables, part.images, part.present)
+        one, stats = spec.net.train(variables, part.images, part.mask)
         logits.append(one)
         variables = Variables(variables.params, stats)
     return logits, variables.stats
@@ -358,6 +354,6 @@ def consistency_loss(
     """
     again, logits, stats = with_replay_in_full(spec, net, as_examples(batch), drawn)
     together = concat_examples(as_examples(batch), drawn)
-    loss = weight * squared_error(again, jax.lax.stop_gradient(target), drawn.present)
-    loss += cross_entropy(logits, together.labels, together.present)
+    loss = weight * squared_error(again, jax.lax.stop_gradient(target), drawn.mask)
+    loss += cross_entropy(logits, together.labels, together.mask)
     return loss, logits[: batch.labels.size], stats

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from tsar_jax.errors import check_frequencies, check_weights
 from tsar_jax.networks.classifier import Tree, Variables
-from tsar_jax.plasticity.averages import average, effective_alpha, sometimes
+from tsar_jax.plasticity.averages import average, bernoulli, effective_alpha
 from tsar_jax.systems.continual.methods.base import (
     Batch,
     Examples,
@@ -69,7 +69,7 @@ class CLSER(Method):
         """The logits of the average that is surer of an item's class, and both averages after."""
         logits, sure, after = {}, {}, {}
         for name, model in memory.items():
-            logits[name], stats = spec.net.train(model, drawn.images, drawn.present)
+            logits[name], stats = spec.net.train(model, drawn.images, drawn.mask)
             after[name] = Variables(model.params, stats)
             probability = jax.nn.softmax(logits[name])
             sure[name] = jnp.take_along_axis(probability, drawn.labels[:, None], -1)
@@ -83,7 +83,7 @@ class CLSER(Method):
         memory = {}
         for name, model in state.memory.items():
             alpha = effective_alpha(state.step, getattr(self, f"{name}_model_alpha"))
-            due = sometimes(keys[name], getattr(self, f"{name}_model_update_freq"))
+            due = bernoulli(keys[name], getattr(self, f"{name}_model_update_freq"))
             kept = jnp.where(due, alpha, 1.0)
             memory[name] = model._replace(params=average(model.params, state.net.params, kept))
         return state._replace(memory=memory)

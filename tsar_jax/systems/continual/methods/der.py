@@ -45,8 +45,8 @@ class DER(Method):
         drawn = replay(spec, state.buffer, key)
         net = state.net
         (logits, again), stats = forward(spec, net, as_examples(batch), drawn)
-        loss = cross_entropy(logits, batch.labels, batch.present)
-        loss += self.alpha * squared_error(again, drawn.items["logits"], drawn.present)
+        loss = cross_entropy(logits, batch.labels, batch.mask)
+        loss += self.alpha * squared_error(again, drawn.items["logits"], drawn.mask)
         return loss, LossAux(logits, stats, state.memory)
 
 
@@ -68,7 +68,7 @@ class DERPlusPlus(DER):
         second = replay(spec, state.buffer, second_key)
         net = state.net
         (logits, again, labelled), stats = forward(spec, net, as_examples(batch), first, second)
-        loss = cross_entropy(logits, batch.labels, batch.present)
-        loss += self.alpha * squared_error(again, first.items["logits"], first.present)
-        loss += self.beta * cross_entropy(labelled, second.labels, second.present)
+        loss = cross_entropy(logits, batch.labels, batch.mask)
+        loss += self.alpha * squared_error(again, first.items["logits"], first.mask)
+        loss += self.beta * cross_entropy(labelled, second.labels, second.mask)
         return loss, LossAux(logits, stats, state.memory)

@@ -30,8 +30,8 @@ class ER(Method):
     ) -> tuple[jax.Array, LossAux]:
         drawn, memory = self.drawn(spec, state, key)
         together = concat_examples(as_examples(batch), drawn)
-        logits, stats = spec.net.train(state.net, together.images, together.present)
-        loss = cross_entropy(logits, together.labels, together.present)
+        logits, stats = spec.net.train(state.net, together.images, together.mask)
+        loss = cross_entropy(logits, together.labels, together.mask)
         return loss, LossAux(logits[: batch.labels.size], stats, memory)
 
     def drawn(self, spec: ProblemSpec, state: TrainState, key: jax.Array) -> tuple[Examples, Any]:

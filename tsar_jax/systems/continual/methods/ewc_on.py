@@ -61,13 +61,13 @@ class EWCOn(Method):
         self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
     ) -> TrainState:
         def fisher_sum(chunk: TaskData, key: jax.Array) -> Tree:
-            labels = jnp.where(chunk.present > 0, chunk.labels, -1)
+            labels = jnp.where(chunk.mask > 0, chunk.labels, -1)
             mean, _ = spec.net.fisher(state.net, spec.view(chunk.stored, key), labels)
             return jax.tree.map(lambda leaf: leaf * labels.size, mean)
 
         total = sum_chunks(fisher_sum, data, key)
         fisher = jax.tree.map(
-            lambda old, new: self.gamma * old + new / data.present.sum(),
+            lambda old, new: self.gamma * old + new / data.mask.sum(),
             state.memory.fisher,
             total,
         )

@@ -16,7 +16,7 @@ from tsar_jax.systems.continual.methods.base import (
     as_examples,
     cross_entropy,
     forward,
-    mean_present,
+    masked_mean,
     replay,
 )
 from tsar_jax.systems.continual.methods.task_end import FilledAtEnds
@@ -43,7 +43,7 @@ class FDR(FilledAtEnds):
     def items(
         self, spec: ProblemSpec, state: TrainState, chosen: TaskData, key: jax.Array
     ) -> dict[str, jax.Array]:
-        logits, _ = spec.net.train(state.net, spec.view(chosen.stored, key), chosen.present)
+        logits, _ = spec.net.train(state.net, spec.view(chosen.stored, key), chosen.mask)
         return {**super().items(spec, state, chosen, key), "logits": logits}
 
     def loss(
@@ -52,9 +52,9 @@ class FDR(FilledAtEnds):
         drawn = replay(spec, state.buffer, key)
         net = state.net
         (logits, again), stats = forward(spec, net, as_examples(batch), drawn)
-        loss = cross_entropy(logits, batch.labels, batch.present)
+        loss = cross_entropy(logits, batch.labels, batch.mask)
         distance = function_distance(again, drawn.items["logits"])
-        loss += self.alpha * mean_present(distance, drawn.present)
+        loss += self.alpha * masked_mean(distance, drawn.mask)
         return loss, LossAux(logits, stats, state.memory)
 
 

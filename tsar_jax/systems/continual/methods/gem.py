@@ -53,11 +53,11 @@ class GEM(FilledAtEnds):
 
         def one(stats: Tree, number: jax.Array) -> tuple[Tree, jax.Array]:
             def learned() -> tuple[Tree, jax.Array]:
-                slots = share_slots(spec, number)
-                items = {name: item[slots] for name, item in state.buffer.items.items()}
+                indices = share_slots(spec, number)
+                items = {name: item[indices] for name, item in state.buffer.items.items()}
                 images = spec.view(items["images"], jax.random.fold_in(key, number))
-                present = (slots < spec.capacity).astype(images.dtype)
-                part = Examples(images, items["labels"], present, {})
+                mask = (indices < spec.capacity).astype(images.dtype)
+                part = Examples(images, items["labels"], mask, {})
                 net = Variables(state.net.params, stats)
                 gradient, after = examples_gradient(spec, net, part)
                 return after, ravel_pytree(gradient)[0]

@@ -69,7 +69,7 @@ class GSS(ER):
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[TrainState, jax.Array]:
         order_key, again_key, last_key = jax.random.split(key, 3)
-        order = draw(state.buffer, order_key, spec.capacity).slots
+        order = draw(state.buffer, order_key, spec.capacity).indices
 
         def again(number: jax.Array, carry: tuple[Variables, Rounds]) -> tuple[Variables, Rounds]:
             net, rounds = carry
@@ -89,11 +89,11 @@ class GSS(ER):
         buffer, (order, first) = state.buffer, state.memory
         count = min(spec.replay, spec.capacity)
         places = first + jnp.arange(count)
-        slots = order[places]
-        items = {name: values[slots] for name, values in buffer.items.items()}
-        present = (places < buffer.filled).astype(jnp.float32)
+        indices = order[places]
+        items = {name: values[indices] for name, values in buffer.items.items()}
+        mask = (places < buffer.filled).astype(jnp.float32)
         after = jnp.where(first + count < buffer.filled, first + count, 0)
-        return augment(spec, Draw(items, present, slots), key), Rounds(order, after)
+        return augment(spec, Draw(items, mask, indices), key), Rounds(order, after)
 
     def store(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, passed: LossAux, key: jax.Array
@@ -101,12 +101,12 @@ class GSS(ER):
         draw_key, select_key = jax.random.split(key)
         buffer = state.buffer
         of_batch, of_each = self.scores(spec, state, batch, draw_key)
-        slots, scores = select(
-            select_key, buffer.items[SCORE], buffer.seen, batch.present, of_batch, of_each
+        indices, scores = select(
+            select_key, buffer.items[SCORE], buffer.seen, batch.mask, of_batch, of_each
         )
         items = {**self.kept(batch, passed), SCORE: scores}
-        seen = buffer.seen + batch.present.sum().astype(jnp.int32)
-        return state._replace(buffer=put(buffer, slots, items, seen))
+        seen = buffer.seen + batch.mask.sum().astype(jnp.int32)
+        return state._replace(buffer=put(buffer, indices, items, seen))
 
     def scores(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
@@ -117,10 +117,10 @@ class GSS(ER):
         """
         drawn = draw(state.buffer, key, self.gss_minibatch_size)
 
-        def gradient(images: jax.Array, labels: jax.Array, present: jax.Array) -> jax.Array:
+        def gradient(images: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
             def loss(params: object) -> jax.Array:
                 net = Variables(params, state.net.stats)
-                return cross_entropy(spec.net.logits(net, images), labels, present)
+                return cross_entropy(spec.net.logits(net, images), labels, mask)
 
             return ravel_pytree(jax.grad(loss)(state.net.params))[0]
 
@@ -135,9 +135,9 @@ class GSS(ER):
         )
 
         def score(vector: jax.Array) -> jax.Array:
-            return largest_cosine(vector, held, drawn.present) + 1
+            return largest_cosine(vector, held, drawn.mask) + 1
 
-        whole = score(gradient(batch.images, batch.labels, batch.present))
+        whole = score(gradient(batch.images, batch.labels, batch.mask))
         whole = jnp.where(state.buffer.seen > 0, whole, FIRST_SCORE)
         each = lax.cond(
             (whole < 1) & (state.buffer.seen > 0),
@@ -149,18 +149,18 @@ class GSS(ER):
         return whole, each
 
 
-def largest_cosine(vector: jax.Array, others: jax.Array, present: jax.Array) -> jax.Array:
+def largest_cosine(vector: jax.Array, others: jax.Array, mask: jax.Array) -> jax.Array:
     """max over j of g . G_j / (|g| |G_j|); g [P], G [M, P], present [M]. -1 where there is none."""
     lengths = jnp.linalg.norm(vector) * jnp.linalg.norm(others, axis=1)
     cosines = (others @ vector) / jnp.maximum(lengths, 1e-8)
-    return jnp.where(present > 0, cosines, -1).max()
+    return jnp.where(mask > 0, cosines, -1).max()
 
 
 def select(
     key: jax.Array,
     scores: jax.Array,
     seen: jax.Array,
-    present: jax.Array,
+    mask: jax.Array,
     of_batch: jax.Array,
     of_each: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
@@ -187,5 +187,5 @@ def select(
         return (scores, seen + (here > 0)), (slot, score)
 
     chances = jax.random.uniform(key, (np.size(of_each), 2))
-    _, chosen = lax.scan(one, (scores, seen), (present, of_each, chances))
+    _, chosen = lax.scan(one, (scores, seen), (mask, of_each, chances))
     return chosen

@@ -9,7 +9,7 @@ from jax import lax
 
 from tsar_jax.errors import check_frequencies, check_positive, check_weights
 from tsar_jax.networks.classifier import Tree, Variables
-from tsar_jax.plasticity.buffer import put, ring_slots
+from tsar_jax.plasticity.buffer import put, ring_indices
 from tsar_jax.systems.continual.methods.base import (
     OCCUPIED,
     Batch,
@@ -19,7 +19,7 @@ from tsar_jax.systems.continual.methods.base import (
     TrainState,
     cross_entropy,
     examples_gradient,
-    mean_present,
+    masked_mean,
     replay,
     sgd_step,
     squared_error,
@@ -88,13 +88,13 @@ class HAL(ER):
         self, spec: ProblemSpec, state: TrainState, batch: Batch, passed: LossAux, key: jax.Array
     ) -> TrainState:
         first, after = share(spec, batch.task)
-        present = batch.present.astype(jnp.int32)
-        ring = ring_slots(first, after - first, state.memory.offered, present)
-        slots = jnp.where(present > 0, ring, spec.capacity)
+        mask = batch.mask.astype(jnp.int32)
+        ring = ring_indices(first, after - first, state.memory.offered, mask)
+        indices = jnp.where(mask > 0, ring, spec.capacity)
         buffer = put(
-            state.buffer, slots, self.kept(batch, passed), state.buffer.seen + present.sum()
+            state.buffer, indices, self.kept(batch, passed), state.buffer.seen + mask.sum()
         )
-        memory = state.memory._replace(offered=state.memory.offered + present.sum())
+        memory = state.memory._replace(offered=state.memory.offered + mask.sum())
         return state._replace(buffer=buffer, memory=memory)
 
     def gradient(
@@ -117,7 +117,7 @@ class HAL(ER):
         self, spec: ProblemSpec, state: TrainState, batch: Batch, gradient: Tree, key: jax.Array
     ) -> TrainState:
         each = spec.net.features(state.net, batch.images)
-        mean = jax.vmap(mean_present, (1, None))(each, batch.present)
+        mean = jax.vmap(masked_mean, (1, None))(each, batch.mask)
         features = self.beta * state.memory.features + (1 - self.beta) * mean
         return state._replace(memory=state.memory._replace(features=features))
 

@@ -22,7 +22,7 @@ from tsar_jax.systems.continual.methods.base import (
     TrainState,
     as_examples,
     concat_examples,
-    mean_present,
+    masked_mean,
     replay,
 )
 from tsar_jax.systems.continual.methods.lwf import LOWEST, squared_norm
@@ -81,14 +81,14 @@ class ICaRL(Method):
     ) -> tuple[jax.Array, LossAux]:
         together = concat_examples(as_examples(batch), replay(spec, state.buffer, key))
         net = state.net
-        logits, stats = spec.net.train(net, together.images, together.present)
+        logits, stats = spec.net.train(net, together.images, together.mask)
         old = spec.net.logits(state.memory.old, together.images)
         past, now = seen_classes(spec, batch.task - 1), seen_classes(spec, batch.task)
         truth = jax.nn.one_hot(together.labels, spec.classes)
         each = optax.sigmoid_binary_cross_entropy(
             logits, jnp.where(past, jax.nn.sigmoid(old), truth)
         )
-        loss = mean_present((each * now).sum(-1) / now.sum(), together.present)
+        loss = masked_mean((each * now).sum(-1) / now.sum(), together.mask)
         loss += self.wd_reg * squared_norm(net.params)
         return loss, LossAux(logits[: batch.labels.size], stats, state.memory)
 
@@ -102,7 +102,7 @@ class ICaRL(Method):
             buffer.items[OCCUPIED].astype(jnp.float32),
         )
         features = all_features(spec, state.net, of_buffer)
-        own = jax.nn.one_hot(of_buffer.labels, spec.classes) * of_buffer.present[:, None]
+        own = jax.nn.one_hot(of_buffer.labels, spec.classes) * of_buffer.mask[:, None]
         sums = jnp.dot(own.T, features, precision="highest")
         means = sums / jnp.maximum(own.sum(0), 1)[:, None]
         memory = Memory(state.net, means, present_classes(of_buffer, spec.classes))
@@ -116,8 +116,8 @@ class ICaRL(Method):
         quota = spec.capacity // now.sum()
         new, rows, counts = self.herded(spec, state, data, quota)
 
-        slots = jnp.arange(spec.capacity)
-        rank, place = slots // quota, slots % quota
+        indices = jnp.arange(spec.capacity)
+        rank, place = indices // quota, indices % quota
         label = jnp.argsort(~now, stable=True)[jnp.minimum(rank, spec.classes - 1)]
         old_quota = spec.capacity // jnp.maximum(before.sum(), 1)
         old_rank = (jnp.cumsum(before) - 1)[label]
@@ -147,7 +147,7 @@ class ICaRL(Method):
         classes, here = classes_of(data, spec.classes, most_classes(spec))
 
         def of_class(label: jax.Array) -> tuple[jax.Array, jax.Array]:
-            member = (data.labels == label) & (data.present > 0)
+            member = (data.labels == label) & (data.mask > 0)
             return herd(features, member, spec.capacity, quota), member.sum()
 
         rows, counts = lax.map(of_class, classes)

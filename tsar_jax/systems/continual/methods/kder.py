@@ -41,7 +41,7 @@ class KDER(Method):
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         drawn = replay(spec, state.buffer, key)
-        target, _ = spec.net.train(state.memory, drawn.images, drawn.present)
+        target, _ = spec.net.train(state.memory, drawn.images, drawn.mask)
         net = state.net
         loss, logits, stats = consistency_loss(spec, net, batch, drawn, target, self.reg_weight)
         return loss, LossAux(logits, stats, Variables(net.params, stats))

@@ -17,7 +17,7 @@ from tsar_jax.systems.continual.methods.base import (
     TaskData,
     TrainState,
     cross_entropy,
-    mean_present,
+    masked_mean,
 )
 from tsar_jax.systems.continual.methods.task_end import seen_classes
 
@@ -54,12 +54,12 @@ class LwF(Method):
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, LossAux]:
         net = state.net
-        logits, stats = spec.net.train(net, batch.images, batch.present)
+        logits, stats = spec.net.train(net, batch.images, batch.mask)
         old = spec.net.logits(state.memory, batch.images)
         past, now = seen_classes(spec, batch.task - 1), seen_classes(spec, batch.task)
-        loss = cross_entropy(jnp.where(now, logits, LOWEST), batch.labels, batch.present)
+        loss = cross_entropy(jnp.where(now, logits, LOWEST), batch.labels, batch.mask)
         each = distillation(logits, old, past, self.softmax_temp)
-        loss += self.alpha * mean_present(each, batch.present)
+        loss += self.alpha * masked_mean(each, batch.mask)
         loss += self.wd_reg * squared_norm(net.params)
         return loss, LossAux(logits, stats, state.memory)
 

@@ -76,8 +76,8 @@ def descend_items(
     def step(net: Variables, number: jax.Array) -> tuple[Variables, jax.Array]:
         # The last step ends at the last item; the first one may have fewer than the others.
         rows = count - (steps - number) * size + jnp.arange(size)
-        present = items.present[rows] * (rows >= 0)
-        part = Examples(items.images[rows], items.labels[rows], present, {})
+        mask = items.mask[rows] * (rows >= 0)
+        part = Examples(items.images[rows], items.labels[rows], mask, {})
         (loss, stats), gradient = jax.value_and_grad(
             lambda params: examples_loss(spec, Variables(params, net.stats), part), has_aux=True
         )(net.params)

@@ -53,7 +53,7 @@ class PNN(Method):
 
         def loss(own: Tree) -> tuple[jax.Array, jax.Array]:
             logits = column_logits(own, hidden, batch.images, task)
-            return cross_entropy(logits, batch.labels, batch.present), logits
+            return cross_entropy(logits, batch.labels, batch.mask), logits
 
         own = jax.tree.map(lambda leaf: leaf[task], params)
         (value, logits), slope = jax.value_and_grad(loss, has_aux=True)(own)

@@ -9,7 +9,7 @@ from jax import lax
 
 from tsar_jax.errors import check_frequencies, check_weights
 from tsar_jax.networks.classifier import Tree, Variables
-from tsar_jax.plasticity.averages import average, effective_alpha, sometimes
+from tsar_jax.plasticity.averages import average, bernoulli, effective_alpha
 from tsar_jax.plasticity.fisher import filter_means, weighted_distance
 from tsar_jax.systems.continual.methods.base import (
     Batch,
@@ -71,7 +71,7 @@ class SYNERgy(Method):
     ) -> tuple[jax.Array, LossAux]:
         drawn = replay(spec, state.buffer, key)
         memory = state.memory
-        target, semantic_stats = spec.net.train(memory.semantic, drawn.images, drawn.present)
+        target, semantic_stats = spec.net.train(memory.semantic, drawn.images, drawn.mask)
         net = state.net
         loss, logits, stats = consistency_loss(spec, net, batch, drawn, target, self.reg_weight)
         loss += self.penalty_weight * weighted_distance(
@@ -86,10 +86,10 @@ class SYNERgy(Method):
         average_key, fisher_key, view_key = jax.random.split(key, 3)
         memory = state.memory
         alpha = effective_alpha(state.step, self.ema_alpha)
-        kept = jnp.where(sometimes(average_key, self.ema_update_freq), alpha, 1.0)
+        kept = jnp.where(bernoulli(average_key, self.ema_update_freq), alpha, 1.0)
         params = average(memory.semantic.params, state.net.params, kept)
         memory = memory._replace(semantic=memory.semantic._replace(params=params))
-        due = sometimes(fisher_key, self.fisher_update_freq)
+        due = bernoulli(fisher_key, self.fisher_update_freq)
         fisher, stats = lax.cond(
             due,
             lambda: self.consolidated(spec, state, memory, view_key),

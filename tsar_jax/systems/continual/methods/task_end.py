@@ -47,19 +47,19 @@ def _chunk(data: TaskData, number: jax.Array) -> TaskData:
     count = data.labels.shape[0]
     size = min(CHUNK, count)
     rows = number * size + jnp.arange(size)
-    within = (rows < count).astype(data.present.dtype)
+    within = (rows < count).astype(data.mask.dtype)
     rows = jnp.minimum(rows, count - 1)
-    return TaskData(data.stored[rows], data.labels[rows], data.present[rows] * within)
+    return TaskData(data.stored[rows], data.labels[rows], data.mask[rows] * within)
 
 
 def choose(data: TaskData, key: jax.Array, count: int) -> TaskData:
     """`count` images of a task at random; where it has fewer they come again."""
     available = data.labels.shape[0]
     chance = jax.random.uniform(key, (available,))
-    _, order = lax.top_k(jnp.where(data.present > 0, chance, -1.0), min(count, available))
-    different = jnp.minimum(data.present.sum().astype(jnp.int32), order.size)
+    _, order = lax.top_k(jnp.where(data.mask > 0, chance, -1.0), min(count, available))
+    different = jnp.minimum(data.mask.sum().astype(jnp.int32), order.size)
     rows = order[jnp.arange(count) % different]
-    return TaskData(data.stored[rows], data.labels[rows], data.present[rows])
+    return TaskData(data.stored[rows], data.labels[rows], data.mask[rows])
 
 
 def share(spec: ProblemSpec, task: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -77,13 +77,13 @@ def share(spec: ProblemSpec, task: jax.Array) -> tuple[jax.Array, jax.Array]:
 def share_slots(spec: ProblemSpec, task: jax.Array) -> jax.Array:
     """The slots of a task's share: int32 [largest share], `capacity` after its last."""
     first, after = share(spec, task)
-    slots = first + jnp.arange(-(-spec.capacity // spec.tasks))
-    return jnp.where(slots < after, slots, spec.capacity)
+    indices = first + jnp.arange(-(-spec.capacity // spec.tasks))
+    return jnp.where(indices < after, indices, spec.capacity)
 
 
 def present_classes(data: TaskData, classes: int) -> jax.Array:
     """Which classes a task has images of: bool [classes]."""
-    return jnp.zeros(classes).at[data.labels].add(data.present) > 0
+    return jnp.zeros(classes).at[data.labels].add(data.mask) > 0
 
 
 def classes_of(data: TaskData, classes: int, most: int) -> tuple[jax.Array, jax.Array]:
@@ -115,11 +115,11 @@ class FilledAtEnds(Method):
         self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
     ) -> TrainState:
         choose_key, items_key = jax.random.split(key)
-        slots = share_slots(spec, task)
-        chosen = choose(data, choose_key, slots.size)
+        indices = share_slots(spec, task)
+        chosen = choose(data, choose_key, indices.size)
         items = self.items(spec, state, chosen, items_key)
         _, after = share(spec, task)
-        return state._replace(buffer=put(state.buffer, slots, items, after.astype(jnp.int32)))
+        return state._replace(buffer=put(state.buffer, indices, items, after.astype(jnp.int32)))
 
     def items(
         self, spec: ProblemSpec, state: TrainState, chosen: TaskData, key: jax.Array
