@@ -17,7 +17,7 @@ from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.devices import split_cpu
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.systems.continual.methods import make_method
-from tsar_jax.systems.continual.system import ContinualConfig, Life, make_spec, make_system
+from tsar_jax.systems.continual.system import ContinualConfig, Experiment, make_spec, make_system
 from tsar_jax.training.loop import make_keys
 from tsar_jax.training.programs import make_programs
 
@@ -68,10 +68,13 @@ def synergy(seeds: int, setting: Setting) -> Work:
     stream = make_stream("rot-mnist", data(setting.images), StreamSettings(batch=setting.batch))
     method = make_method("synergy", [f"fisher_update_freq={setting.fisher_update_freq}"])
     net = make_mlp(stream.image, CLASSES, setting.hidden)
-    spec = make_spec(net, stream, rate=0.2, capacity=setting.buffer, replay=setting.batch)
+    spec = make_spec(net, stream, learning_rate=0.2, capacity=setting.buffer, replay=setting.batch)
     if seeds > 1:
         split_cpu()
-    system, keys = make_system(ContinualConfig(), Life(spec, method, stream)), make_keys(0, seeds)
+    system, keys = (
+        make_system(ContinualConfig(), Experiment(spec, method, stream)),
+        make_keys(0, seeds),
+    )
     programs = make_programs(system, stream.data, keys.init, STEPS, seeds=seeds)
 
     def function(state: Any, call: jax.Array, data: Any, root: jax.Array) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from tsar_jax import cli
 from tsar_jax.errors import UserError, check_positive
+from tsar_jax.systems.continual.experiment import PreparedExperiment, prepare
 from tsar_jax.systems.continual.measures import Outcome, read_outcome
 from tsar_jax.systems.continual.presets import EXPERIMENT
 from tsar_jax.systems.continual.probe_figures import (
@@ -36,8 +37,7 @@ from tsar_jax.systems.continual.probes import (
     reliability,
     trade_off,
 )
-from tsar_jax.systems.continual.study import Study, prepare
-from tsar_jax.systems.continual.system import ContinualConfig, Lifetime, make_system, reported_model
+from tsar_jax.systems.continual.system import ContinualConfig, RunState, make_system, reported_model
 from tsar_jax.training.checkpoints import load_seeds
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, make_folder, read_run, write_atomically
@@ -92,21 +92,27 @@ def main() -> None:
 
 def analyse(path: Path, outcome: Outcome, arguments: Arguments) -> Analysis:
     """Everything about one run's reported model."""
-    study, lifetimes, data = load(path)
-    life = study.life
+    prepared, run_states, data = load(path)
+    experiment = prepared.experiment
 
-    def probe(lifetime: Lifetime, data: Any) -> Any:
-        model = reported_model(life, lifetime.learner)
+    def probe(run_state: RunState, data: Any) -> Any:
+        model = reported_model(experiment, run_state.learner)
         key = jax.random.key(0)
         noisy = accuracy_under_noise(
-            life, lifetime, model, data, jnp.asarray(arguments.deviations), key, arguments.draws
+            experiment,
+            run_state,
+            model,
+            data,
+            jnp.asarray(arguments.deviations),
+            key,
+            arguments.draws,
         )
-        return predict(life, lifetime, model, data), noisy
+        return predict(experiment, run_state, model, data), noisy
 
     say_compiling(path.name)
     predictions, noisy = jax.jit(
-        lambda lifetimes, data: jax.lax.map(lambda one: probe(one, data), lifetimes)
-    )(lifetimes, data)
+        lambda run_states, data: jax.lax.map(lambda one: probe(one, data), run_states)
+    )(run_states, data)
     has_trade_off = outcome.accuracy.shape[1] > 1 and not outcome.cumulative
     # Nobody knows how an imported network did right after each task.
     has_trade_off &= bool(np.isfinite(np.diagonal(outcome.matrix(), axis1=1, axis2=2)).all())
@@ -124,15 +130,15 @@ def analyse(path: Path, outcome: Outcome, arguments: Arguments) -> Analysis:
     return found
 
 
-def load(path: Path) -> tuple[Study, Lifetime, Any]:
+def load(path: Path) -> tuple[PreparedExperiment, RunState, Any]:
     """Return a run's study, the lifetimes of its seeds and its stream's data on the device."""
-    study = prepare(read_run(path, EXPERIMENT, ContinualConfig))
-    data = jax.device_put(study.life.stream.data)
-    like = jax.eval_shape(make_system(study.config, study.life).init, jax.random.key(0))
-    lifetimes, _, step = load_seeds(path, like=like)
-    if step != study.config.steps:
+    prepared = prepare(read_run(path, EXPERIMENT, ContinualConfig))
+    data = jax.device_put(prepared.experiment.stream.data)
+    like = jax.eval_shape(make_system(prepared.config, prepared.experiment).init, jax.random.key(0))
+    run_states, _, step = load_seeds(path, like=like)
+    if step != prepared.config.steps:
         raise UserError(f"{path} has not come to its end: resume it with continual_train first.")
-    return study, lifetimes, data
+    return prepared, run_states, data
 
 
 if __name__ == "__main__":

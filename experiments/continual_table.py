@@ -20,6 +20,7 @@ from pathlib import Path
 from tsar_jax import cli
 from tsar_jax.data.continual.registry import GCIL_SETTINGS
 from tsar_jax.errors import UserError, check_known, check_positive, check_seed
+from tsar_jax.systems.continual.experiment import PreparedExperiment, prepare
 from tsar_jax.systems.continual.figures import bars_figure, curves_figure
 from tsar_jax.systems.continual.measures import (
     MEASURES,
@@ -34,9 +35,8 @@ from tsar_jax.systems.continual.measures import (
 from tsar_jax.systems.continual.methods import METHODS
 from tsar_jax.systems.continual.methods.published import Release
 from tsar_jax.systems.continual.presets import DIGITS, EXPERIMENT
-from tsar_jax.systems.continual.study import Study, prepare
 from tsar_jax.systems.continual.system import ContinualConfig
-from tsar_jax.systems.continual.training import train_study
+from tsar_jax.systems.continual.training import train_experiment
 from tsar_jax.training.run import Run, check_writable, load_config, make_folder, write_atomically
 
 SEVEN = ("sgd", "joint", "er", "der", "derpp", "clser", "synergy")
@@ -136,18 +136,18 @@ def cell_name(method: str, buffer: int) -> str:
     return f"{method}-{buffer}" if METHODS[method].buffered else method
 
 
-def outcome(config: TableConfig, path: Path, wanted: Study) -> Outcome:
+def outcome(config: TableConfig, path: Path, wanted: PreparedExperiment) -> Outcome:
     """What a cell's run in the folder `path` has measured, once it is run to its end."""
     if (path / "config.json").exists():
         stored = load_config(path, ContinualConfig)
         check_same(stored, wanted.config, path)
         if not (path / RESULT).exists():
-            study = prepare(stored)
-            train_study(study, _run(path, study.config, resume=True))
+            prepared = prepare(stored)
+            train_experiment(prepared, _run(path, prepared.config, resume=True))
     elif config.only_tabulate:
         raise UserError(f"There is no run {path}: leave out --only-tabulate.")
     else:
-        train_study(wanted, _run(path, wanted.config, resume=False))
+        train_experiment(wanted, _run(path, wanted.config, resume=False))
     return read_outcome(path)
 
 

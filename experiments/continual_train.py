@@ -25,11 +25,11 @@ Then: tsar-jax run continual_analyse --runs RUN --out FOLDER
 import dataclasses
 
 from tsar_jax import cli
+from tsar_jax.systems.continual.experiment import prepare
 from tsar_jax.systems.continual.methods import METHODS
 from tsar_jax.systems.continual.presets import EXPERIMENT, PRESETS
-from tsar_jax.systems.continual.study import prepare
 from tsar_jax.systems.continual.system import ContinualConfig
-from tsar_jax.systems.continual.training import train_study
+from tsar_jax.systems.continual.training import train_experiment
 
 
 def main() -> None:
@@ -37,9 +37,9 @@ def main() -> None:
     config, run = cli.parse(
         ContinualConfig, PRESETS, experiment=EXPERIMENT, description=description
     )
-    study = prepare(config)
-    print(f"data: {study.source}")
-    train_study(study, dataclasses.replace(run, config=study.config))
+    prepared = prepare(config)
+    print(f"data: {prepared.source}")
+    train_experiment(prepared, dataclasses.replace(run, config=prepared.config))
 
 
 if __name__ == "__main__":

@@ -29,18 +29,18 @@ from tsar_jax.errors import UserError
 def batches(stream, key, steps=None):
     """Every batch of a stream, as it would be seen in order."""
     data = jax.tree.map(jnp.asarray, stream.data)
-    course = stream.begin(data, key)
+    stream_state = stream.init(data, key)
 
     @jax.jit
-    def show(course, step):
-        course = stream.shuffle(data, course, key, step)
-        return course, stream.batch(data, course, jax.random.fold_in(key, step), step)
+    def show(stream_state, step):
+        stream_state = stream.shuffle(data, stream_state, key, step)
+        return stream_state, stream.batch(data, stream_state, jax.random.fold_in(key, step), step)
 
     shown = []
     for step in range(stream.steps if steps is None else steps):
-        course, batch = show(course, step)
+        stream_state, batch = show(stream_state, step)
         shown.append(jax.device_get(batch))
-    return shown, course, data
+    return shown, stream_state, data
 
 
 @pytest.mark.parametrize("degrees", [0, 17.3, 45, 90, 133.7, 180])
@@ -84,14 +84,14 @@ def test_an_epoch_shows_every_image_once() -> None:
     stream = make_stream("perm-toy", dataset, StreamSettings(batch=16, epochs=2, tasks=2))
     assert stream.steps == 2 * 2 * 4
     assert stream.ends.tolist() == [8, 16]
-    shown, course, _ = batches(stream, jax.random.key(1))
+    shown, stream_state, _ = batches(stream, jax.random.key(1))
     orders = []
     for epoch in range(4):
         of_epoch = shown[4 * epoch : 4 * epoch + 4]
         assert [int(batch.mask.sum()) for batch in of_epoch] == [16, 16, 16, 12]
         pixels = np.concatenate([b.images[b.mask > 0] for b in of_epoch]).reshape(60, -1)
         back = np.empty_like(pixels)
-        back[:, np.asarray(course.maps)[epoch // 2]] = pixels
+        back[:, np.asarray(stream_state.maps)[epoch // 2]] = pixels
         original = dataset.train.images.reshape(60, -1)
         orders.append([int(np.flatnonzero((original == row).all(1))[0]) for row in back])
         assert sorted(orders[-1]) == list(range(60))
@@ -105,14 +105,14 @@ def test_class_tasks_have_their_classes_and_drop_what_does_not_fill_a_batch() ->
     stream = make_stream("seq-toy", dataset, StreamSettings(batch=8, tasks=2))
     assert stream.steps == 6
     assert stream.kind == "class"
-    shown, course, data = batches(stream, jax.random.key(0))
+    shown, stream_state, data = batches(stream, jax.random.key(0))
     for step, batch in enumerate(shown):
         assert set(batch.labels.tolist()) <= {2 * (step // 3), 2 * (step // 3) + 1}
     assert all(batch.mask.all() for batch in shown)
     assert stream.task_classes.tolist() == [[True, True, False, False], [False, False, True, True]]
-    tested = stream.test(data, course, 1, jnp.arange(stream.test_size))
+    tested = stream.test(data, stream_state, 1, jnp.arange(stream.test_size))
     assert set(np.asarray(tested.labels)[np.asarray(tested.mask) > 0].tolist()) == {2, 3}
-    whole = stream.task_images(data, course, 1)
+    whole = stream.task_images(data, stream_state, 1)
     assert int(whole.mask.sum()) == (dataset.train.labels >= 2).sum()
 
 
@@ -135,14 +135,14 @@ def test_joint_mixes_all_tasks() -> None:
 def test_gcil_numbers_classes_as_they_appear_and_tests_on_those_seen() -> None:
     dataset = toy_dataset(train=600, test=40, classes=8, shape=(8, 8, 3))
     stream = make_stream("gcil-toy", dataset, StreamSettings(batch=4, tasks=5, phase_size=40))
-    shown, course, data = batches(stream, jax.random.key(0))
+    shown, stream_state, data = batches(stream, jax.random.key(0))
     seen = 0
     for task in range(5):
         of_task = shown[stream.begins[task] : stream.ends[task]]
         labels = {label for batch in of_task for label in batch.labels.tolist()}
         seen = max(seen, 1 + max(labels))
         assert stream.task_classes[task].tolist() == [label < seen for label in range(8)]
-        tested = stream.test(data, course, task, jnp.arange(stream.test_size))
+        tested = stream.test(data, stream_state, task, jnp.arange(stream.test_size))
         assert int(tested.mask.sum()) == 5 * seen
     assert seen > 1
 
@@ -251,7 +251,7 @@ def test_a_schedule_of_turning_digits(sizes, batch) -> None:
 def test_turning_digits_show_their_digits_turned() -> None:
     dataset = toy_dataset(train=360, test=90, classes=9, shape=(10, 10), name="mnist")
     stream = make_stream("mnist-360", dataset, StreamSettings(batch=8))
-    shown, course, data = batches(stream, jax.random.key(0), steps=6)
+    shown, stream_state, data = batches(stream, jax.random.key(0), steps=6)
     by_digit = {d: dataset.train.images[dataset.train.labels == d] for d in range(9)}
     drawn = {0: 0, 1: 0}
     for batch in shown[:1]:
@@ -263,7 +263,7 @@ def test_turning_digits_show_their_digits_turned() -> None:
                 turned = [np.asarray(Image.fromarray(one).rotate(degrees)) for one in chunk]
                 close = [(image[..., 0] == one).mean() for one in turned]
                 assert max(close) > 0.95
-    tested = stream.test(data, course, 0, jnp.arange(stream.test_size))
+    tested = stream.test(data, stream_state, 0, jnp.arange(stream.test_size))
     assert stream.test_size == 90
     assert tested.mask.all()
 

@@ -8,8 +8,8 @@ import pytest
 from commands import command, failure
 
 from experiments import continual_analyse, continual_table, continual_train
+from tsar_jax.systems.continual.experiment import prepare
 from tsar_jax.systems.continual.measures import measures, read_outcome
-from tsar_jax.systems.continual.study import prepare
 from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.training.run import load_config
 
@@ -120,9 +120,9 @@ def test_gcil_on_held_out_images_has_two_accuracies(tmp_path, monkeypatch, capsy
     )
     told = capsys.readouterr().out
     assert "average accuracy over the cumulative tests of all phases: " in told
-    study = prepare(load_config(tmp_path / "runs" / "sgd", ContinualConfig))
-    assert "of its training images, not on its test images" in study.source
-    data = study.life.stream.data
+    prepared = prepare(load_config(tmp_path / "runs" / "sgd", ContinualConfig))
+    assert "of its training images, not on its test images" in prepared.source
+    data = prepared.experiment.stream.data
     assert len(data["test_labels"]) == len(data["labels"]) // 9
     outcome = read_outcome(tmp_path / "runs" / "sgd")
     assert outcome.settings["validation"] is True

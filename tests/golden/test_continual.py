@@ -77,7 +77,7 @@ def spec_of(golden: dict, image: jax.Array) -> ProblemSpec:
         classes=classes,
         task_classes=np.ones((1, classes), bool),
         image=jax.ShapeDtypeStruct(image.shape, image.dtype),
-        view=lambda images, key: (images - mean) / std,
+        augment=lambda images, key: (images - mean) / std,
         normalise=lambda images: (images - mean) / std,
     )
 

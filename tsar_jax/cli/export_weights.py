@@ -29,12 +29,12 @@ from tsar_jax.interop.naming import with_mlp_aliases, with_resnet18_aliases
 from tsar_jax.interop.torch_writer import write_array, write_state_dict
 from tsar_jax.modules import import_modules
 from tsar_jax.systems.continual import presets as continual_presets
+from tsar_jax.systems.continual.experiment import prepare
 from tsar_jax.systems.continual.release import (
     mlp_to_release,
     resnet18_statistics_to_release,
     resnet18_to_release,
 )
-from tsar_jax.systems.continual.study import prepare
 from tsar_jax.systems.continual.system import ContinualConfig, make_system, reported_model
 from tsar_jax.systems.episodic import anml, anml_presets, tsar, tsar_presets
 from tsar_jax.systems.episodic.anml import AnmlConfig
@@ -154,12 +154,12 @@ def static_arrays(evolved: Evolved) -> dict[str, np.ndarray]:
 
 def export_continual(run: Path, file: Path, step: int | None) -> list[Path]:
     """Write the reported network of continual_train."""
-    study = prepare(load_config(run, ContinualConfig))
+    prepared = prepare(load_config(run, ContinualConfig))
     check_free(file)
-    like = jax.eval_shape(make_system(study.config, study.life).init, jax.random.key(0))
-    lifetime, _ = load_checkpoint(run, step, like=like)
-    net = reported_model(study.life, jax.device_get(lifetime.learner))
-    write_state_dict(file, network_arrays(study.config, net.params, net.stats))
+    like = jax.eval_shape(make_system(prepared.config, prepared.experiment).init, jax.random.key(0))
+    run_state, _ = load_checkpoint(run, step, like=like)
+    net = reported_model(prepared.experiment, jax.device_get(run_state.learner))
+    write_state_dict(file, network_arrays(prepared.config, net.params, net.stats))
     return [file]
 
 

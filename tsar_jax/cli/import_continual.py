@@ -11,6 +11,13 @@ from tsar_jax.cli.imported import Imported, as_float32, check_shapes, settings
 from tsar_jax.interop.naming import check_arrays, without_prefix
 from tsar_jax.interop.torch_files import Content
 from tsar_jax.networks.classifier import Variables
+from tsar_jax.systems.continual.experiment import (
+    PreparedExperiment,
+    init_from_network,
+    measure_outcome,
+    network_like,
+    prepare,
+)
 from tsar_jax.systems.continual.measures import write_outcome
 from tsar_jax.systems.continual.presets import DIGITS, EXPERIMENT
 from tsar_jax.systems.continual.release import (
@@ -20,8 +27,7 @@ from tsar_jax.systems.continual.release import (
     resnet18_names,
     resnet18_statistics,
 )
-from tsar_jax.systems.continual.study import Study, lifetime_with, measured, network_like, prepare
-from tsar_jax.systems.continual.system import Lifetime
+from tsar_jax.systems.continual.system import RunState
 from tsar_jax.training.loop import make_keys
 from tsar_jax.training.run import Run
 
@@ -39,18 +45,20 @@ def import_continual(kind: str, content: Content, argv: list[str], text: str) ->
     )
     base = dataclasses.replace(DIGITS, method="sgd", stream=STREAMS[kind])
     config = settings(kind, base, argv, told_widths(kind, variables), text)
-    study = prepare(config)
+    prepared = prepare(config)
     what = f"the network for {config.stream}"
-    check_shapes(variables, network_like(study), what, "--stream")
-    lifetime = tested(study, lifetime_with(study, variables, make_keys(study.config.seed).init))
+    check_shapes(variables, network_like(prepared), what, "--stream")
+    run_state = tested(
+        prepared, init_from_network(prepared, variables, make_keys(prepared.config.seed).init)
+    )
 
     def finish(run: Run) -> None:
-        write_outcome(run.path, measured(study, lifetime))
+        write_outcome(run.path, measure_outcome(prepared, run_state))
 
-    said = (f"stream {config.stream}, data: {study.source}",)
-    step = study.config.steps
+    said = (f"stream {config.stream}, data: {prepared.source}",)
+    step = prepared.config.steps
     assert step is not None
-    return Imported(EXPERIMENT, study.config, lifetime, step, said, finish)
+    return Imported(EXPERIMENT, prepared.config, run_state, step, said, finish)
 
 
 def told_widths(kind: str, variables: Variables) -> dict[str, Any]:
@@ -61,14 +69,16 @@ def told_widths(kind: str, variables: Variables) -> dict[str, Any]:
     return {"width": params["bn1"]["bias"].size}
 
 
-def tested(study: Study, lifetime: Lifetime) -> Lifetime:
+def tested(prepared: PreparedExperiment, run_state: RunState) -> RunState:
     """Return a lifetime with its accuracy after the last task, on all tests of interest."""
-    life = study.life
-    tests = np.arange(len(life.stream.task_classes))
-    due = tests == life.stream.tasks - 1 if life.stream.cumulative else tests >= 0
-    data = jax.device_put(life.stream.data)
-    measure = jax.jit(lambda one, data: life.test(one.learner, data, one.course, jnp.asarray(due)))
-    return lifetime._replace(
-        accuracy=lifetime.accuracy.at[-1].set(measure(lifetime, data)),
-        tested=lifetime.tested.at[-1].set(due),
+    experiment = prepared.experiment
+    tests = np.arange(len(experiment.stream.task_classes))
+    due = tests == experiment.stream.tasks - 1 if experiment.stream.cumulative else tests >= 0
+    data = jax.device_put(experiment.stream.data)
+    measure = jax.jit(
+        lambda one, data: experiment.test(one.learner, data, one.course, jnp.asarray(due))
+    )
+    return run_state._replace(
+        accuracy=run_state.accuracy.at[-1].set(measure(run_state, data)),
+        tested=run_state.tested.at[-1].set(due),
     )

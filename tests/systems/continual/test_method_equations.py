@@ -51,14 +51,14 @@ def scaled(images, key=None):
 def spec() -> ProblemSpec:
     return ProblemSpec(
         net=make_mlp(SHAPE, CLASSES, (6, 5)),
-        rate=RATE,
+        learning_rate=RATE,
         capacity=CAPACITY,
         replay=4,
         tasks=TASKS,
         classes=CLASSES,
         task_classes=np.eye(TASKS, dtype=bool).repeat(CLASSES // TASKS, 1),
         image=jax.ShapeDtypeStruct(SHAPE, jnp.uint8),
-        view=scaled,
+        augment=scaled,
         normalise=scaled,
     )
 
@@ -135,7 +135,7 @@ def test_synergy_estimates_importance_on_images_as_seen_in_training(spec) -> Non
     spec = dataclasses.replace(
         spec,
         net=tracked,
-        view=lambda images, key: (scaled(images) - 0.3) / 0.25,
+        augment=lambda images, key: (scaled(images) - 0.3) / 0.25,
         normalise=lambda images: jnp.full(images.shape, jnp.nan),
     )
     method = SYNERgy(ema_update_freq=0.0, fisher_update_freq=1.0)
@@ -143,11 +143,11 @@ def test_synergy_estimates_importance_on_images_as_seen_in_training(spec) -> Non
     kept = state.buffer.items
     assert int(state.buffer.seen) == 5 < CAPACITY
     semantic = state.memory.semantic
-    shown = spec.view(kept["images"], KEY)
+    shown = spec.augment(kept["images"], KEY)
     assert_close(shown[5:], jnp.full(shown[5:].shape, -1.2))
     assert_close(state.memory.fisher, plain.fisher(semantic, shown, kept["labels"])[0])
     # Nothing was there to be replayed: the draw was of black images, halving the mean once more.
-    replayed = 0.5 * spec.view(jnp.zeros((1, *SHAPE), jnp.uint8), KEY).mean()
+    replayed = 0.5 * spec.augment(jnp.zeros((1, *SHAPE), jnp.uint8), KEY).mean()
     assert_close(semantic.stats["mean"], 0.5 * replayed + 0.5 * shown.mean())
 
 
@@ -205,7 +205,7 @@ def test_a_setting_that_is_true_or_false() -> None:
 
 def test_si_integrates_what_the_loss_lost(spec) -> None:
     method = SI(c=2.0, xi=0.3)
-    slow = dataclasses.replace(spec, rate=0.01)
+    slow = dataclasses.replace(spec, learning_rate=0.01)
     begin = begun(method, slow)
     batch = batch_of(0)
     state = jax.jit(

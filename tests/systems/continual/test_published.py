@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tsar_jax.data.types import LabelledDataset, LabelledImages
+from tsar_jax.systems.continual.experiment import with_published
 from tsar_jax.systems.continual.methods import METHODS, make_method
 from tsar_jax.systems.continual.methods.published import NOT_APPLIED, alike_streams, nearest_row
-from tsar_jax.systems.continual.study import with_published
 from tsar_jax.systems.continual.system import ContinualConfig
 
 TABLES = json.loads(Path(__file__).with_name("published_hyperparameters.json").read_text())

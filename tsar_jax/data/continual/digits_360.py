@@ -15,7 +15,7 @@ import numpy as np
 from tsar_jax.data.continual.epochs import images_nhwc
 from tsar_jax.data.continual.normalise import scale
 from tsar_jax.data.continual.pixels import move_pixels, rotation_map
-from tsar_jax.data.continual.types import Course, RawBatch, Stream, Test
+from tsar_jax.data.continual.types import RawBatch, Stream, StreamState, Test
 from tsar_jax.data.types import LabelledDataset
 
 Data = dict[str, Any]
@@ -51,8 +51,8 @@ def make_schedule(sizes: np.ndarray, batch: int) -> Schedule:
         chunks = [int(sizes[digit]) // VISITS + 1 for digit in pair]
         first = [visits[digit] * chunk for digit, chunk in zip(pair, chunks, strict=True)]
         size = [
-            min(chunk, int(sizes[digit]) - begin)
-            for digit, chunk, begin in zip(pair, chunks, first, strict=True)
+            min(chunk, int(sizes[digit]) - start)
+            for digit, chunk, start in zip(pair, chunks, first, strict=True)
         ]
         left = list(size)
         while min(left) > 0:
@@ -104,16 +104,16 @@ def digits_360(dataset: LabelledDataset, name: str, batch: int, joint: bool = Fa
         cumulative=False,
         test_size=len(test_order),
         data=data,
-        begin=_begin_joint if joint else _begin,
-        shuffle=lambda data, course, key, step: course,
-        batch=lambda data, course, key, step: (
-            _joint_batch(data, course, key, step, batch)
+        init=_init_joint if joint else _init,
+        shuffle=lambda data, stream_state, key, step: stream_state,
+        batch=lambda data, stream_state, key, step: (
+            _joint_batch(data, stream_state, key, step, batch)
             if joint
             else _batch(data, key, step, batch)
         ),
-        test=lambda data, course, number, rows: _test(data, rows),
+        test=lambda data, stream_state, number, rows: _test(data, rows),
         task_images=None,
-        view=lambda images, key: scale(images),
+        augment=lambda images, key: scale(images),
         normalise=scale,
     )
 
@@ -127,25 +127,25 @@ def _items(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
     return digit.astype(np.int32), drawn.astype(np.int32)
 
 
-def _begin(data: Data, key: jax.Array) -> Course:
-    return Course(jnp.zeros((0, 0), jnp.int32), jnp.zeros(0, jnp.int32))
+def _init(data: Data, key: jax.Array) -> StreamState:
+    return StreamState(jnp.zeros((0, 0), jnp.int32), jnp.zeros(0, jnp.int32))
 
 
-def _begin_joint(data: Data, key: jax.Array) -> Course:
+def _init_joint(data: Data, key: jax.Array) -> StreamState:
     order = jax.random.permutation(key, data[ITEMS[0]].shape[0]).astype(jnp.int32)
-    return Course(jnp.zeros((0, 0), jnp.int32), order)
+    return StreamState(jnp.zeros((0, 0), jnp.int32), order)
 
 
 def _joint_batch(
-    data: Data, course: Course, key: jax.Array, step: jax.Array, size: int
+    data: Data, stream_state: StreamState, key: jax.Array, step: jax.Array, size: int
 ) -> RawBatch:
     row = step * size + jnp.arange(size)
-    item = course.order[row]
+    item = stream_state.order[row]
     digit, drawn = (data[name][item] for name in ITEMS)
     place = jax.random.randint(key, (size,), 0, data["sizes"][digit])
     degrees = (digit - 1) * FIRST_ANGLE + data["turn"][digit] * drawn
     images = _turned(data["images"][data["first_image"][digit] + place], degrees)
-    mask = (row < course.order.size).astype(jnp.float32)
+    mask = (row < stream_state.order.size).astype(jnp.float32)
     return RawBatch(images, digit, mask, jnp.zeros((), jnp.int32))
 
 

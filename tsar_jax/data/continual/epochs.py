@@ -11,7 +11,7 @@ from jax import lax
 
 from tsar_jax.data.continual.normalise import make_normalise
 from tsar_jax.data.continual.pixels import crop_and_flip, move_pixels
-from tsar_jax.data.continual.types import Course, Kind, RawBatch, Stream, Test
+from tsar_jax.data.continual.types import Kind, RawBatch, Stream, StreamState, Test
 from tsar_jax.data.normalise import Statistics
 from tsar_jax.data.types import LabelledDataset
 from tsar_jax.errors import UserError
@@ -86,7 +86,7 @@ def epoch_stream(plan: Plan, dataset: LabelledDataset) -> Stream:
     normalise = make_normalise(plan.statistics, channels)
     parts = _Parts(plan, count, side)
 
-    def view(images: jax.Array, key: jax.Array) -> jax.Array:
+    def augment(images: jax.Array, key: jax.Array) -> jax.Array:
         return normalise(crop_and_flip(images, key) if channels == 3 else images)
 
     return Stream(
@@ -102,12 +102,12 @@ def epoch_stream(plan: Plan, dataset: LabelledDataset) -> Stream:
         cumulative=plan.cumulative,
         test_size=data["test_members"].shape[1],
         data=data,
-        begin=parts.begin,
+        init=parts.init,
         shuffle=parts.shuffle,
         batch=parts.batch,
         test=parts.test,
         task_images=parts.task_images,
-        view=view,
+        augment=augment,
         normalise=normalise,
     )
 
@@ -131,35 +131,44 @@ class _Parts:
     count: int
     side: int
 
-    def begin(self, data: Data, key: jax.Array) -> Course:
+    def init(self, data: Data, key: jax.Array) -> StreamState:
         maps = jnp.zeros((0, 0), jnp.int32)
         if self.plan.make_maps is not None:
             maps = self.plan.make_maps(key, len(self.plan.tests), self.side)
-        return Course(maps, jnp.zeros(data["members"].shape[1], jnp.int32))
+        return StreamState(maps, jnp.zeros(data["members"].shape[1], jnp.int32))
 
-    def shuffle(self, data: Data, course: Course, key: jax.Array, step: jax.Array) -> Course:
+    def shuffle(
+        self, data: Data, stream_state: StreamState, key: jax.Array, step: jax.Array
+    ) -> StreamState:
         def anew() -> jax.Array:
             epoch_key = jax.random.fold_in(key, step)
-            bits = jax.random.bits(epoch_key, course.order.shape, jnp.uint32) >> 1
-            last = jnp.arange(course.order.size) >= data["sizes"][data["task"][step]]
+            bits = jax.random.bits(epoch_key, stream_state.order.shape, jnp.uint32) >> 1
+            last = jnp.arange(stream_state.order.size) >= data["sizes"][data["task"][step]]
             order = jnp.argsort(jnp.where(last, np.uint32(2**32 - 1), bits))
             return order.astype(jnp.int32)
 
         begins = data["place"][step] == 0
-        return course._replace(order=lax.cond(begins, anew, lambda: course.order))
+        return stream_state._replace(order=lax.cond(begins, anew, lambda: stream_state.order))
 
-    def batch(self, data: Data, course: Course, key: jax.Array, step: jax.Array) -> RawBatch:
+    def batch(
+        self, data: Data, stream_state: StreamState, key: jax.Array, step: jax.Array
+    ) -> RawBatch:
         task = data["task"][step]
         rows = data["place"][step] * self.plan.batch + jnp.arange(self.plan.batch)
         mask = rows < data["sizes"][task]
-        return self._shown(data, course, task, course.order[rows], mask)
+        return self._shown(data, stream_state, task, stream_state.order[rows], mask)
 
-    def task_images(self, data: Data, course: Course, task: jax.Array) -> RawBatch:
+    def task_images(self, data: Data, stream_state: StreamState, task: jax.Array) -> RawBatch:
         rows = jnp.arange(data["members"].shape[1])
-        return self._shown(data, course, task, rows, rows < data["sizes"][task])
+        return self._shown(data, stream_state, task, rows, rows < data["sizes"][task])
 
     def _shown(
-        self, data: Data, course: Course, task: jax.Array, places: jax.Array, mask: jax.Array
+        self,
+        data: Data,
+        stream_state: StreamState,
+        task: jax.Array,
+        places: jax.Array,
+        mask: jax.Array,
     ) -> RawBatch:
         """A task's images at some places of its members."""
         member = data["members"][task, places]
@@ -167,13 +176,15 @@ class _Parts:
         images = data["images"][index]
         if self.plan.make_maps is not None:
             origin = member // self.count if self.plan.joint else task
-            images = move_pixels(images, course.maps[origin])
+            images = move_pixels(images, stream_state.maps[origin])
         return RawBatch(images, data["labels"][index], mask.astype(jnp.float32), task)
 
-    def test(self, data: Data, course: Course, number: jax.Array, rows: jax.Array) -> Test:
+    def test(
+        self, data: Data, stream_state: StreamState, number: jax.Array, rows: jax.Array
+    ) -> Test:
         index = data["test_members"][number, rows]
         images = data["test_images"][index]
         if self.plan.make_maps is not None:
-            images = move_pixels(images, course.maps[number])
+            images = move_pixels(images, stream_state.maps[number])
         mask = (rows < data["test_sizes"][number]).astype(jnp.float32)
         return Test(images, data["test_labels"][index], mask)

@@ -9,7 +9,7 @@ import numpy as np
 Kind = Literal["domain", "class", "general"]
 
 
-class Course(NamedTuple):
+class StreamState(NamedTuple):
     """What a lifetime's key decides about the stream, so that a step need not.
 
     maps int32 [tasks, pixels]: of each pixel of a task's images, which one of the original it is
@@ -69,12 +69,12 @@ class Stream(NamedTuple):
     cumulative: bool
     test_size: int
     data: dict[str, Any]
-    begin: Callable[..., Course]
-    shuffle: Callable[..., Course]
+    init: Callable[..., StreamState]
+    shuffle: Callable[..., StreamState]
     batch: Callable[..., RawBatch]
     test: Callable[..., Test]
     task_images: Callable[..., RawBatch] | None
-    view: Callable[[jax.Array, jax.Array], jax.Array]
+    augment: Callable[[jax.Array, jax.Array], jax.Array]
     normalise: Callable[[jax.Array], jax.Array]
 
     @property

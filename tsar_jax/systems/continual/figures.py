@@ -21,7 +21,9 @@ MODEL_TITLES = {
 
 @styled()
 def accuracy_figure(outcome: Outcome, path: Path) -> list[Path]:
-    """Accuracy on every test after every task, the mean over seeds, a panel for every model."""
+    """Draw the accuracy on every test after every task, mean over seeds, a panel for every
+    model.
+    """
     figure, axes = new_figure(
         1, len(outcome.models), width=1 + 3.2 * len(outcome.models), height=3.4, squeeze=False
     )
@@ -47,7 +49,7 @@ def accuracy_figure(outcome: Outcome, path: Path) -> list[Path]:
 
 
 def _numbers(count: int) -> tuple[list[int], list[str]]:
-    """Places and labels of at most ten of so many tasks, counted from 1."""
+    """Return places and labels of at most ten of `count` tasks, counted from 1."""
     step = -(-count // 10)
     places = list(range(0, count, step))
     return places, [str(place + 1) for place in places]
@@ -72,7 +74,8 @@ def curves_figure(outcomes: Mapping[str, Sequence[Outcome]], path: Path, title: 
     """Draw mean accuracy over the tasks learned so far, after every task, a line per method.
 
     In a cumulative stream: accuracy on all classes seen so far. Bands are those of the tables; a
-    dotted line is what all tasks at once give. A method looks the same in every panel.
+    dotted line is the accuracy of learning all tasks at once. A method looks the same in every
+    panel.
 
     Args:
         outcomes: by title of a panel, such as "buffer 200", the methods' results.
@@ -103,16 +106,18 @@ def curves_figure(outcomes: Mapping[str, Sequence[Outcome]], path: Path, title: 
         axis.grid(True)
         entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     cumulative = any(outcome.cumulative for outcome in several)
-    what = "all classes seen" if cumulative else "them"
-    axes[0, 0].set_ylabel(f"accuracy on {what} (%)")
-    shown = [entries[method] for method in places]
-    figure.legend(shown, list(places), loc="outside right center", ncols=rows, handlelength=3)
+    tested_on = "all classes seen" if cumulative else "them"
+    axes[0, 0].set_ylabel(f"accuracy on {tested_on} (%)")
+    handles = [entries[method] for method in places]
+    figure.legend(handles, list(places), loc="outside right center", ncols=rows, handlelength=3)
     figure.suptitle(f"{title}\n{band_caption(several)}", fontsize=10)
     return save_figure(figure, path)
 
 
 def _draw_curve(axis: Any, outcome: Outcome, method_look: dict[str, Any]) -> None:
-    """Draw one method's accuracy after every task; of all tasks at once a dotted line."""
+    """Draw one method's accuracy after every task; a dotted line where it learned all tasks at
+    once.
+    """
     curve = 100 * curve_of(outcome)
     if curve.shape[1] == 1:
         mean = float(finite_mean(curve)[0])
@@ -123,20 +128,20 @@ def _draw_curve(axis: Any, outcome: Outcome, method_look: dict[str, Any]) -> Non
 
 
 def band_caption(outcomes: Sequence[Outcome]) -> str:
-    """Return what lines, bars and bands are, and how many seeds are lost."""
+    """Return a caption that explains lines, bars and bands, and counts the seeds that are lost."""
     counts = {outcome.seeds[1] for outcome in outcomes}
     if counts == {1}:
         return "one seed"
     number = f"{counts.pop()} " if len(counts) == 1 else ""
     lost = sum(int(np.isnan(o.matrix()[:, -1, -1]).sum()) for o in outcomes)
-    said = f"; {lost} of {sum(o.seeds[1] for o in outcomes)} runs lost" if lost else ""
-    return f"mean and {DEVIATION} over {number}seeds; of fewer than {FEWEST}, each{said}"
+    lost_text = f"; {lost} of {sum(o.seeds[1] for o in outcomes)} runs lost" if lost else ""
+    return f"mean and {DEVIATION} over {number}seeds; of fewer than {FEWEST}, each{lost_text}"
 
 
 def curve_of(outcome: Outcome) -> np.ndarray:
-    """Return the accuracy after every task on what was learned so far: [seeds, tasks].
+    """Return the accuracy after every task on the tasks learned so far: [seeds, tasks].
 
-    The mean over those tests; of cumulative tests the last.
+    It is the mean over their tests; of cumulative tests the last.
     """
     matrix = outcome.matrix()
     tasks = matrix.shape[1]
@@ -151,28 +156,28 @@ def curve_of(outcome: Outcome) -> np.ndarray:
 def bars_figure(outcomes: Sequence[Outcome], path: Path, title: str) -> list[Path]:
     """Draw average accuracy at the end, a group of bars per buffer size, a bar per method.
 
-    Bands are those of the tables. Where results of a cumulative stream lack the average: the
-    accuracy on all classes seen.
+    Bands are those of the tables. Where results of a cumulative stream lack the average, the
+    accuracy on all classes seen is drawn.
     """
     measure = main_measure(outcomes)
     buffers = sorted({outcome.buffer for outcome in outcomes if outcome.buffer}) or [0]
     methods = list(dict.fromkeys(outcome.method for outcome in outcomes))
-    found = {(o.method, o.buffer): 100 * measures(o)[measure] for o in outcomes}
+    percent = {(o.method, o.buffer): 100 * measures(o)[measure] for o in outcomes}
     columns = -(-len(methods) // 14)
     figure, axis = new_figure(
         width=1.5 + columns + max(1.6, 0.2 * len(methods)) * len(buffers), height=3.4
     )
     width = 0.8 / len(methods)
     for index, method in enumerate(methods):
-        of_buffers = [found.get((method, b), found.get((method, 0))) for b in buffers]
+        of_buffers = [percent.get((method, b), percent.get((method, 0))) for b in buffers]
         places = [
             place + (index + 0.5) * width - 0.4
             for place, values in enumerate(of_buffers)
             if values is not None
         ]
-        shown = [values for values in of_buffers if values is not None]
+        measured = [values for values in of_buffers if values is not None]
         method_look = {**bar_look(index), "label": method}
-        draw_bars(axis, places, shown, 0.9 * width, deviation_band, PERCENT, **method_look)
+        draw_bars(axis, places, measured, 0.9 * width, deviation_band, PERCENT, **method_look)
     axis.set_xticks(range(len(buffers)), [f"buffer {b}" if b else "" for b in buffers])
     long_title = measure_title(measure, any(outcome.cumulative for outcome in outcomes))
     axis.set_ylabel(f"{long_title} (%)".replace(" over ", "\nover "))

@@ -1,4 +1,4 @@
-"""What a continual learner has reached: its matrix of accuracies, and the measures made of it.
+"""Results of a continual learner: its matrix of accuracies, and the measures computed from it.
 
 Lopez-Paz and Ranzato (2017), arXiv 1706.08840: a[i, j] is the accuracy on test j after task i.
 In a cumulative stream (GCIL) test j is of all classes seen until task j's end. Its average accuracy
@@ -44,13 +44,18 @@ MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run has measured.
+    """Measurements of a run.
 
-    method, stream, buffer: what was run. seeds: the first and how many. models: those tested.
-    reported: the one whose accuracy is the result. kind: of the stream, "domain", "class" or
-    "general". cumulative: test i is of all classes seen after task i. accuracy [seeds, tasks,
-    tests, models, 2]: class-incremental and task-incremental, nan where not tested. untrained
-    [seeds, tests]: of networks that learned nothing. settings: everything else of the run.
+    method, stream, buffer: the run's settings.
+    seeds: the first and their number.
+    models: those tested.
+    reported: the one whose accuracy is the result.
+    kind: of the stream, "domain", "class" or "general".
+    cumulative: whether test i is of all classes seen after task i.
+    accuracy: float [seeds, tasks, tests, models, 2], class-incremental and task-incremental, nan
+        where not tested.
+    untrained: float [seeds, tests], accuracy of networks that learned nothing.
+    settings: everything else of the run.
     """
 
     method: str
@@ -66,7 +71,7 @@ class Outcome:
     settings: Mapping[str, Any]
 
     def matrix(self, model: str | None = None, incremental: int = 0) -> np.ndarray:
-        """Accuracies [seeds, tasks, tests] of a model, by default the reported one.
+        """Return accuracies [seeds, tasks, tests] of a model, by default the reported one.
 
         incremental: 0 for class-incremental, 1 for task-incremental.
         """
@@ -87,22 +92,22 @@ def last_accuracy(matrix: np.ndarray) -> np.ndarray:
 
 
 def backward_transfer(matrix: np.ndarray) -> np.ndarray:
-    """mean_{j < T} a[T, j] - a[j, j]: what later tasks did to earlier ones."""
+    """Return mean_{j < T} a[T, j] - a[j, j]: the effect of later tasks on earlier ones."""
     own = np.diagonal(matrix, axis1=-2, axis2=-1)
     return (matrix[..., -1, :-1] - own[..., :-1]).mean(-1)
 
 
 def forward_transfer(matrix: np.ndarray, untrained: np.ndarray) -> np.ndarray:
-    """mean_{j > 1} a[j-1, j] - b[j]: what earlier tasks did to those not yet learned.
+    """Return mean_{j > 1} a[j-1, j] - b[j]: the effect of earlier tasks on those not yet learned.
 
-    untrained [.., tests]: b, what networks that learned nothing get right.
+    untrained [.., tests]: b, the accuracy of networks that learned nothing.
     """
     before = np.diagonal(matrix, offset=1, axis1=-2, axis2=-1)
     return (before - untrained[..., 1:]).mean(-1)
 
 
 def forgetting(matrix: np.ndarray) -> np.ndarray:
-    """mean_{j < T} max_{i < T} a[i, j] - a[T, j] (Chaudhry et al. 2018)."""
+    """Return mean_{j < T} max_{i < T} a[i, j] - a[T, j] (Chaudhry et al. 2018)."""
     tasks = matrix.shape[-2]
     learned = np.arange(tasks)[:, None] >= np.arange(matrix.shape[-1])
     best = np.where(learned, matrix, -np.inf)[..., :-1, :-1].max(-2)
@@ -110,24 +115,24 @@ def forgetting(matrix: np.ndarray) -> np.ndarray:
 
 
 def measures(outcome: Outcome, model: str | None = None) -> dict[str, np.ndarray]:
-    """Return what can be said of a model, by default the reported one, by name: each [seeds].
+    """Return a model's measures by name, by default those of the reported model: each [seeds].
 
     The average is missing where a result was written when only the last test of a cumulative stream
     was measured.
     """
     matrix = outcome.matrix(model)
     average = average_accuracy(matrix)
-    found = {} if outcome.cumulative and np.isnan(average).all() else {"accuracy": average}
+    by_name = {} if outcome.cumulative and np.isnan(average).all() else {"accuracy": average}
     if outcome.cumulative:
-        found["last_accuracy"] = last_accuracy(matrix)
+        by_name["last_accuracy"] = last_accuracy(matrix)
     tasks, tests = matrix.shape[-2:]
     if outcome.kind == "class" and not outcome.cumulative:
-        found["task_accuracy"] = average_accuracy(outcome.matrix(model, 1))
+        by_name["task_accuracy"] = average_accuracy(outcome.matrix(model, 1))
     if tasks > 1 and tasks == tests and not outcome.cumulative:
-        found["backward_transfer"] = backward_transfer(matrix)
-        found["forward_transfer"] = forward_transfer(matrix, outcome.untrained)
-        found["forgetting"] = forgetting(matrix)
-    return found
+        by_name["backward_transfer"] = backward_transfer(matrix)
+        by_name["forward_transfer"] = forward_transfer(matrix, outcome.untrained)
+        by_name["forgetting"] = forgetting(matrix)
+    return by_name
 
 
 def measure_title(name: str, cumulative: bool) -> str:
@@ -142,7 +147,7 @@ def main_measure(outcomes: Sequence[Outcome]) -> str:
 
 
 def measure_limits(name: str) -> Limits:
-    """Return between which shares a measure lies: differences of accuracies may be negative."""
+    """Return the limits of a measure: differences of accuracies may be negative."""
     return PROPORTION if name.endswith("accuracy") else (-1.0, 1.0)
 
 
@@ -164,7 +169,7 @@ def mean_and_deviation(
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Writes accuracy.csv, a row per accuracy, and result.json, which `read_outcome` reads."""
+    """Write accuracy.csv, a row per accuracy, and result.json, which `read_outcome` reads."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seed", "model", "after_task", "test", "class_il", "task_il"])
@@ -184,7 +189,11 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 
 
 def read_outcome(folder: Path) -> Outcome:
-    """What `write_outcome` wrote. Raises UserError where it is missing or not such a file."""
+    """Return the outcome that `write_outcome` wrote.
+
+    Raises:
+        UserError: the file is missing or not such a file.
+    """
     path = folder / RESULT
     remedy = f"run or resume continual_train in {folder}"
     try:
@@ -213,29 +222,29 @@ def read_outcome(folder: Path) -> Outcome:
 def table_rows(
     outcomes: Sequence[Outcome], measure: str, percent: bool = True
 ) -> tuple[list[int], dict[str, dict[int, str]]]:
-    """Buffer sizes, and by method and buffer size the text of a measure; buffer 0: has none."""
-    found: dict[str, dict[int, str]] = {}
+    """Return buffer sizes, and a measure's text by method and buffer size; 0 for no buffer."""
+    texts: dict[str, dict[int, str]] = {}
     for outcome in outcomes:
         values = measures(outcome).get(measure)
         if values is not None:
-            row = found.setdefault(outcome.method, {})
+            row = texts.setdefault(outcome.method, {})
             row[outcome.buffer] = mean_and_deviation(values, percent, measure_limits(measure))
-    buffers = sorted({buffer for row in found.values() for buffer in row if buffer})
-    return buffers, found
+    buffers = sorted({buffer for row in texts.values() for buffer in row if buffer})
+    return buffers, texts
 
 
 def markdown_table(outcomes: Sequence[Outcome], measure: str) -> str:
-    """Methods x buffers in Markdown; a method without a buffer has the same in every column.
+    """Return methods x buffers in Markdown; a method without a buffer repeats in every column.
 
-    A last column holds what is published of the stream at these buffers, where anything is and the
-    accuracies are on test images too; a line below says of what kind its sources are.
+    A last column holds published results of the stream at these buffers, where there are any and
+    the accuracies are on test images too; a line below names the kinds of their sources.
     """
-    buffers, found = table_rows(outcomes, measure)
+    buffers, texts = table_rows(outcomes, measure)
     columns = buffers or [0]
     head = [f"buffer {buffer}" if buffer else "accuracy" for buffer in columns]
     rows = {
         method: [row.get(buffer, row.get(0, "")) for buffer in columns]
-        for method, row in found.items()
+        for method, row in texts.items()
     }
     published = {}
     if not outcomes[0].settings.get("validation"):
@@ -254,17 +263,17 @@ def markdown_table(outcomes: Sequence[Outcome], measure: str) -> str:
 def published_column(
     stream: str, measure: str, methods: Sequence[str], buffers: Sequence[int], tasks: int
 ) -> dict[str, str]:
-    """Return what is published of methods on a stream, by method: "85.01 / 88.91 / – (T)".
+    """Return published results of methods on a stream, by method: "85.01 / 88.91 / – (T)".
 
     Args:
-      stream: its name, as of `make_stream`.
+      stream: its name, as `make_stream` takes it.
       measure: one of `MEASURES`.
       methods: those to look for; the others are left out.
       buffers: their sizes, one figure for each; a method without a buffer has one figure.
-      tasks: of the stream. Figures whose reference names another number are left out.
+      tasks: number of the stream's. Figures whose reference names another number are left out.
     """
     kind = split_name(stream)
-    found: dict[str, dict[int | None, Published]] = {}
+    by_method: dict[str, dict[int | None, Published]] = {}
     for row in best_sourced(
         find_published(system="continual", measure=measure, method=list(methods))
     ):
@@ -272,10 +281,10 @@ def published_column(
         if of_tasks and int(of_tasks[1]) != tasks:
             continue
         if split_name(row.stream) == kind and (row.size is None or row.size in buffers):
-            found.setdefault(row.method, {})[row.size] = row
+            by_method.setdefault(row.method, {})[row.size] = row
     return {
         method: joined_figures([rows.get(size) for size in ([None] if None in rows else buffers)])
-        for method, rows in found.items()
+        for method, rows in by_method.items()
     }
 
 
@@ -286,15 +295,19 @@ def titled_table(outcomes: Sequence[Outcome], measure: str) -> str:
 
 
 def csv_table(outcomes: Sequence[Outcome]) -> str:
-    """A row per run and seed: method, stream, buffer, seed, and every measure as a fraction."""
+    """Return a row per run and seed: method, stream, buffer, seed, and every measure as a
+    fraction.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["stream", "method", "buffer", "seed", "model", *MEASURES])
     for outcome in outcomes:
         for model in outcome.models:
-            found = measures(outcome, model)
+            by_name = measures(outcome, model)
             for index in range(outcome.seeds[1]):
-                values = [f"{found[name][index]:.6f}" if name in found else "" for name in MEASURES]
+                values = [
+                    f"{by_name[name][index]:.6f}" if name in by_name else "" for name in MEASURES
+                ]
                 seed = outcome.seeds[0] + index
                 head = [outcome.stream, outcome.method, outcome.buffer or "", seed]
                 writer.writerow([*head, model, *values])

@@ -1,4 +1,4 @@
-"""Figures of what continual learners have become."""
+"""Figures of trained continual learners: confidence, calibration, flatness, trade-off."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,13 @@ from tsar_jax.systems.continual.probes import Reliability
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What is known of one run's reported model.
+    """Analysis of one run's reported model.
 
-    label: of its method and buffer. by_class: tasks differ in their classes. task_probability
-    [tasks]: mean probability of each task's classes over all test images. task_accuracy [tests]: at
-    the end. reliability: of all test images. noise [seeds, levels]: accuracy with noise on the
-    weights. trade_off: stability, plasticity and their harmonic mean, each [seeds]; {}: has none.
+    label: of its method and buffer. by_class: whether tasks differ in their classes.
+    task_probability [tasks]: mean probability of each task's classes over all test images.
+    task_accuracy [tests]: at the end. reliability: of all test images. noise [seeds, deviations]:
+    accuracy with noise on the weights. trade_off: stability, plasticity and their harmonic mean,
+    each [seeds]; {}: has none.
     """
 
     label: str
@@ -40,7 +41,7 @@ class Analysis:
     trade_off: Mapping[str, np.ndarray]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; nan where a bin has no images becomes null."""
+        """Return the analysis as JSON values; nan where a bin has no images becomes null."""
         return {
             "task_probability": self.task_probability.tolist() if self.by_class else None,
             "task_accuracy": self.task_accuracy.tolist(),
@@ -56,7 +57,7 @@ class Analysis:
 
 @styled()
 def tasks_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
-    """Which tasks a network thinks of, or, where tasks share classes, is right in."""
+    """Draw each task's mean probability, or, where tasks share classes, its accuracy."""
     by_class = analyses[0].by_class
     figure, axis = new_figure(width=6.5, height=3.4)
     width = 0.8 / len(analyses)
@@ -82,7 +83,9 @@ def tasks_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
 
 @styled()
 def calibration_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
-    """A reliability diagram for each: accuracy against confidence; on the diagonal is no error."""
+    """Draw a reliability diagram for each: accuracy against confidence; the diagonal has no
+    error.
+    """
     columns = min(4, len(analyses))
     rows = -(-len(analyses) // columns)
     figure, axes = new_figure(
@@ -98,17 +101,17 @@ def calibration_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
         if index >= len(analyses):
             axis.set_visible(False)
             continue
-        found = analyses[index].reliability
-        edges = np.arange(len(found.share)) / len(found.share)
+        diagram = analyses[index].reliability
+        edges = np.arange(len(diagram.share)) / len(diagram.share)
         axis.bar(
             edges,
-            np.nan_to_num(found.accuracy),
-            1 / len(found.share),
+            np.nan_to_num(diagram.accuracy),
+            1 / len(diagram.share),
             align="edge",
             **{"edgecolor": "white", **bar_look(index)},
         )
         axis.plot([0, 1], [0, 1], color=BLACK, lw=1, ls=":")
-        axis.set_title(f"{analyses[index].label}\nerror {100 * found.error:.1f} %", fontsize=9)
+        axis.set_title(f"{analyses[index].label}\nerror {100 * diagram.error:.1f} %", fontsize=9)
         axis.set_aspect("equal")
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)
@@ -136,7 +139,7 @@ def noise_figure(analyses: Sequence[Analysis], deviations: np.ndarray, path: Pat
 
 @styled()
 def trade_off_figure(analyses: Sequence[Analysis], path: Path) -> list[Path]:
-    """Stability against plasticity, a point per seed: the best are at the upper right."""
+    """Draw stability against plasticity, a point per seed: the best are at the upper right."""
     figure, axis = new_figure(width=5.6, height=3.8)
     for index, analysis in enumerate(analyses):
         stability, plasticity = (

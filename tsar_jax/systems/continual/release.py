@@ -14,18 +14,20 @@ from tsar_jax.errors import UserError
 from tsar_jax.interop.naming import as_weights
 from tsar_jax.networks.classifier import Tree, Variables
 
-# What a release calls what a norm keeps, and what we do.
+# Names of a norm's running statistics in the releases and here.
 STATISTICS = {"running_mean": "mean", "running_var": "variance"}
 MLP_LAYERS = {"layer_0": "fc1", "layer_1": "fc2", "layer_2": "classifier"}
 
 
 def mlp_names() -> list[str]:
-    """A release's names of the multilayer perceptron's arrays, in the release's order."""
+    """Return a release's names of the multilayer perceptron's arrays, in the release's order."""
     return [f"{layer}.{leaf}" for layer in MLP_LAYERS.values() for leaf in ("weight", "bias")]
 
 
 def resnet18_names() -> list[str]:
-    """A release's names of ResNet-18's arrays, in the release's order, without statistics."""
+    """Return a release's names of ResNet-18's arrays, in the release's order, without
+    statistics.
+    """
     names = ["conv1.weight", *_affine("bn1")]
     for block in _blocks():
         for index in (1, 2):
@@ -36,7 +38,7 @@ def resnet18_names() -> list[str]:
 
 
 def resnet18_statistics() -> list[str]:
-    """A release's names of ResNet-18's running statistics, in the release's order."""
+    """Return a release's names of ResNet-18's running statistics, in the release's order."""
     norms = ["bn1"]
     for block in _blocks():
         norms += [f"{block}.bn1", f"{block}.bn2"]
@@ -58,20 +60,24 @@ def _has_shortcut(block: str) -> bool:
 
 
 def mlp_from_release(arrays: Mapping[str, np.ndarray]) -> Variables:
-    """A release's perceptron, by name, as our variables. Raises UserError: wrong arrays."""
+    """Return a release's perceptron, given by name, as variables. Raises UserError: wrong
+    arrays.
+    """
     return Variables(_read(mlp_names(), arrays, _mlp_path), {})
 
 
 def mlp_to_release(params: Tree) -> dict[str, np.ndarray]:
-    """Our perceptron's parameters, or a tree like them, by a release's names, in its order."""
+    """Return a perceptron's parameters, or a tree like them, by a release's names, in its order."""
     return _write(mlp_names(), params, _mlp_path)
 
 
 def resnet18_from_release(arrays: Mapping[str, np.ndarray]) -> Variables:
-    """A release's ResNet-18, by name, as our variables.
+    """Return a release's ResNet-18, given by name, as variables.
 
-    Without running statistics: mean 0 and variance 1, as they begin. Raises UserError where a name
-    is missing, or an array's rank is wrong or its numbers are not finite.
+    Without running statistics: mean 0 and variance 1, the initial ones.
+
+    Raises:
+        UserError: a name is missing, or an array's rank is wrong or its numbers are not finite.
     """
     params = _read(resnet18_names(), arrays, _resnet_path)
     names = resnet18_statistics()
@@ -86,24 +92,26 @@ def resnet18_from_release(arrays: Mapping[str, np.ndarray]) -> Variables:
 
 
 def resnet18_to_release(params: Tree) -> dict[str, np.ndarray]:
-    """Our ResNet-18's parameters, or a tree like them, by a release's names, in its order."""
+    """Return ResNet-18's parameters, or a tree like them, by a release's names, in its order."""
     return _write(resnet18_names(), params, _resnet_path)
 
 
 def resnet18_statistics_to_release(stats: Tree) -> dict[str, np.ndarray]:
-    """Our running statistics by a release's names, in its order."""
+    """Return running statistics by a release's names, in its order."""
     return _write(resnet18_statistics(), stats, _resnet_path)
 
 
 def _mlp_path(name: str) -> list[str]:
-    """fc1.weight -> layer_0, kernel."""
+    """Return the path of a release's name: fc1.weight -> layer_0, kernel."""
     theirs, leaf = name.split(".")
     (ours,) = (key for key, value in MLP_LAYERS.items() if value == theirs)
     return [ours, "kernel" if leaf == "weight" else leaf]
 
 
 def _resnet_path(name: str) -> list[str]:
-    """layer2.0.shortcut.1.weight -> layer2_0, shortcut_bn, scale."""
+    """Return the path of a release's name: layer2.0.shortcut.1.weight -> layer2_0, shortcut_bn,
+    scale.
+    """
     *modules, leaf = name.split(".")
     folders = []
     if modules[0].startswith("layer"):
@@ -154,7 +162,7 @@ def _write(names: Iterable[str], tree: Tree, path_of: Any) -> dict[str, np.ndarr
 
 
 def _from_release(array: Any) -> Any:
-    """[out, in, kh, kw] -> [kh, kw, in, out], [out, in] -> [in, out], [n] -> [n]."""
+    """Transpose [out, in, kh, kw] -> [kh, kw, in, out], [out, in] -> [in, out], [n] -> [n]."""
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.data.continual.types import Course, Stream, Test
+from tsar_jax.data.continual.types import Stream, StreamState, Test
 from tsar_jax.errors import check_positive, check_rates, check_seed
 from tsar_jax.networks.classifier import Classifier, Variables
 from tsar_jax.plasticity.learner import Learner
@@ -35,49 +35,56 @@ CLASS_IL, TASK_IL = 0, 1
 
 @dataclasses.dataclass(frozen=True)
 class ContinualConfig(LoopConfig):
-    """One method on one stream. Raises UserError for impossible values."""
+    """One method on one stream.
+
+    Raises:
+        UserError: a value is impossible.
+    """
 
     method: str = "synergy"
-    """sgd, joint, er, der, derpp, clser, synergy ...: as --help lists them."""
+    """Name of the method: sgd, joint, er, der, derpp, clser, synergy ...: as --help lists them."""
     stream: str = "rot-mnist"
-    """rot-mnist, perm-mnist, seq-mnist, mnist-360, seq-cifar10, seq-tinyimg, gcil-cifar100,
-    gcil-cifar100-longtail, gcil-cifar100-noise; or rot-, perm-, seq-, gcil- and any prepared data
-    set."""
+    """Name of the stream: rot-mnist, perm-mnist, seq-mnist, mnist-360, seq-cifar10, seq-tinyimg,
+    gcil-cifar100, gcil-cifar100-longtail, gcil-cifar100-noise; or rot-, perm-, seq-, gcil- and any
+    prepared data set.
+    """
     buffer: int = 500
-    """Slots of the episodic memory."""
-    # A number once the stream is known, before the loop sees it.
+    """Entries of the episodic memory, at least 1."""
+    # Replaced by a number once the stream is known, before the loop reads it.
     steps: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)  # type: ignore[assignment]
     """Steps of the whole run; None: the whole stream."""
     lr: float | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
-    """Learning rate of SGD; None: the published best, as every None that follows."""
+    """Learning rate of SGD, positive; None: as published, like every None that follows."""
     batch: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
-    """New images of a step."""
+    """New images of a step, at least 1."""
     replay: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
-    """Images of a draw from the buffer."""
+    """Images of a draw from the buffer, at least 1."""
     epochs: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
-    """Passes over every task."""
+    """Passes over every task, at least 1."""
     settings: tuple[str, ...] = ()
     """Hyper-parameters of the method, as name=value; the others are the published best."""
     published: Release = dataclasses.field(default="synergy", metadata=earlier("synergy"))
     """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
     init: str | None = dataclasses.field(default=None, metadata=earlier(None))
-    """Run of continual_train with whose network the first task begins; None: a random one."""
+    """Run of continual_train whose network is the initial one; None: a random one."""
     tasks: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
-    """Tasks of the stream; None: as published."""
+    """Number of tasks, at least 1; None: as published."""
     phase_size: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
-    """Images of a phase of GCIL (the releases' epoch_size); None: as published."""
+    """Images of a phase of GCIL (the releases' epoch_size), at least 1; None: as published."""
     phase_classes: int | None = dataclasses.field(default=None, metadata=earlier(None))
-    """Most classes of a phase of GCIL, from 1 on (the releases' phase_class_upper); None: as
-    published, 50."""
+    """Most classes of a phase of GCIL, at least 1 (the releases' phase_class_upper); None: as
+    published, 50.
+    """
     pretrain_classes: int | None = dataclasses.field(default=None, metadata=earlier(None))
-    """Classes of which GCIL's first phase has all images, from 1 on (the releases' pretrain and
-    pretrain_class_nb); None: as published, no such phase."""
+    """Classes of which GCIL's first phase has all images, at least 1 (the releases' pretrain and
+    pretrain_class_nb); None: as published, no such phase.
+    """
     schedule_seed: int | None = dataclasses.field(default=None, metadata=earlier(None))
     """Seed of GCIL's phases, in [0, 2**32) (the releases' gil_seed); None: as published, 1993."""
     validation: bool = dataclasses.field(default=False, metadata=earlier(False))
     """Whether a tenth of the training images is held out and tested on, instead of the test set."""
     width: int = 64
-    """Filters of ResNet-18's first stage, for colour images."""
+    """Filters of ResNet-18's first stage, for colour images, at least 1."""
     hidden: tuple[int, ...] = (100, 100)
     """Widths of the multilayer perceptron, for grey images."""
 
@@ -90,44 +97,48 @@ class ContinualConfig(LoopConfig):
             check_seed(self, "schedule_seed")
 
 
-class Lifetime(NamedTuple):
-    """The state of a method on a stream.
+class RunState(NamedTuple):
+    """State of a method on a stream. The field names are those of checkpoints.
 
-    step: number of batches learned. stream_key: data of the key by which the stream shuffles.
-    accuracy [tasks, tests, models, 2]: after every task, on every test, of every model,
-    class-incremental and task-incremental. tested [tasks, tests]: which of them have been measured;
-    the others are still to come or of no interest.
+    step: number of batches learned.
+    stream_key: data of the key by which the stream shuffles.
+    learner: the method's state.
+    course: the stream's state.
+    accuracy: float [tasks, tests, models, 2], after every task, on every test, of every model,
+        class-incremental and task-incremental.
+    tested: bool [tasks, tests], which of them have been measured; the others are still to come or
+        of no interest.
     """
 
     step: jax.Array
     stream_key: jax.Array
     learner: TrainState
-    course: Course
+    course: StreamState
     accuracy: jax.Array
     tested: jax.Array
 
 
 def make_spec(
-    net: Classifier, stream: Stream, *, rate: float, capacity: int, replay: int
+    net: Classifier, stream: Stream, *, learning_rate: float, capacity: int, replay: int
 ) -> ProblemSpec:
-    """What a method is given, for a network on a stream."""
+    """Return the problem spec of a network on a stream."""
     return ProblemSpec(
         net=net,
-        rate=rate,
+        learning_rate=learning_rate,
         capacity=capacity,
         replay=replay,
         tasks=stream.tasks,
         classes=stream.classes,
         task_classes=stream.task_classes,
         image=jax.ShapeDtypeStruct(stream.image, jnp.uint8),
-        view=stream.view,
+        augment=stream.augment,
         normalise=stream.normalise,
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Life:
-    """The pure functions of one lifetime of a method on a stream.
+class Experiment:
+    """Pure functions of a method on a stream.
 
     test_batch: images tested at a time.
     """
@@ -139,103 +150,117 @@ class Life:
 
     @property
     def method_learner(self) -> Learner:
-        """The method as a learner."""
+        """Return the method as a learner."""
         return self.method.learner(self.spec)
 
     @property
     def models(self) -> list[str]:
-        """Names of the models that are tested."""
+        """Return names of the models that are tested."""
         state = jax.eval_shape(partial(self.method.init, self.spec), jax.random.key(0))
         return list(self.method.models(state))
 
-    def init(self, key: jax.Array, data: Any) -> Lifetime:
-        """Return the lifetime before its first step."""
+    def init(self, key: jax.Array, data: Any) -> RunState:
+        """Return the state before the first step."""
         learner_key, stream_key = jax.random.split(key)
         tests = (self.stream.tasks, len(self.stream.task_classes))
-        return Lifetime(
+        return RunState(
             jnp.zeros((), jnp.int32),
             jax.random.key_data(stream_key),
             self.method_learner.init((), learner_key),
-            self.stream.begin(data, stream_key),
+            self.stream.init(data, stream_key),
             jnp.zeros((*tests, len(self.models), 2), jnp.float32),
             jnp.zeros(tests, bool),
         )
 
-    def step(self, lifetime: Lifetime, data: Any, key: jax.Array) -> tuple[Lifetime, jax.Array]:
-        """Learn one batch of the stream, and do what is due where it ends a task.
+    def step(self, run_state: RunState, data: Any, key: jax.Array) -> tuple[RunState, jax.Array]:
+        """Learn one batch of the stream, and finish its task where it ends one.
 
         Returns:
-            The lifetime after it, and the loss.
+            The state after it, and the loss.
         """
-        stream, step = self.stream, lifetime.step
-        stream_key = jax.random.wrap_key_data(lifetime.stream_key)
-        batch_key, view_key, learn_key, end_key = jax.random.split(key, 4)
-        course = stream.shuffle(data, lifetime.course, stream_key, step)
-        raw = stream.batch(data, course, batch_key, step)
-        batch = Batch(stream.view(raw.images, view_key), *raw)
-        state, loss = self.method_learner.update((), lifetime.learner, batch, learn_key)
+        stream, step = self.stream, run_state.step
+        stream_key = jax.random.wrap_key_data(run_state.stream_key)
+        batch_key, augment_key, learn_key, end_key = jax.random.split(key, 4)
+        stream_state = stream.shuffle(data, run_state.course, stream_key, step)
+        raw = stream.batch(data, stream_state, batch_key, step)
+        batch = Batch(stream.augment(raw.images, augment_key), *raw)
+        state, loss = self.method_learner.update((), run_state.learner, batch, learn_key)
         ends = step + 1 == jnp.asarray(stream.ends, jnp.int32)[raw.task]
         if self.method.boundaries:
             state = lax.cond(
                 ends,
-                lambda: self._task_end(state, data, course, raw.task, end_key),
+                lambda: self._task_end(state, data, stream_state, raw.task, end_key),
                 lambda: state,
             )
         due = self.due(raw.task)
         accuracy = lax.cond(
             ends,
-            lambda: lifetime.accuracy.at[raw.task].set(self.test(state, data, course, due)),
-            lambda: lifetime.accuracy,
+            lambda: run_state.accuracy.at[raw.task].set(self.test(state, data, stream_state, due)),
+            lambda: run_state.accuracy,
         )
-        tested = lifetime.tested.at[raw.task].set(ends & due | lifetime.tested[raw.task])
-        new = Lifetime(step + 1, lifetime.stream_key, state, course, accuracy, tested)
+        tested = run_state.tested.at[raw.task].set(ends & due | run_state.tested[raw.task])
+        new = RunState(step + 1, run_state.stream_key, state, stream_state, accuracy, tested)
         return new, loss
 
     def _task_end(
-        self, state: TrainState, data: Any, course: Course, task: jax.Array, key: jax.Array
+        self,
+        state: TrainState,
+        data: Any,
+        stream_state: StreamState,
+        task: jax.Array,
+        key: jax.Array,
     ) -> TrainState:
         assert self.stream.task_images is not None
-        images, labels, mask, _ = self.stream.task_images(data, course, task)
+        images, labels, mask, _ = self.stream.task_images(data, stream_state, task)
         return self.method.at_task_end(self.spec, state, TaskData(images, labels, mask), task, key)
 
     def due(self, task: jax.Array) -> jax.Array:
-        """Which tests are of interest after a task: bool [tests].
+        """Return which tests are of interest after a task: bool [tests].
 
-        Those of the tasks learned; and the next one's for forward transfer, unless it is of all
-        classes seen by then.
+        They are those of the tasks learned; and the next one's for forward transfer, unless it is
+        of all classes seen by then.
         """
         number = jnp.arange(len(self.stream.task_classes))
         if self.method.joint:
             return number >= 0
         return number <= task + (0 if self.stream.cumulative else 1)
 
-    def test(self, state: TrainState, data: Any, course: Course, due: jax.Array) -> jax.Array:
+    def test(
+        self, state: TrainState, data: Any, stream_state: StreamState, due: jax.Array
+    ) -> jax.Array:
         """Return the accuracy of every model on the tests that are due, 0 on others.
 
         Returns:
-            [tests, models, 2]: class-incremental, by all outputs; and task-incremental, by those of
-            the test's classes.
+            float [tests, models, 2]: class-incremental, by all outputs; and task-incremental, by
+            those of the test's classes.
         """
         classes = jnp.asarray(self.stream.task_classes)
         nothing = jnp.zeros((len(self.method.models(state)), 2), jnp.float32)
         if self.stream.cumulative:
-            # The last test that is due has all images of those before it.
+            # The last due test contains the images of all earlier ones.
             last = due.size - 1 - jnp.argmax(due[::-1])
-            accuracy = self.accuracies(state, data, course, last, classes)
+            accuracy = self.accuracies(state, data, stream_state, last, classes)
             return jnp.where(due[:, None, None], accuracy, nothing)
 
-        def each(number_and_due: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def of_test(number_and_due: tuple[jax.Array, jax.Array]) -> jax.Array:
             number, due = number_and_due
             return lax.cond(
                 due,
-                lambda: self.accuracies(state, data, course, number, classes[number][None])[0],
+                lambda: self.accuracies(state, data, stream_state, number, classes[number][None])[
+                    0
+                ],
                 lambda: nothing,
             )
 
-        return lax.map(each, (jnp.arange(due.size), due))
+        return lax.map(of_test, (jnp.arange(due.size), due))
 
     def accuracies(
-        self, state: TrainState, data: Any, course: Course, number: jax.Array, classes: jax.Array
+        self,
+        state: TrainState,
+        data: Any,
+        stream_state: StreamState,
+        number: jax.Array,
+        classes: jax.Array,
     ) -> jax.Array:
         """Return the accuracy of every model on parts of a test: [parts, models, 2].
 
@@ -243,79 +268,90 @@ class Life:
         """
         models = self.method.models(state)
 
-        def count(shown: Test) -> tuple[jax.Array, jax.Array]:
-            here = shown.mask * classes[:, shown.labels]
+        def count(chunk: Test) -> tuple[jax.Array, jax.Array]:
+            in_part = chunk.mask * classes[:, chunk.labels]
             right = []
             for model in models.values():
-                logits = self.method.classify(self.spec, state, model, shown.images, number)
+                logits = self.method.classify(self.spec, state, model, chunk.images, number)
                 usable = jnp.where(classes[:, None], logits, -jnp.inf)
-                for seen in (logits, usable):
-                    right.append((here * (seen.argmax(-1) == shown.labels)).sum(-1))
-            return jnp.stack(right, -1), here.sum(-1)
+                for outputs in (logits, usable):
+                    right.append((in_part * (outputs.argmax(-1) == chunk.labels)).sum(-1))
+            return jnp.stack(right, -1), in_part.sum(-1)
 
-        right, mask = self.over_test(count, data, course, number)
-        return (right.sum(0) / mask.sum(0)[:, None]).reshape(-1, len(models), 2)
+        right, counts = self.over_test(count, data, stream_state, number)
+        return (right.sum(0) / counts.sum(0)[:, None]).reshape(-1, len(models), 2)
 
     def over_test(
-        self, function: Callable[[Test], Any], data: Any, course: Course, number: jax.Array
+        self,
+        function: Callable[[Test], Any],
+        data: Any,
+        stream_state: StreamState,
+        number: jax.Array,
     ) -> Any:
-        """function of every chunk of a test, its images normalised; results [chunks, ...]."""
+        """Return function(chunk) of every chunk of a test, its images normalised; results
+        [chunks, ...].
+        """
         size = min(self.test_batch, self.stream.test_size)
 
         def of_chunk(chunk: jax.Array) -> Any:
-            shown = self.stream.test(data, course, number, chunk * size + jnp.arange(size))
-            return function(shown._replace(images=self.stream.normalise(shown.images)))
+            test = self.stream.test(data, stream_state, number, chunk * size + jnp.arange(size))
+            return function(test._replace(images=self.stream.normalise(test.images)))
 
         return lax.map(of_chunk, jnp.arange(-(-self.stream.test_size // size)))
 
-    def average(self, lifetime: Lifetime) -> jax.Array:
+    def average(self, run_state: RunState) -> jax.Array:
         """Return the mean accuracy of the reported model over the tests so far: [2].
 
-        After the last task that ended; 0 before the first one ends.
+        It is that after the last task that ended; 0 before the first one ends.
         """
-        ended = lifetime.tested.any(1).sum()
-        row = lifetime.accuracy[ended - 1, :, self.models.index(self.method.reported)]
+        ended = run_state.tested.any(1).sum()
+        row = run_state.accuracy[ended - 1, :, self.models.index(self.method.reported)]
         number = jnp.arange(len(row))
-        learned = lifetime.tested[ended - 1] & ((number < ended) | self.method.joint)
+        learned = run_state.tested[ended - 1] & ((number < ended) | self.method.joint)
         mean = (row * learned[:, None]).sum(0) / jnp.maximum(learned.sum(), 1)
         return jnp.where(ended > 0, mean, 0)
 
 
-def make_system(config: ContinualConfig, life: Life) -> System:
-    """Return a lifetime as a system of the training loop; data: the stream's.
+def make_system(config: ContinualConfig, experiment: Experiment) -> System:
+    """Return an experiment as a system of the training loop; data: the stream's.
 
     Raises:
         UserError: the method cannot learn the stream.
     """
-    check_supported(life.method, config.method, life.stream)
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(life.stream.data))
+    check_supported(experiment.method, config.method, experiment.stream)
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), dict(experiment.stream.data)
+    )
 
-    def step(lifetime: Lifetime, data: Any, key: jax.Array) -> tuple[Lifetime, Metrics, Arrays]:
-        lifetime, loss = life.step(lifetime, data, key)
-        return lifetime, {"loss": loss}, {}
+    def step(run_state: RunState, data: Any, key: jax.Array) -> tuple[RunState, Metrics, Arrays]:
+        run_state, loss = experiment.step(run_state, data, key)
+        return run_state, {"loss": loss}, {}
 
-    def evaluate(lifetime: Lifetime, data: Any, key: jax.Array) -> Metrics:
-        """Return what the lifetime remembers of the last task's end, which costs nothing."""
-        average = life.average(lifetime)
+    def evaluate(run_state: RunState, data: Any, key: jax.Array) -> Metrics:
+        """Return the accuracy that the state remembers of the last task's end, which costs
+        nothing.
+        """
+        average = experiment.average(run_state)
         return {"accuracy": average[CLASS_IL], "task_accuracy": average[TASK_IL]}
 
-    return System(lambda key: life.init(key, shapes), step, evaluate)
+    return System(lambda key: experiment.init(key, shapes), step, evaluate)
 
 
-def untrained_accuracy(life: Life, keys: jax.Array, data: Any) -> jax.Array:
-    """Return what networks that learned nothing get right: [seeds, tests], class-incremental.
+def untrained_accuracy(experiment: Experiment, keys: jax.Array, data: Any) -> jax.Array:
+    """Return the accuracy of networks that learned nothing: [seeds, tests], class-incremental.
 
-    keys [seeds]: those that the lifetimes began with.
+    keys [seeds]: those that the runs began with.
     """
 
     def one(key: jax.Array) -> jax.Array:
-        fresh = life.init(key, data)
-        everything = jnp.ones(len(life.stream.task_classes), bool)
-        return life.test(fresh.learner, data, fresh.course, everything)[:, 0, CLASS_IL]
+        run_state = experiment.init(key, data)
+        all_due = jnp.ones(len(experiment.stream.task_classes), bool)
+        accuracy = experiment.test(run_state.learner, data, run_state.course, all_due)
+        return accuracy[:, 0, CLASS_IL]
 
     return jax.jit(lambda keys: lax.map(one, keys))(keys)
 
 
-def reported_model(life: Life, state: TrainState) -> Variables:
-    """The model whose accuracy is the method's result."""
-    return life.method.models(state)[life.method.reported]
+def reported_model(experiment: Experiment, state: TrainState) -> Variables:
+    """Return the model whose accuracy is the method's result."""
+    return experiment.method.models(state)[experiment.method.reported]

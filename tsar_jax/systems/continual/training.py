@@ -1,6 +1,12 @@
-"""Train a continual learner in a run's folder, and write there what was measured."""
+"""Train a continual learner in a run's folder, and write its measurements there."""
 
 from tsar_jax.devices import split_cpu
+from tsar_jax.systems.continual.experiment import (
+    PreparedExperiment,
+    init_from_network,
+    measure_outcome,
+    network_like,
+)
 from tsar_jax.systems.continual.measures import (
     ACCURACY,
     Outcome,
@@ -10,44 +16,43 @@ from tsar_jax.systems.continual.measures import (
     measures,
     write_outcome,
 )
-from tsar_jax.systems.continual.study import Study, lifetime_with, measured, network_like
 from tsar_jax.systems.continual.system import ContinualConfig, make_system
 from tsar_jax.training.initial import begin_from
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
 
 
-def train_study(study: Study, run: Run) -> Outcome:
+def train_experiment(prepared: PreparedExperiment, run: Run) -> Outcome:
     """Train from the run's newest checkpoint, if any, to the end; print and write the result.
 
     Writes accuracy.csv, result.json and figures/accuracy to the run's folder.
 
     Args:
-        study: what is trained.
-        run: where, with the study's config.
+        prepared: the experiment.
+        run: its folder, with the experiment's config.
 
     Returns:
-        What was measured.
+        The measurements.
 
     Raises:
-        UserError: the method cannot learn the stream, or what the run begins with does not fit.
+        UserError: the method cannot learn the stream, or the initial network does not fit.
     """
-    config = study.config
+    config = prepared.config
     if config.seeds > 1:
         split_cpu()
-    if study.values_of:
-        print(f"hyper-parameters not given: {study.values_of}")
+    if prepared.values_of:
+        print(f"hyper-parameters not given: {prepared.values_of}")
     print(f"{config.method} on {config.stream}, buffer {config.buffer}: {chosen(config)}")
-    system = make_system(config, study.life)
-    begin = begin_from(
+    system = make_system(config, prepared.experiment)
+    first_state = begin_from(
         config.init,
         "learner/net",
-        lambda: network_like(study),
+        lambda: network_like(prepared),
         run,
-        lambda network, key: lifetime_with(study, network, key),
+        lambda network, key: init_from_network(prepared, network, key),
     )
-    trained = train(system, study.life.stream.data, config, run, first_state=begin)
-    outcome = measured(study, trained.state)
+    trained = train(system, prepared.experiment.stream.data, config, run, first_state=first_state)
+    outcome = measure_outcome(prepared, trained.state)
     write_outcome(run.path, outcome)
     report(outcome, run)
     return outcome

@@ -69,10 +69,10 @@ for _name, _method in (
 
 
 def make_method(name: str, settings: Sequence[str] = ()) -> Method:
-    """The method `name` with hyper-parameters given as "name=value", the others as by default.
+    """Return the method `name` with hyper-parameters given as "name=value", the others by default.
 
-    Raises UserError for a method or a hyper-parameter that does not exist, or a value that will
-    not do.
+    Raises:
+        UserError: the method or a hyper-parameter does not exist, or a value is impossible.
     """
     method = METHODS.find(name)
     known = {field.name: field.type for field in dataclasses.fields(method)}
@@ -89,7 +89,11 @@ def make_method(name: str, settings: Sequence[str] = ()) -> Method:
 
 
 def check_supported(method: Method, name: str, stream: Stream) -> None:
-    """Raises UserError where a method, called `name`, cannot learn a stream of such a kind."""
+    """Check that a method, called `name`, can learn streams of such a kind.
+
+    Raises:
+        UserError: it cannot.
+    """
     kind = "cumulative" if stream.cumulative else stream.kind
     if kind in method.kinds:
         return

@@ -9,6 +9,6 @@ from tsar_jax.systems.continual.methods.task_end import FilledAtEnds
 
 @dataclasses.dataclass(frozen=True)
 class AGEM(FilledAtEnds, AGEMR):
-    """A-GEM-R whose buffer gets a share of every task at its end, so that a draw is of the past."""
+    """A-GEM-R whose buffer gets a part of every task at its end, so that a draw is of the past."""
 
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")

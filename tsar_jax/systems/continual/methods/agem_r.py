@@ -20,7 +20,9 @@ from tsar_jax.systems.continual.methods.base import (
 
 @dataclasses.dataclass(frozen=True)
 class AGEMR(Method):
-    """Descends g of CE(W(batch)), freed of what goes against the gradient on a draw."""
+    """Descent along the gradient g of CE(W(batch)), projected so that it does not oppose a
+    draw's.
+    """
 
     buffered: ClassVar[bool] = True
 
@@ -28,8 +30,8 @@ class AGEMR(Method):
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Tree, LossAux]:
         batch_key, replay_key = jax.random.split(key)
-        loss, gradient, passed = super().gradient(spec, state, batch, batch_key)
+        loss, gradient, aux = super().gradient(spec, state, batch, batch_key)
         drawn = replay(spec, state.buffer, replay_key)
-        net = Variables(state.net.params, passed.stats)
+        net = Variables(state.net.params, aux.stats)
         reference, stats = examples_gradient(spec, net, drawn)
-        return loss, project(gradient, reference), passed._replace(stats=stats)
+        return loss, project(gradient, reference), aux._replace(stats=stats)

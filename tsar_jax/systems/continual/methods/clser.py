@@ -1,4 +1,4 @@
-"""CLS-ER (Arani et al. 2022): two averages of the working model teach it what it replays."""
+"""CLS-ER (Arani et al. 2022): two averages of the working model are teachers for replayed items."""
 
 import dataclasses
 from typing import ClassVar
@@ -36,15 +36,15 @@ class CLSER(Method):
     buffered: ClassVar[bool] = True
     reported: ClassVar[str] = STABLE
     reg_weight: float = 0.15
-    """Weight of the consistency loss."""
+    """Weight of the consistency loss, at least 0."""
     stable_model_update_freq: float = 0.1
-    """Probability that a step updates the stable model."""
+    """Probability that a step updates the stable model, 0 to 1."""
     stable_model_alpha: float = 0.999
-    """Decay of the stable model."""
+    """Decay of the stable model, 0 to 1."""
     plastic_model_update_freq: float = 0.3
-    """Probability that a step updates the plastic model."""
+    """Probability that a step updates the plastic model, 0 to 1."""
     plastic_model_alpha: float = 0.999
-    """Decay of the plastic model."""
+    """Decay of the plastic model, 0 to 1."""
 
     def __post_init__(self) -> None:
         check_weights(self, "reg_weight")
@@ -66,14 +66,16 @@ class CLSER(Method):
     def target(
         self, spec: ProblemSpec, memory: Memory, drawn: Examples
     ) -> tuple[jax.Array, Memory]:
-        """The logits of the average that is surer of an item's class, and both averages after."""
-        logits, sure, after = {}, {}, {}
+        """Return logits of the average that is surer of an item's class, and both averages after
+        the pass.
+        """
+        logits, confidence, after = {}, {}, {}
         for name, model in memory.items():
             logits[name], stats = spec.net.train(model, drawn.images, drawn.mask)
             after[name] = Variables(model.params, stats)
             probability = jax.nn.softmax(logits[name])
-            sure[name] = jnp.take_along_axis(probability, drawn.labels[:, None], -1)
-        stable = sure[STABLE] > sure[PLASTIC]
+            confidence[name] = jnp.take_along_axis(probability, drawn.labels[:, None], -1)
+        stable = confidence[STABLE] > confidence[PLASTIC]
         return jnp.where(stable, logits[STABLE], logits[PLASTIC]), after
 
     def after_step(
@@ -84,8 +86,8 @@ class CLSER(Method):
         for name, model in state.memory.items():
             alpha = effective_alpha(state.step, getattr(self, f"{name}_model_alpha"))
             due = bernoulli(keys[name], getattr(self, f"{name}_model_update_freq"))
-            kept = jnp.where(due, alpha, 1.0)
-            memory[name] = model._replace(params=average(model.params, state.net.params, kept))
+            decay = jnp.where(due, alpha, 1.0)
+            memory[name] = model._replace(params=average(model.params, state.net.params, decay))
         return state._replace(memory=memory)
 
     def models(self, state: TrainState) -> dict[str, Variables]:

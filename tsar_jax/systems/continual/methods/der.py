@@ -27,17 +27,17 @@ class DER(Method):
 
     buffered: ClassVar[bool] = True
     alpha: float = 0.5
-    """Weight of the logits' loss."""
+    """Weight of the logits' loss, at least 0."""
 
     def __post_init__(self) -> None:
         check_weights(self, "alpha")
 
-    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+    def item_spec(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
         logits = jax.ShapeDtypeStruct((spec.classes,), jnp.result_type(float))
-        return {**super().slot(spec), "logits": logits}
+        return {**super().item_spec(spec), "logits": logits}
 
-    def kept(self, batch: Batch, passed: LossAux) -> dict[str, jax.Array]:
-        return {**super().kept(batch, passed), "logits": passed.logits}
+    def buffer_items(self, batch: Batch, aux: LossAux) -> dict[str, jax.Array]:
+        return {**super().buffer_items(batch, aux), "logits": aux.logits}
 
     def loss(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
@@ -55,7 +55,7 @@ class DERPlusPlus(DER):
     """L = DER's + beta * CE(W(b'), y'), b' being a second draw."""
 
     beta: float = 0.5
-    """Weight of the labels' loss."""
+    """Weight of the labels' loss, at least 0."""
 
     def __post_init__(self) -> None:
         check_weights(self, "alpha", "beta")

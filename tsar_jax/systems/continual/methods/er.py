@@ -35,5 +35,5 @@ class ER(Method):
         return loss, LossAux(logits[: batch.labels.size], stats, memory)
 
     def drawn(self, spec: ProblemSpec, state: TrainState, key: jax.Array) -> tuple[Examples, Any]:
-        """Return what joins the batch, and the method's memory after that."""
+        """Return the examples that join the batch, and the method's memory after the draw."""
         return replay(spec, state.buffer, key), state.memory

@@ -1,4 +1,6 @@
-"""Online EWC (Kirkpatrick et al. 2017; Schwarz et al. 2018): important parameters are held."""
+"""Online EWC (Kirkpatrick et al. 2017; Schwarz et al. 2018): changes of important parameters
+cost.
+"""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
@@ -21,7 +23,7 @@ from tsar_jax.systems.continual.methods.task_end import sum_chunks
 
 
 class Memory(NamedTuple):
-    """fisher: F, importance of the parameters. anchor: theta*, what they were at a task's end."""
+    """fisher: F, importance of the parameters. anchor: theta*, their values at a task's end."""
 
     fisher: Tree
     anchor: Tree
@@ -38,9 +40,9 @@ class EWCOn(Method):
     boundaries: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")
     e_lambda: float = 0.7
-    """Weight of the penalty."""
+    """Weight of the penalty, at least 0."""
     gamma: float = 1.0
-    """What F keeps of itself at a task's end."""
+    """Factor of the old F at a task's end, at least 0."""
     adjust_fisher: bool = False
     """Whether every convolution filter has its mean importance."""
 
@@ -53,16 +55,16 @@ class EWCOn(Method):
     def loss(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, LossAux]:
-        loss, passed = super().loss(spec, state, batch, key)
+        loss, aux = super().loss(spec, state, batch, key)
         fisher, anchor = state.memory
-        return loss + self.e_lambda * weighted_distance(fisher, state.net.params, anchor), passed
+        return loss + self.e_lambda * weighted_distance(fisher, state.net.params, anchor), aux
 
     def at_task_end(
         self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
     ) -> TrainState:
         def fisher_sum(chunk: TaskData, key: jax.Array) -> Tree:
             labels = jnp.where(chunk.mask > 0, chunk.labels, -1)
-            mean, _ = spec.net.fisher(state.net, spec.view(chunk.stored, key), labels)
+            mean, _ = spec.net.fisher(state.net, spec.augment(chunk.stored, key), labels)
             return jax.tree.map(lambda leaf: leaf * labels.size, mean)
 
         total = sum_chunks(fisher_sum, data, key)

@@ -31,19 +31,19 @@ class FDR(FilledAtEnds):
 
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")
     alpha: float = 1.0
-    """Weight of the distance."""
+    """Weight of the distance, at least 0."""
 
     def __post_init__(self) -> None:
         check_weights(self, "alpha")
 
-    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+    def item_spec(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
         logits = jax.ShapeDtypeStruct((spec.classes,), jnp.result_type(float))
-        return {**super().slot(spec), "logits": logits}
+        return {**super().item_spec(spec), "logits": logits}
 
     def items(
         self, spec: ProblemSpec, state: TrainState, chosen: TaskData, key: jax.Array
     ) -> dict[str, jax.Array]:
-        logits, _ = spec.net.train(state.net, spec.view(chosen.stored, key), chosen.mask)
+        logits, _ = spec.net.train(state.net, spec.augment(chosen.stored, key), chosen.mask)
         return {**super().items(spec, state, chosen, key), "logits": logits}
 
     def loss(
@@ -59,9 +59,9 @@ class FDR(FilledAtEnds):
 
 
 def function_distance(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """|softmax(logits) - softmax(target)|, both [N, classes]: [N].
+    """Return |softmax(logits) - softmax(target)| [N], both [N, classes].
 
-    Where it is 0, so is its slope, which is the case just after a task's end.
+    Where the distance is 0, as just after a task's end, so is its gradient.
     """
     square = jnp.square(jax.nn.softmax(logits) - jax.nn.softmax(target)).sum(-1)
     differs = square > 0

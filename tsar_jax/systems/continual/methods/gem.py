@@ -19,19 +19,19 @@ from tsar_jax.systems.continual.methods.base import (
     TrainState,
     examples_gradient,
 )
-from tsar_jax.systems.continual.methods.task_end import FilledAtEnds, share_slots
+from tsar_jax.systems.continual.methods.task_end import FilledAtEnds, buffer_indices
 
 
 @dataclasses.dataclass(frozen=True)
 class GEM(FilledAtEnds):
-    """Descends the vector nearest to g of CE(W(batch)) that harms no past task.
+    """Descent along the vector nearest to the gradient g of CE(W(batch)) that harms no past task.
 
-    What harms a task is told by the gradient on its share of the buffer.
+    Harm to a past task is measured by the gradient on its part of the buffer.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")
     gamma: float = 0.5
-    """Margin: the least weight of a past task's gradient where there is a conflict."""
+    """Margin, at least 0: the least weight of a past task's gradient where there is a conflict."""
 
     def __post_init__(self) -> None:
         check_weights(self, "gamma")
@@ -42,20 +42,22 @@ class GEM(FilledAtEnds):
         past_key, batch_key = jax.random.split(key)
         past, stats = self.past_gradients(spec, state, batch.task, past_key)
         state = state._replace(net=state.net._replace(stats=stats))
-        loss, gradient, passed = super().gradient(spec, state, batch, batch_key)
+        loss, gradient, aux = super().gradient(spec, state, batch, batch_key)
         vector, as_tree = ravel_pytree(gradient)
-        return loss, as_tree(project_into_cone(vector, past, self.gamma)), passed
+        return loss, as_tree(project_into_cone(vector, past, margin=self.gamma)), aux
 
     def past_gradients(
         self, spec: ProblemSpec, state: TrainState, task: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Tree]:
-        """Gradients on every task's share [tasks, P], zeros from `task` on; and the statistics."""
+        """Return gradients on every task's part [tasks, P], zeros from `task` on; and the
+        statistics.
+        """
 
         def one(stats: Tree, number: jax.Array) -> tuple[Tree, jax.Array]:
             def learned() -> tuple[Tree, jax.Array]:
-                indices = share_slots(spec, number)
+                indices = buffer_indices(spec, number)
                 items = {name: item[indices] for name, item in state.buffer.items.items()}
-                images = spec.view(items["images"], jax.random.fold_in(key, number))
+                images = spec.augment(items["images"], jax.random.fold_in(key, number))
                 mask = (indices < spec.capacity).astype(images.dtype)
                 part = Examples(images, items["labels"], mask, {})
                 net = Variables(state.net.params, stats)

@@ -18,7 +18,7 @@ from tsar_jax.systems.continual.methods.base import (
     LossAux,
     ProblemSpec,
     TrainState,
-    augment,
+    augmented_examples,
     cross_entropy,
     sgd_step,
 )
@@ -26,13 +26,15 @@ from tsar_jax.systems.continual.methods.er import ER
 
 SCORE = "score"
 FIRST_SCORE = 0.1
-"""Of what comes while the buffer is empty, as in Mammoth."""
+"""Score of items that come while the buffer is empty, as in Mammoth."""
 TOGETHER = 16
-"""Images whose gradients are held at a time."""
+"""Number of images whose gradients are held at a time, which bounds the memory."""
 
 
 class Rounds(NamedTuple):
-    """order int32 [capacity]: slots in the order of a step's draws. first: place of the next."""
+    """State of the draws of a step: order int32 [capacity] of the entries; first: place of the
+    next.
+    """
 
     order: jax.Array
     first: jax.Array
@@ -40,7 +42,7 @@ class Rounds(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class GSS(ER):
-    """ER whose buffer prefers images with gradients unlike those of what it holds.
+    """ER whose buffer prefers images with gradients unlike those of the items that it holds.
 
     An image's score is the largest cosine between its gradient and those of some of the buffer,
     plus 1. Once the buffer is full, an image enters it only where the score of its whole batch is
@@ -52,9 +54,9 @@ class GSS(ER):
     """
 
     gss_minibatch_size: int = 10
-    """Items of the buffer whose gradients, each by itself, are compared with."""
+    """Items of the buffer whose gradients, one by one, are compared with, at least 1."""
     batch_num: int = 1
-    """Steps of SGD on every batch of the stream, each with a draw from the buffer."""
+    """Steps of SGD on every batch of the stream, at least 1, each with a draw from the buffer."""
 
     def __post_init__(self) -> None:
         check_positive(self, "gss_minibatch_size", "batch_num")
@@ -62,8 +64,8 @@ class GSS(ER):
     def init_memory(self, spec: ProblemSpec, net: Variables) -> Rounds:
         return Rounds(jnp.arange(spec.capacity, dtype=jnp.int32), jnp.zeros((), jnp.int32))
 
-    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
-        return {**super().slot(spec), SCORE: jax.ShapeDtypeStruct((), jnp.float32)}
+    def item_spec(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+        return {**super().item_spec(spec), SCORE: jax.ShapeDtypeStruct((), jnp.float32)}
 
     def update(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
@@ -75,12 +77,12 @@ class GSS(ER):
             net, rounds = carry
             here = state._replace(net=net, memory=rounds)
             round_key = jax.random.fold_in(again_key, number)
-            _, gradient, passed = self.gradient(spec, here, batch, round_key)
-            params = sgd_step(net.params, gradient, spec.rate)
-            return Variables(params, passed.stats), passed.memory
+            _, gradient, aux = self.gradient(spec, here, batch, round_key)
+            params = sgd_step(net.params, gradient, spec.learning_rate)
+            return Variables(params, aux.stats), aux.memory
 
-        begin = state.net, Rounds(order, jnp.zeros((), jnp.int32))
-        net, rounds = lax.fori_loop(1, self.batch_num, again, begin)
+        init = state.net, Rounds(order, jnp.zeros((), jnp.int32))
+        net, rounds = lax.fori_loop(1, self.batch_num, again, init)
         return super().update(spec, state._replace(net=net, memory=rounds), batch, last_key)
 
     def drawn(
@@ -93,10 +95,10 @@ class GSS(ER):
         items = {name: values[indices] for name, values in buffer.items.items()}
         mask = (places < buffer.filled).astype(jnp.float32)
         after = jnp.where(first + count < buffer.filled, first + count, 0)
-        return augment(spec, Draw(items, mask, indices), key), Rounds(order, after)
+        return augmented_examples(spec, Draw(items, mask, indices), key), Rounds(order, after)
 
     def store(
-        self, spec: ProblemSpec, state: TrainState, batch: Batch, passed: LossAux, key: jax.Array
+        self, spec: ProblemSpec, state: TrainState, batch: Batch, aux: LossAux, key: jax.Array
     ) -> TrainState:
         draw_key, select_key = jax.random.split(key)
         buffer = state.buffer
@@ -104,14 +106,14 @@ class GSS(ER):
         indices, scores = select(
             select_key, buffer.items[SCORE], buffer.seen, batch.mask, of_batch, of_each
         )
-        items = {**self.kept(batch, passed), SCORE: scores}
+        items = {**self.buffer_items(batch, aux), SCORE: scores}
         seen = buffer.seen + batch.mask.sum().astype(jnp.int32)
         return state._replace(buffer=put(buffer, indices, items, seen))
 
     def scores(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Score of the batch's mean gradient [], and of every image's own [N].
+        """Return the score of the batch's mean gradient [], and of every image's own [N].
 
         The latter are 0 where the former does not ask for them.
         """
@@ -150,7 +152,9 @@ class GSS(ER):
 
 
 def largest_cosine(vector: jax.Array, others: jax.Array, mask: jax.Array) -> jax.Array:
-    """max over j of g . G_j / (|g| |G_j|); g [P], G [M, P], present [M]. -1 where there is none."""
+    """Return max over j of g . G_j / (|g| |G_j|); g [P], G [M, P], mask [M]. -1 where there is
+    none.
+    """
     lengths = jnp.linalg.norm(vector) * jnp.linalg.norm(others, axis=1)
     cosines = (others @ vector) / jnp.maximum(lengths, 1e-8)
     return jnp.where(mask > 0, cosines, -1).max()
@@ -164,10 +168,18 @@ def select(
     of_batch: jax.Array,
     of_each: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Where images that come one after another go, and with which scores: [N], [N].
+    """Return the entries of consecutive images, and their scores: [N], [N].
 
-    scores [capacity]: of what is held. seen: items that came before. present [N]: 1 for images.
-    of_batch: the batch's score. of_each [N]: each image's own. Slot `capacity` is none.
+    Args:
+        key: of the draws.
+        scores: of the buffer's items, [capacity].
+        seen: number of items that came before.
+        mask: [N], 1 for images, 0 for padding.
+        of_batch: the batch's score, [].
+        of_each: each image's own, [N].
+
+    Returns:
+        Entries, `capacity` for images that are not stored, and scores.
     """
     capacity = scores.size
 
@@ -180,11 +192,11 @@ def select(
         met = jnp.minimum(jnp.searchsorted(total, chance[0] * total[-1]), capacity - 1)
         wins = chance[1] * (scores[met] + own) < scores[met]
         full = seen >= capacity
-        slot = jnp.where(full, jnp.where((of_batch < 1) & wins, met, capacity), seen)
-        slot = jnp.where(here > 0, slot, capacity).astype(jnp.int32)
+        index = jnp.where(full, jnp.where((of_batch < 1) & wins, met, capacity), seen)
+        index = jnp.where(here > 0, index, capacity).astype(jnp.int32)
         score = jnp.where(full, own, of_batch)
-        scores = scores.at[slot].set(score, mode="drop")
-        return (scores, seen + (here > 0)), (slot, score)
+        scores = scores.at[index].set(score, mode="drop")
+        return (scores, seen + (here > 0)), (index, score)
 
     chances = jax.random.uniform(key, (np.size(of_each), 2))
     _, chosen = lax.scan(one, (scores, seen), (mask, of_each, chances))

@@ -1,4 +1,6 @@
-"""iCaRL (Rebuffi et al. 2017): herded exemplars, distillation, and the nearest of their means."""
+"""iCaRL (Rebuffi et al. 2017): herded exemplars, distillation, and classification by nearest
+mean.
+"""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
@@ -13,7 +15,7 @@ from tsar_jax.networks.classifier import Variables
 from tsar_jax.plasticity.buffer import Buffer
 from tsar_jax.plasticity.herding import herd
 from tsar_jax.systems.continual.methods.base import (
-    OCCUPIED,
+    FILLED,
     Batch,
     LossAux,
     Method,
@@ -50,8 +52,9 @@ class Memory(NamedTuple):
 class ICaRL(Method):
     """L = BCE(W(batch and replay), t) + wd_reg * sum theta^2, over the outputs of classes seen.
 
-    t is what the net from before the task says for past classes, and 1 or 0 for this task's. At a
-    task's end all classes share the buffer alike; those before give up the last of theirs.
+    t is the output of the net from before the task for past classes, and 1 or 0 for this task's. At
+    a task's end all classes share the buffer alike; earlier ones give up the last of their
+    exemplars.
     """
 
     buffered: ClassVar[bool] = True
@@ -59,7 +62,7 @@ class ICaRL(Method):
     boundaries: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("class",)
     wd_reg: float = 0.00001
-    """Weight of the squared parameters."""
+    """Weight of the squared parameters, at least 0."""
 
     def __post_init__(self) -> None:
         check_weights(self, "wd_reg")
@@ -69,12 +72,12 @@ class ICaRL(Method):
             raise UserError(
                 f"buffer is {spec.capacity}, but {spec.classes} classes have to share it: raise it."
             )
-        shown = spec.normalise(jnp.zeros((1, *spec.image.shape), spec.image.dtype))
-        size = spec.net.features(net, shown).shape[1]
+        example = spec.normalise(jnp.zeros((1, *spec.image.shape), spec.image.dtype))
+        size = spec.net.features(net, example).shape[1]
         return Memory(net, jnp.zeros((spec.classes, size)), jnp.zeros(spec.classes, bool))
 
-    def slot(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
-        return {**super().slot(spec), OCCUPIED: jax.ShapeDtypeStruct((), jnp.bool_)}
+    def item_spec(self, spec: ProblemSpec) -> dict[str, jax.ShapeDtypeStruct]:
+        return {**super().item_spec(spec), FILLED: jax.ShapeDtypeStruct((), jnp.bool_)}
 
     def loss(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
@@ -85,10 +88,10 @@ class ICaRL(Method):
         old = spec.net.logits(state.memory.old, together.images)
         past, now = seen_classes(spec, batch.task - 1), seen_classes(spec, batch.task)
         truth = jax.nn.one_hot(together.labels, spec.classes)
-        each = optax.sigmoid_binary_cross_entropy(
+        losses = optax.sigmoid_binary_cross_entropy(
             logits, jnp.where(past, jax.nn.sigmoid(old), truth)
         )
-        loss = masked_mean((each * now).sum(-1) / now.sum(), together.mask)
+        loss = masked_mean((losses * now).sum(-1) / now.sum(), together.mask)
         loss += self.wd_reg * squared_norm(net.params)
         return loss, LossAux(logits[: batch.labels.size], stats, state.memory)
 
@@ -99,7 +102,7 @@ class ICaRL(Method):
         of_buffer = TaskData(
             buffer.items["images"],
             buffer.items["labels"],
-            buffer.items[OCCUPIED].astype(jnp.float32),
+            buffer.items[FILLED].astype(jnp.float32),
         )
         features = all_features(spec, state.net, of_buffer)
         own = jax.nn.one_hot(of_buffer.labels, spec.classes) * of_buffer.mask[:, None]
@@ -111,7 +114,9 @@ class ICaRL(Method):
     def exemplars(
         self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array
     ) -> Buffer:
-        """The buffer with this task's classes: slots quota * r ... hold the r-th class seen."""
+        """Return the buffer with this task's classes: entries quota * r ... hold the r-th class
+        seen.
+        """
         before, now = seen_classes(spec, task - 1), seen_classes(spec, task)
         quota = spec.capacity // now.sum()
         new, rows, counts = self.herded(spec, state, data, quota)
@@ -131,18 +136,20 @@ class ICaRL(Method):
         shape = (-1,) + (1,) * (items["images"].ndim - 1)
         images = jnp.where(old.reshape(shape), items["images"][was_in], data.stored[row])
         herded = is_new.any(-1) & (place < counts[number])
-        full = jnp.where(old, items[OCCUPIED][was_in], herded)
-        kept = {
+        full = jnp.where(old, items[FILLED][was_in], herded)
+        exemplars = {
             "images": images,
             "labels": label.astype(jnp.int32),
-            OCCUPIED: full & (rank < now.sum()),
+            FILLED: full & (rank < now.sum()),
         }
-        return Buffer(kept, (quota * now.sum()).astype(jnp.int32))
+        return Buffer(exemplars, (quota * now.sum()).astype(jnp.int32))
 
     def herded(
         self, spec: ProblemSpec, state: TrainState, data: TaskData, quota: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The task's classes [K], rows of their exemplars [K, capacity], images of each [K]."""
+        """Return the task's classes [K], rows of their exemplars [K, capacity], images of each
+        [K].
+        """
         features = all_features(spec, state.net, data)
         classes, here = classes_of(data, spec.classes, most_classes(spec))
 
@@ -161,7 +168,9 @@ class ICaRL(Method):
         images: jax.Array,
         test: jax.Array | None = None,
     ) -> jax.Array:
-        """Minus the squared distances [N, classes] of the features from the classes' means."""
+        """Return minus the squared distances [N, classes] of the features from the classes'
+        means.
+        """
         features, means = spec.net.features(model, images), state.memory.means
         product = jnp.dot(features, means.T, precision="highest")
         lengths = jnp.square(features).sum(1)[:, None] + jnp.square(means).sum(1)
@@ -169,6 +178,6 @@ class ICaRL(Method):
 
 
 def all_features(spec: ProblemSpec, net: Variables, data: TaskData) -> jax.Array:
-    """Features [N, F] of images [N, ...] as the network takes them in tests."""
+    """Return features [N, F] of a task's images, normalised as in tests."""
     chunks = map_chunks(lambda part: spec.net.features(net, spec.normalise(part.stored)), data)
     return chunks.reshape(-1, chunks.shape[-1])[: data.labels.shape[0]]

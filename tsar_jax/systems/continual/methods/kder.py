@@ -23,13 +23,13 @@ class KDER(Method):
     """L = reg_weight * MSE(W(b), V(b)) + CE(W(batch and b)).
 
     V is W before its last step, with the batch-norm statistics that W has after its passes; it
-    normalises by those of b, as W does. Its own passes leave nothing behind. The release publishes
+    normalises by those of b, as W does. Its own passes change no statistics. The release publishes
     no best values for it; `reg_weight` has the release's default.
     """
 
     buffered: ClassVar[bool] = True
     reg_weight: float = 0.1
-    """Weight of the consistency loss."""
+    """Weight of the consistency loss, at least 0."""
 
     def __post_init__(self) -> None:
         check_weights(self, "reg_weight")

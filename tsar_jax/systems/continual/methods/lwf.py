@@ -1,4 +1,4 @@
-"""Learning without forgetting (Li, Hoiem 2016): what the old net says of new images is kept."""
+"""Learning without forgetting (Li, Hoiem 2016): distillation from the old net on new images."""
 
 import dataclasses
 from typing import ClassVar
@@ -22,7 +22,7 @@ from tsar_jax.systems.continual.methods.base import (
 from tsar_jax.systems.continual.methods.task_end import seen_classes
 
 LOWEST = -1e9
-"""A logit of what is impossible; finite, so that 0 times it is 0."""
+"""Logit of impossible classes; finite, so that 0 times it is 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +37,11 @@ class LwF(Method):
     boundaries: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("class",)
     alpha: float = 1.0
-    """Weight of the distillation."""
+    """Weight of the distillation, at least 0."""
     softmax_temp: float = 2.0
-    """T, temperature of the softmax."""
+    """Temperature T of the softmax, positive."""
     wd_reg: float = 0.0005
-    """Weight of the squared parameters."""
+    """Weight of the squared parameters, at least 0."""
 
     def __post_init__(self) -> None:
         check_weights(self, "alpha", "wd_reg")
@@ -58,8 +58,8 @@ class LwF(Method):
         old = spec.net.logits(state.memory, batch.images)
         past, now = seen_classes(spec, batch.task - 1), seen_classes(spec, batch.task)
         loss = cross_entropy(jnp.where(now, logits, LOWEST), batch.labels, batch.mask)
-        each = distillation(logits, old, past, self.softmax_temp)
-        loss += self.alpha * masked_mean(each, batch.mask)
+        distilled = distillation(logits, old, past, self.softmax_temp)
+        loss += self.alpha * masked_mean(distilled, batch.mask)
         loss += self.wd_reg * squared_norm(net.params)
         return loss, LossAux(logits, stats, state.memory)
 
@@ -72,7 +72,7 @@ class LwF(Method):
 def distillation(
     logits: jax.Array, target: jax.Array, usable: jax.Array, temperature: float
 ) -> jax.Array:
-    """-sum softmax(target/T) log softmax(logits/T) over usable classes [classes]: [N].
+    """Return -sum softmax(target/T) log softmax(logits/T) over usable classes [classes]: [N].
 
     logits, target [N, classes]. 0 where no class is usable.
     """
@@ -82,5 +82,5 @@ def distillation(
 
 
 def squared_norm(params: Tree) -> jax.Array:
-    """sum theta^2."""
+    """Return sum theta^2."""
     return jnp.square(optax.global_norm(params))

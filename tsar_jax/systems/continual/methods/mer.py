@@ -35,11 +35,11 @@ class MER(Method):
 
     buffered: ClassVar[bool] = True
     beta: float = 1.0
-    """Share of the way that a batch goes."""
+    """Fraction of its step that a batch takes, at least 0."""
     gamma: float = 1.0
-    """Share of the way that all batches go."""
+    """Fraction of their step that all batches take, at least 0."""
     batch_num: int = 1
-    """s, number of batches."""
+    """Number s of batches, at least 1."""
     item_num: int = 1
     """Items of a step of SGD; 0: the whole batch."""
 
@@ -50,42 +50,44 @@ class MER(Method):
     def gradient(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Tree, LossAux]:
-        begin = state.net
+        initial = state.net
 
         def one_batch(net: Variables, key: jax.Array) -> tuple[Variables, jax.Array]:
             items = concat_examples(replay(spec, state.buffer, key), as_examples(batch))
             after, losses = descend_items(spec, net, items, self.item_num)
             return Variables(towards(net.params, after.params, self.beta), after.stats), losses[-1]
 
-        after, losses = lax.scan(one_batch, begin, jax.random.split(key, self.batch_num))
-        params = towards(begin.params, after.params, self.gamma)
-        # The step of SGD that goes there.
-        gradient = jax.tree.map(lambda a, b: (a - b) / spec.rate, begin.params, params)
-        logits = spec.net.logits(begin, batch.images)
+        after, losses = lax.scan(one_batch, initial, jax.random.split(key, self.batch_num))
+        params = towards(initial.params, after.params, self.gamma)
+        # The gradient whose SGD step leads to these parameters.
+        gradient = jax.tree.map(lambda a, b: (a - b) / spec.learning_rate, initial.params, params)
+        logits = spec.net.logits(initial, batch.images)
         return losses[-1], gradient, LossAux(logits, after.stats, state.memory)
 
 
 def descend_items(
     spec: ProblemSpec, net: Variables, items: Examples, size: int
 ) -> tuple[Variables, jax.Array]:
-    """SGD over items [N], `size` of them at a step, 0 being all; the net, and the steps' losses."""
+    """Run SGD over items [N], `size` of them at a step, 0 being all; return the net and the
+    losses.
+    """
     count = items.labels.shape[0]
     size = min(size, count) or count
     steps = -(-count // size)
 
     def step(net: Variables, number: jax.Array) -> tuple[Variables, jax.Array]:
-        # The last step ends at the last item; the first one may have fewer than the others.
+        # Steps are aligned with the last item, so that the first one may have fewer items.
         rows = count - (steps - number) * size + jnp.arange(size)
         mask = items.mask[rows] * (rows >= 0)
         part = Examples(items.images[rows], items.labels[rows], mask, {})
         (loss, stats), gradient = jax.value_and_grad(
             lambda params: examples_loss(spec, Variables(params, net.stats), part), has_aux=True
         )(net.params)
-        return Variables(sgd_step(net.params, gradient, spec.rate), stats), loss
+        return Variables(sgd_step(net.params, gradient, spec.learning_rate), stats), loss
 
     return lax.scan(step, net, jnp.arange(steps))
 
 
-def towards(begin: Tree, end: Tree, share: float) -> Tree:
-    """begin + share * (end - begin): Reptile (Nichol et al. 2018)."""
-    return jax.tree.map(lambda a, b: a + share * (b - a), begin, end)
+def towards(initial: Tree, end: Tree, fraction: float) -> Tree:
+    """Return initial + fraction * (end - initial): Reptile (Nichol et al. 2018)."""
+    return jax.tree.map(lambda a, b: a + fraction * (b - a), initial, end)

@@ -20,14 +20,14 @@ from tsar_jax.systems.continual.methods.base import (
 )
 
 LARGEST_SCALE = 0.1
-"""What is taken over from older columns is scaled by factors drawn up to this."""
+"""Largest initial factor of activities taken from older columns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PNN(Method):
     """h_i^k = relu(W_i^k h_(i-1)^k + U_i^k relu(V_i^k [a_i^k h_(i-1)^(<k)])), for column k.
 
-    Every task trains a column of its own; older ones stand still. In tests the task's column
+    Every task trains a column of its own; older ones are frozen. In tests the task's column
     answers, so that it must be told the task, and even class-incremental accuracy is with it known.
     For multilayer perceptrons. params: of all columns, [tasks, ...].
     """
@@ -35,11 +35,15 @@ class PNN(Method):
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class")
 
     def init(self, spec: ProblemSpec, key: jax.Array) -> TrainState:
-        """Raises UserError for a network that is no multilayer perceptron."""
+        """Return the state before the first batch.
+
+        Raises:
+            UserError: the network is no multilayer perceptron.
+        """
         keys = jax.random.split(key, spec.tasks)
         columns = jax.vmap(lambda key: spec.net.init(key).params)(keys)
         sizes = layer_sizes(columns)
-        lateral = jax.vmap(lambda key, task: begin_lateral(key, task, sizes, spec.tasks))(
+        lateral = jax.vmap(lambda key, task: init_lateral(key, task, sizes, spec.tasks))(
             keys, jnp.arange(spec.tasks)
         )
         state = super().init(spec, key)
@@ -56,8 +60,10 @@ class PNN(Method):
             return cross_entropy(logits, batch.labels, batch.mask), logits
 
         own = jax.tree.map(lambda leaf: leaf[task], params)
-        (value, logits), slope = jax.value_and_grad(loss, has_aux=True)(own)
-        gradient = jax.tree.map(lambda p, g: jnp.zeros_like(p).at[task].set(g), params, slope)
+        (value, logits), own_gradient = jax.value_and_grad(loss, has_aux=True)(own)
+        gradient = jax.tree.map(
+            lambda p, g: jnp.zeros_like(p).at[task].set(g), params, own_gradient
+        )
         return value, gradient, LossAux(logits, state.net.stats, state.memory)
 
     def classify(
@@ -74,7 +80,14 @@ class PNN(Method):
 
 
 def layer_sizes(columns: Tree) -> list[int]:
-    """Of a perceptron's layers, from the input to the logits; columns: its params [tasks, ...]."""
+    """Return the sizes of a perceptron's layers, from the input to the logits.
+
+    Args:
+        columns: params of all columns, [tasks, ...].
+
+    Raises:
+        UserError: it is no perceptron.
+    """
     names = [f"layer_{index}" for index in range(len(columns))]
     if sorted(columns) != sorted(names) or any(columns[n]["kernel"].ndim != 3 for n in names):
         raise UserError(
@@ -85,13 +98,15 @@ def layer_sizes(columns: Tree) -> list[int]:
     return [kernels[0].shape[1], *(kernel.shape[2] for kernel in kernels)]
 
 
-def begin_lateral(key: jax.Array, task: jax.Array, sizes: list[int], tasks: int) -> Tree:
-    """What a column takes over into its layers from the second on: scale a, reduce V, expand U."""
+def init_lateral(key: jax.Array, task: jax.Array, sizes: list[int], tasks: int) -> Tree:
+    """Return a column's lateral parameters for layers from the second on: scale a, reduce V,
+    expand U.
+    """
     lateral = {}
     for index in range(1, len(sizes) - 1):
         size, wider = sizes[index], sizes[index + 1]
         scale_key, reduce_key, expand_key = jax.random.split(jax.random.fold_in(key, index), 3)
-        # Glorot's bound for `task` older columns that come in.
+        # Glorot's bound for `task` older columns as inputs.
         bound = jnp.sqrt(6 / (size * (jnp.maximum(task, 1) + 1)))
         reduce = jax.random.uniform(reduce_key, (tasks, size, size), minval=-1.0)
         lateral[f"layer_{index}"] = {
@@ -104,7 +119,9 @@ def begin_lateral(key: jax.Array, task: jax.Array, sizes: list[int], tasks: int)
 
 
 def from_older(lateral: Tree, others: jax.Array, task: jax.Array) -> jax.Array:
-    """U relu(V [a h]) [N, out]; others [tasks, N, size]: all columns. 0 in the first column."""
+    """Return U relu(V [a h]) [N, out]; others [tasks, N, size]: all columns. 0 in the first
+    column.
+    """
     older = jnp.arange(others.shape[0]) < task
     scale = lateral["scale"] * older[:, None]
     reduced = jnp.einsum("jni,ji,jip->np", others, scale, lateral["reduce"]) + lateral["bias"]
@@ -114,16 +131,16 @@ def from_older(lateral: Tree, others: jax.Array, task: jax.Array) -> jax.Array:
 def _layer(
     own: Tree, index: int, entered: jax.Array, others: jax.Array | None, task: jax.Array
 ) -> jax.Array:
-    """A column's layer before its nonlinearity; entered [N, in]; others: of all columns."""
+    """Return a column's layer before its nonlinearity; entered [N, in]; others: of all columns."""
     name = f"layer_{index}"
     x = entered @ own["columns"][name]["kernel"] + own["columns"][name]["bias"]
     return x if others is None else x + from_older(own["lateral"][name], others, task)
 
 
 def all_hidden(params: Tree, images: jax.Array) -> list[jax.Array]:
-    """What enters every layer from the second on, in all columns: arrays [tasks, N, size].
+    """Return the inputs of every layer from the second on, in all columns: arrays [tasks, N, size].
 
-    Their gradients are 0: older columns stand still, and younger ones are not looked at.
+    Their gradients are 0: older columns are frozen, and younger ones are not used.
     """
     tasks = jnp.arange(params["columns"]["layer_0"]["bias"].shape[0])
     flat = images.reshape(images.shape[0], -1)
@@ -149,7 +166,9 @@ def all_hidden(params: Tree, images: jax.Array) -> list[jax.Array]:
 def column_logits(
     own: Tree, hidden: list[jax.Array], images: jax.Array, task: jax.Array
 ) -> jax.Array:
-    """Logits [N, classes] of a column, whose params are `own`. hidden: as by `all_hidden`."""
+    """Return logits [N, classes] of a column, whose params are `own`. hidden: as by
+    `all_hidden`.
+    """
     x = images.reshape(images.shape[0], -1)
     last = len(own["columns"]) - 1
     for index in range(last + 1):

@@ -1,23 +1,23 @@
-"""Published hyper-parameters: the tables of two releases, and whose row a run takes.
+"""Published hyper-parameters: the tables of two releases, and the choice of a row for a run.
 
-`published_hyperparameters.json` holds the tables of SYNERgy's and of CLS-ER's release whole: of
-each release, stream, method, with GCIL the distribution of the classes, and buffer (slots; -1 for a
-method without one) the values, of which
+`published_hyperparameters.json` holds the tables of SYNERgy's and of CLS-ER's release whole: by
+release, stream, method, with GCIL the distribution of the classes, and buffer (entries; -1 for a
+method without one), the values
 
 - lr: learning rate of SGD, per step,
 - batch_size: new images of a step,
 - minibatch_size: images of a draw from the buffer,
 - n_epochs: passes over every task,
 
-and all others are hyper-parameters of the method, by the names of its fields. `NOT_APPLIED` lists
-the published values that change nothing, `NOT_IN_TABLE` what the releases' code fixes instead.
+and hyper-parameters of the method, by the names of its fields. `NOT_APPLIED` lists the published
+values that change nothing, `NOT_IN_TABLE` values that the releases' code fixes instead.
 
 A run takes the first of these rows that exists: its method's on its stream; its method's on the
 streams most alike, nearest first; then those of a method that stands in for it, `joint` taking
-SGD's as in the releases. Of the buffers of such a row the nearest in size counts; where there is
-none of 1,000 slots, that of 5,120 stands for it. Where both releases have that row, the preferred
-one's.
-`provenance` says in a line whose row it is.
+SGD's as in the releases. Among the buffers of such a row the nearest in size counts; where there is
+none of 1,000 entries, that of 5,120 stands for it. Where both releases have that row, the preferred
+one's counts.
+`provenance` names the row's origin in a line.
 """
 
 import functools
@@ -32,22 +32,24 @@ Release = Literal["synergy", "clser"]
 RELEASES: dict[Release, str] = {"synergy": "SYNERgy", "clser": "CLS-ER"}
 
 NOT_APPLIED = {
-    # The step of the releases does not use it, but weighs the distance by 1.
+    # The releases' step ignores it and weighs the distance by 1.
     "fdr": ("alpha",),
-    # Rows of GCIL's longtail distribution; they are DER++'s, and ER has no such terms.
+    # Rows of GCIL's longtail distribution are DER++'s, and ER has no such terms.
     "er": ("alpha", "beta"),
-    # One row for seq-tinyimg has it; the method takes the logits as they are.
+    # One row for seq-tinyimg has it, but the method uses the logits as they are.
     "der": ("softmax_temp",),
-    # The loss is a logistic one, without a temperature.
+    # The loss is logistic, without a temperature.
     "icarl": ("softmax_temp",),
 }
 """Published values that change nothing in the releases, by method."""
 
 NOT_IN_TABLE: dict[str, dict[str, float]] = {"mer": {"item_num": 0}}
-"""What the releases' code does without naming it: MER's SGD takes a whole batch at a step."""
+"""Values that the releases' code fixes without naming them: MER's SGD takes a whole batch at a
+step.
+"""
 
 STANDS_IN = {"joint": "sgd"}
-"""Whose learning rate, batches and epochs a method takes that no release has; by default ER's."""
+"""Method whose learning rate, batches and epochs a method without rows takes; by default ER."""
 
 ALIKE = {
     "rot-mnist": ("perm-mnist", "seq-mnist"),
@@ -65,7 +67,7 @@ LARGE_BUFFER, THOUSAND = 5120, 1000
 
 
 class Row(NamedTuple):
-    """A row of a release's table. buffer: slots; None for a method without one."""
+    """A row of a release's table. buffer: entries; None for a method without one."""
 
     release: Release
     stream: str
@@ -75,7 +77,7 @@ class Row(NamedTuple):
 
 
 class HyperParameters(NamedTuple):
-    """A row by our names. settings: the method's own."""
+    """A row by this library's names. settings: the method's own."""
 
     lr: float
     batch: int
@@ -94,10 +96,10 @@ def _rows_of(tables: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the rows of tables as the file nests them."""
     for release in RELEASES:
         for stream, methods in tables[f"{release}_release"].items():
-            for method, found in methods.items():
-                parts = {"": found}
+            for method, by_buffer in methods.items():
+                parts = {"": by_buffer}
                 if stream == "gcil-cifar100":
-                    parts = {"": found["unif"], "-longtail": found["longtail"]}
+                    parts = {"": by_buffer["unif"], "-longtail": by_buffer["longtail"]}
                 for suffix, buffers in parts.items():
                     for size, values in buffers.items():
                         buffer = None if int(size) == -1 else int(size)
@@ -133,7 +135,7 @@ def nearest_row(method: str, streams: Sequence[str], buffer: int, prefer: Releas
     Args:
         method: name.
         streams: of the tables, most alike first (`alike_streams`).
-        buffer: slots.
+        buffer: entries.
         prefer: release whose row is taken where both have it.
     """
     for name in (method, STANDS_IN.get(method, "er")):
@@ -149,7 +151,7 @@ def nearest_row(method: str, streams: Sequence[str], buffer: int, prefer: Releas
 
 
 def _distance(size: int | None, buffer: int, sizes: set[int | None]) -> int:
-    """Return how many slots a row's buffer is away; sizes: of all rows that can be taken."""
+    """Return how many entries a row's buffer is away; sizes: of all rows that can be taken."""
     if size is None:
         return 0
     if size == LARGE_BUFFER and THOUSAND not in sizes:
@@ -158,7 +160,7 @@ def _distance(size: int | None, buffer: int, sizes: set[int | None]) -> int:
 
 
 def hyper_parameters(row: Row, method: str, fields: Sequence[str]) -> HyperParameters:
-    """Return a row's values by our names.
+    """Return a row's values by this library's names.
 
     Images of a draw: 1 where the method draws none, and those of a batch for iCaRL's 0, whose
     release puts the buffer among the task's images instead of drawing. A row without a batch is
@@ -166,8 +168,8 @@ def hyper_parameters(row: Row, method: str, fields: Sequence[str]) -> HyperParam
 
     Args:
         row: whose values.
-        method: name of the method that takes them. Only of a row of its own it takes what is
-            called like one of its hyper-parameters.
+        method: name of the method that takes them. Only from a row of its own it takes values named
+            like its hyper-parameters.
         fields: names of its hyper-parameters.
     """
     values = row.values
@@ -186,13 +188,13 @@ def hyper_parameters(row: Row, method: str, fields: Sequence[str]) -> HyperParam
 
 
 def provenance(row: Row, method: str, stream: str, buffer: int, prefer: Release) -> str:
-    """Return a line about whose values a run takes: those published of it, or which instead.
+    """Return a line that names the row whose values a run takes, and whether it is the run's own.
 
     Args:
         row: whose values are taken.
         method: name of the run's method.
         stream: name of the run's stream, as the tables call it where they have it.
-        buffer: slots.
+        buffer: entries.
         prefer: the release that was asked for.
     """
     line = f"values of {_described(row.method, row.stream, row.buffer)}"

@@ -13,6 +13,6 @@ class SGD(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Joint(Method):
-    """All tasks mixed into one: the upper bound."""
+    """SGD on all tasks mixed into one: the upper bound."""
 
     joint: ClassVar[bool] = True

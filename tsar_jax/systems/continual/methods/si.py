@@ -1,4 +1,6 @@
-"""Synaptic intelligence (Zenke, Poole, Ganguli 2017): what lowered the loss is held."""
+"""Synaptic intelligence (Zenke, Poole, Ganguli 2017): changes of parameters that lowered the
+loss cost.
+"""
 
 import dataclasses
 from typing import ClassVar, NamedTuple
@@ -19,7 +21,7 @@ from tsar_jax.systems.continual.methods.base import (
 )
 
 LARGEST = 1.0
-"""Gradients are clipped to +- this, component by component, as in Mammoth."""
+"""Bound of the gradients, which are clipped to +- this component by component, as in Mammoth."""
 
 
 class Memory(NamedTuple):
@@ -34,16 +36,17 @@ class Memory(NamedTuple):
 class SI(Method):
     """L = CE(W(batch)) + c * sum Omega (theta - theta~)^2.
 
-    omega is the path integral of minus the gradient: every step adds rate * g^2, g being that of L,
-    clipped, as in Mammoth. At a task's end Omega grows by omega / ((theta - theta~)^2 + xi).
+    omega is the path integral of minus the gradient: every step adds learning_rate * g^2, g being
+    that of L, clipped, as in Mammoth. At a task's end Omega grows by omega / ((theta - theta~)^2 +
+    xi).
     """
 
     boundaries: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("domain", "class", "cumulative")
     c: float = 1.0
-    """Weight of the penalty."""
+    """Weight of the penalty, at least 0."""
     xi: float = 1.0
-    """Damping of the importance where a parameter did not move."""
+    """Damping of the importance where a parameter did not move, positive."""
 
     def __post_init__(self) -> None:
         check_weights(self, "c")
@@ -56,23 +59,25 @@ class SI(Method):
     def loss(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, LossAux]:
-        loss, passed = super().loss(spec, state, batch, key)
+        loss, aux = super().loss(spec, state, batch, key)
         memory = state.memory
         return loss + self.c * weighted_distance(
             memory.importance, state.net.params, memory.anchor
-        ), passed
+        ), aux
 
     def gradient(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Tree, LossAux]:
-        loss, gradient, passed = super().gradient(spec, state, batch, key)
-        return loss, jax.tree.map(lambda g: jnp.clip(g, -LARGEST, LARGEST), gradient), passed
+        loss, gradient, aux = super().gradient(spec, state, batch, key)
+        return loss, jax.tree.map(lambda g: jnp.clip(g, -LARGEST, LARGEST), gradient), aux
 
     def after_step(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, gradient: Tree, key: jax.Array
     ) -> TrainState:
         memory = state.memory
-        path = jax.tree.map(lambda o, g: o + spec.rate * jnp.square(g), memory.path, gradient)
+        path = jax.tree.map(
+            lambda o, g: o + spec.learning_rate * jnp.square(g), memory.path, gradient
+        )
         return state._replace(memory=memory._replace(path=path))
 
     def at_task_end(

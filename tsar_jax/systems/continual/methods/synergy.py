@@ -25,7 +25,7 @@ from tsar_jax.systems.continual.methods.base import (
 class Memory(NamedTuple):
     """semantic: S, an average of the working model. fisher: F, importance of its parameters.
 
-    estimated: whether F was ever estimated.
+    estimated: whether F was ever estimated, bool [].
     """
 
     semantic: Variables
@@ -37,26 +37,26 @@ class Memory(NamedTuple):
 class SYNERgy(Method):
     """L = reg_weight MSE(W(b), S(b)) + CE(W(batch and b)) + penalty_weight sum F_adj (W - S)^2.
 
-    S follows W as a moving average. F is estimated under S over all slots of the buffer, seen as in
-    training (augmented, normalised), and averaged too; slots never filled count as black images of
-    class 0, as in the release. In F_adj every convolution filter has its mean. S's batch-norm
-    statistics are those of its own passes, F's included.
+    S follows W as a moving average. F is estimated under S over all entries of the buffer,
+    processed as in training (augmented, normalised), and averaged too; entries never filled count
+    as black images of class 0, as in the release. In F_adj every convolution filter has its mean.
+    S's batch-norm statistics are those of its own passes, F's included.
     """
 
     buffered: ClassVar[bool] = True
     reported: ClassVar[str] = "semantic"
     reg_weight: float = 1.0
-    """Weight of the consistency loss."""
+    """Weight of the consistency loss, at least 0."""
     ema_update_freq: float = 1.0
-    """Probability that a step updates S."""
+    """Probability that a step updates S, 0 to 1."""
     ema_alpha: float = 0.99
-    """Decay of S."""
+    """Decay of S, 0 to 1."""
     penalty_weight: float = 1.0
-    """Weight of the distance between W and S."""
+    """Weight of the distance between W and S, at least 0."""
     fisher_alpha: float = 0.99
-    """Decay of F."""
+    """Decay of F, 0 to 1."""
     fisher_update_freq: float = 0.8
-    """Probability that a step updates F."""
+    """Probability that a step updates F, 0 to 1."""
 
     def __post_init__(self) -> None:
         check_weights(self, "reg_weight", "penalty_weight")
@@ -83,16 +83,16 @@ class SYNERgy(Method):
     def after_step(
         self, spec: ProblemSpec, state: TrainState, batch: Batch, gradient: Tree, key: jax.Array
     ) -> TrainState:
-        average_key, fisher_key, view_key = jax.random.split(key, 3)
+        average_key, fisher_key, augment_key = jax.random.split(key, 3)
         memory = state.memory
         alpha = effective_alpha(state.step, self.ema_alpha)
-        kept = jnp.where(bernoulli(average_key, self.ema_update_freq), alpha, 1.0)
-        params = average(memory.semantic.params, state.net.params, kept)
+        decay = jnp.where(bernoulli(average_key, self.ema_update_freq), alpha, 1.0)
+        params = average(memory.semantic.params, state.net.params, decay)
         memory = memory._replace(semantic=memory.semantic._replace(params=params))
         due = bernoulli(fisher_key, self.fisher_update_freq)
         fisher, stats = lax.cond(
             due,
-            lambda: self.consolidated(spec, state, memory, view_key),
+            lambda: self.consolidated(spec, state, memory, augment_key),
             lambda: (memory.fisher, memory.semantic.stats),
         )
         semantic = memory.semantic._replace(stats=stats)
@@ -101,13 +101,13 @@ class SYNERgy(Method):
     def consolidated(
         self, spec: ProblemSpec, state: TrainState, memory: Memory, key: jax.Array
     ) -> tuple[Any, Any]:
-        """F averaged with what the buffer says now, and the statistics of S after that."""
+        """Return F averaged with the buffer's estimate, and the statistics of S after that."""
         items = state.buffer.items
-        images = spec.view(items["images"], key)
+        images = spec.augment(items["images"], key)
         fisher, stats = spec.net.fisher(memory.semantic, images, items["labels"])
         alpha = effective_alpha(state.step, self.fisher_alpha)
-        kept = jnp.where(memory.estimated, alpha, 0.0)
-        return average(memory.fisher, fisher, kept), stats
+        decay = jnp.where(memory.estimated, alpha, 0.0)
+        return average(memory.fisher, fisher, decay), stats
 
     def models(self, state: TrainState) -> dict[str, Variables]:
         return {"working": state.net, "semantic": state.memory.semantic}

@@ -1,4 +1,4 @@
-"""What methods do with a task's images at its end, in memory that does not grow with the task."""
+"""Passes over a task's images at its end, in memory that does not grow with the task."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from tsar_jax.plasticity.buffer import put
 from tsar_jax.systems.continual.methods.base import Method, ProblemSpec, TaskData, TrainState
 
 CHUNK = 500
-"""Images of a task that are looked at together."""
+"""Images of a task that are processed together."""
 
 
 def map_chunks(function: Callable[[TaskData], Any], data: TaskData) -> Any:
-    """function of every chunk of a task, one after another; results [chunks, ...].
+    """Return function(chunk) of every chunk of a task, one after another; results [chunks, ...].
 
-    What fills up the last chunk is not present.
+    Padding of the last chunk has a mask of 0.
     """
     return lax.map(lambda number: function(_chunk(data, number)), _numbers(data))
 
@@ -32,8 +32,8 @@ def sum_chunks(
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def add(total: Any, number: jax.Array) -> tuple[Any, None]:
-        found = function(_chunk(data, number), jax.random.fold_in(key, number))
-        return jax.tree.map(jnp.add, total, found), None
+        value = function(_chunk(data, number), jax.random.fold_in(key, number))
+        return jax.tree.map(jnp.add, total, value), None
 
     return lax.scan(add, zero, _numbers(data))[0]
 
@@ -53,7 +53,7 @@ def _chunk(data: TaskData, number: jax.Array) -> TaskData:
 
 
 def choose(data: TaskData, key: jax.Array, count: int) -> TaskData:
-    """`count` images of a task at random; where it has fewer they come again."""
+    """Return `count` images of a task at random; where it has fewer they repeat."""
     available = data.labels.shape[0]
     chance = jax.random.uniform(key, (available,))
     _, order = lax.top_k(jnp.where(data.mask > 0, chance, -1.0), min(count, available))
@@ -62,10 +62,14 @@ def choose(data: TaskData, key: jax.Array, count: int) -> TaskData:
     return TaskData(data.stored[rows], data.labels[rows], data.mask[rows])
 
 
-def share(spec: ProblemSpec, task: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First slot of a task's share of the buffer, all shares being alike, and the one after it.
+def buffer_range(spec: ProblemSpec, task: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the first entry of a task's part of the buffer, and the one after its last, both int
+    [].
 
-    Raises UserError where there are fewer slots than tasks.
+    All parts are alike.
+
+    Raises:
+        UserError: there are fewer entries than tasks.
     """
     if spec.capacity < spec.tasks:
         raise UserError(
@@ -74,38 +78,42 @@ def share(spec: ProblemSpec, task: jax.Array) -> tuple[jax.Array, jax.Array]:
     return task * spec.capacity // spec.tasks, (task + 1) * spec.capacity // spec.tasks
 
 
-def share_slots(spec: ProblemSpec, task: jax.Array) -> jax.Array:
-    """The slots of a task's share: int32 [largest share], `capacity` after its last."""
-    first, after = share(spec, task)
+def buffer_indices(spec: ProblemSpec, task: jax.Array) -> jax.Array:
+    """Return the entries of a task's part: int32 [largest part], `capacity` after its last."""
+    first, after = buffer_range(spec, task)
     indices = first + jnp.arange(-(-spec.capacity // spec.tasks))
     return jnp.where(indices < after, indices, spec.capacity)
 
 
 def present_classes(data: TaskData, classes: int) -> jax.Array:
-    """Which classes a task has images of: bool [classes]."""
+    """Return which classes a task has images of: bool [classes]."""
     return jnp.zeros(classes).at[data.labels].add(data.mask) > 0
 
 
-def classes_of(data: TaskData, classes: int, most: int) -> tuple[jax.Array, jax.Array]:
-    """The classes of a task, lowest first: numbers [most], and whether there are so many [most]."""
-    here, numbers = lax.top_k(present_classes(data, classes).astype(jnp.float32), most)
+def classes_of(data: TaskData, classes: int, max_count: int) -> tuple[jax.Array, jax.Array]:
+    """Return the classes of a task, lowest first: numbers [max_count], and which are valid
+    [max_count].
+    """
+    here, numbers = lax.top_k(present_classes(data, classes).astype(jnp.float32), max_count)
     return numbers, here > 0
 
 
 def seen_classes(spec: ProblemSpec, task: jax.Array) -> jax.Array:
-    """Which classes there were up to a task, itself included: bool [classes]; none before 0."""
+    """Return which classes there were up to a task, itself included: bool [classes]; none before
+    0.
+    """
     rows = jnp.arange(len(spec.task_classes)) <= task
     return (jnp.asarray(spec.task_classes) & rows[:, None]).any(0)
 
 
 def most_classes(spec: ProblemSpec) -> int:
-    """Classes of the task that has most."""
+    """Return the number of classes of the task that has most."""
     return int(spec.task_classes.sum(1).max())
 
 
 @dataclasses.dataclass(frozen=True)
 class FilledAtEnds(Method):
-    """A base for methods whose buffer is filled at the tasks' ends, every task having its share."""
+    """A base for methods whose buffer is filled at the tasks' ends, every task having its part."""
 
     buffered: ClassVar[bool] = True
     filled_at_ends: ClassVar[bool] = True
@@ -115,14 +123,14 @@ class FilledAtEnds(Method):
         self, spec: ProblemSpec, state: TrainState, data: TaskData, task: jax.Array, key: jax.Array
     ) -> TrainState:
         choose_key, items_key = jax.random.split(key)
-        indices = share_slots(spec, task)
+        indices = buffer_indices(spec, task)
         chosen = choose(data, choose_key, indices.size)
         items = self.items(spec, state, chosen, items_key)
-        _, after = share(spec, task)
+        _, after = buffer_range(spec, task)
         return state._replace(buffer=put(state.buffer, indices, items, after.astype(jnp.int32)))
 
     def items(
         self, spec: ProblemSpec, state: TrainState, chosen: TaskData, key: jax.Array
     ) -> dict[str, jax.Array]:
-        """What is kept of the images chosen, as `slot` says."""
+        """Return the items to store of the images chosen, as in `item_spec`."""
         return {"images": chosen.stored, "labels": chosen.labels}

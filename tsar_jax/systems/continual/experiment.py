@@ -1,4 +1,6 @@
-"""From a config to a continual learner on its stream, and from its end to what was measured."""
+"""Experiments of continual learning: from a config to a method on its stream, and to its
+outcome.
+"""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -27,8 +29,8 @@ from tsar_jax.systems.continual.methods.published import (
 )
 from tsar_jax.systems.continual.system import (
     ContinualConfig,
-    Life,
-    Lifetime,
+    Experiment,
+    RunState,
     make_spec,
     make_system,
     untrained_accuracy,
@@ -41,25 +43,25 @@ LARGE_SIDE = 32
 """Largest height of the images that count as small."""
 
 
-class Study(NamedTuple):
+class PreparedExperiment(NamedTuple):
     """A method on a stream, ready to train.
 
-    config: settings with nothing left open. life: pure functions of one lifetime. source: of the
-    data. values_of: a line that says whose published values fill what was left open, "" if nothing
-    was.
+    config: settings with nothing left open. experiment: its pure functions. source: of the data.
+    values_of: a line that names the published values which fill open settings, "" if there are
+    none.
     """
 
     config: ContinualConfig
-    life: Life
+    experiment: Experiment
     source: str
     values_of: str
 
 
-def prepare(config: ContinualConfig) -> Study:
-    """Return what a config describes, with what it leaves open filled in.
+def prepare(config: ContinualConfig) -> PreparedExperiment:
+    """Return the experiment that a config describes, with open settings filled in.
 
     Raises:
-        UserError: a setting does not exist or does not fit the others, or the data are not there.
+        UserError: a setting does not exist or does not fit the others, or the data are missing.
     """
     make_method(config.method, config.settings)
     with doing_without("stream rot-emnist, as in preset smoke, needs no data to be prepared"):
@@ -78,15 +80,17 @@ def prepare(config: ContinualConfig) -> Study:
             "leave it out."
         )
     net = network(config, stream)
-    spec = make_spec(net, stream, rate=values.lr, capacity=config.buffer, replay=values.replay)
-    return Study(config, Life(spec, method, stream), dataset.source, values_of)
+    spec = make_spec(
+        net, stream, learning_rate=values.lr, capacity=config.buffer, replay=values.replay
+    )
+    return PreparedExperiment(config, Experiment(spec, method, stream), dataset.source, values_of)
 
 
 class Completed(NamedTuple):
-    """A config with the published best in place of what it left open.
+    """A config with the published best in place of open settings.
 
-    values: learning rate, batches, epochs and hyper-parameters of the config. values_of: as of
-    `Study`.
+    values: learning rate, batches, epochs and hyper-parameters of the config. values_of: as in
+    `PreparedExperiment`.
     """
 
     config: ContinualConfig
@@ -160,48 +164,50 @@ def network(config: ContinualConfig, stream: Stream) -> Classifier:
     return make_resnet18(stream.image, stream.classes, config.width)
 
 
-def lifetime_with(study: Study, variables: Variables, key: jax.Array) -> Lifetime:
-    """Return the lifetime that begins with a network.
+def init_from_network(
+    prepared: PreparedExperiment, variables: Variables, key: jax.Array
+) -> RunState:
+    """Return the state of a run that begins with a network.
 
     Args:
-        study: what is learned, and how.
+        prepared: the experiment.
         variables: the network's.
         key: the seed's, from which all else is drawn.
     """
-    spec = study.life.spec
+    spec = prepared.experiment.spec
     net = spec.net._replace(init=lambda key: jax.tree.map(jnp.array, variables))
-    life = dataclasses.replace(study.life, spec=dataclasses.replace(spec, net=net))
-    return make_system(study.config, life).init(key)
+    experiment = dataclasses.replace(prepared.experiment, spec=dataclasses.replace(spec, net=net))
+    return make_system(prepared.config, experiment).init(key)
 
 
-def network_like(study: Study) -> Variables:
-    """Return the shapes and dtypes of a study's network."""
-    return jax.eval_shape(study.life.spec.net.init, jax.random.key(0))
+def network_like(prepared: PreparedExperiment) -> Variables:
+    """Return the shapes and dtypes of an experiment's network."""
+    return jax.eval_shape(prepared.experiment.spec.net.init, jax.random.key(0))
 
 
-def measured(study: Study, state: Any) -> Outcome:
-    """Return what a finished run has measured.
+def measure_outcome(prepared: PreparedExperiment, state: Any) -> Outcome:
+    """Return the measurements of a finished run.
 
     Args:
-        study: what the run learned, and how.
+        prepared: the experiment.
         state: the run's last, of one seed or several, as `train` returns it.
     """
-    config, life = study.config, study.life
-    lifetimes: Lifetime = stack_seeds(state)
-    tested = np.asarray(lifetimes.tested)[..., None, None]
-    accuracy = np.where(tested, np.asarray(lifetimes.accuracy, float), np.nan)
+    config, experiment = prepared.config, prepared.experiment
+    run_states: RunState = stack_seeds(state)
+    tested = np.asarray(run_states.tested)[..., None, None]
+    accuracy = np.where(tested, np.asarray(run_states.accuracy, float), np.nan)
     keys = make_keys(config.seed, config.seeds).init.reshape(-1)
     say_compiling("accuracy untrained")
-    untrained = untrained_accuracy(life, keys, jax.device_put(life.stream.data))
+    untrained = untrained_accuracy(experiment, keys, jax.device_put(experiment.stream.data))
     return Outcome(
         method=config.method,
         stream=config.stream,
-        buffer=config.buffer if life.method.buffered else 0,
+        buffer=config.buffer if experiment.method.buffered else 0,
         seeds=(config.seed, config.seeds),
-        models=tuple(life.models),
-        reported=life.method.reported,
-        kind=life.stream.kind,
-        cumulative=life.stream.cumulative,
+        models=tuple(experiment.models),
+        reported=experiment.method.reported,
+        kind=experiment.stream.kind,
+        cumulative=experiment.stream.cumulative,
         accuracy=accuracy,
         untrained=np.asarray(untrained, float),
         settings=described(config),
