@@ -5,7 +5,7 @@ gradient as twice its forward pass. Grey images and the gradient with respect to
 not needed, would spare the paper's ANML 5 % of its meta-step.
 """
 
-from tsar_jax.networks import frozen_levels, params_like
+from tsar_jax.networks import frozen_stages, params_like
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.anml import MODELS, AnmlConfig, make_network
 
@@ -47,8 +47,8 @@ def inner_levels(config: AnmlConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The levels that the inner loop leaves alone, and the others."""
     network = make_network(config)
     params = params_like(network)
-    depth = frozen_levels(network, mask(params, config.plastic or MODELS[config.model].plastic))
-    return network.levels[:depth], network.levels[depth:]
+    depth = frozen_stages(network, mask(params, config.plastic or MODELS[config.model].plastic))
+    return network.stages[:depth], network.stages[depth:]
 
 
 def meta_step_flops(config: AnmlConfig) -> float:

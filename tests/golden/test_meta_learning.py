@@ -16,9 +16,9 @@ from tsar_jax.networks import (
     OML,
     TSAR,
     Network,
-    frozen_levels,
-    run_levels,
-    stored_levels,
+    frozen_stages,
+    run_stages,
+    stored_stages,
 )
 from tsar_jax.plasticity.masks import mask, partition
 from tsar_jax.systems.episodic.meta_test import learn_stream
@@ -98,11 +98,11 @@ def meta_learning(path: Path):
     def lifetime(params, episode):
         """The fast weights, and the query logits before and after."""
         images, labels = episode.images[episode.trajectory], episode.labels[episode.trajectory]
-        signals = run_levels(network, params, images, 0, frozen_levels(network, plastic))
+        signals = run_stages(network, params, images, 0, frozen_stages(network, plastic))
         fast = inner_loop(network, params, plastic, signals, labels, **options)
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, fast)
         queries = episode.images[episode.query]
-        logits = jax.lax.map(lambda p: run_levels(network, p, queries), both)
+        logits = jax.lax.map(lambda p: run_stages(network, p, queries), both)
         return fast, logits
 
     def steps(params, episode):
@@ -171,12 +171,12 @@ def test_meta_test_learning(path: Path, precision: str) -> None:
     images, labels = channels_last(golden["images"]), jnp.asarray(golden["labels"])
 
     def learn(params, images):
-        depth = stored_levels(network, plastic)
-        signals = run_levels(network, params, images, 0, depth)
+        depth = stored_stages(network, plastic)
+        signals = run_stages(network, params, images, 0, depth)
         learned, losses = learn_stream(
             network, params, plastic, signals, labels, rate=float(golden["lr"])
         )
-        return learned, losses, run_levels(network, learned, images)
+        return learned, losses, run_stages(network, learned, images)
 
     learned, losses, logits = jax.device_get(
         jax.jit(learn, compiler_options=compiler_options(kind))(params, images)

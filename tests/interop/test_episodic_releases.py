@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsar_jax.errors import UserError
-from tsar_jax.networks import ANML, OML, run_levels
+from tsar_jax.networks import ANML, OML, run_stages
 from tsar_jax.systems.episodic.release import from_release, release_names, to_release
 
 KINDS = ("anml", "oml")
@@ -113,7 +113,7 @@ def test_network_computes_what_the_release_does(kind):
     images = np.random.default_rng(2).normal(size=(2, 3, 28, 28)).astype(np.float32)
     wanted = forward(kind, arrays, images.astype(np.float64))
     params = from_release(kind, arrays)
-    run = jax.jit(lambda p, x: run_levels(network, p, x))
+    run = jax.jit(lambda p, x: run_stages(network, p, x))
     ours = run(params, images.transpose(0, 2, 3, 1))
     assert np.ptp(wanted, axis=0).max() > 1e-2
     np.testing.assert_allclose(ours, wanted, atol=1e-4 * np.abs(wanted).max())

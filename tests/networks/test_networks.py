@@ -11,10 +11,10 @@ from tsar_jax.networks import (
     ANML,
     OML,
     Ungated,
-    frozen_levels,
+    frozen_stages,
     init_params,
     params_like,
-    run_levels,
+    run_stages,
 )
 from tsar_jax.plasticity.masks import leaf_names, mask
 
@@ -51,7 +51,7 @@ def test_published_sizes(network, arrays, parameters):
     assert count(params) == parameters
     for channels in (1, 3):
         images = jax.ShapeDtypeStruct((5, 28, 28, channels), jnp.float32)
-        assert jax.eval_shape(lambda p, x: run_levels(network, p, x), params, images).shape == (
+        assert jax.eval_shape(lambda p, x: run_stages(network, p, x), params, images).shape == (
             5,
             1000,
         )
@@ -68,7 +68,7 @@ def test_published_widths_of_anml():
         assert kernels == [(3, 3, 3, width), (3, 3, width, width), (3, 3, width, width)]
     images = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
     spaces = jax.eval_shape(
-        lambda p, x: ANML().apply({"params": p}, x, method="spaces"), params, images
+        lambda p, x: ANML().apply({"params": p}, x, method="representations"), params, images
     )
     assert {name: space.shape for name, space in spaces.items()} == {
         "gate": (2, 2304),
@@ -81,7 +81,7 @@ def test_published_widths_of_oml():
     params = params_like(OML())
     assert params["hidden"]["kernel"].shape == (2304, 1024)
     assert params["head"]["kernel"].shape == (1024, 1000)
-    assert OML().levels == ("representation", "hidden", "head")
+    assert OML().stages == ("representation", "hidden", "head")
 
 
 def test_initialisation_is_he_normal_with_zero_biases_and_unit_gains():
@@ -109,9 +109,9 @@ def test_running_in_levels_is_the_whole_run(kind):
     def runs(params, images):
         whole = network.apply({"params": params}, images)
         parts = []
-        for cut in range(len(network.levels) + 1):
-            signals = run_levels(network, params, images, 0, cut)
-            parts.append(run_levels(network, params, signals, cut))
+        for cut in range(len(network.stages) + 1):
+            signals = run_stages(network, params, images, 0, cut)
+            parts.append(run_stages(network, params, signals, cut))
         return whole, parts
 
     whole, parts = runs(params, images)
@@ -122,19 +122,19 @@ def test_running_in_levels_is_the_whole_run(kind):
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_frozen_levels_end_where_something_learns(kind):
+def test_frozen_stages_end_where_something_learns(kind):
     network = NETWORKS[kind]
     params = params_like(network)
-    for choice in itertools.product([False, True], repeat=len(network.levels)):
-        names = [level for level, plastic in zip(network.levels, choice, strict=True) if plastic]
+    for choice in itertools.product([False, True], repeat=len(network.stages)):
+        names = [level for level, plastic in zip(network.stages, choice, strict=True) if plastic]
         wanted = choice.index(True) if any(choice) else len(choice)
-        assert frozen_levels(network, mask(params, names)) == wanted
+        assert frozen_stages(network, mask(params, names)) == wanted
 
 
 def test_one_plastic_array_thaws_its_level():
     params = params_like(NETWORKS["anml"])
     plastic = mask(params, ["neuromodulator/gate/bias", "head"])
-    assert frozen_levels(NETWORKS["anml"], plastic) == 0
+    assert frozen_stages(NETWORKS["anml"], plastic) == 0
 
 
 def test_open_gate_makes_the_ungated_network_and_closed_gate_leaves_the_bias():
@@ -147,9 +147,9 @@ def test_open_gate_makes_the_ungated_network_and_closed_gate_leaves_the_bias():
         gate = {"kernel": np.zeros_like(gate["kernel"]), "bias": np.full_like(gate["bias"], bias)}
         return {**params, "neuromodulator": {**params["neuromodulator"], "gate": gate}}
 
-    run = jax.jit(lambda params, images: run_levels(anml, params, images))
+    run = jax.jit(lambda params, images: run_stages(anml, params, images))
     inner = {"trunk": params["trunk"], "head": params["head"]}
-    wanted = jax.jit(lambda p, images: run_levels(ungated, p, images))(inner, images)
+    wanted = jax.jit(lambda p, images: run_stages(ungated, p, images))(inner, images)
     np.testing.assert_allclose(run(gated(50.0), images), wanted, rtol=1e-5, atol=1e-5)
     closed = run(gated(-80.0), images)
     np.testing.assert_allclose(closed, np.tile(params["head"]["bias"], (2, 1)), atol=1e-6)

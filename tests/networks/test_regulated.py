@@ -13,8 +13,8 @@ from tsar_jax.networks import (
     Ungated,
     init_params,
     params_like,
-    run_levels,
-    stored_levels,
+    run_stages,
+    stored_stages,
 )
 from tsar_jax.networks.layers import ALL_POOLED
 from tsar_jax.networks.regulated import gate_weights, regulate
@@ -61,7 +61,7 @@ def test_each_image_runs_in_the_classifier_that_its_own_gates_make():
 
     @jax.jit
     def both(params):
-        _, gates = run_levels(NETWORK, params, IMAGES, 0, 2)
+        _, gates = run_stages(NETWORK, params, IMAGES, 0, 2)
         logits = []
         for index in range(len(IMAGES)):
             own = jax.tree.map(lambda gate: gate[index : index + 1], gates)  # noqa: B023
@@ -75,8 +75,8 @@ def test_each_image_runs_in_the_classifier_that_its_own_gates_make():
                 classifier,
                 {name: params[name] for name in classifier},
             )
-            logits.append(run_levels(plain, classifier, IMAGES[index : index + 1])[0])
-        return run_levels(NETWORK, params, IMAGES), jnp.stack(logits), gates
+            logits.append(run_stages(plain, classifier, IMAGES[index : index + 1])[0])
+        return run_stages(NETWORK, params, IMAGES), jnp.stack(logits), gates
 
     ours, wanted, gates = both(params)
     np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
@@ -92,7 +92,7 @@ def test_each_image_runs_in_the_classifier_that_its_own_gates_make():
 def test_initial_bias_silences_the_synapses():
     network = TSAR(channels=3, regulator_channels=2, classes=5, initial_bias=-8.0)
     gates = jax.jit(
-        lambda key: run_levels(network, init_params(network, key), IMAGES * 1e-3, 0, 2)[1]
+        lambda key: run_stages(network, init_params(network, key), IMAGES * 1e-3, 0, 2)[1]
     )(jax.random.key(0))
     for gate in jax.tree.leaves(gates):
         assert np.median(gate) == pytest.approx(1 / (1 + np.exp(8)), rel=2)
@@ -103,7 +103,7 @@ def test_only_the_named_layers_are_regulated():
     params = params_of(network)
     assert set(params["regulator"]) == {"block_1"}
     logits, gates = jax.jit(
-        lambda p: (run_levels(network, p, IMAGES), run_levels(network, p, IMAGES, 0, 2)[1])
+        lambda p: (run_stages(network, p, IMAGES), run_stages(network, p, IMAGES, 0, 2)[1])
     )(params)
     assert set(gates) == {"block_1"}
     assert logits.shape == (3, 5)
@@ -119,8 +119,8 @@ def test_layers_that_cannot_be_regulated_are_named(regulated, message):
 
 def test_gates_are_not_stored_for_a_data_set():
     params = params_of(NETWORK)
-    assert stored_levels(NETWORK, mask(params, ("head",))) == 1
-    assert stored_levels(NETWORK, mask(params, ("encoder",))) == 0
+    assert stored_stages(NETWORK, mask(params, ("head",))) == 1
+    assert stored_stages(NETWORK, mask(params, ("encoder",))) == 0
 
 
 def test_full_width_has_the_published_number_of_weights():

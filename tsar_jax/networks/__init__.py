@@ -3,15 +3,15 @@
 from tsar_jax.networks.episodic import (
     ANML,
     OML,
+    Activations,
     Network,
     Params,
-    Signals,
     Ungated,
-    frozen_levels,
+    frozen_stages,
     init_params,
     params_like,
-    run_levels,
-    stored_levels,
+    run_stages,
+    stored_stages,
 )
 from tsar_jax.networks.regulated import TSAR
 
@@ -19,13 +19,13 @@ __all__ = [
     "ANML",
     "OML",
     "TSAR",
+    "Activations",
     "Network",
     "Params",
-    "Signals",
     "Ungated",
-    "frozen_levels",
+    "frozen_stages",
     "init_params",
     "params_like",
-    "run_levels",
-    "stored_levels",
+    "run_stages",
+    "stored_stages",
 ]

@@ -1,4 +1,4 @@
-"""What continual learning asks of a network: a few pure functions of its variables."""
+"""Interface of networks in continual learning: a few pure functions of their variables."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,10 @@ Tree = Any
 
 
 class Variables(NamedTuple):
-    """params: what learns. stats: running statistics of batch norm; {} in a network without."""
+    """Variables of a classifier.
+
+    params: learned parameters. stats: running statistics of batch norm; {} in a network without.
+    """
 
     params: Tree
     stats: Tree
@@ -19,15 +22,15 @@ class Classifier(NamedTuple):
     """A network that classifies images; every function is pure.
 
     init: (key) -> Variables
-    train: (Variables, images [N, H, W, C], present [N] or None) -> (logits [N, classes], stats).
-        In training: batch norm takes its statistics from the batch, of images whose `present` is 1,
-        and moves the running ones, unless none is present.
+    train: (Variables, images [N, H, W, C], mask [N] or None) -> (logits [N, classes], stats).
+        In training: batch norm takes its statistics from images of the batch whose mask is 1, and
+        updates the running ones, unless there are none.
     logits: (Variables, images) -> logits [N, classes], by the running statistics.
-    features: (Variables, images) -> [N, F], what the last layer sees in `logits`.
-    fisher: (Variables, images, labels [N]) -> (importance, stats). Of each parameter, the mean over
-        the images of p(y|x) (d log p(y|x) / d theta)^2, every image a batch of its own, one after
-        another; and the running statistics after them. A label of -1 is no class, so that its p is
-        0: the image counts in the number of images, but adds nothing.
+    features: (Variables, images) -> [N, F], inputs of the last layer in `logits`.
+    fisher: (Variables, images, labels [N]) -> (importance, stats). For each parameter, the mean
+        over the images of p(y|x) (d log p(y|x) / d theta)^2, every image a batch of its own, one
+        after another; and the running statistics after them. A label of -1 is no class, so that its
+        p is 0: the image counts in the number of images, but adds nothing.
     """
 
     init: Callable[[jax.Array], Variables]

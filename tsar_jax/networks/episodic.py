@@ -1,8 +1,8 @@
 """The classifiers: ANML, ANML without its gate, and OML.
 
-A network is a chain of named levels. Each level has one subtree of parameters, of the same
-name, and turns the signals of the level before into its own. Whoever learns only the last
-levels can therefore compute the signals of the others once, in batches (`frozen_levels`).
+A network is a chain of named stages. Each stage has one subtree of parameters, of the same
+name, and maps the activations of the stage before to its own. When only the last stages learn,
+the activations of the others can be computed once, in batches (`frozen_stages`).
 """
 
 from typing import Any, ClassVar
@@ -14,40 +14,41 @@ import jax.numpy as jnp
 from tsar_jax.networks.layers import LAST_UNPOOLED, Conv, Trunk, dense
 
 Params = Any
-Signals = Any
+Activations = Any
 
 
 class Network(nn.Module):
-    """Images [N, 28, 28, 1 or 3] -> logits [N, classes], level after level.
+    """Images [N, 28, 28, 1 or 3] -> logits [N, classes], stage after stage.
 
     microbatch: images that a convolution takes at a time on a CPU (None: all).
-    storable: how many leading levels have signals small enough to keep for a whole data set;
-    None: all.
+    stages: names of the stages, which are the network's submodules.
+    storable: number of leading stages whose activations are small enough to keep for a whole data
+        set; None: all.
     """
 
     microbatch: int | None = 4
-    levels: ClassVar[tuple[str, ...]] = ()
+    stages: ClassVar[tuple[str, ...]] = ()
     storable: ClassVar[int | None] = None
 
     def __call__(self, images: jax.Array) -> jax.Array:
         return self.run(images)
 
-    def run(self, signals: Signals, first: int = 0, last: int | None = None) -> Signals:
-        """Run levels `first` up to, not including, `last`; images are the signals of level 0."""
-        for level in self.levels[first:last]:
-            signals = self.level(level, signals)
-        return signals
+    def run(self, activations: Activations, first: int = 0, last: int | None = None) -> Activations:
+        """Run stages `first` up to, not including, `last`; the input of stage 0 is images."""
+        for stage in self.stages[first:last]:
+            activations = self.stage(stage, activations)
+        return activations
 
-    def level(self, name: str, signals: Signals) -> Signals:
-        """Run one level on the signals of the level before it."""
-        return getattr(self, name)(signals)
+    def stage(self, name: str, activations: Activations) -> Activations:
+        """Run one stage on the activations of the stage before it."""
+        return getattr(self, name)(activations)
 
-    def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
-        """Return the representations [N, F] of images by name; "features" is what the head reads.
+    def representations(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Return representations [N, F] of images by name; "features" is the head's input.
 
         A network with other representations overrides this.
         """
-        features: jax.Array = self.run(images, 0, len(self.levels) - 1)
+        features: jax.Array = self.run(images, 0, len(self.stages) - 1)
         return {"features": features}
 
 
@@ -57,21 +58,21 @@ class Ungated(Network):
     channels: int = 256
     classes: int = 1000
     pools: tuple[bool, ...] = LAST_UNPOOLED
-    levels: ClassVar[tuple[str, ...]] = ("trunk", "head")
+    stages: ClassVar[tuple[str, ...]] = ("trunk", "head")
 
     def setup(self) -> None:
         self.trunk = Trunk(self.channels, self.microbatch, self.pools)
         self.head = dense(self.classes)
 
-    def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
-        """The features [N, F] that the head reads."""
+    def representations(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Return the features [N, F] that enter the head."""
         return {"features": self.trunk(images)}
 
 
 class Neuromodulator(nn.Module):
     """The neuromodulatory network: images [N, 28, 28, C] -> gate [N, gated] between 0 and 1.
 
-    gate_bias: what the gate's biases begin with; sigmoid(-8) = 0.0003 closes it at first.
+    gate_bias: initial value of the gate's biases; sigmoid(-8) = 0.0003 closes it at first.
     """
 
     channels: int
@@ -94,7 +95,7 @@ class ANML(Network):
     gate_channels: int = 112
     classes: int = 1000
     gate_bias: float = 0.0
-    levels: ClassVar[tuple[str, ...]] = ("neuromodulator", "trunk", "head")
+    stages: ClassVar[tuple[str, ...]] = ("neuromodulator", "trunk", "head")
 
     def setup(self) -> None:
         self.neuromodulator = Neuromodulator(
@@ -103,17 +104,19 @@ class ANML(Network):
         self.trunk = Trunk(self.channels, self.microbatch)
         self.head = dense(self.classes)
 
-    def level(self, name: str, signals: Signals) -> Signals:
-        """neuromodulator: images -> (images, gate); trunk: -> gated features; head: -> logits."""
+    def stage(self, name: str, activations: Activations) -> Activations:
+        """Run a stage: neuromodulator: images -> (images, gate); trunk: -> gated features; head:
+        -> logits.
+        """
         if name == "neuromodulator":
-            return signals, self.neuromodulator(signals)
+            return activations, self.neuromodulator(activations)
         if name == "trunk":
-            images, gate = signals
+            images, gate = activations
             return self.trunk(images) * gate
-        return self.head(signals)
+        return self.head(activations)
 
-    def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
-        """Gate, features before it, and features after it, each [N, F]."""
+    def representations(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Return the gate, features before it, and features after it, each [N, F]."""
         gate, before = self.neuromodulator(images), self.trunk(images)
         return {"gate": gate, "features before gate": before, "features": before * gate}
 
@@ -140,20 +143,24 @@ class OML(Network):
     channels: int = 256
     hidden_features: int = 1024
     classes: int = 1000
-    levels: ClassVar[tuple[str, ...]] = ("representation", "hidden", "head")
+    stages: ClassVar[tuple[str, ...]] = ("representation", "hidden", "head")
 
     def setup(self) -> None:
         self.representation = Representation(self.channels, self.microbatch)
         self.hidden = dense(self.hidden_features)
         self.head = dense(self.classes)
 
-    def level(self, name: str, signals: Signals) -> Signals:
-        """representation: images -> features; hidden: -> ReLU units; head: -> logits."""
-        signals = super().level(name, signals)
-        return nn.relu(signals) if name == "hidden" else signals
+    def stage(self, name: str, activations: Activations) -> Activations:
+        """Run a stage: representation: images -> features; hidden: -> ReLU units; head: ->
+        logits.
+        """
+        activations = super().stage(name, activations)
+        return nn.relu(activations) if name == "hidden" else activations
 
-    def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
-        """The representation [N, 9 * channels] and the hidden units [N, hidden] the head reads."""
+    def representations(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Return the representation [N, 9 * channels] and the hidden units [N, hidden] before
+        the head.
+        """
         representation = self.representation(images)
         return {
             "representation": representation,
@@ -162,7 +169,7 @@ class OML(Network):
 
 
 def init_params(network: Network, key: jax.Array) -> Params:
-    """Fresh parameters: He normal weights, zero biases, unit gains."""
+    """Return initial parameters: He normal weights, zero biases, unit gains."""
     return network.init(key, jnp.zeros((1, 28, 28, 1)))["params"]
 
 
@@ -172,22 +179,31 @@ def params_like(network: Network) -> Params:
     return shapes
 
 
-def frozen_levels(network: Network, plastic: Params) -> int:
-    """How many leading levels hold no plastic parameter. plastic: tree of booleans like params."""
-    for count, level in enumerate(network.levels):
-        if any(jax.tree.leaves(plastic[level])):
+def frozen_stages(network: Network, plastic: Params) -> int:
+    """Return the number of leading stages without plastic parameters.
+
+    plastic: tree of booleans like the parameters.
+    """
+    for count, stage in enumerate(network.stages):
+        if any(jax.tree.leaves(plastic[stage])):
             return count
-    return len(network.levels)
+    return len(network.stages)
 
 
-def stored_levels(network: Network, plastic: Params) -> int:
-    """How many leading levels to compute once for a data set: frozen ones, as far as storable."""
-    frozen = frozen_levels(network, plastic)
+def stored_stages(network: Network, plastic: Params) -> int:
+    """Return the number of leading stages to compute once for a data set: frozen and storable
+    ones.
+    """
+    frozen = frozen_stages(network, plastic)
     return frozen if network.storable is None else min(frozen, network.storable)
 
 
-def run_levels(
-    network: Network, params: Params, signals: Signals, first: int = 0, last: int | None = None
-) -> Signals:
-    """Levels first..last on rows of signals; images are the signals of level 0."""
-    return network.apply({"params": params}, signals, first, last, method="run")
+def run_stages(
+    network: Network,
+    params: Params,
+    activations: Activations,
+    first: int = 0,
+    last: int | None = None,
+) -> Activations:
+    """Run stages first..last on rows of activations; the input of stage 0 is images."""
+    return network.apply({"params": params}, activations, first, last, method="run")

@@ -1,4 +1,4 @@
-"""The policy networks of Najarro and Risi (2020), and where their weights begin.
+"""The policy networks of Najarro and Risi (2020), and their initial weights.
 
 Dense layers without biases, tanh between them; before them, where the observation is an image, two
 convolutions. Weights are [out, in], images [height, width, 3] of 0..1.
@@ -20,14 +20,14 @@ from tsar_jax.networks.types import LayerArrays
 HIDDEN = (128, 64)
 IMAGE_SIDE = 84
 KERNELS = ((3, 3, 3, 6), (5, 5, 6, 8))
-"""Of the two convolutions, [height, width, in, out]."""
+"""Shapes of the two convolutions, [height, width, in, out]."""
 STRIDES = (1, 2)
 FEATURES = 648
-"""9 x 9 positions of 8 channels: what the convolutions make of an image."""
+"""Number of features of an image: 9 x 9 positions of 8 channels."""
 
 
 def forward(weights: LayerArrays, inputs: jax.Array, *, bounded: bool) -> LayerArrays:
-    """Activities of every layer, the inputs [in] first, the outputs last.
+    """Return the activities of every layer, the inputs [in] first, the outputs last.
 
     Hidden units are tanh; the outputs are linear, or tanh too if bounded.
     """
@@ -41,22 +41,22 @@ def forward(weights: LayerArrays, inputs: jax.Array, *, bounded: bool) -> LayerA
 
 
 def image_features(kernels: LayerArrays, image: jax.Array) -> jax.Array:
-    """Features [648] of an image [84, 84, 3]: twice convolution, tanh and 2x2 max pool.
+    """Return features [648] of an image [84, 84, 3]: twice convolution, tanh and 2x2 max pool.
 
     kernels: see `KERNELS`.
     """
     chex.assert_shape(image, (IMAGE_SIDE, IMAGE_SIDE, 3))
     x = jnp.moveaxis(image, -1, 0)
     for kernel, stride in zip(kernels, STRIDES, strict=True):
-        # Else XLA computes a place anew for every shift that shows it.
+        # Without this barrier XLA recomputes a pixel for every shift that contains it.
         x = lax.optimization_barrier(x)
-        # The largest tanh is that of the largest: a quarter of them are enough.
+        # tanh is monotonic, so it is computed after the pool, for a quarter of the values.
         x = jnp.tanh(max_pool(convolve(x, kernel, stride)))
     return jnp.moveaxis(x, 0, -1).reshape(-1)
 
 
 def convolve(planes: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Without padding. planes [C, H, W], kernel [k, k, C, D] -> [D, h, w].
+    """Return a convolution without padding. planes [C, H, W], kernel [k, k, C, D] -> [D, h, w].
 
     Shifted planes times one matrix: on a CPU several times faster than XLA's convolution, and with
     a kernel for each agent a product of batches of matrices on an accelerator.
@@ -73,7 +73,9 @@ def convolve(planes: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def max_pool(planes: jax.Array) -> jax.Array:
-    """The largest of every 2x2 places, without a last odd row or column. planes [C, H, W]."""
+    """Return the largest of every 2x2 pixels, without a last odd row or column. planes [C, H,
+    W].
+    """
     height, width = (2 * (length // 2) for length in planes.shape[1:])
     corners = [planes[:, y:height:2, x:width:2] for y in (0, 1) for x in (0, 1)]
     return functools.reduce(jnp.maximum, corners)
@@ -84,7 +86,7 @@ Initialiser = Callable[[jax.Array, tuple[int, int]], jax.Array]
 
 
 def uniform(bound: Callable[[int, int], float]) -> Initialiser:
-    """Between -bound and bound, which depends on a layer's out and in."""
+    """Return an initialiser between -bound and bound, which depends on a layer's out and in."""
 
     def draw(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
         limit = bound(*shape)
@@ -94,7 +96,9 @@ def uniform(bound: Callable[[int, int], float]) -> Initialiser:
 
 
 def sparse(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Normal of standard deviation .01, but 80 % of every unit's outgoing weights are zero."""
+    """Draw normal weights of standard deviation .01, with 80 % of every unit's outgoing ones
+    zero.
+    """
     value_key, order_key = jax.random.split(key)
     order = jax.random.permutation(
         order_key, jnp.broadcast_to(jnp.arange(shape[0])[:, None], shape), axis=0, independent=True
@@ -104,8 +108,9 @@ def sparse(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 SLOPE = 3
-"""Of the leaky units that the release's Kaiming uniform weights are for: below 0 it is the slope,
-which makes the bound sqrt(.6 / fan in), where rectified units would have sqrt(6 / fan in)."""
+"""Slope below 0 of the leaky units that the release's Kaiming uniform weights are for. It makes the
+bound sqrt(.6 / fan in), where rectified units would have sqrt(6 / fan in).
+"""
 
 INITIALISERS: dict[str, Initialiser] = {
     "uni": uniform(lambda out, into: 0.1),
@@ -119,16 +124,22 @@ INITIALISERS: dict[str, Initialiser] = {
     "zeros": lambda key, shape: jnp.zeros(shape),
     "default": uniform(lambda out, into: math.sqrt(1 / into)),
 }
-"""By the release's names: Glorot and Bengio's (xa) and He's (ka) uniform, PyTorch's (default).
+"""Initialisers by the release's names: Glorot and Bengio's (xa) and He's (ka) uniform, PyTorch's
+(default).
 
-Runs evolved with ka_uni by earlier versions of this project had sqrt(6 / fan in) as its bound."""
+Runs evolved with ka_uni by earlier versions of this project had sqrt(6 / fan in) as its bound.
+"""
 
 COEVOLVED = "coevolve"
-"""Weights at birth that are evolved along with the rule."""
+"""Name of initial weights that are evolved along with the rule."""
 
 
 def find_initialiser(name: str) -> Initialiser:
-    """Raises UserError for an unknown name, or for `COEVOLVED`, which draws nothing."""
+    """Return the initialiser of a name.
+
+    Raises:
+        UserError: the name is unknown, or `COEVOLVED`, which draws nothing.
+    """
     if name not in INITIALISERS:
         check_known("kind of initial weights", name, (*INITIALISERS, COEVOLVED))
         raise UserError(f"Initial weights {name!r} are evolved, not drawn: choose another kind.")
@@ -136,12 +147,12 @@ def find_initialiser(name: str) -> Initialiser:
 
 
 def layer_shapes(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """(out, in) of every layer. sizes: units, the inputs first."""
+    """Return (out, in) of every layer. sizes: units, the inputs first."""
     return [(out, into) for into, out in itertools.pairwise(sizes)]
 
 
 def draw_layers(draw: Initialiser, key: jax.Array, sizes: Sequence[int]) -> LayerArrays:
-    """Every layer's weights, each from a key of its own."""
+    """Draw every layer's weights, each from a key of its own."""
     shapes = layer_shapes(sizes)
     keys = jax.random.split(key, len(shapes))
     return tuple(draw(k, shape) for k, shape in zip(keys, shapes, strict=True))

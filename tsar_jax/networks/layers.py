@@ -11,7 +11,7 @@ from tsar_jax.ops.image_block import image_block, norm_per_image
 from tsar_jax.ops.pool import max_pool_2x2
 from tsar_jax.ops.products import product
 
-# Channels under the first kernels; grey images stand for three equal ones.
+# Input channels of the first kernels; a grey image counts as three equal channels.
 IMAGE_CHANNELS = 3
 
 
@@ -29,9 +29,9 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 class ConvBlock(nn.Module):
     """3x3 convolution, per-image norm, ReLU and, where asked for, a 2x2 max pool.
 
-    The convolution's bias exists for the releases' sake: the norm subtracts it again, so it is
-    left out of the computation and its gradient is exactly zero rather than rounding noise,
-    which Adam would blow up to whole steps.
+    The convolution's bias exists only for compatibility with the releases: the norm subtracts it
+    again, so it is left out of the computation and its gradient is exactly zero rather than
+    rounding noise, which Adam would scale up to whole steps.
     """
 
     features: int
@@ -102,7 +102,7 @@ class Trunk(nn.Module):
 
 
 def dense(features: int, initial_bias: float = 0.0) -> nn.Dense:
-    """Return a dense layer that begins with He normal weights and one bias for all outputs."""
+    """Return a dense layer with He normal initial weights and one initial bias for all outputs."""
     return nn.Dense(
         features,
         kernel_init=he_normal,

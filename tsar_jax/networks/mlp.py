@@ -14,10 +14,11 @@ from tsar_jax.networks.classifier import Classifier, Tree, Variables
 def make_mlp(
     image_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (100, 100)
 ) -> Classifier:
-    """Dense layers over flattened images: Glorot uniform weights, biases 0, ReLU between layers.
+    """Return dense layers over flattened images: Glorot uniform weights, biases 0, ReLU between
+    layers.
 
     params: {"layer_0": {"kernel" [in, out], "bias" [out]}, ...}. There is no batch norm, so `train`
-    takes no notice of who is present.
+    ignores its mask.
     """
     sizes = (math.prod(image_shape), *hidden, classes)
     glorot = nn.initializers.glorot_uniform()
@@ -46,7 +47,7 @@ def make_mlp(
 
 
 def _activities(params: Tree, images: jax.Array) -> list[jax.Array]:
-    """What every layer gets, and the logits: arrays [N, size]."""
+    """Return every layer's inputs, and the logits: arrays [N, size]."""
     active = [images.reshape(images.shape[0], -1)]
     for index in range(len(params)):
         layer = params[f"layer_{index}"]
@@ -56,25 +57,30 @@ def _activities(params: Tree, images: jax.Array) -> list[jax.Array]:
 
 
 def mlp_fisher(params: Tree, images: jax.Array, labels: jax.Array) -> Tree:
-    """Of each parameter, the mean over images of p(y|x) (d log p(y|x) / d theta)^2.
+    """Return for each parameter the mean over images of p(y|x) (d log p(y|x) / d theta)^2.
 
-    images [N, ...], labels [N]. An image's gradient of a kernel is the outer product of what enters
-    the layer and what comes back to it, so its square is that of their squares, and the mean over
-    images one product of matrices.
+    An image's gradient of a kernel is the outer product of the layer's input and the gradient of
+    its output, so its square is that of their squares, and the mean over images one product of
+    matrices.
+
+    Args:
+        params: of `make_mlp`.
+        images: [N, ...].
+        labels: int [N].
     """
     active = _activities(params, images)
     probability = jax.nn.softmax(active[-1])
     target = jax.nn.one_hot(labels, probability.shape[-1], dtype=probability.dtype)
     likelihood = (probability * target).sum(-1, keepdims=True) / images.shape[0]
-    back = target - probability
+    gradient = target - probability
     importance = {}
     for index in reversed(range(len(params))):
         entered = active[index]
-        weighted = likelihood * jnp.square(back)
+        weighted = likelihood * jnp.square(gradient)
         importance[f"layer_{index}"] = {
             "kernel": jnp.square(entered).T @ weighted,
             "bias": weighted.sum(0),
         }
         if index:
-            back = (back @ params[f"layer_{index}"]["kernel"].T) * (entered > 0)
+            gradient = (gradient @ params[f"layer_{index}"]["kernel"].T) * (entered > 0)
     return importance

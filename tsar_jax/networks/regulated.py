@@ -1,4 +1,4 @@
-"""TSAR: a classifier whose every weight is regulated by the image it sees, and its regulator."""
+"""TSAR: a classifier whose every weight is regulated by its input image, and its regulator."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from jax import lax
 
 from tsar_jax.devices import by_platform
 from tsar_jax.errors import UserError, check_known
-from tsar_jax.networks.episodic import Network, Signals
+from tsar_jax.networks.episodic import Activations, Network
 from tsar_jax.networks.layers import ALL_POOLED, IMAGE_CHANNELS, Trunk, dense
 from tsar_jax.ops.products import wide_affine
 
@@ -22,7 +22,7 @@ REGULATED = ("block_0", "block_1", "block_2", "head")
 
 @jax.custom_vjp
 def gate_weights(weights: jax.Array, gates: jax.Array) -> jax.Array:
-    """weights [*kernel] * gates [N, *kernel] -> each image's weights [N, *kernel]."""
+    """Return weights [*kernel] * gates [N, *kernel]: each image's weights [N, *kernel]."""
     return weights * gates
 
 
@@ -36,7 +36,7 @@ def _gate_backward(
     saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     weights, gates = saved
-    # In 64 bits one of the two may be float32; a gradient has the dtype of what it is of.
+    # In 64 bits one of the two may be float32; each gradient has the dtype of its array.
     of_weights = sum_of_products(gradient, gates).astype(weights.dtype)
     return of_weights, (gradient * weights).astype(gates.dtype)
 
@@ -45,7 +45,7 @@ gate_weights.defvjp(_gate_forward, _gate_backward)
 
 
 def sum_of_products(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Sum over images of a [N, ...] * b [N, ...].
+    """Return the sum over images of a [N, ...] * b [N, ...].
 
     On a CPU image after image: XLA's own reduction over the leading axis takes some thirty times
     as long as reading the arrays does.
@@ -62,11 +62,15 @@ def sum_of_products(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def regulate(params: Tree, gates: Tree) -> tuple[Tree, Tree]:
-    """Each image's own parameters, under its gates, and which of them it has.
+    """Return each image's own parameters, under its gates, and which leaves differ between images.
 
-    gates: a tree like params that may lack branches, leaves [N, *kernel]. Returns a tree like
-    params, its regulated leaves [N, *kernel] and the others as they are, and the axis of each
-    that counts images: 0, or None.
+    Args:
+        params: nested dictionaries of arrays.
+        gates: a tree like params that may lack branches, leaves [N, *kernel].
+
+    Returns:
+        A tree like params, its regulated leaves [N, *kernel] and the others unchanged, and the axis
+        of each that counts images: 0, or None.
     """
     regulated, axes = {}, {}
     for name, value in params.items():
@@ -112,7 +116,9 @@ class WideDense(nn.Module):
 
 
 def _he_normal_by_rows(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """He normal, drawn row by row: the random bits of all would take several times the memory."""
+    """Draw He normal weights row by row: the random bits of all would take several times the
+    memory.
+    """
     scale = math.sqrt(2 / shape[0])
     keys = jax.random.split(key, shape[0])
     return lax.map(lambda k: scale * jax.random.normal(k, shape[1:]), keys)
@@ -121,11 +127,11 @@ def _he_normal_by_rows(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 class TSAR(Network):
     """Beaulieu, Clune and Cheney (2021), arXiv 2108.12056. 590 M parameters at full width.
 
-    An encoder (ANML's trunk) sees the image, the regulator's heads turn its code into one gate
+    An encoder (ANML's trunk) encodes the image, the regulator's heads turn its code into one gate
     per weight, and the classifier (three blocks, all pooled, and an output layer) runs with its
     weights multiplied by the gates of that image.
 
-    regulated: which of the classifier's kernels are, by layer.
+    regulated: names of the classifier's regulated layers.
     """
 
     channels: int = 112
@@ -133,8 +139,8 @@ class TSAR(Network):
     classes: int = 1000
     initial_bias: float = -8.0
     regulated: tuple[str, ...] = REGULATED
-    levels: ClassVar[tuple[str, ...]] = ("encoder", "regulator", "trunk", "head")
-    storable: ClassVar[int] = 1  # an image's gates are as many as the classifier's weights
+    stages: ClassVar[tuple[str, ...]] = ("encoder", "regulator", "trunk", "head")
+    storable: ClassVar[int] = 1  # an image has as many gates as the classifier has weights
 
     def __post_init__(self) -> None:
         if not self.regulated:
@@ -159,24 +165,26 @@ class TSAR(Network):
         self.trunk = Trunk(width, self.microbatch, pools=ALL_POOLED)
         self.head = dense(self.classes)
 
-    def level(self, name: str, signals: Signals) -> Signals:
-        """Images -> (images, codes) -> (images, gates) -> (features, output gates) -> logits."""
+    def stage(self, name: str, activations: Activations) -> Activations:
+        """Run a stage: images -> (images, codes) -> (images, gates) -> (features, output gates)
+        -> logits.
+        """
         if name == "encoder":
-            return signals, self.encoder(signals)
+            return activations, self.encoder(activations)
         if name == "regulator":
-            images, codes = signals
+            images, codes = activations
             return images, {layer: {"kernel": g} for layer, g in self.regulator(codes).items()}
-        inputs, gates = signals
+        inputs, gates = activations
         if name == "trunk":
             output = gates.get("head", {})
             blocks = {layer: gate for layer, gate in gates.items() if layer != "head"}
             return _image_by_image(self.trunk, inputs, blocks), output
         return _image_by_image(self.head, inputs, gates)
 
-    def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
-        """The encoder's code [N, E] and the regulated features [N, channels]."""
+    def representations(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Return the encoder's code [N, E] and the regulated features [N, channels]."""
         gates = self.run(images, 0, 2)
-        return {"code": self.encoder(images), "features": self.level("trunk", gates)[0]}
+        return {"code": self.encoder(images), "features": self.stage("trunk", gates)[0]}
 
 
 def _image_by_image(module: nn.Module, inputs: jax.Array, gates: Tree) -> jax.Array:

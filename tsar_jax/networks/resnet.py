@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.networks.batch_norm import (
-    batch_moments,
-    image_moments,
-    moved,
-    moved_by_each,
+    batch_statistics,
+    image_statistics,
     normalise,
+    update_running,
+    update_running_per_image,
 )
 from tsar_jax.networks.classifier import Classifier, Tree, Variables
 from tsar_jax.ops.convolution import convolve
@@ -27,7 +27,7 @@ from tsar_jax.ops.squared_gradients import affine_squared, convolve_squared, den
 
 STRIDES = (1, 2, 2, 2)
 BLOCKS = 2
-# Images at a time in the pass for the importance of parameters; so its memory is bounded.
+# Images at a time in the pass for the importance of parameters, which bounds its memory.
 FISHER_CHUNK = 10
 
 # PyTorch's default: uniform up to 1 / sqrt(fan_in).
@@ -35,7 +35,7 @@ uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class LayerFunctions(NamedTuple):
-    """What the network is made of; what a pass is for decides which.
+    """Layers of the network; training, evaluation and importance differ in them.
 
     convolve: (x [N, H, W, C], kernel, stride) -> x. norm: (x, params, running statistics) ->
     (x, statistics). dense: (x [N, F], params) -> [N, D].
@@ -49,7 +49,9 @@ class LayerFunctions(NamedTuple):
 def run_features(
     layers: LayerFunctions, variables: Variables, images: jax.Array
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """All but the last layer: images [N, H, W, C] -> [N, 8 width], and the norms' statistics."""
+    """Run all but the last layer: images [N, H, W, C] -> [N, 8 width], and the norms'
+    statistics.
+    """
     params, stats = variables
     new = {}
     x = layers.convolve(images, params["conv1"]["kernel"], 1)
@@ -61,13 +63,13 @@ def run_features(
 
 
 def run(layers: LayerFunctions, variables: Variables, images: jax.Array) -> tuple[jax.Array, Tree]:
-    """Images [N, H, W, C] -> (logits [N, classes], the norms' statistics)."""
+    """Map images [N, H, W, C] to (logits [N, classes], the norms' statistics)."""
     features, stats = run_features(layers, variables, images)
     return layers.dense(features, variables.params["linear"]), stats
 
 
 def _blocks() -> list[tuple[str, int]]:
-    """Names and strides, in order."""
+    """Return names and strides of the blocks, in order."""
     return [
         (f"layer{stage + 1}_{index}", STRIDES[stage] if index == 0 else 1)
         for stage in range(len(STRIDES))
@@ -78,7 +80,7 @@ def _blocks() -> list[tuple[str, int]]:
 def _run_block(
     layers: LayerFunctions, params: Tree, stats: Tree, x: jax.Array, stride: int
 ) -> tuple[jax.Array, Tree]:
-    """relu(shortcut(x) + bn2(conv2(relu(bn1(conv1(x)))))."""
+    """Return relu(shortcut(x) + bn2(conv2(relu(bn1(conv1(x))))), and the norms' statistics."""
     new = {}
     hidden = layers.convolve(x, params["conv1"]["kernel"], stride)
     hidden, new["bn1"] = layers.norm(hidden, params["bn1"], stats["bn1"])
@@ -97,9 +99,9 @@ def _dense(x: jax.Array, params: Tree) -> jax.Array:
 def _norm_by_batch(
     x: jax.Array, params: Tree, stats: Tree, mask: jax.Array | None
 ) -> tuple[jax.Array, Tree]:
-    moments = batch_moments(x, mask)
-    x = normalise(x, moments.mean, moments.variance, params["scale"], params["bias"])
-    return x, jax.lax.stop_gradient(moved(stats, moments))
+    statistics = batch_statistics(x, mask)
+    x = normalise(x, statistics.mean, statistics.variance, params["scale"], params["bias"])
+    return x, jax.lax.stop_gradient(update_running(stats, statistics))
 
 
 def _norm_by_running(x: jax.Array, params: Tree, stats: Tree) -> tuple[jax.Array, Tree]:
@@ -117,14 +119,15 @@ def _train(
 
 
 def _norm_by_image(x: jax.Array, params: Tree, stats: Tree) -> tuple[jax.Array, Tree]:
-    moments = image_moments(x)
-    mean, variance = moments.mean[:, None, None], moments.variance[:, None, None]
+    statistics = image_statistics(x)
+    mean, variance = statistics.mean[:, None, None], statistics.variance[:, None, None]
     ones, zeros = jnp.ones_like(params["scale"]), jnp.zeros_like(params["bias"])
     x = affine_squared(normalise(x, mean, variance, ones, zeros), params["scale"], params["bias"])
-    return x, jax.lax.stop_gradient(moved_by_each(stats, moments))
+    return x, jax.lax.stop_gradient(update_running_per_image(stats, statistics))
 
 
-# Pulling back a gradient leaves in every parameter's place the sum of its square, per image.
+# With these layers the pullback gives for every parameter the sum over images of the squared
+# gradient.
 IMPORTANCE = LayerFunctions(
     convolve_squared,
     _norm_by_image,
@@ -133,7 +136,7 @@ IMPORTANCE = LayerFunctions(
 
 
 def _fisher(variables: Variables, images: jax.Array, labels: jax.Array) -> tuple[Tree, Tree]:
-    """Of all images in one pass, some at a time.
+    """Return the importance over all images, FISHER_CHUNK at a time.
 
     p (d log p / d theta)^2 is the square of sqrt(p) d log p / d theta.
     """
@@ -141,7 +144,7 @@ def _fisher(variables: Variables, images: jax.Array, labels: jax.Array) -> tuple
     chunk = largest_divisor(count, FISHER_CHUNK)
     classes = variables.params["linear"]["bias"].size
 
-    def some(carry: tuple[Tree, Tree], data: tuple[Any, ...]) -> tuple[tuple[Tree, Tree], None]:
+    def add_chunk(carry: tuple[Tree, Tree], data: tuple[Any, ...]) -> tuple[tuple[Tree, Tree], None]:
         importance, stats = carry
         images, labels = data
         logits, pull, stats = jax.vjp(
@@ -152,12 +155,12 @@ def _fisher(variables: Variables, images: jax.Array, labels: jax.Array) -> tuple
         probabilities = jax.nn.softmax(logits)
         one_hot = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
         root = jnp.sqrt((one_hot * probabilities).sum(-1, keepdims=True))
-        (more,) = pull(root * (one_hot - probabilities))
-        return (jax.tree.map(jnp.add, importance, more), stats), None
+        (chunk_importance,) = pull(root * (one_hot - probabilities))
+        return (jax.tree.map(jnp.add, importance, chunk_importance), stats), None
 
     start = jax.tree.map(jnp.zeros_like, variables.params), variables.stats
     chunks = jax.tree.map(lambda a: a.reshape(-1, chunk, *a.shape[1:]), (images, labels))
-    (importance, stats), _ = jax.lax.scan(some, start, chunks)
+    (importance, stats), _ = jax.lax.scan(add_chunk, start, chunks)
     return jax.tree.map(lambda leaf: leaf / count, importance), stats
 
 
@@ -191,7 +194,7 @@ def _init(key: jax.Array, channels: int, classes: int, width: int) -> Variables:
 
 
 def make_resnet18(image_shape: tuple[int, int, int], classes: int, width: int = 64) -> Classifier:
-    """ResNet-18 for images [H, W, C]. width: filters of the first stage.
+    """Return ResNet-18 for images [H, W, C]. width: filters of the first stage.
 
     Weights are drawn as PyTorch does by default. params: conv1, bn1, layer1_0 .. layer4_1 (conv1,
     bn1, conv2, bn2 and, where the width changes, shortcut, shortcut_bn), linear.

@@ -7,7 +7,7 @@ import jax
 import optax
 from jax import lax
 
-from tsar_jax.networks import Network, run_levels
+from tsar_jax.networks import Network, run_stages
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.plasticity.losses import cross_entropy
 from tsar_jax.plasticity.masks import combine, partition
@@ -87,14 +87,17 @@ def network_learner(
     """Return the `gradient_learner` of a network's cross-entropy.
 
     Args:
+        network: whose parameters are theta.
         plastic: tree of booleans like the network's parameters, True where they learn.
-        depth: number of levels that do not learn; inputs are the signals that enter the next one,
-            so that those of a whole stream can be computed before it (`models.frozen_levels`,
-            `models.stored_levels`).
+        depth: number of stages that do not learn; inputs are the activations that enter the next
+            one, so that those of a whole stream can be computed before it
+            (`networks.frozen_stages`, `networks.stored_stages`).
+        optimiser: see `gradient_learner`.
+        first_order: see `gradient_learner`.
     """
 
-    def predict(params: Tree, signals: Tree) -> jax.Array:
-        return run_levels(network, params, signals, depth)
+    def predict(params: Tree, activations: Tree) -> jax.Array:
+        return run_stages(network, params, activations, depth)
 
     return gradient_learner(predict, plastic, optimiser, first_order=first_order)
 

@@ -24,22 +24,22 @@ class Own(Network):
     """Submodules in setup and their names in levels, and no more than the recipe asks for."""
 
     classes: int = 6
-    levels: ClassVar[tuple[str, ...]] = ("hidden", "head")
+    stages: ClassVar[tuple[str, ...]] = ("hidden", "head")
 
     def setup(self) -> None:
         self.hidden, self.head = nn.Dense(5), nn.Dense(self.classes)
 
-    def level(self, name: str, signals: jax.Array) -> jax.Array:
+    def stage(self, name: str, activations: jax.Array) -> jax.Array:
         if name == "hidden":
-            return nn.relu(self.hidden(signals.reshape(len(signals), -1)))
-        return self.head(signals)
+            return nn.relu(self.hidden(activations.reshape(len(activations), -1)))
+        return self.head(activations)
 
 
 class WithSpaces(Own):
     """One that names a representation which no network of the package has."""
 
-    def spaces(self, images: jax.Array) -> dict[str, jax.Array]:
-        return {"hidden of my own": self.run(images, 0, 1), **super().spaces(images)}
+    def representations(self, images: jax.Array) -> dict[str, jax.Array]:
+        return {"hidden of my own": self.run(images, 0, 1), **super().representations(images)}
 
 
 def analysed(network: Network) -> Analysis:

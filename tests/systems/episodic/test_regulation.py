@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from tsar_jax.networks import TSAR, init_params, run_levels
+from tsar_jax.networks import TSAR, init_params, run_stages
 from tsar_jax.systems.episodic.analysis import regulation as r
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -145,7 +145,7 @@ def test_fold_sees_every_image_in_order_under_its_own_gates():
         found = r.fold_gates(
             network, params, images, jnp.arange(4), lambda x: x, fold, jnp.zeros((2, 3))
         )
-        return found, run_levels(network, params, images, 0, 2)[1]["head"]["kernel"]
+        return found, run_stages(network, params, images, 0, 2)[1]["head"]["kernel"]
 
     found, gates = jax.jit(both)(jax.random.key(0))
     np.testing.assert_allclose(found, gates[1] * 4 + gates[2] * 4 + gates[3] * 3, rtol=1e-4)

@@ -9,8 +9,8 @@ from tsar_jax.errors import UserError
 from tsar_jax.networks import (
     TSAR,
     init_params,
-    run_levels,
-    stored_levels,
+    run_stages,
+    stored_stages,
 )
 from tsar_jax.plasticity.gradient_learner import current_params
 from tsar_jax.plasticity.masks import mask
@@ -61,13 +61,13 @@ def stepped(shown, subject):
     plastic = mask(subject.params, TRANSFERRED["tsar"])
     learner = adam_learner(NETWORK, plastic, RATE)
     learned = learner.init(subject.params, None)
-    depth = stored_levels(NETWORK, plastic)
+    depth = stored_stages(NETWORK, plastic)
 
     @jax.jit
     def step(learned, image, label):
         params = current_params(subject.params, plastic, learned)
-        gates = run_levels(NETWORK, params, normalise(image[None]), 0, 2)[1]
-        signal = run_levels(NETWORK, params, normalise(image[None]), 0, depth)
+        gates = run_stages(NETWORK, params, normalise(image[None]), 0, 2)[1]
+        signal = run_stages(NETWORK, params, normalise(image[None]), 0, depth)
         example = jax.tree.map(lambda s: s[0], signal), label
         learned, _ = learner.update(subject.params, learned, example, None)
         return learned, {layer: gate["kernel"][0].reshape(-1) for layer, gate in gates.items()}
@@ -124,7 +124,7 @@ def test_learning_ends_where_the_transfers_updates_do(learned, stepped, shown):
     means = gates["head"].reshape(CLASSES, LEARN, *kernel.shape).mean(1)
     np.testing.assert_allclose(output.means, means[..., :CLASSES], rtol=1e-6)
     np.testing.assert_allclose(output.weights, kernel[:, :CLASSES], rtol=1e-6)
-    logits = run_levels(NETWORK, after, normalise(shown.images))
+    logits = run_stages(NETWORK, after, normalise(shown.images))
     assert float(output.accuracy) == pytest.approx(float((logits.argmax(-1) == LABELS).mean()))
 
 
@@ -138,7 +138,7 @@ def test_the_second_run_learns_the_same_bit_for_bit(learned, subject, shown):
 
 
 def frozen_gates(params, images):
-    gates = run_levels(NETWORK, params, normalise(images), 0, 2)[1]
+    gates = run_stages(NETWORK, params, normalise(images), 0, 2)[1]
     return {name: np.asarray(g["kernel"]).reshape(len(images), -1) for name, g in gates.items()}
 
 

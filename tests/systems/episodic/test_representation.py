@@ -30,7 +30,7 @@ def oml() -> tuple:
     shapes = params_like(network)
     params = jax.tree.map(lambda leaf: random.normal(0, 0.3, leaf.shape).astype("f4"), shapes)
     images = random.integers(0, 256, (4, 3, 28, 28)).astype(np.uint8)
-    at_once = jax.jit(lambda p, x: network.apply({"params": p}, x, method="spaces"))
+    at_once = jax.jit(lambda p, x: network.apply({"params": p}, x, method="representations"))
     flat = scale_omniglot(images.reshape(-1, 28, 28), PIXELS)
     return network, params, images, at_once(params, flat)
 

@@ -14,7 +14,7 @@ from tsar_jax.networks import (
     TSAR,
     Ungated,
     init_params,
-    run_levels,
+    run_stages,
 )
 from tsar_jax.plasticity.masks import leaf_names, mask
 from tsar_jax.systems.episodic import transfer as transfer_module
@@ -245,7 +245,7 @@ def test_regulation_of_the_third_convolution_image_by_image():
             mean_regulation(TINY, p, images, normalise),
             mean_regulation(TINY, p, images, normalise, memory=memory),
             open_share(TINY, p, images, normalise, 3e-4),
-            run_levels(TINY, p, normalise(images[:, 0]), 0, 2)[1]["block_2"]["kernel"],
+            run_stages(TINY, p, normalise(images[:, 0]), 0, 2)[1]["block_2"]["kernel"],
         )
     )(params)
     assert mean.shape == (3, 1)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.networks import TSAR, Network, run_levels
+from tsar_jax.networks import TSAR, Network, run_stages
 from tsar_jax.systems.episodic.meta_test import automatic_memory
 
 Params = Any
@@ -75,7 +75,7 @@ def summarise_gates(
     rows = jnp.minimum(jnp.arange(batches * together), len(flat) - 1)
 
     def summarise(batch: jax.Array) -> jax.Array:
-        _, gates = run_levels(network, params, normalise(flat[batch]), 0, 2)
+        _, gates = run_stages(network, params, normalise(flat[batch]), 0, 2)
         return jax.vmap(summary)(gates[layer]["kernel"])
 
     found = lax.map(summarise, rows.reshape(batches, together))

@@ -17,12 +17,12 @@ from jax.extend.core import jaxpr_as_fun
 
 from tsar_jax.data.episodes import ClassOrder, Pixels, draw_stream, scale_omniglot
 from tsar_jax.networks import (
+    Activations,
     Network,
     Params,
-    Signals,
     init_params,
-    run_levels,
-    stored_levels,
+    run_stages,
+    stored_stages,
 )
 from tsar_jax.plasticity.gradient_learner import (
     GradientState,
@@ -60,9 +60,9 @@ def adam_learner(network: Network, plastic: Params, learning_rate: jax.Array | f
 
     plastic: tree of booleans like the parameters, True where they learn. An example is one row of
     the signals that enter the first level that learns (or, where these are large, a level before
-    it: `models.stored_levels`), and its label.
+    it: `networks.stored_stages`), and its label.
     """
-    depth = stored_levels(network, plastic)
+    depth = stored_stages(network, plastic)
     return network_learner(network, plastic, depth, optax.adam(learning_rate))
 
 
@@ -70,7 +70,7 @@ def learn_stream(
     network: Network,
     params: Params,
     plastic: Params,
-    signals: Signals,
+    signals: Activations,
     labels: jax.Array,
     *,
     rate: jax.Array | float,
@@ -101,15 +101,15 @@ def learn_stream(
 
 def frozen_signals(
     network: Network, params: Params, plastic: Params, images: jax.Array, *, pixels: Pixels
-) -> Signals:
+) -> Activations:
     """Return the signals of the levels that do not learn, for images [classes, per_class, H, W].
 
     Rows are classes * per_class, in that order. images: uint8; pixels: their scale in training.
     """
-    depth = stored_levels(network, plastic)
+    depth = stored_stages(network, plastic)
 
-    def signals_of_class(images: jax.Array) -> Signals:
-        return run_levels(network, params, scale_omniglot(images, pixels), 0, depth)
+    def signals_of_class(images: jax.Array) -> Activations:
+        return run_stages(network, params, scale_omniglot(images, pixels), 0, depth)
 
     signals = lax.map(signals_of_class, images)
     return jax.tree.map(lambda s: s.reshape(-1, *s.shape[2:]), signals)
@@ -119,7 +119,7 @@ def run_once(
     network: Network,
     params: Params,
     plastic: Params,
-    signals: Signals,
+    signals: Activations,
     protocol: Protocol,
     per_class: int,
     key: jax.Array,
@@ -145,12 +145,12 @@ def run_once(
     learned, _ = learn_stream(
         network, start, plastic, signals, stream.learn_labels, rate=rate, index=rows
     )
-    depth = stored_levels(network, plastic)
+    depth = stored_stages(network, plastic)
 
     def correct(index: jax.Array, labels: jax.Array) -> jax.Array:
         rows = index @ jnp.array([per_class, 1])
         chosen = jax.tree.map(lambda s: s[rows], signals)
-        logits = run_levels(network, learned, chosen, depth)
+        logits = run_stages(network, learned, chosen, depth)
         return logits.argmax(-1) == labels
 
     held_out = correct(stream.test_index, stream.test_labels)
@@ -187,7 +187,7 @@ def run_many(
     network: Network,
     params: Params,
     plastic: Params,
-    signals: Signals,
+    signals: Activations,
     protocol: Protocol,
     per_class: int,
     keys: jax.Array,

@@ -17,12 +17,12 @@ from tsar_jax.data.episodes import Episode, Pixels, draw_episode, scale_omniglot
 from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_side
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.networks import (
+    Activations,
     Network,
     Params,
-    Signals,
-    frozen_levels,
+    frozen_stages,
     init_params,
-    run_levels,
+    run_stages,
 )
 from tsar_jax.ops.low_precision import narrow_like, to_bfloat16, widen
 from tsar_jax.plasticity.gradient_learner import current_params, network_learner
@@ -39,7 +39,7 @@ def inner_loop(
     network: Network,
     theta: Params,
     plastic: Params,
-    signals: Signals,
+    signals: Activations,
     labels: jax.Array,
     *,
     rate: float,
@@ -56,7 +56,7 @@ def inner_loop(
     """
     if first_order:  # no gradient reaches them: spare the backward pass a visit
         signals = lax.stop_gradient(signals)
-    depth = frozen_levels(network, plastic)
+    depth = frozen_stages(network, plastic)
     learner = network_learner(network, plastic, depth, optax.sgd(rate), first_order=first_order)
     strategy: Remat = "rematerialise" if remat else "store"
     fast, _ = unroll(learner, theta, learner.init(theta, None), (signals, labels), remat=strategy)
@@ -78,10 +78,10 @@ def meta_objective(
     episode: images normalised, [N, H, W, C]. Levels that do not learn see each image once, for
     the trajectory and the query set alike.
     """
-    depth = frozen_levels(network, plastic)
-    signals = run_levels(network, theta, episode.images, 0, depth)
+    depth = frozen_stages(network, plastic)
+    signals = run_stages(network, theta, episode.images, 0, depth)
 
-    def at(rows: jax.Array | None) -> tuple[Signals, jax.Array]:
+    def at(rows: jax.Array | None) -> tuple[Activations, jax.Array]:
         every = signals, episode.labels
         return every if rows is None else jax.tree.map(lambda s: s[rows], every)
 
@@ -95,7 +95,7 @@ def meta_objective(
         remat=remat,
     )
     query, labels = at(episode.query)
-    logits = run_levels(network, fast, query, depth)
+    logits = run_stages(network, fast, query, depth)
     return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
 
 
@@ -316,7 +316,7 @@ def evaluate_params(
     sample = jax.random.randint(sample_key, (400,), 0, config.train_classes * per_class)
     chosen = background.reshape(-1, *background.shape[2:])[sample]
     images = scale_omniglot(chosen, config.pixels)
-    logits = run_levels(network, params, images)
+    logits = run_stages(network, params, images)
     plastic = mask(params, ("head",))
     unseen = data["evaluation"]
     rates = jnp.repeat(jnp.array(config.eval_rates), config.eval_runs)

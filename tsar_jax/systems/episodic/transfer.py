@@ -28,8 +28,8 @@ from tsar_jax.networks import (
     TSAR,
     Network,
     init_params,
-    run_levels,
-    stored_levels,
+    run_stages,
+    stored_stages,
 )
 from tsar_jax.plasticity.gradient_learner import GradientState
 from tsar_jax.plasticity.learner import unroll
@@ -258,11 +258,11 @@ def transfer_once(
     start = starting_params(network, params, plastic, config, fresh_key)
     learner = adam_learner(network, plastic, rate)
     first = learner.init(start, None)
-    depth = stored_levels(network, plastic)
+    depth = stored_stages(network, plastic)
 
     def signals_of(rows: jax.Array, position: jax.Array) -> Any:
         shown = images[order[position]][rows[order[position]]]
-        return run_levels(network, start, normalise(shown), 0, depth)
+        return run_stages(network, start, normalise(shown), 0, depth)
 
     def accuracy(learned: GradientState, rows: jax.Array, position: jax.Array) -> jax.Array:
         logits = learner.predict(start, learned, signals_of(rows, position))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tsar_jax.networks import TSAR, run_levels
+from tsar_jax.networks import TSAR, run_stages
 from tsar_jax.ops.products import largest_divisor
 
 Params = Any
@@ -51,7 +51,7 @@ def fold_gates(
 
     def step(state: Any, moments: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         few, their_labels = moments
-        _, gates = run_levels(network, params, normalise(few), 0, 2)
+        _, gates = run_stages(network, params, normalise(few), 0, 2)
         kernels = {name: gate["kernel"] for name, gate in gates.items()}
         return lax.scan(look, state, (kernels, their_labels))
 

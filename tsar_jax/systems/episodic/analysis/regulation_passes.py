@@ -18,7 +18,7 @@ from jax import lax
 
 from tsar_jax.data.episodes import draw_without_replacement
 from tsar_jax.errors import UserError
-from tsar_jax.networks import TSAR, run_levels, stored_levels
+from tsar_jax.networks import TSAR, run_stages, stored_stages
 from tsar_jax.plasticity.gradient_learner import current_params
 from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.masks import mask
@@ -130,7 +130,7 @@ def learn_and_fold(
     """
     start, rate = subject
     plastic = mask(start, TRANSFERRED["tsar"])
-    depth = stored_levels(network, plastic)
+    depth = stored_stages(network, plastic)
     learner = adam_learner(network, plastic, rate)
 
     def update(theta: Any, carry: Any, example: tuple[Any, jax.Array], key: Any) -> tuple[Any, Any]:
@@ -138,14 +138,14 @@ def learn_and_fold(
         learned, state = carry
         signal = jax.tree.map(lambda s: s[None], example[0])
         params = current_params(theta, plastic, learned)
-        _, gates = run_levels(network, params, signal, depth, 2)
+        _, gates = run_stages(network, params, signal, depth, 2)
         state = fold(state, {name: gate["kernel"][0] for name, gate in gates.items()}, example[1])
         return (learner.update(theta, learned, example, key)[0], state), ()
 
     watched = learner._replace(update=update)
 
     def see_batch(carry: Any, batch: Shown) -> tuple[Any, None]:
-        signals = run_levels(network, start, normalise(batch.images), 0, depth)
+        signals = run_stages(network, start, normalise(batch.images), 0, depth)
         return unroll(watched, start, carry, (signals, batch.labels))[0], None
 
     first = learner.init(start, None)
@@ -225,7 +225,7 @@ def learn_and_look(plan: Plan, subject: Subject, shown: Shown) -> OutputLayer:
 
 def _output_layer(plan: Plan, after: Any, shown: Shown, means: jax.Array) -> OutputLayer:
     def correct(moment: Shown) -> jax.Array:
-        logits = run_levels(plan.network, after, plan.normalise(moment.images[None]))
+        logits = run_stages(plan.network, after, plan.normalise(moment.images[None]))
         return logits[0].argmax() == moment.labels
 
     weights = after["head"]["kernel"][:, : plan.classes]

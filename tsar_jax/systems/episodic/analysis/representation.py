@@ -99,7 +99,7 @@ def spaces_of(
     images: uint8 [N, H, W]; pixels: the scale that the network was trained with.
     """
     images = scale_omniglot(images, pixels)
-    named: Any = network.apply({"params": params}, images, method="spaces")
+    named: Any = network.apply({"params": params}, images, method="representations")
     return named
 
 
