@@ -144,7 +144,9 @@ def _fisher(variables: Variables, images: jax.Array, labels: jax.Array) -> tuple
     chunk = largest_divisor(count, FISHER_CHUNK)
     classes = variables.params["linear"]["bias"].size
 
-    def add_chunk(carry: tuple[Tree, Tree], data: tuple[Any, ...]) -> tuple[tuple[Tree, Tree], None]:
+    def add_chunk(
+        carry: tuple[Tree, Tree], data: tuple[Any, ...]
+    ) -> tuple[tuple[Tree, Tree], None]:
         importance, stats = carry
         images, labels = data
         logits, pull, stats = jax.vjp(

@@ -12,13 +12,21 @@ from tsar_jax.ops.products import in_microbatches, product
 def conv3x3(
     images: jax.Array, kernel: jax.Array, stride: int = 1, microbatch: int | None = None
 ) -> jax.Array:
-    """3x3 convolution without padding. images [N, H, W, C], kernel [3, 3, C, D] -> [N, h, w, D].
+    """Return a 3x3 convolution without padding.
 
-    Images of one channel are grey: under a kernel of several input channels they stand for
-    that many equal channels, whose sum is one channel under the summed kernel. microbatch:
-    images at a time on a CPU (None: all), see `in_microbatches`. The result has the dtype that
-    theirs promote to, for XLA's convolution takes no two: in 64 bits, kernels are float64 where not
-    made otherwise, and images float32.
+    Images of one channel are grey: under a kernel of several input channels they count as that many
+    equal channels, whose sum is one channel under the summed kernel.
+
+    Args:
+        images: [N, H, W, C].
+        kernel: [3, 3, C, D].
+        stride: along both axes.
+        microbatch: images at a time on a CPU (None: all), see `in_microbatches`.
+
+    Returns:
+        [N, h, w, D], of the dtype that images and kernel promote to, because XLA's convolution
+        takes
+        one dtype: in 64 bits, kernels are float64 where not made otherwise, and images float32.
     """
     chex.assert_rank([images, kernel], 4)
     dtype = jnp.result_type(images, kernel)
@@ -39,12 +47,16 @@ def conv3x3(
 
 
 def _conv_as_product(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """The same convolution as nine shifted slices times one matrix: XLA's CPU products are fast."""
+    """Return the convolution as nine shifted slices times one matrix, which XLA runs fast on a
+    CPU.
+    """
     return product(patches_of(images, stride), kernel.reshape(-1, kernel.shape[-1]))
 
 
 def patches_of(images: jax.Array, stride: int = 1) -> jax.Array:
-    """What a 3x3 kernel sees at each place: [N, H, W, C] -> [N, h, w, 9 C], row by row."""
+    """Return the input of a 3x3 kernel at each position: [N, H, W, C] -> [N, h, w, 9 C], row by
+    row.
+    """
     height, width = ((size - 3) // stride + 1 for size in images.shape[1:3])
     return jnp.concatenate(
         [

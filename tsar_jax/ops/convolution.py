@@ -16,24 +16,30 @@ from tsar_jax.devices import by_platform
 from tsar_jax.ops import winograd
 from tsar_jax.ops.products import computed_once, largest_divisor, product
 
-# From so many output channels on, a product costs so much more than the patches it is taken of
-# that it beats XLA's convolution.
+# Least number of output channels from which a product of patches is faster than XLA's
+# convolution: the products then cost far more than making the patches.
 WIDE = 512
-# With so many channels on both sides a convolution's products take longer than the transforms of
-# Winograd's form; and a kernel's gradient, whose products are narrower, with so many.
+# Least number of channels on both sides from which Winograd's form is faster, because the products
+# take longer than its transforms; and the same for a kernel's gradient, of narrower products.
 DEEP = 64
 DEEP_KERNEL = 256
-# Fewer input channels than this make products of rows too thin.
+# Least number of input channels for which products of rows are wide enough to be fast.
 THIN = 16
-# Images at a time in a kernel's gradient, whose copies of them then stay in a CPU's cache.
+# Images at a time in a kernel's gradient, so that its copies of them stay in a CPU's cache.
 MICROBATCH = 8
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """x [N, H, W, C], kernel [3, 3, C, D] or [1, 1, C, D] -> [N, ceil(H / s), ceil(W / s), D].
+    """Return the convolution of x with a kernel, zero padded by one pixel under a 3x3 kernel.
 
-    Zero padding of one pixel under a 3x3 kernel, none under a 1x1 kernel. The result has the dtype
-    that those of x and kernel promote to, which differ where JAX computes in 64 bits.
+    Args:
+        x: [N, H, W, C].
+        kernel: [3, 3, C, D] or [1, 1, C, D].
+        stride: along both axes.
+
+    Returns:
+        [N, ceil(H / s), ceil(W / s), D], of the dtype that those of x and kernel promote to, which
+        differ where JAX computes in 64 bits.
     """
     chex.assert_rank([x, kernel], 4)
     chex.assert_equal(x.shape[-1], kernel.shape[2])
@@ -43,7 +49,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve_alike(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """As `convolve`, of two arrays of one dtype."""
+    """Return `convolve` of two arrays of one dtype."""
     return by_platform(
         x,
         kernel,
@@ -68,7 +74,9 @@ _convolve_alike.defvjp(_forward, _backward)
 
 
 def input_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
-    """Gradient of x [N, H, W, C] under `convolve`, from that of its result [N, h, w, D]."""
+    """Return the gradient of x [N, H, W, C] under `convolve`, from that of its result [N, h, w,
+    D].
+    """
     return by_platform(
         kernel,
         gradient,
@@ -78,7 +86,7 @@ def input_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride:
 
 
 def kernel_gradient(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
-    """Gradient of kernel [3, 3, C, D] or [1, 1, C, D], otherwise as `input_gradient`."""
+    """Return the gradient of kernel [3, 3, C, D] or [1, 1, C, D], otherwise as `input_gradient`."""
 
     def default(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda k: _convolve(x, k, stride), kernel)(gradient)[0]
@@ -103,7 +111,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def takes_winograd(kernel: jax.Array, stride: int) -> bool:
-    """Whether Winograd's form is the fastest on a CPU."""
+    """Return whether Winograd's form is the fastest on a CPU."""
     return kernel.shape[0] == 3 and stride == 1 and min(kernel.shape[2:]) >= DEEP
 
 
@@ -125,15 +133,15 @@ def _input_gradient_on_cpu(
     if stride == 1:
         return _convolve_on_cpu(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1)
     if kernel.shape[:2] == (1, 1):
-        seen = gradient @ kernel[0, 0].T
+        sampled = gradient @ kernel[0, 0].T
         rest = [
             (0, size - stride * (half - 1) - 1)
-            for size, half in zip(x.shape, seen.shape, strict=True)
+            for size, half in zip(x.shape, sampled.shape, strict=True)
         ]
         spread = [(0, 0, 0), *((*rest[axis], stride - 1) for axis in (1, 2)), (0, 0, 0)]
-        return lax.pad(seen, jnp.zeros((), seen.dtype), spread)
-    # Written out, and the kernel turned over before: in a loop, XLA is three times slower over
-    # its own transpose.
+        return lax.pad(sampled, jnp.zeros((), sampled.dtype), spread)
+    # Written out, with the kernel flipped beforehand: inside a loop XLA's own transpose is three
+    # times slower.
     turned = computed_once(kernel[::-1, ::-1].swapaxes(2, 3))
     last = [1 + (size - 1) % stride for size in x.shape[1:3]]
     return lax.conv_general_dilated(
@@ -163,7 +171,7 @@ def _kernel_gradient_on_cpu(
 
 
 def _gradient_by_rows(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Gradient of a 3x3 kernel, `MICROBATCH` images at a time."""
+    """Return the gradient of a 3x3 kernel, `MICROBATCH` images at a time."""
     chunk = largest_divisor(x.shape[0], MICROBATCH)
     chunks = jax.tree.map(lambda a: a.reshape(-1, chunk, *a.shape[1:]), (x, gradient))
     start = jnp.zeros((3, 3, x.shape[-1], gradient.shape[-1]), x.dtype)
@@ -171,10 +179,10 @@ def _gradient_by_rows(x: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 def _gradient_of_some(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Three shifted rows of x, transposed, times three columns of the gradient, shifted.
+    """Return three shifted rows of x, transposed, times three columns of the gradient, shifted.
 
-    Six copies of an image instead of the nine that `padded_patches` makes. x is transposed before
-    anything else and once: XLA would transpose every shifted copy, and slowly.
+    This makes six copies of an image instead of the nine of `padded_patches`. x is transposed first
+    and once: XLA would transpose every shifted copy, and slowly.
     """
     images, height, width, inputs = x.shape
     outputs = gradient.shape[-1]
@@ -189,7 +197,7 @@ def _gradient_of_some(x: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 def padded_patches(x: jax.Array, size: int, stride: int) -> jax.Array:
-    """What a kernel sees at each place: [N, H, W, C] -> [N, h, w, size^2 C], row by row."""
+    """Return a kernel's input at each position: [N, H, W, C] -> [N, h, w, size^2 C], row by row."""
     height, width = (-(-length // stride) for length in x.shape[1:3])
     margin = size // 2
     padded = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """2x2 max pool, odd last rows and columns dropped. [N, H, W, C] -> [N, H // 2, W // 2, C].
+    """Return the 2x2 max pool, odd last rows and columns dropped: [N, H, W, C] -> [N, H//2, W//2,
+    C].
 
     The gradient goes to the first of equal maxima. It is found by comparing the four cells, not
     by looking for the maximum among them: XLA may recompute them with other rounding, and then
@@ -22,7 +23,7 @@ def _corners(x: jax.Array) -> list[jax.Array]:
 
 
 def _winner(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
-    """Which of four is the largest, 0..3; the first of equals."""
+    """Return which of four is the largest, 0..3; the first of equals."""
     upper = jnp.maximum(a, b) >= jnp.maximum(c, d)
     return jnp.where(upper, jnp.where(a >= b, 0, 1), jnp.where(c >= d, 2, 3))
 
@@ -46,10 +47,10 @@ max_pool_2x2.defvjp(_pool_forward, _pool_backward)
 
 @jax.custom_vjp
 def largest_product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """The largest of four products: x [.., 4, K], matrix [K, D] -> [.., D].
+    """Return the largest of four products: x [.., 4, K], matrix [K, D] -> [.., D].
 
-    The gradient goes to the first of equal maxima, as in `max_pool_2x2`. Written out because
-    JAX's own gradient of a product transposes what belongs to the outputs, D wide, before it
+    The gradient goes to the first of equal maxima, as in `max_pool_2x2`. It is written out because
+    JAX's own gradient of a product transposes the array of the outputs, D wide, before it
     multiplies; here K is the narrow side.
     """
     return (x @ matrix).max(-2)
@@ -68,8 +69,8 @@ def _largest_backward(
     products = x @ matrix
     winner = _winner(*(products[..., cell, :] for cell in range(4)))
     spread = jnp.where(winner[..., None, :] == jnp.arange(4)[:, None], gradient[..., None, :], 0)
-    places = tuple(range(x.ndim - 1))
-    of_matrix = jnp.tensordot(x, spread, axes=(places, places))
+    axes = tuple(range(x.ndim - 1))
+    of_matrix = jnp.tensordot(x, spread, axes=(axes, axes))
     return (spread @ matrix.T).astype(x.dtype), of_matrix.astype(matrix.dtype)
 
 

@@ -22,17 +22,19 @@ from tsar_jax.ops.convolution import (
 )
 from tsar_jax.ops.products import largest_divisor
 
-# Places of an image from which on its Winograd tiles fill a product.
-MANY_PLACES = 256
-# Images whose squares are added in one pass over their sum.
+# Least number of positions of an image whose Winograd tiles fill a product.
+MANY_POSITIONS = 256
+# Images whose squares are added in one pass over their sum, which bounds the memory.
 TOGETHER = 5
+# Parts of a kernel's rows, one for each of its 3 x 3 positions, where the sum exceeds a cache.
+PARTS = 9
 
 Saved = tuple[jax.Array, ...]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve_squared(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """`convolution.convolve`."""
+    """Return `convolution.convolve`; its backward pass gives the kernel's sum of squares."""
     return convolve(x, kernel, stride)
 
 
@@ -59,40 +61,40 @@ convolve_squared.defvjp(_convolve_forward, _convolve_backward)
 def _by_image(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Patches [N, P, K] and gradients [N, P, D] of each image's places."""
+    """Return patches [N, P, K] and gradients [N, P, D] of each image's positions."""
     images, size = x.shape[0], kernel.shape[0]
     patches = padded_patches(x, size, stride).reshape(images, -1, size * size * kernel.shape[2])
     return patches, gradient.reshape(images, -1, kernel.shape[3])
 
 
 def _squares_of_all(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
-    patches, of_places = _by_image(x, kernel, gradient, stride)
-    squares = jnp.square(jnp.einsum("npk,npd->nkd", patches, of_places)).sum(0)
+    patches, gradients = _by_image(x, kernel, gradient, stride)
+    squares = jnp.square(jnp.einsum("npk,npd->nkd", patches, gradients)).sum(0)
     return squares.reshape(kernel.shape)
 
 
 def _squares_on_cpu(x: jax.Array, kernel: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
-    if takes_winograd(kernel, stride) and x.shape[1] * x.shape[2] >= MANY_PLACES:
+    if takes_winograd(kernel, stride) and x.shape[1] * x.shape[2] >= MANY_POSITIONS:
         return winograd.squares(x, gradient)
     squares = _squares_of_patches(*_by_image(x, kernel, gradient, stride))
     return squares.reshape(kernel.shape)
 
 
 def _squares_of_patches(patches: jax.Array, gradient: jax.Array) -> jax.Array:
-    """sum_n (patches_n' gradient_n)^2. patches [N, P, K], gradient [N, P, D] -> [K, D].
+    """Return sum_n (patches_n' gradient_n)^2. patches [N, P, K], gradient [N, P, D] -> [K, D].
 
-    A few images after others, for the products of all would fill much memory; and where even the
-    sum is too large for a cache, some of its rows after others.
+    It takes a few images at a time, because the products of all would fill much memory; and where
+    even the sum is too large for a cache, a part of its rows at a time.
     """
-    images, places, inputs = patches.shape
+    images, positions, inputs = patches.shape
     outputs = gradient.shape[-1]
-    parts = 9 if outputs >= WIDE and inputs % 9 == 0 else 1
+    parts = PARTS if outputs >= WIDE and inputs % PARTS == 0 else 1
     together = largest_divisor(images, TOGETHER)
 
     def rows(part: jax.Array) -> jax.Array:
         def add(total: jax.Array, some: Saved) -> tuple[jax.Array, None]:
-            each = [jnp.square(a.T @ b) for a, b in zip(*some, strict=True)]
-            return total + functools.reduce(jnp.add, each), None
+            squares = [jnp.square(a.T @ b) for a, b in zip(*some, strict=True)]
+            return total + functools.reduce(jnp.add, squares), None
 
         start = jnp.zeros((inputs // parts, outputs), patches.dtype)
         some = (a.reshape(-1, together, *a.shape[1:]) for a in (part, gradient))
@@ -100,13 +102,13 @@ def _squares_of_patches(patches: jax.Array, gradient: jax.Array) -> jax.Array:
 
     if parts == 1:
         return rows(patches)
-    split = patches.reshape(images, places, parts, -1).transpose(2, 0, 1, 3)
+    split = patches.reshape(images, positions, parts, -1).transpose(2, 0, 1, 3)
     return lax.map(rows, split).reshape(inputs, outputs)
 
 
 @jax.custom_vjp
 def affine_squared(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [N, H, W, C] * scale [C] + bias [C]."""
+    """Return x [N, H, W, C] * scale [C] + bias [C]; its backward pass gives sums of squares."""
     return x * scale + bias
 
 
@@ -125,7 +127,7 @@ affine_squared.defvjp(_affine_forward, _affine_backward)
 
 @jax.custom_vjp
 def dense_squared(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [N, F] @ kernel [F, D] + bias [D]."""
+    """Return x [N, F] @ kernel [F, D] + bias [D]; its backward pass gives sums of squares."""
     return x @ kernel + bias
 
 

@@ -24,7 +24,7 @@ from tsar_jax.networks import (
     init_params,
     run_stages,
 )
-from tsar_jax.ops.low_precision import narrow_like, to_bfloat16, widen
+from tsar_jax.ops.mixed_precision import cast_to_float32, stochastic_round_like, to_bfloat16
 from tsar_jax.plasticity.gradient_learner import current_params, network_learner
 from tsar_jax.plasticity.learner import Remat, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
@@ -271,10 +271,12 @@ def meta_training(
             )
 
         estimate = meta_gradient(objective, theta, episodes, objective_key)
-        updates, opt_state = optimiser.update(widen(estimate.gradient), widen(state.opt_state))
-        new = State(optax.apply_updates(widen(theta), updates), opt_state)
+        updates, opt_state = optimiser.update(
+            cast_to_float32(estimate.gradient), cast_to_float32(state.opt_state)
+        )
+        new = State(optax.apply_updates(cast_to_float32(theta), updates), opt_state)
         metrics = {"loss": estimate.loss, **estimate.metrics}
-        return narrow_like(new, state, rounding_key), metrics, {}
+        return stochastic_round_like(new, state, rounding_key), metrics, {}
 
     def evaluate(state: State, data: dict[str, jax.Array], key: jax.Array) -> Metrics:
         return evaluate_params(network, config, state.params, data, key)

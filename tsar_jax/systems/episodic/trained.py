@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from tsar_jax.networks import Network, params_like
-from tsar_jax.ops.low_precision import widen
+from tsar_jax.ops.mixed_precision import cast_to_float32
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.system import EpisodicConfig, State, first_state
 from tsar_jax.training.checkpoints import load_checkpoint
@@ -30,7 +30,7 @@ def load_state(path: Path, system: System, step: int | None, number: int = 0) ->
     """
     like = jax.eval_shape(system.init, jax.random.key(0))
     state, found = load_checkpoint(path, step, like=like, seed=number)
-    return widen(state), found
+    return cast_to_float32(state), found
 
 
 def check_plastic(network: Network, names: Sequence[str]) -> None:

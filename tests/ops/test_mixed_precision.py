@@ -8,14 +8,19 @@ import numpy as np
 import optax
 import pytest
 
-from tsar_jax.ops.low_precision import narrow_like, round_at_random, to_bfloat16, widen
+from tsar_jax.ops.mixed_precision import (
+    cast_to_float32,
+    stochastic_round,
+    stochastic_round_like,
+    to_bfloat16,
+)
 from tsar_jax.systems.episodic.tsar import TsarConfig, make_system
 
 
 def test_rounding_at_random_takes_a_neighbour_and_keeps_the_mean():
     values = np.array([1.0, 1.001, -3.3e-5, 700.0, 0.0], np.float32)
     many = jnp.broadcast_to(values, (20_000, values.size))
-    rounded = np.asarray(widen(jax.jit(round_at_random)(many, jax.random.key(0))))
+    rounded = np.asarray(cast_to_float32(jax.jit(stochastic_round)(many, jax.random.key(0))))
     for column, value in zip(rounded.T, values, strict=True):
         assert len(set(column)) <= 2
         assert np.abs(column - value).max() <= np.abs(value) / 128
@@ -31,9 +36,9 @@ def test_only_the_named_arrays_are_narrow():
     narrow = to_bfloat16(tree, ("a/kernel",))
     assert narrow["params"]["a"]["kernel"].dtype == jnp.bfloat16
     assert narrow["params"]["b"]["kernel"].dtype == jnp.float32
-    back = narrow_like(widen(narrow), narrow, jax.random.key(0))
+    back = stochastic_round_like(cast_to_float32(narrow), narrow, jax.random.key(0))
     assert jax.tree.map(lambda x: x.dtype, back) == jax.tree.map(lambda x: x.dtype, narrow)
-    jax.tree.map(np.testing.assert_array_equal, widen(back), tree)
+    jax.tree.map(np.testing.assert_array_equal, cast_to_float32(back), tree)
 
 
 def test_adam_in_bfloat16_finds_the_same_minimum():
@@ -50,10 +55,10 @@ def test_adam_in_bfloat16_finds_the_same_minimum():
         start = to_bfloat16({"w": w, "state": optimiser.init(w)}, names)
 
         def step(carry, key):
-            wide = widen(carry)
+            wide = cast_to_float32(carry)
             updates, state = optimiser.update(jax.grad(loss)(wide["w"]), wide["state"])
             new = {"w": wide["w"] + updates, "state": state}
-            return narrow_like(new, carry, key), loss(wide["w"])
+            return stochastic_round_like(new, carry, key), loss(wide["w"])
 
         return jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 1500))[1]
 
