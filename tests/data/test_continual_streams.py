@@ -316,7 +316,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UserError, match="phase_size is 3, but a phase can have 4 classes"):
         make_stream("gcil-toy", colour, StreamSettings(batch=8, phase_size=3))
     with pytest.raises(UserError, match=r"no 40 images were of all \d+ classes of a phase"):
-        draw_phases(np.repeat(np.arange(40), 99), class_weights(40, False), size=40, most=40)
+        draw_phases(np.repeat(np.arange(40), 99), class_weights(40, False), size=40, max_classes=40)
     with pytest.raises(UserError, match="all 60 are used up"):
         make_stream("gcil-toy", colour, StreamSettings(batch=8, phase_size=30))
     train = dataclasses.replace(grey.train, names=(*grey.train.names, "none"))

@@ -33,7 +33,7 @@ def episodes(tasks, updates, remember, classes=CLASSES):
             jnp.asarray(IMAGES)[:classes],
             tasks=tasks,
             updates=updates,
-            remember=remember,
+            random_query=remember,
         )
     )
 
@@ -84,7 +84,7 @@ def test_same_key_same_episode(seed):
 def test_classes_images_and_orders_are_uniform():
     """Chi-square over fixed draws; each threshold fails by chance once in ten thousand."""
     keys = jax.random.split(jax.random.key(0), 3000)
-    draw = functools.partial(draw_episode, tasks=3, updates=6, remember=4)
+    draw = functools.partial(draw_episode, tasks=3, updates=6, random_query=4)
     drawn = jax.jit(jax.vmap(lambda k: draw(k, jnp.asarray(IMAGES))))(keys)
     for position in range(3):
         counts = np.bincount(drawn.reset_classes[:, position], minlength=CLASSES)

@@ -9,7 +9,7 @@ import optax
 import pytest
 from golden import close, files, load
 
-from tsar_jax.data.rule_episodes import Lifetime
+from tsar_jax.data.rule_episodes import RuleEpisode
 from tsar_jax.networks.feedback_network import logits
 from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, layer_sizes, rule_learner
@@ -76,7 +76,7 @@ def test_episodes(path, precision) -> None:
     for episode in range(len(golden["meta_losses"])):
         sizes = golden["layer_sizes"]
         weights, random = random_weights(int(golden["weight_seed"]), episode, sizes, precision)
-        lifetime = Lifetime(
+        lifetime = RuleEpisode(
             examples_of(golden, episode, "train", precision),
             examples_of(golden, episode, "query", precision),
         )

@@ -1,8 +1,8 @@
 """CIFAR-10 (Krizhevsky, 2009) at 32x32: 10 classes of 5000 training and 1000 test images.
 
-Every image is as it was published, RGB, 0 to 255, and in the order of the archive; the classes are
-in that of their official labels. They are not part of this package. A copy with fewer images will
-do, if it has some of every class.
+Every image is as published, RGB, 0 to 255, in the order of the archive; the classes are in the
+order of their official labels. The images are not part of this package. A copy with fewer images
+also works, if it has some of every class.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from tsar_jax.errors import DataNotPrepared, quoted
 PREPARED = PreparedSet(
     name="cifar10",
     title="CIFAR-10",
-    # Not plain "cifar10": that folder is where tensorflow-datasets' own builder writes.
+    # Not plain "cifar10", which tensorflow-datasets' own builder writes to.
     folder="cifar10_32",
     version="1.0.0",
     command="tsar-jax prepare cifar10",
@@ -26,11 +26,17 @@ SIDE = 32
 
 
 def load_labelled(folder: Path | None = None) -> LabelledDataset:
-    """CIFAR-10 from `<folder>/cifar10_32`, where it was prepared.
+    """Return CIFAR-10 from `<folder>/cifar10_32`, where it was prepared.
 
-    folder: by default where tensorflow-datasets keeps its data. Images uint8 [50000, 32, 32, 3] for
-    training and [10000, 32, 32, 3] for testing; of fewer the source says how many there are. Raises
-    UserError if nothing was prepared or if the data found are damaged.
+    Args:
+        folder: of data sets; None: where tensorflow-datasets keeps its data.
+
+    Returns:
+        Images uint8 [50000, 32, 32, 3] for training and [10000, 32, 32, 3] for testing; of fewer
+        the source says how many there are.
+
+    Raises:
+        UserError: nothing was prepared, or the data are damaged.
     """
     out = default_folder() if folder is None else folder
     dataset = load_prepared_labelled(PREPARED, out, layout_problem)
@@ -46,5 +52,5 @@ def load_labelled(folder: Path | None = None) -> LabelledDataset:
 
 
 def layout_problem(splits: dict[str, LabelledImages]) -> str | None:
-    """What is wrong with the splits' names, shapes, types or labels, or None."""
+    """Return a description of wrong names, shapes, types or labels of the splits, or None."""
     return labelled_problem(splits, CLASSES, (SIDE, SIDE, 3))

@@ -17,7 +17,7 @@ from tsar_jax.errors import DataNotPrepared, quoted
 PREPARED = PreparedSet(
     name="cifar100",
     title="CIFAR-100",
-    # Not plain "cifar100": that folder is where tensorflow-datasets' own builder (32x32) writes.
+    # Not plain "cifar100", which tensorflow-datasets' own builder (32x32) writes to.
     folder="cifar100_28",
     version="1.0.0",
     command="tsar-jax prepare cifar100",
@@ -30,19 +30,26 @@ LABELLED_SIDE = 32
 
 
 def load(folder: Path | None = None) -> Dataset:
-    """CIFAR-100 at 28x28 from `<folder>/cifar100_28`, where it was prepared.
+    """Return CIFAR-100 at 28x28 from `<folder>/cifar100_28`, where it was prepared.
 
-    folder: by default where tensorflow-datasets keeps its data. The splits are "train", uint8
-    [100, 500, 28, 28, 3], and "test", uint8 [100, 100, 28, 28, 3], of the same classes. Raises
-    UserError if nothing was prepared or if the data found are damaged.
+    Args:
+        folder: of data sets; None: where tensorflow-datasets keeps its data.
+
+    Returns:
+        Splits "train", uint8 [100, 500, 28, 28, 3], and "test", uint8 [100, 100, 28, 28, 3], of the
+        same classes.
+
+    Raises:
+        UserError: nothing was prepared, or the data are damaged.
     """
     return _load(PREPARED, SIDE, folder)
 
 
 def load_labelled(folder: Path | None = None) -> LabelledDataset:
-    """CIFAR-100 at 32x32 from `<folder>/cifar100_32`, class after class.
+    """Return CIFAR-100 at 32x32 from `<folder>/cifar100_32`, class after class.
 
-    uint8 [50000, 32, 32, 3] for training and [10000, 32, 32, 3] for testing. Otherwise as `load`.
+    Images are uint8 [50000, 32, 32, 3] for training and [10000, 32, 32, 3] for testing. Argument
+    and errors are those of `load`.
     """
     return train_and_test(_load(PREPARED_AT_32, LABELLED_SIDE, folder))
 
@@ -62,8 +69,8 @@ def _load(about: PreparedSet, side: int, folder: Path | None) -> Dataset:
 
 
 def layout_problem(splits: dict[str, ImageSet], side: int = SIDE) -> str | None:
-    """What is wrong with the splits' names, shapes or types, or None."""
-    shapes = {split: (CLASSES, each, side, side, 3) for split, each in IMAGES_PER_CLASS.items()}
+    """Return a description of wrong names, shapes or types of the splits, or None."""
+    shapes = {split: (CLASSES, count, side, side, 3) for split, count in IMAGES_PER_CLASS.items()}
     problem = shape_problem(splits, shapes)
     if problem is None and splits["train"].names != splits["test"].names:
         problem = "its splits are not of the same classes"

@@ -1,7 +1,7 @@
 """Episodes of meta-training and streams of meta-testing, gathered on the device.
 
-Pure functions of a key: nothing is shuffled or stored between them, so step n draws the same
-episode whether or not the run was interrupted before it.
+They are pure functions of a key: nothing is shuffled or stored between them, so step n draws the
+same episode whether or not the run was interrupted before it.
 """
 
 import functools
@@ -14,22 +14,23 @@ import jax.numpy as jnp
 from jax import lax
 
 # The releases normalise by statistics of a 256-fold scale (the deviation by its square), TSAR's
-# values 0..255 and ANML's, by oversight, values 0..1; what was published was trained so.
+# values 0..255 and ANML's, by oversight, values 0..1; the published results were trained so.
 OMNIGLOT_MEAN = 0.92206 * 256
 OMNIGLOT_STD = 0.08426 * 256 * 256
 
 ClassOrder = Literal["random", "data"]
-"""Order in which the classes of a stream are learned: random, or as the data set has them."""
+"""Order in which the classes of a stream are learned: random, or as in the data set."""
 
 Pixels = Literal["byte-normalised", "unit-normalised", "unit"]
-"""What a network sees of a pixel v in 0..255: (v - 236.05) / 5522.06 (the TSAR release);
-(v / 255 - 236.05) / 5522.06 (the ANML release); or v / 255."""
+"""Network input of a pixel v in 0..255: (v - 236.05) / 5522.06 (the TSAR release);
+(v / 255 - 236.05) / 5522.06 (the ANML release); or v / 255.
+"""
 
 
 class Episode(NamedTuple):
-    """What one lifetime of meta-training sees.
+    """Data of one lifetime of meta-training.
 
-    images [N, H, W] and labels [N]: each image once, however often it is seen.
+    images [N, H, W] and labels [N]: each image once, however often it is used.
     trajectory [T]: rows of those, learned one after another.
     reset_classes [tasks]: the trajectory's classes, to be forgotten before it begins.
     query [Q]: rows that the lifetime is scored on; None: all.
@@ -43,9 +44,10 @@ class Episode(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What one meta-test run learns and is tested on; labels count classes in order of appearance.
+    """Data of one meta-test run; labels count classes in order of appearance.
 
     learn_index, test_index [n, 2]: rows of (class, image) into the data set.
+    learn_labels, test_labels [n]: their labels.
     """
 
     learn_index: jax.Array
@@ -57,7 +59,7 @@ class Stream(NamedTuple):
 def scale_omniglot(images: jax.Array, pixels: Pixels) -> jax.Array:
     """Return images uint8 [..., H, W] as a network's input, float32 [..., H, W, 1].
 
-    pixels: what of the values 0..255 it sees, see `Pixels`.
+    pixels: scaling of the values 0..255, see `Pixels`.
     """
     values = images.astype(jnp.float32)[..., None]
     if pixels != "byte-normalised":
@@ -72,32 +74,38 @@ def omniglot_scaling(pixels: Pixels) -> Callable[[jax.Array], jax.Array]:
 
 
 def draw_without_replacement(key: jax.Array, population: int, count: int) -> jax.Array:
-    """`count` different integers below `population`, uniformly, in random order."""
+    """Return `count` different integers below `population`, uniformly, in random order."""
     return lax.top_k(jax.random.bits(key, (population,)), count)[1]
 
 
 def draw_episode(
-    key: jax.Array, images: jax.Array, *, tasks: int, updates: int, remember: int
+    key: jax.Array, images: jax.Array, *, tasks: int, updates: int, random_query: int
 ) -> Episode:
-    """One episode from images uint8 [classes, images_per_class, H, W].
+    """Draw an episode: classes learned one after another, and its query set.
 
-    tasks classes, updates / tasks images of each, class after class; the query set is
-    `remember` images of all classes, drawn independently, and the trajectory's images (Beaulieu
-    et al. 2020, algorithm 1).
+    The query set is `random_query` images of all classes, drawn independently, and the
+    trajectory's images (Beaulieu et al. 2020, algorithm 1).
+
+    Args:
+        key: of the draw.
+        images: uint8 [classes, images_per_class, H, W].
+        tasks: number of classes of the trajectory.
+        updates: length of the trajectory; updates / tasks images of each class.
+        random_query: number of the query set's random images.
     """
     chex.assert_rank(images, 4)
     classes, per_class = images.shape[:2]
-    each = updates // tasks
-    class_key, image_key, remember_key = jax.random.split(key, 3)
+    images_per_task = updates // tasks
+    class_key, image_key, random_query_key = jax.random.split(key, 3)
     chosen = draw_without_replacement(class_key, classes, tasks)
-    instances = jax.vmap(lambda k: draw_without_replacement(k, per_class, each))(
+    instances = jax.vmap(lambda k: draw_without_replacement(k, per_class, images_per_task))(
         jax.random.split(image_key, tasks)
     )
-    learned = jnp.repeat(chosen, each) * per_class + instances.reshape(-1)
-    remembered = jax.random.randint(remember_key, (remember,), 0, classes * per_class)
-    shown = jnp.concatenate([learned, remembered])
+    learned_rows = jnp.repeat(chosen, images_per_task) * per_class + instances.reshape(-1)
+    random_rows = jax.random.randint(random_query_key, (random_query,), 0, classes * per_class)
+    rows = jnp.concatenate([learned_rows, random_rows])
     flat = images.reshape(classes * per_class, *images.shape[2:])
-    return Episode(flat[shown], shown // per_class, jnp.arange(tasks * each), chosen)
+    return Episode(flat[rows], rows // per_class, jnp.arange(tasks * images_per_task), chosen)
 
 
 def draw_stream(
@@ -111,7 +119,7 @@ def draw_stream(
     iid: bool,
     epochs: int,
 ) -> Stream:
-    """One meta-test run over `classes` of the first `population` classes, in `class_order`.
+    """Draw a meta-test run over `classes` of the first `population` classes, in `class_order`.
 
     Images 0 .. learn-1 of a class are learned, class after class or, with `iid`, shuffled, in
     `epochs` passes; the others are held out.
@@ -122,10 +130,10 @@ def draw_stream(
         chosen = jnp.sort(chosen)
 
     def rows(first: int, last: int) -> tuple[jax.Array, jax.Array]:
-        each = last - first
+        count = last - first
         image = jnp.tile(jnp.arange(first, last), classes)
-        index = jnp.stack([jnp.repeat(chosen, each), image], 1)
-        return index, jnp.repeat(jnp.arange(classes), each)
+        index = jnp.stack([jnp.repeat(chosen, count), image], 1)
+        return index, jnp.repeat(jnp.arange(classes), count)
 
     learn_index, learn_labels = rows(0, learn)
     order = jnp.tile(jnp.arange(learn_labels.size), (epochs, 1))

@@ -8,14 +8,15 @@ import numpy as np
 from tsar_jax.data.types import Dataset, ImageSet, LabelledDataset, LabelledImages
 from tsar_jax.errors import UserError
 
-# Where classes come without test images: of so many images of a class, the last is for testing.
+# Where classes have no test images, the last of every so many images of a class is for testing.
 TEST_EVERY = 5
 
 
 def first_of_each(labelled: LabelledImages, per_class: int) -> ImageSet:
-    """The first images of every class, in their order: uint8 [classes, per_class, ...].
+    """Return the first images of every class, in their order: uint8 [classes, per_class, ...].
 
-    Raises ValueError if a class has fewer.
+    Raises:
+        ValueError: a class has fewer.
     """
     counts = class_counts(labelled)
     if counts.min() < per_class:
@@ -26,12 +27,12 @@ def first_of_each(labelled: LabelledImages, per_class: int) -> ImageSet:
 
 
 def class_counts(labelled: LabelledImages) -> np.ndarray:
-    """The number of images of every class, [classes]."""
+    """Return the number of images of every class, [classes]."""
     return np.bincount(labelled.labels, minlength=len(labelled.names))
 
 
 def pool(sets: Sequence[ImageSet]) -> LabelledImages:
-    """All classes of all sets, class after class; the labels count on from set to set."""
+    """Return all classes of all sets, class after class; the labels count on from set to set."""
     per_class = np.concatenate([np.full(len(s.names), s.images.shape[1]) for s in sets])
     images = [s.images.reshape(-1, *s.images.shape[2:]) for s in sets]
     return LabelledImages(
@@ -42,12 +43,15 @@ def pool(sets: Sequence[ImageSet]) -> LabelledImages:
 
 
 def train_and_test(dataset: Dataset, every: int = TEST_EVERY) -> LabelledDataset:
-    """A data set's images for training and for testing, class after class.
+    """Return a data set's images for training and for testing, class after class.
 
-    Splits "train" and "test" of the same classes are taken as they are. Otherwise the classes of
+    Splits "train" and "test" of the same classes are used unchanged. Otherwise the classes of
     all splits are pooled, in the order of the splits, and each is cut: the images every - 1,
     2 every - 1, ... of a class are for testing and the others for training, which the source then
-    says. Raises UserError if a class has fewer than `every` images.
+    says.
+
+    Raises:
+        UserError: a class has fewer than `every` images.
     """
     splits = dataset.splits
     if set(splits) == {"train", "test"} and splits["train"].names == splits["test"].names:
@@ -74,18 +78,21 @@ def _cut(images: ImageSet, every: int, testing: bool) -> ImageSet:
 
 
 def note_subset(dataset: LabelledDataset, train: int, test: int) -> LabelledDataset:
-    """The same data set, whose source says so if it has fewer images: officially that many."""
-    found = len(dataset.train.labels), len(dataset.test.labels)
-    if found == (train, test):
+    """Return the data set, with a note in its source if it has fewer images than officially.
+
+    train, test: official numbers of images.
+    """
+    counts = len(dataset.train.labels), len(dataset.test.labels)
+    if counts == (train, test):
         return dataset
-    note = f"a subset: {found[0]} of {train} training and {found[1]} of {test} test images"
+    note = f"a subset: {counts[0]} of {train} training and {counts[1]} of {test} test images"
     return dataclasses.replace(dataset, source=f"{note}, {dataset.source}")
 
 
 def labelled_problem(
     splits: dict[str, LabelledImages], classes: int, shape: tuple[int, ...]
 ) -> str | None:
-    """What is wrong with splits for training and testing, or None.
+    """Return a description of wrong splits for training and testing, or None.
 
     They should be "train" and "test", of the same number of classes and at least one uint8 image
     [*shape] of each.
@@ -93,10 +100,11 @@ def labelled_problem(
     if set(splits) != {"train", "test"}:
         return f"its splits are {sorted(splits)}"
     for split, labelled in splits.items():
-        found = labelled.images.shape[1:]
-        if found != shape or labelled.images.dtype != np.uint8:
+        image_shape = labelled.images.shape[1:]
+        if image_shape != shape or labelled.images.dtype != np.uint8:
             return (
-                f"its {split} images are {labelled.images.dtype} {list(found)}, not {list(shape)}"
+                f"its {split} images are {labelled.images.dtype} {list(image_shape)}, "
+                f"not {list(shape)}"
             )
         if len(labelled.names) != classes:
             return f"its {split} images are of {len(labelled.names)} classes, not {classes}"

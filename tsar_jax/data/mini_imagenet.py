@@ -1,11 +1,11 @@
 """mini-ImageNet: 64 training, 16 validation and 20 test classes of ImageNet, in colour.
 
-The classes are those of Ravi & Larochelle (2017), 600 images of each; a copy with fewer will do, if
-it has the same even number of every class. They are prepared in two sizes, 28x28 and 32x32: every
-image is made RGB, then resized to a square by Pillow's bilinear filter, as torchvision's Resize
-does by default, 0 to 255. Within a split the classes are in the order of their names (WordNet
-numbers), the images of a class in that of the split's csv file. ImageNet's terms do not allow for
-the images to be part of this package.
+The classes are those of Ravi & Larochelle (2017), 600 images of each; a copy with fewer also works,
+if it has the same even number of every class. They are prepared in two sizes, 28x28 and 32x32:
+every image is made RGB, then resized to a square by Pillow's bilinear filter, as torchvision's
+Resize does by default, 0 to 255. Within a split the classes are in the order of their names
+(WordNet numbers), the images of a class in that of the split's csv file. ImageNet's terms do not
+allow for the images to be part of this package.
 """
 
 import functools
@@ -27,7 +27,7 @@ PREPARED_AT_32 = PREPARED._replace(folder="mini_imagenet_32")
 CLASSES = {"train": 64, "val": 16, "test": 20}
 SIDE = 28
 LABELLED_SIDE = 32
-# Of the full set, once its classes are pooled and cut.
+# Numbers of images of the full set after its classes are pooled and cut.
 LABELLED_TEST_EVERY = 6
 LABELLED_IMAGES = {"train": 50_000, "test": 10_000}
 ARCHIVE = "mini-imagenet.zip"
@@ -41,21 +41,30 @@ OBTAIN = (
 
 
 def load(folder: Path | None = None) -> Dataset:
-    """mini-ImageNet at 28x28 from `<folder>/mini_imagenet_28`, where it was prepared.
+    """Return mini-ImageNet at 28x28 from `<folder>/mini_imagenet_28`, where it was prepared.
 
-    folder: by default where tensorflow-datasets keeps its data. The splits are "train", "val" and
-    "test", uint8 [64 or 16 or 20, images_per_class, 28, 28, 3]. Raises UserError if nothing was
-    prepared or if the data found are damaged.
+    Args:
+        folder: of data sets; None: where tensorflow-datasets keeps its data.
+
+    Returns:
+        Splits "train", "val" and "test", uint8 [64 or 16 or 20, images_per_class, 28, 28, 3].
+
+    Raises:
+        UserError: nothing was prepared, or the data are damaged.
     """
     return _load(PREPARED, SIDE, folder)
 
 
 def load_labelled(folder: Path | None = None) -> LabelledDataset:
-    """The 100 classes of all splits at 32x32 from `<folder>/mini_imagenet_32`, class after class.
+    """Return the 100 classes of all splits at 32x32 from `<folder>/mini_imagenet_32`.
 
-    Images 5, 11, 17, ... of a class are for testing and the others for training: of the full set
-    uint8 [50000, 32, 32, 3] for training and [10000, 32, 32, 3] for testing; of fewer the source
-    says how many there are. Otherwise as `load`; UserError too if a class has fewer than 6 images.
+    Images are class after class; numbers 5, 11, 17, ... of a class are for testing and the others
+    for
+    training: of the full set uint8 [50000, 32, 32, 3] for training and [10000, 32, 32, 3] for
+    testing; of fewer the source says how many there are. Argument and errors are those of `load`.
+
+    Raises:
+        UserError: a class has fewer than 6 images.
     """
     dataset = train_and_test(_load(PREPARED_AT_32, LABELLED_SIDE, folder), LABELLED_TEST_EVERY)
     return note_subset(dataset, LABELLED_IMAGES["train"], LABELLED_IMAGES["test"])
@@ -73,9 +82,9 @@ def _load(about: PreparedSet, side: int, folder: Path | None) -> Dataset:
 
 
 def layout_problem(splits: dict[str, ImageSet], side: int = SIDE) -> str | None:
-    """What is wrong with the splits' names, shapes or types, or None."""
-    each = next(iter(splits.values())).images.shape[1]
-    if each % 2:
-        return f"its classes are of {each} images, not of an even number"
-    shapes = {split: (classes, each, side, side, 3) for split, classes in CLASSES.items()}
+    """Return a description of wrong names, shapes or types of the splits, or None."""
+    per_class = next(iter(splits.values())).images.shape[1]
+    if per_class % 2:
+        return f"its classes are of {per_class} images, not of an even number"
+    shapes = {split: (classes, per_class, side, side, 3) for split, classes in CLASSES.items()}
     return shape_problem(splits, shapes)

@@ -1,9 +1,9 @@
 """MNIST (LeCun et al., 1998) at 28x28: the ten digits, 60,000 training and 10,000 test images.
 
-Every image is as it was published, bright ink on black, 0 to 255. The digits differ in how many
-images they have. `load_labelled` gives them all, in their published order. An `ImageSet` has the
-same number of each: a digit keeps its first ones, as many as the rarest, which is 5, has in that
-split. They are not part of this package.
+Every image is as published, bright ink on black, 0 to 255. The digits differ in how many images
+they have. `load_labelled` gives them all, in their published order. An `ImageSet` has the same
+number of each: a digit keeps its first ones, as many as the rarest, which is 5, has in that split.
+They are not part of this package.
 """
 
 from pathlib import Path
@@ -16,24 +16,31 @@ from tsar_jax.errors import DataNotPrepared, quoted
 PREPARED = PreparedSet(
     name="mnist",
     title="MNIST",
-    # Not plain "mnist": that folder is where tensorflow-datasets' own builder writes.
+    # Not plain "mnist", which tensorflow-datasets' own builder writes to.
     folder="mnist28",
     version="2.0.0",
     command="tsar-jax prepare mnist",
 )
 NAMES = tuple("0123456789")
-# The images of all digits together, and those of 5, the rarest in both splits.
+# Numbers of images of all digits together, and of 5, the rarest in both splits.
 IMAGES = {"train": 60_000, "test": 10_000}
 IMAGES_PER_CLASS = {"train": 5421, "test": 892}
 SIDE = 28
 
 
 def load(folder: Path | None = None) -> Dataset:
-    """The same number of images of every digit, from `<folder>/mnist28`, where they were prepared.
+    """Return the same number of images of every digit, from `<folder>/mnist28`, where they were
+    prepared.
 
-    folder: by default where tensorflow-datasets keeps its data. The splits are "train", uint8
-    [10, 5421, 28, 28], and "test", uint8 [10, 892, 28, 28]; the classes are named "0" to "9".
-    Raises UserError if nothing was prepared or if the data found are damaged.
+    Args:
+        folder: of data sets; None: where tensorflow-datasets keeps its data.
+
+    Returns:
+        Splits "train", uint8 [10, 5421, 28, 28], and "test", uint8 [10, 892, 28, 28]; the classes
+        are named "0" to "9".
+
+    Raises:
+        UserError: nothing was prepared, or the data are damaged.
     """
     complete = load_labelled(folder)
     splits = {
@@ -44,9 +51,9 @@ def load(folder: Path | None = None) -> Dataset:
 
 
 def load_labelled(folder: Path | None = None) -> LabelledDataset:
-    """All of MNIST: uint8 [60000, 28, 28] for training and [10000, 28, 28] for testing.
+    """Return all of MNIST: uint8 [60000, 28, 28] for training and [10000, 28, 28] for testing.
 
-    Otherwise as `load`.
+    Argument and errors are those of `load`.
     """
     out = default_folder() if folder is None else folder
     dataset = load_prepared_labelled(PREPARED, out, layout_problem)
@@ -61,7 +68,7 @@ def load_labelled(folder: Path | None = None) -> LabelledDataset:
 
 
 def layout_problem(splits: dict[str, LabelledImages]) -> str | None:
-    """What is wrong with the splits' names, shapes, types or counts, or None."""
+    """Return a description of wrong names, shapes, types or counts of the splits, or None."""
     problem = labelled_problem(splits, len(NAMES), (SIDE, SIDE))
     if problem:
         return problem

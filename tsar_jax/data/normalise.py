@@ -1,7 +1,7 @@
-"""Colour images as networks take them: each channel less its mean, over its deviation.
+"""Normalisation of colour images: each channel less its mean, over its deviation.
 
-On a scale of 0 to 1. All statistics of the project stand in `STATISTICS`, by what they are used
-for, since the releases do not agree on CIFAR-100's.
+Statistics are on a scale of 0 to 1. All statistics of the project are in `STATISTICS`, by use,
+because the releases do not agree on CIFAR-100's.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 class Statistics(NamedTuple):
-    """mean, std: of each channel (red, green, blue), on a scale of 0 to 1."""
+    """Mean and standard deviation of each channel (red, green, blue), on a scale of 0 to 1."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -22,11 +22,11 @@ STATISTICS = {
     # CIFAR-100's own, for seq-cifar100 as in Mammoth: the releases of SYNERgy and CLS-ER have no
     # such stream, though CLS-ER publishes results of one.
     "cifar100": Statistics((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-    # GCIL-CIFAR-100 in both releases: CIFAR-10's.
+    # Both releases normalise GCIL-CIFAR-100 by CIFAR-10's statistics.
     "cifar100_gcil": Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2615)),
-    # The TSAR release's transfer to CIFAR-100: CIFAR-10's, other digits kept.
+    # The TSAR release's transfer to CIFAR-100 uses CIFAR-10's, rounded differently.
     "cifar100_transfer": Statistics((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)),
-    # Of torchvision's models; taken for any other photographs.
+    # Statistics of torchvision's models, used for any other photographs.
     "imagenet": Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "tiny_imagenet": Statistics((0.4802, 0.4480, 0.3975), (0.2770, 0.2691, 0.2821)),
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PREPARED = PreparedSet(
     name="omniglot",
     title="Omniglot",
-    # Not plain "omniglot": that folder is where tensorflow-datasets' own builder (105x105) writes.
+    # Not plain "omniglot", which tensorflow-datasets' own builder (105x105) writes to.
     folder="omniglot28",
     version="1.0.0",
     command="tsar-jax prepare omniglot",
@@ -30,7 +30,11 @@ SIDE = 28
 
 
 class Split(NamedTuple):
-    """What a split must hold. sha256: of the images' bytes, then of the names, a line each."""
+    """Expected content of a split.
+
+    classes: their number. images_sha256: of the images' bytes. names_sha256: of the names, a line
+    each.
+    """
 
     classes: int
     images_sha256: str
@@ -52,11 +56,17 @@ SPLITS = {
 
 
 def load(folder: Path | None = None) -> Dataset:
-    """Omniglot from `<folder>/omniglot28` where it was prepared, else as it was packaged.
+    """Return Omniglot from `<folder>/omniglot28` where it was prepared, else as it was packaged.
 
-    folder: by default where tensorflow-datasets keeps its data. The splits are "background", uint8
-    [964, 20, 28, 28], and "evaluation", uint8 [659, 20, 28, 28]; a class is named
-    "Alphabet/character01". Raises UserError if the data found are damaged.
+    Args:
+        folder: of data sets; None: where tensorflow-datasets keeps its data.
+
+    Returns:
+        Splits "background", uint8 [964, 20, 28, 28], and "evaluation", uint8 [659, 20, 28, 28]; a
+        class is named "Alphabet/character01".
+
+    Raises:
+        UserError: the data are damaged.
     """
     out = default_folder() if folder is None else folder
     dataset = load_prepared(PREPARED, out, layout_problem)
@@ -65,21 +75,23 @@ def load(folder: Path | None = None) -> Dataset:
 
 def load_on_device() -> "dict[str, jax.Array]":
     """Return the images of each split on the device, uint8 [classes, 20, 28, 28]."""
-    import jax.numpy as jnp  # here, for reading a data set on the host needs no JAX
+    import jax.numpy as jnp  # imported here, because reading a data set on the host needs no JAX
 
     return {name: jnp.asarray(split.images) for name, split in load().splits.items()}
 
 
 def load_labelled(folder: Path | None = None) -> LabelledDataset:
-    """All 1623 classes, background before evaluation: images 4, 9, 14 and 19 are for testing.
+    """Return all 1623 classes, background before evaluation; images 4, 9, 14 and 19 are for
+    testing.
 
-    uint8 [25968, 28, 28] for training and [6492, 28, 28] for testing. Otherwise as `load`.
+    Images are uint8 [25968, 28, 28] for training and [6492, 28, 28] for testing. Argument and
+    errors are those of `load`.
     """
     return train_and_test(load(folder))
 
 
 def read_packaged(path: Path) -> dict[str, ImageSet]:
-    """The splits in a packaged file, or UserError unless they are the published ones exactly."""
+    """Return the splits in a packaged file. Raises UserError unless they are the published ones."""
     remedy = (
         "install tsar_jax anew, or rebuild the file with "
         "`tsar-jax prepare package-omniglot --archives DIR`"
@@ -88,13 +100,13 @@ def read_packaged(path: Path) -> dict[str, ImageSet]:
 
 
 def layout_problem(splits: dict[str, ImageSet]) -> str | None:
-    """What is wrong with the splits' names, shapes or types, or None."""
+    """Return a description of wrong names, shapes or types of the splits, or None."""
     shape = (IMAGES_PER_CLASS, SIDE, SIDE)
     return shape_problem(splits, {name: (split.classes, *shape) for name, split in SPLITS.items()})
 
 
 def is_published(splits: dict[str, ImageSet]) -> bool:
-    """Whether the splits are, byte for byte, those whose digests are written above."""
+    """Return whether the splits are, byte for byte, those with the digests above."""
     return layout_problem(splits) is None and all(
         digests(splits[split]) == (expected.images_sha256, expected.names_sha256)
         for split, expected in SPLITS.items()

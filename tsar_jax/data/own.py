@@ -1,8 +1,8 @@
 """A user's own images, prepared under a name of the user's by `tsar-jax prepare images`.
 
 They have two splits of the same classes, "train" and "test", uint8 [images, side, side] where all
-are grey and [..., 3] otherwise; the classes are in the order of their names, of any size. Whatever
-lies in `<folder>/images_<name>` is such a data set, and is known by its name like the others.
+are grey and [..., 3] otherwise; the classes are in the order of their names, of any size. Every
+folder `<folder>/images_<name>` is such a data set, and is known by its name like the others.
 """
 
 import re
@@ -22,25 +22,32 @@ NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", re.ASCII)
 
 
 def about(name: str) -> PreparedSet:
-    """What is prepared under a name, where, and how."""
+    """Return the description of the data set prepared under a name."""
     command = f"tsar-jax prepare images --archives DIR --name {name}"
     return PreparedSet(name, f"images called {name}", PREFIX + name, VERSION, command)
 
 
 def own_names(folder: Path | None = None) -> list[str]:
-    """The names under which images are prepared in a folder, by default that of all data sets."""
+    """Return the names under which images are prepared in a folder, by default that of all data
+    sets.
+    """
     out = default_folder() if folder is None else folder
     try:
-        found = sorted(path.parent.name for path in out.glob(f"{PREFIX}*/{VERSION}"))
+        folders = sorted(path.parent.name for path in out.glob(f"{PREFIX}*/{VERSION}"))
     except OSError:
         return []
-    return [name.removeprefix(PREFIX) for name in found]
+    return [name.removeprefix(PREFIX) for name in folders]
 
 
 def load_labelled(name: str, folder: Path | None = None) -> LabelledDataset:
-    """The images called `name`, all of them. Raises UserError if there are none, or damaged ones.
+    """Return all images called `name`.
 
-    folder: by default where tensorflow-datasets keeps its data.
+    Args:
+        name: under which they were prepared.
+        folder: of data sets; None: where tensorflow-datasets keeps its data.
+
+    Raises:
+        UserError: there are none, or they are damaged.
     """
     out = default_folder() if folder is None else folder
     dataset = load_prepared_labelled(about(name), out, layout_problem)
@@ -50,10 +57,10 @@ def load_labelled(name: str, folder: Path | None = None) -> LabelledDataset:
 
 
 def load(name: str, folder: Path | None = None) -> Dataset:
-    """The images called `name`, grouped by class: of each the first, as many as the smallest has.
+    """Return the images called `name` by class: of each the first, as many as the smallest has.
 
     The splits are "train" and "test", uint8 [classes, images_per_class, side, side (, 3)], of the
-    same classes. Otherwise as `load_labelled`.
+    same classes. Arguments and errors are those of `load_labelled`.
     """
     dataset = load_labelled(name, folder)
     splits = {
@@ -64,9 +71,10 @@ def load(name: str, folder: Path | None = None) -> Dataset:
 
 
 def all_of_each(name: str, splits: dict[str, ImageSet]) -> ImageSet:
-    """Both splits of `load` as one, uint8 [classes, images_per_class, 28, 28 (, 3)].
+    """Return both splits of `load` as one, uint8 [classes, images_per_class, 28, 28 (, 3)].
 
-    Raises UserError for images of another size, which networks for 28x28 do not take.
+    Raises:
+        UserError: the images have another size, which networks for 28x28 do not take.
     """
     images = np.concatenate([splits["train"].images, splits["test"].images], axis=1)
     side = images.shape[2]
@@ -79,7 +87,7 @@ def all_of_each(name: str, splits: dict[str, ImageSet]) -> ImageSet:
 
 
 def layout_problem(splits: dict[str, LabelledImages]) -> str | None:
-    """What is wrong with the splits' names, shapes, types or labels, or None."""
+    """Return a description of wrong names, shapes, types or labels of the splits, or None."""
     first = next(iter(splits.values()))
     side = first.images.shape[1]
     shape = (side, side, 3) if first.images.ndim == 4 else (side, side)

@@ -1,4 +1,4 @@
-"""Reads the data sets that `tsar-jax prepare` writes.
+"""Read the data sets that `tsar-jax prepare` writes.
 
 A prepared data set is a tensorflow-datasets folder `<out>/<name>/<version>` in array_record format,
 plus one file, `complete.json`, written last: the SHA-256 of every other file. A folder without it,
@@ -25,7 +25,7 @@ Splits = TypeVar("Splits")
 class PreparedSet(NamedTuple):
     """A data set that `data_prep` prepares in `<out>/<folder>/<version>`, and how.
 
-    name: what `tsar_jax.data.load` knows it by. title: its name in prose. command: prepares it.
+    name: its name in `tsar_jax.data.load`. title: its name in prose. command: prepares it.
     """
 
     name: str
@@ -36,7 +36,7 @@ class PreparedSet(NamedTuple):
 
 
 def default_folder() -> Path:
-    """Where tensorflow-datasets keeps its data: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+    """Return tensorflow-datasets' data folder: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
     A user without a home folder has prepared nothing there: the path keeps its ~.
     """
@@ -53,22 +53,23 @@ def named_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_record(folder: Path) -> None:
-    """Declares the folder complete: call last, once all else is written."""
+    """Declare a folder complete; to be called last, when all else is written."""
     digests = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
     record = {"sha256": digests}
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def read_prepared(folder: Path, remedy: str) -> dict[str, ImageSet]:
-    """The splits of a prepared data set, grouped by class, checked as `read_labelled` does.
+    """Return the splits of a prepared data set, grouped by class, checked as `read_labelled` does.
 
-    Raises UserError too if they are not class after class, all of one size.
+    Raises:
+        UserError: as `read_labelled`, and if the images are not class after class, all of one size.
     """
     labelled = read_labelled(folder, remedy)
     try:
@@ -78,10 +79,14 @@ def read_prepared(folder: Path, remedy: str) -> dict[str, ImageSet]:
 
 
 def read_labelled(folder: Path, remedy: str) -> dict[str, LabelledImages]:
-    """The splits of a prepared data set, after checking that every file is as it was written.
+    """Return the splits of a prepared data set, after checking every file against its record.
 
-    folder: `<out>/<name>/<version>`. remedy: what to do about a damaged folder, for the error.
-    Raises UserError if a file is missing, altered or not in the layout that `data_prep` writes.
+    Args:
+        folder: `<out>/<name>/<version>`.
+        remedy: advice about a damaged folder, for the error.
+
+    Raises:
+        UserError: a file is missing, altered or not in the layout that `data_prep` writes.
     """
     try:
         recorded = dict(json.loads((folder / RECORD).read_text())["sha256"])
@@ -104,10 +109,15 @@ def read_labelled(folder: Path, remedy: str) -> dict[str, LabelledImages]:
 def load_prepared(
     about: PreparedSet, out: Path, problem: Callable[[dict[str, ImageSet]], str | None]
 ) -> Dataset | None:
-    """What was prepared of a data set below `out`, or None if nothing was.
+    """Return the prepared data set below `out`, or None if nothing was prepared.
 
-    problem: says what is wrong with splits that are not the data set's, or gives None. Raises
-    UserError if the data are damaged or another data set's.
+    Args:
+        about: the data set.
+        out: folder of data sets.
+        problem: returns a description of splits that are not the data set's, or None.
+
+    Raises:
+        UserError: the data are damaged or another data set's.
     """
     splits = _load(about, out, read_prepared, problem)
     return None if splits is None else Dataset(about.name, splits, _source(about, out))
@@ -116,7 +126,9 @@ def load_prepared(
 def load_prepared_labelled(
     about: PreparedSet, out: Path, problem: Callable[[dict[str, LabelledImages]], str | None]
 ) -> LabelledDataset | None:
-    """As `load_prepared`, of a data set of splits "train" and "test" with classes of any size."""
+    """Return as `load_prepared` a data set of splits "train" and "test" with classes of any
+    size.
+    """
     splits = _load(about, out, read_labelled, problem)
     if splits is None:
         return None
@@ -152,7 +164,7 @@ def _load(
 
 
 def shape_problem(splits: dict[str, ImageSet], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """What is wrong with splits whose images should be uint8 of these shapes, or None."""
+    """Return a description of splits whose images are not uint8 of these shapes, or None."""
     if set(splits) != set(shapes):
         return f"its splits are {sorted(splits)}"
     for split, shape in shapes.items():
@@ -165,7 +177,7 @@ def shape_problem(splits: dict[str, ImageSet], shapes: Mapping[str, tuple[int, .
 
 
 def _read_splits(folder: Path, remedy: str) -> dict[str, LabelledImages]:
-    # Half a second to import: only those who prepared data pay for it.
+    # Imported here because the import takes half a second, which only prepared data need.
     import tensorflow_datasets as tfds
 
     info = tfds.builder_from_directory(str(folder)).info
@@ -181,7 +193,7 @@ def _read_splits(folder: Path, remedy: str) -> dict[str, LabelledImages]:
 
 
 def _read_records(paths: list[str]) -> list[bytes]:
-    """All records of the shards, in their order."""
+    """Return all records of the shards, in their order."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     records: list[bytes] = []
@@ -195,9 +207,10 @@ def _read_records(paths: list[str]) -> list[bytes]:
 def _parse(
     records: list[bytes], shape: tuple[int, ...], classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Serialised `tf.train.Example` -> images uint8 [records, *shape], labels int32 [records].
+    """Parse serialised `tf.train.Example`s to images uint8 [records, *shape], labels int32
+    [records].
 
-    As tensorflow-datasets' `as_data_source`, but without its generality: several times faster.
+    It is several times faster than tensorflow-datasets' `as_data_source`, which is more general.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -215,7 +228,7 @@ def _parse(
 
 
 def _group(labelled: LabelledImages) -> ImageSet:
-    """Images [images, ...], class after class -> [classes, images_per_class, ...]."""
+    """Reshape images [images, ...], class after class, to [classes, images_per_class, ...]."""
     images, labels = labelled.images, labelled.labels
     classes = len(np.unique(labels))
     if not classes or len(labels) % classes:

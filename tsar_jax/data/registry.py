@@ -48,7 +48,7 @@ for _name, _load_labelled in (
 ):
     LABELLED_LOADERS.register(_name)(_load_labelled)
 
-# How streams' names shorten those of data sets.
+# Short names of data sets in the names of streams.
 ALIASES = {"tinyimg": "tiny_imagenet", "miniimg": "mini_imagenet"}
 COMMANDS = {
     module.PREPARED.name: module.PREPARED.command
@@ -57,26 +57,31 @@ COMMANDS = {
 
 
 def load(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
-    """The data set `name`, from what `tsar-jax prepare` wrote or from the packaged default.
+    """Return the data set `name`, from what `tsar-jax prepare` wrote or from the packaged default.
 
-    folder: where prepared data sets lie; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-    Only Omniglot and part of EMNIST are packaged. Images of one's own are known by the name that
-    they were prepared under. Raises UserError if the name or a folder that was
-    named is unknown, if there are no data, or if they are damaged.
+    Only Omniglot and part of EMNIST are packaged. A user's own images are known by the name that
+    they were prepared under.
+
+    Args:
+        name: of the data set.
+        folder: of prepared data sets; None: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+    Raises:
+        UserError: the name or the given folder is unknown, there are no data, or they are damaged.
     """
     return _load(LOADERS, own.load, name, folder)
 
 
 def load_labelled(name: str, folder: str | os.PathLike[str] | None = None) -> LabelledDataset:
-    """The data set `name`, complete and labelled, with images for training and for testing.
+    """Return the data set `name`, complete and labelled, with images for training and for testing.
 
     "cifar10", "cifar100": 32x32, in colour, the official training and test images.
     "emnist", "emnist_digits": 28x28, all 47 classes or the ten digits.
     "mini_imagenet": 32x32, in colour, the 100 classes of all splits; every sixth image of a class
     is for testing.
     "mnist": 28x28, the official training and test images.
-    "omniglot": 28x28, all 1623 classes; every fifth image of a class is for testing, as of the
-    EMNIST that is packaged.
+    "omniglot": 28x28, all 1623 classes; every fifth image of a class is for testing, as in the
+    packaged EMNIST.
     "tiny_imagenet": 64x64, in colour, 200 classes; the official validation images are for testing.
 
     Arguments and errors are those of `load`.

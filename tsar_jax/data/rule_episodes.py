@@ -14,8 +14,8 @@ Examples = tuple[jax.Array, jax.Array]
 """Images float [.., pixels] of 0..1, and their labels."""
 
 
-class Lifetime(NamedTuple):
-    """What one episode shows: examples to learn, in order, and a query set.
+class RuleEpisode(NamedTuple):
+    """Data of one episode: examples to learn, in order, and a query set.
 
     images float [.., pixels] of 0..1, labels: the classes' own numbers.
     """
@@ -24,7 +24,7 @@ class Lifetime(NamedTuple):
     query: Examples
 
 
-def draw_lifetime(
+def draw_rule_episode(
     key: jax.Array,
     images: jax.Array,
     *,
@@ -33,13 +33,14 @@ def draw_lifetime(
     query: int,
     fixed_images: bool,
     replacement: bool,
-) -> Lifetime:
+) -> RuleEpisode:
     """Draw an episode: a few classes, learned image by image in mixed order.
 
     A class that is drawn twice has the same images twice, so that none of them is both learned and
     scored.
 
     Args:
+        key: of the draw.
         images: uint8 [classes, per_class, H, W].
         classes: of the episode, among those of the images.
         learn, query: images of a class to learn and to score.
@@ -48,24 +49,24 @@ def draw_lifetime(
     """
     population, per_class = images.shape[:2]
     class_key, image_key, order_key = jax.random.split(key, 3)
-    each = learn + query
+    images_per_class = learn + query
     if replacement:
         chosen = jax.random.randint(class_key, (classes,), 0, population)
     else:
         chosen = draw_without_replacement(class_key, population, classes)
     if fixed_images:
-        rows = jnp.tile(jnp.arange(each), (classes, 1))
+        rows = jnp.tile(jnp.arange(images_per_class), (classes, 1))
     else:
         keys = jax.random.split(image_key, classes)
-        rows = jax.vmap(lambda k: draw_without_replacement(k, per_class, each))(keys)
+        rows = jax.vmap(lambda k: draw_without_replacement(k, per_class, images_per_class))(keys)
         first_drawn = jnp.argmax(chosen[:, None] == chosen, axis=1)
         rows = rows[first_drawn]
 
-    def show(rows: jax.Array) -> Examples:
-        """Rows [classes, n] of each class -> class after class."""
-        shown = images[chosen[:, None], rows].reshape(rows.size, -1)
-        return shown.astype(jnp.float32) / 255, jnp.repeat(chosen, rows.shape[1])
+    def gather(rows: jax.Array) -> Examples:
+        """Return rows [classes, n] of each class as examples, class after class."""
+        pixels = images[chosen[:, None], rows].reshape(rows.size, -1)
+        return pixels.astype(jnp.float32) / 255, jnp.repeat(chosen, rows.shape[1])
 
     order = jax.random.permutation(order_key, classes * learn)
-    shuffled = jax.tree.map(lambda leaf: leaf[order], show(rows[:, :learn]))
-    return Lifetime(shuffled, show(rows[:, learn:]))
+    shuffled = jax.tree.map(lambda leaf: leaf[order], gather(rows[:, :learn]))
+    return RuleEpisode(shuffled, gather(rows[:, learn:]))

@@ -1,10 +1,10 @@
 """Tiny ImageNet (Stanford CS231n) at 64x64: 200 classes of 500 training and 50 test images.
 
 The images for testing are the official validation images, since the official test images come
-without labels. Every image is as it was published, 0 to 255, but the grey ones are made RGB. The
+without labels. Every image is as published, 0 to 255, but the grey ones are made RGB. The
 classes are in the order of their names (WordNet numbers), the images in that of their sorted paths.
-ImageNet's terms do not allow for them to be part of this package. A copy with fewer images will do,
-if it has some of every class.
+ImageNet's terms do not allow for them to be part of this package. A copy with fewer images also
+works, if it has some of every class.
 """
 
 from pathlib import Path
@@ -27,11 +27,17 @@ SIDE = 64
 
 
 def load_labelled(folder: Path | None = None) -> LabelledDataset:
-    """Tiny ImageNet from `<folder>/tiny_imagenet_64`, where it was prepared.
+    """Return Tiny ImageNet from `<folder>/tiny_imagenet_64`, where it was prepared.
 
-    folder: by default where tensorflow-datasets keeps its data. Images uint8 [100000, 64, 64, 3]
-    for training and [10000, 64, 64, 3] for testing; of fewer the source says how many there are.
-    Raises UserError if nothing was prepared or if the data found are damaged.
+    Args:
+        folder: of data sets; None: where tensorflow-datasets keeps its data.
+
+    Returns:
+        Images uint8 [100000, 64, 64, 3] for training and [10000, 64, 64, 3] for testing; of fewer
+        the source says how many there are.
+
+    Raises:
+        UserError: nothing was prepared, or the data are damaged.
     """
     out = default_folder() if folder is None else folder
     dataset = load_prepared_labelled(PREPARED, out, layout_problem)
@@ -46,5 +52,5 @@ def load_labelled(folder: Path | None = None) -> LabelledDataset:
 
 
 def layout_problem(splits: dict[str, LabelledImages]) -> str | None:
-    """What is wrong with the splits' names, shapes, types or labels, or None."""
+    """Return a description of wrong names, shapes, types or labels of the splits, or None."""
     return labelled_problem(splits, CLASSES, (SIDE, SIDE, 3))

@@ -1,4 +1,4 @@
-"""What a prepared data set looks like in memory."""
+"""Types of data sets in memory."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ class ImageSet:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A named data set: its splits, and where they were read from."""
+    """A named data set: its splits, and its origin."""
 
     name: str
     splits: dict[str, ImageSet]
@@ -44,8 +44,8 @@ class LabelledImages:
 class LabelledDataset:
     """A named data set to learn and to be tested on: the same classes, each of them in both.
 
-    source: where it was read from; whether it is a subset of what its name promises; how it was cut
-    into `train` and `test`, if it does not come so.
+    source: its origin; whether it is a subset of what its name promises; how it was cut into
+    `train` and `test`, if it has no such splits.
     """
 
     name: str

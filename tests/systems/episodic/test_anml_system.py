@@ -211,7 +211,7 @@ def test_training_and_its_evaluation_scale_pixels_as_the_config_says(data, monke
     episode = episodic.draw(config, jnp.asarray(data["background"]), key)
     assert seen == [pixels] * 3
     drawn = draw_episode(
-        key, jnp.asarray(data["background"])[:12], tasks=1, updates=4, remember=32
+        key, jnp.asarray(data["background"])[:12], tasks=1, updates=4, random_query=32
     ).images
     np.testing.assert_array_equal(episode.images, scale_omniglot(drawn, pixels))
 

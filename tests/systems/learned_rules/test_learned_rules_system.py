@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsar_jax.data.rule_episodes import draw_lifetime
+from tsar_jax.data.rule_episodes import draw_rule_episode
 from tsar_jax.errors import UserError
 from tsar_jax.networks.feedback_network import init_weights
 from tsar_jax.plasticity.rule_learner import Rule
@@ -89,7 +89,7 @@ def test_an_episode_shows_different_images_of_a_few_classes(seed) -> None:
 
 @partial(jax.jit, static_argnames=("fixed_images", "replacement"))
 def draw(key, *, fixed_images=False, replacement=False):
-    return draw_lifetime(
+    return draw_rule_episode(
         key,
         numbered_images(),
         classes=3,
@@ -136,7 +136,7 @@ def test_as_published_a_fifth_of_the_episodes_repeat_a_class() -> None:
     @jax.jit
     @jax.vmap
     def classes_of(key):
-        lifetime = draw_lifetime(
+        lifetime = draw_rule_episode(
             key, images, classes=5, learn=1, query=1, fixed_images=True, replacement=True
         )
         return lifetime.examples[1]

@@ -1,9 +1,9 @@
-"""MNIST-360 (Buzzega et al. 2020): digits that turn while they come and go, without boundaries.
+"""MNIST-360 (Buzzega et al. 2020): rotating digits that come and go, without task boundaries.
 
 Digits 0 to 8 come in pairs (0, 1), (1, 2) ... (8, 0), three rounds of them. A digit's training
-images are cut into six chunks, one for each time that it comes. While it is there its images are
-drawn from the chunk at random, and turn by 360/n degrees from one to the next, n being how many
-images it has.
+images are cut into six chunks, one for each time that it comes. In that time its images are
+drawn from the chunk at random, and rotate by 360/n degrees from one to the next, n being the
+number of the digit's images.
 """
 
 from typing import Any, NamedTuple
@@ -21,14 +21,15 @@ from tsar_jax.data.types import LabelledDataset
 Data = dict[str, Any]
 DIGITS, ROUNDS, OUTPUTS = 9, 3, 10
 VISITS = 2 * ROUNDS
-FIRST_ANGLE = 60
+FIRST_ANGLE = 60  # degrees between the first images of neighbouring digits
 ITEMS = ("item_digit", "item_drawn")
 
 
 class Schedule(NamedTuple):
-    """Of every step, for both digits of its pair: arrays int32 [steps, 2].
+    """For every step, and both digits of its pair: arrays int32 [steps, 2].
 
-    digits; counts: images of each in the batch; first: the chunk's first image, of the digit's own;
+    digits; counts: images of each in the batch; first: the chunk's first image, among the digit's
+    own;
     size: of the chunk; drawn: images of the digit drawn before this step.
     """
 
@@ -40,10 +41,10 @@ class Schedule(NamedTuple):
 
 
 def make_schedule(sizes: np.ndarray, batch: int) -> Schedule:
-    """What every step draws. sizes [9]: training images of each digit.
+    """Return the schedule of every step. sizes [9]: training images of each digit.
 
-    A batch mixes its two digits in proportion to what is left of their chunks, and a pair ends when
-    one of them is used up.
+    A batch mixes its two digits in proportion to the rest of their chunks, and a pair ends when one
+    of them is used up.
     """
     rows: list[tuple[list[int], ...]] = []
     visits, drawn = [0] * DIGITS, [0] * DIGITS
@@ -54,13 +55,13 @@ def make_schedule(sizes: np.ndarray, batch: int) -> Schedule:
             min(chunk, int(sizes[digit]) - start)
             for digit, chunk, start in zip(pair, chunks, first, strict=True)
         ]
-        left = list(size)
-        while min(left) > 0:
-            one = min(round(left[0] / sum(left) * batch), left[0])
-            counts = [one, min(batch - one, left[1])]
+        remaining = list(size)
+        while min(remaining) > 0:
+            first_count = min(round(remaining[0] / sum(remaining) * batch), remaining[0])
+            counts = [first_count, min(batch - first_count, remaining[1])]
             rows.append((list(pair), counts, first, size, [drawn[digit] for digit in pair]))
             for place, digit in enumerate(pair):
-                left[place] -= counts[place]
+                remaining[place] -= counts[place]
                 drawn[digit] += counts[place]
         for digit in pair:
             visits[digit] += 1
@@ -68,7 +69,8 @@ def make_schedule(sizes: np.ndarray, batch: int) -> Schedule:
 
 
 def digits_360(dataset: LabelledDataset, name: str, batch: int, joint: bool = False) -> Stream:
-    """The stream; its only test: all test images, each digit's turned from 0 to 360 degrees.
+    """Return the stream; its only test: all test images, each digit's rotated from 0 to 360
+    degrees.
 
     joint: as many images of every digit at the same angles, but in random order.
     """
@@ -119,7 +121,7 @@ def digits_360(dataset: LabelledDataset, name: str, batch: int, joint: bool = Fa
 
 
 def _items(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
-    """Of every image that the stream shows: its digit, and how many of that came before."""
+    """Return for every image of the stream its digit, and how many of that digit came before."""
     counts = schedule.counts.reshape(-1)
     digit = np.repeat(schedule.digits.reshape(-1), counts)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -155,7 +157,7 @@ def _batch(data: Data, key: jax.Array, step: jax.Array, size: int) -> RawBatch:
     second = (row >= counts[0]).astype(jnp.int32)
 
     def of_row(name: str) -> jax.Array:
-        """What the schedule says of the digit in a row of the batch."""
+        """Return an entry of the schedule for the digit in a row of the batch."""
         return data[name][step][second]
 
     digit = of_row("digits")

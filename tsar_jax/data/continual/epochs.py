@@ -22,13 +22,17 @@ MakeMaps = Callable[[jax.Array, int, int], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What an epoch stream goes over.
+    """Description of an epoch stream.
 
-    members: of each task, indices of its training images; tests: of each test, of its test images.
-    task_classes bool [tests, classes]. epochs over every task, in batches of `batch`; drop_last:
-    leave out what does not fill one. statistics: that colour is normalised by. joint: all tasks as
-    one. make_maps: (key, tasks, side) -> maps of pixels, for streams whose images change. Other
-    fields are those of `Stream`.
+    members: for each task, indices of its training images.
+    tests: for each test, indices of its test images.
+    task_classes: bool [tests, classes].
+    epochs: passes over every task, in batches of `batch`.
+    drop_last: leave out images that do not fill a batch.
+    statistics: for the normalisation of colour images.
+    joint: all tasks as one.
+    make_maps: (key, tasks, side) -> maps of pixels, for streams whose images change.
+    Other fields are those of `Stream`.
     """
 
     name: str
@@ -46,23 +50,27 @@ class Plan:
 
 
 def images_nhwc(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W], grey, or [N, H, W, 3] -> [N, H, W, C]."""
+    """Return images uint8 [N, H, W], grey, or [N, H, W, 3] as [N, H, W, C]."""
     return images[..., None] if images.ndim == 3 else images
 
 
 def padded(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of different lengths, filled up by zeros: int32 [rows, longest]."""
+    """Return rows of different lengths, padded by zeros: int32 [rows, longest]."""
     table = np.zeros((len(rows), max(map(len, rows))), np.int32)
-    for into, row in zip(table, rows, strict=True):
-        into[: len(row)] = row
+    for padded_row, row in zip(table, rows, strict=True):
+        padded_row[: len(row)] = row
     return table
 
 
 def epoch_stream(plan: Plan, dataset: LabelledDataset) -> Stream:
-    """The stream of a plan. Raises UserError where a task cannot fill a batch."""
+    """Return the stream of a plan.
+
+    Raises:
+        UserError: a task cannot fill a batch.
+    """
     images, test_images = images_nhwc(dataset.train.images), images_nhwc(dataset.test.images)
     count = len(images)
-    # A member says which image of which task: task * count + image.
+    # A member encodes the task and the image: task * count + image.
     members = [task * count + rows for task, rows in enumerate(plan.members)]
     if plan.joint:
         members = [np.concatenate(members)]
@@ -113,7 +121,7 @@ def epoch_stream(plan: Plan, dataset: LabelledDataset) -> Stream:
 
 
 def _steps(plan: Plan, task: int, images: int) -> int:
-    """Batches of an epoch."""
+    """Return the batches of an epoch."""
     steps = images // plan.batch if plan.drop_last else -(-images // plan.batch)
     if not steps:
         raise UserError(
@@ -125,7 +133,7 @@ def _steps(plan: Plan, task: int, images: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """The functions of an epoch stream; count: of the training images."""
+    """Functions of an epoch stream; count: number of the training images."""
 
     plan: Plan
     count: int
@@ -156,22 +164,22 @@ class _Parts:
         task = data["task"][step]
         rows = data["place"][step] * self.plan.batch + jnp.arange(self.plan.batch)
         mask = rows < data["sizes"][task]
-        return self._shown(data, stream_state, task, stream_state.order[rows], mask)
+        return self._gather(data, stream_state, task, stream_state.order[rows], mask)
 
     def task_images(self, data: Data, stream_state: StreamState, task: jax.Array) -> RawBatch:
         rows = jnp.arange(data["members"].shape[1])
-        return self._shown(data, stream_state, task, rows, rows < data["sizes"][task])
+        return self._gather(data, stream_state, task, rows, rows < data["sizes"][task])
 
-    def _shown(
+    def _gather(
         self,
         data: Data,
         stream_state: StreamState,
         task: jax.Array,
-        places: jax.Array,
+        positions: jax.Array,
         mask: jax.Array,
     ) -> RawBatch:
-        """A task's images at some places of its members."""
-        member = data["members"][task, places]
+        """Return a task's images at some positions of its members."""
+        member = data["members"][task, positions]
         index = member % self.count
         images = data["images"][index]
         if self.plan.make_maps is not None:

@@ -1,4 +1,4 @@
-"""Images as networks take them: 0 to 1, and colour less its mean over its deviation."""
+"""Images as network inputs: 0 to 1, and colour less its mean over its deviation."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from tsar_jax.data.normalise import STATISTICS, Statistics
 
 
 def scale(images: jax.Array) -> jax.Array:
-    """uint8 of 0..255 -> float of 0..1."""
+    """Return uint8 of 0..255 as float of 0..1."""
     return images.astype(jnp.result_type(float)) / 255
 
 
 def statistics_of(kind: str, dataset: str) -> Statistics:
     """Return the channels' statistics that a stream over a data set of colour is normalised by.
 
-    kind: of the stream, as `split_name` gives it. Data that the table does not have are taken for
+    kind: of the stream, as `split_name` returns it. Data that the table lacks are treated as
     photographs like ImageNet's.
     """
     use = f"{dataset}_gcil" if kind.startswith("gcil") else dataset
@@ -24,7 +24,7 @@ def statistics_of(kind: str, dataset: str) -> Statistics:
 
 
 def make_normalise(statistics: Statistics, channels: int) -> Callable[[jax.Array], jax.Array]:
-    """Return the function uint8 [N, H, W, C] -> float. Grey images are scaled and no more."""
+    """Return the function uint8 [N, H, W, C] -> float. Grey images are only scaled."""
     if channels == 1:
         return scale
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 
 def rotation_map(degrees: jax.Array, side: int) -> jax.Array:
-    """Which pixel every pixel of a rotated image is: int32 [side * side], side * side for none.
+    """Return the source of every pixel of a rotated image: int32 [side * side], side * side for
+    none.
 
     Counter-clockwise about the centre, nearest neighbour, black from outside, as Pillow rotates.
     """
@@ -21,14 +22,16 @@ def rotation_map(degrees: jax.Array, side: int) -> jax.Array:
 
 
 def permutation_map(key: jax.Array, pixels: int) -> jax.Array:
-    """A random permutation of pixels: int32 [pixels]."""
+    """Return a random permutation of pixels: int32 [pixels]."""
     return jax.random.permutation(key, pixels).astype(jnp.int32)
 
 
 def move_pixels(images: jax.Array, maps: jax.Array) -> jax.Array:
-    """Images [N, H, W, 1] whose pixels are those that a map [H * W], or one each [N, H * W], names.
+    """Return images whose pixels are those of others in the places that a map names.
 
-    One past the last pixel is black.
+    Args:
+        images: [N, H, W, 1].
+        maps: [H * W], or one for each image [N, H * W]; one past the last pixel is black.
     """
     n, height, width, channels = images.shape
     chex.assert_equal(channels, 1)
@@ -41,7 +44,8 @@ def move_pixels(images: jax.Array, maps: jax.Array) -> jax.Array:
 
 
 def crop_and_flip(images: jax.Array, key: jax.Array, padding: int = 4) -> jax.Array:
-    """A random crop of each image, padded with black, to its own size; every other one mirrored.
+    """Return a random crop of each image, padded with black, to its own size, mirrored with
+    probability 1/2.
 
     images [N, H, W, C].
     """
@@ -55,8 +59,8 @@ def crop_and_flip(images: jax.Array, key: jax.Array, padding: int = 4) -> jax.Ar
     rows, columns = places(row_key, height), places(column_key, width)
     mirrored = jax.random.bernoulli(flip_key, shape=(n, 1))
     columns = jnp.where(mirrored, columns[:, ::-1], columns)
-    # Negative places would count from the other end: all that are outside become the same one.
+    # Negative positions would count from the other end, so all outside ones become the same one.
     rows = jnp.where(rows < 0, height, rows)
     columns = jnp.where(columns < 0, width, columns)
-    each = jnp.arange(n)[:, None, None]
-    return images.at[each, rows[:, :, None], columns[:, None, :]].get(mode="fill", fill_value=0)
+    image = jnp.arange(n)[:, None, None]
+    return images.at[image, rows[:, :, None], columns[:, None, :]].get(mode="fill", fill_value=0)

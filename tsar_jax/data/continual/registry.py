@@ -27,22 +27,25 @@ from tsar_jax.errors import UserError, check_limits, nearest_hint
 ALIASES = SHORT_NAMES | {"emnist": "emnist_digits"}
 DOMAIN_TASKS = 20
 LARGEST_ANGLE = 180
-# Tasks of a class-incremental stream over so many classes; over others, as many as divide them.
+# Tasks of a class-incremental stream by its number of classes; for others, the largest divisor
+# up to 10.
 CLASS_TASKS = {10: 5, 100: 10, 200: 10}
 STREAMS = (
     *("rot-mnist", "perm-mnist", "mnist-360", "rot-emnist", "seq-cifar10", "seq-cifar100"),
     *("seq-tinyimg", "gcil-cifar100", "gcil-cifar100-longtail", "gcil-cifar100-noise"),
 )
-"""Streams of publications and of what is packaged; any other of a kind and a data set will do."""
+"""Streams of publications and of the packaged data; any other of a kind and a data set also
+works.
+"""
 GCIL_WEIGHTS = ("longtail", "noise")
 GCIL_SETTINGS = ("phase_size", "phase_classes", "pretrain_classes", "schedule_seed")
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamSettings:
-    """What can be asked of a stream; None: as published. joint: all tasks as one.
+    """Settings of a stream; None: as published. joint: all tasks as one.
 
-    Of GCIL only: phase_size, images of a phase; phase_classes, most classes of a phase;
+    For GCIL only: phase_size, images of a phase; phase_classes, most classes of a phase;
     pretrain_classes, classes whose images are all learned in the first phase; schedule_seed.
     """
 
@@ -57,11 +60,12 @@ class StreamSettings:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Kind and data set of a stream's name.
+    """Return kind and data set of a stream's name.
 
     Kinds: "rot", "perm", "seq", "gcil", "gcil-longtail", "gcil-noise", "360".
 
-    Raises UserError for a name that is none.
+    Raises:
+        UserError: the name is no stream's.
     """
     kind, _, dataset = name.partition("-")
     if dataset == "360":
@@ -79,7 +83,11 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def make_stream(name: str, dataset: LabelledDataset, settings: StreamSettings) -> Stream:
-    """The stream `name` over its data set. Raises UserError for what cannot be."""
+    """Return the stream `name` over its data set.
+
+    Raises:
+        UserError: the settings or the data set do not fit the stream.
+    """
     kind, _ = split_name(name)
     check_classes(dataset)
     if not kind.startswith("gcil"):
@@ -99,7 +107,11 @@ def make_stream(name: str, dataset: LabelledDataset, settings: StreamSettings) -
 
 
 def check_classes(dataset: LabelledDataset) -> None:
-    """Raises UserError where a class has no image to learn or to be tested on."""
+    """Check that every class has images to learn and to be tested on.
+
+    Raises:
+        UserError: one has none.
+    """
     for split, images in (("training", dataset.train), ("test", dataset.test)):
         counts = np.bincount(images.labels, minlength=len(images.names))
         if not counts.all():
@@ -129,7 +141,7 @@ def _check_360(name: str, dataset: LabelledDataset, settings: StreamSettings) ->
 
 
 def _domain_plan(name: str, kind: str, dataset: LabelledDataset, settings: StreamSettings) -> Plan:
-    """All classes in every task, the images turned or their pixels permuted."""
+    """Return a plan of all classes in every task, the images rotated or their pixels permuted."""
     tasks = settings.tasks or DOMAIN_TASKS
     classes = len(dataset.train.names)
 
@@ -157,7 +169,7 @@ def _domain_plan(name: str, kind: str, dataset: LabelledDataset, settings: Strea
 
 
 def _class_plan(name: str, dataset: LabelledDataset, settings: StreamSettings) -> Plan:
-    """A few classes after the other, in the order of their labels."""
+    """Return a plan of a few classes per task, in the order of their labels."""
     classes = len(dataset.train.names)
     default = CLASS_TASKS.get(classes) or max(n for n in range(1, 11) if classes % n == 0)
     tasks = settings.tasks or default
@@ -181,33 +193,35 @@ def _class_plan(name: str, dataset: LabelledDataset, settings: StreamSettings) -
     )
 
 
-def _check_gcil(settings: StreamSettings, dataset: LabelledDataset, size: int, most: int) -> None:
+def _check_gcil(
+    settings: StreamSettings, dataset: LabelledDataset, size: int, max_classes: int
+) -> None:
     classes = len(dataset.train.names)
     check_limits(
-        ("phase_classes", most, classes, f"classes of {dataset.name}"),
+        ("phase_classes", max_classes, classes, f"classes of {dataset.name}"),
         ("pretrain_classes", settings.pretrain_classes or 0, classes, f"classes of {dataset.name}"),
     )
-    if size < most:
+    if size < max_classes:
         raise UserError(
-            f"phase_size is {size}, but a phase can have {most} classes: raise phase_size or "
-            "lower phase_classes."
+            f"phase_size is {size}, but a phase can have {max_classes} classes: raise phase_size "
+            "or lower phase_classes."
         )
 
 
 def _gcil_plan(
     name: str, kind: str, dataset: LabelledDataset, settings: StreamSettings
 ) -> tuple[Plan, LabelledDataset]:
-    """Phases of classes that come back; labels are numbered as they first appear."""
+    """Return a plan of phases whose classes come back; labels are numbered as they first appear."""
     classes = len(dataset.train.names)
     size = settings.phase_size or PHASE_SIZE
-    most = settings.phase_classes or min(MOST_CLASSES, classes)
-    _check_gcil(settings, dataset, size, most)
+    max_classes = settings.phase_classes or min(MOST_CLASSES, classes)
+    _check_gcil(settings, dataset, size, max_classes)
     schedule = draw_phases(
         dataset.train.labels,
         class_weights(classes, kind == "gcil-longtail"),
         phases=settings.tasks or PHASES,
         size=size,
-        most=most,
+        max_classes=max_classes,
         seed=SEED if settings.schedule_seed is None else settings.schedule_seed,
         noise=kind == "gcil-noise",
         pretrain=settings.pretrain_classes,
@@ -239,12 +253,12 @@ def _gcil_plan(
 
 
 def _relabelled(dataset: LabelledDataset, new: np.ndarray, classes: int) -> LabelledDataset:
-    """The same images, their classes numbered anew."""
+    """Return the same images with new labels."""
 
-    def each(images: LabelledImages) -> LabelledImages:
+    def relabel(images: LabelledImages) -> LabelledImages:
         names = [""] * classes
         for old, label in enumerate(new):
             names[label] = images.names[old]
         return LabelledImages(images.images, new[images.labels].astype(np.int32), tuple(names))
 
-    return dataclasses.replace(dataset, train=each(dataset.train), test=each(dataset.test))
+    return dataclasses.replace(dataset, train=relabel(dataset.train), test=relabel(dataset.test))

@@ -1,4 +1,4 @@
-"""What a continual-learning stream is."""
+"""Types of continual-learning streams."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -10,11 +10,13 @@ Kind = Literal["domain", "class", "general"]
 
 
 class StreamState(NamedTuple):
-    """What a lifetime's key decides about the stream, so that a step need not.
+    """State of a stream, drawn once so that a step need not. The field names are those of
+    checkpoints.
 
-    maps int32 [tasks, pixels]: of each pixel of a task's images, which one of the original it is
-    (one past the last: black); empty where a task's images are as they are. order int32 [largest
-    task]: places of the task's images in this epoch.
+    maps: int32 [tasks, pixels], for each pixel of a task's images, the original's pixel (one past
+    the
+        last: black); empty where a task's images are unchanged.
+    order: int32 [largest task], positions of the task's images in this epoch.
     """
 
     maps: jax.Array
@@ -22,7 +24,9 @@ class StreamState(NamedTuple):
 
 
 class RawBatch(NamedTuple):
-    """images uint8 [N, H, W, C], not augmented; labels [N]; present [N]: 1 or 0; task: number."""
+    """A batch: images uint8 [N, H, W, C], not augmented; labels [N]; mask [N]: 1 or 0; task:
+    number.
+    """
 
     images: jax.Array
     labels: jax.Array
@@ -31,7 +35,7 @@ class RawBatch(NamedTuple):
 
 
 class Test(NamedTuple):
-    """images uint8 [N, H, W, C]; labels [N]; present [N]: 1, or 0 for what only fills up."""
+    """Test images uint8 [N, H, W, C]; labels [N]; mask [N]: 1 for valid rows, 0 for padding."""
 
     images: jax.Array
     labels: jax.Array
@@ -42,18 +46,20 @@ class Stream(NamedTuple):
     """Training batches and test images, task after task.
 
     Static: name; kind: what changes from task to task, the images ("domain"), the classes ("class")
-    or nothing that a task's end would mark ("general"); classes; tasks; batch_size: images of a
+    or nothing that would mark a task's end ("general"); classes; tasks; batch_size: images of a
     batch; image: [H, W, C]; begins int [tasks]: first step of each task; ends int [tasks]: the one
     after its last; task_classes bool [tests, classes]; cumulative: test i is that of all classes
     seen after task i, and of interest only then; test_size: images of the largest test.
 
     data: arrays, to be put on the device. The functions are pure:
-    begin: (data, key) -> Course
-    shuffle: (data, Course, key, step) -> Course, with a new order where an epoch begins at `step`
-    batch: (data, Course, key, step) -> RawBatch
-    test: (data, Course, test number, rows [N]) -> Test
-    task_images: (data, Course, task) -> RawBatch of all images of a task; None: there are no tasks
-    view: (images uint8, key) -> float, augmented and normalised, as for training
+    init: (data, key) -> StreamState
+    shuffle: (data, StreamState, key, step) -> StreamState, with a new order if an epoch begins at
+    `step`
+    batch: (data, StreamState, key, step) -> RawBatch
+    test: (data, StreamState, test number, rows [N]) -> Test
+    task_images: (data, StreamState, task) -> RawBatch of all images of a task; None: there are no
+    tasks
+    augment: (images uint8, key) -> float, augmented and normalised, as for training
     normalise: (images uint8) -> float, as for testing
     """
 
@@ -79,5 +85,5 @@ class Stream(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Steps from the first task's beginning to the last one's end."""
+        """Return the steps from the first task's beginning to the last one's end."""
         return int(self.ends[-1])

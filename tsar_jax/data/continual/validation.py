@@ -1,4 +1,4 @@
-"""Hyper-parameters without the test set: a part of the training images held out."""
+"""Selection of hyper-parameters without the test set: a part of the training images is held out."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from tsar_jax.data.labelled import class_counts
 from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.errors import UserError
 
-SHARE, SEED = 0.1, 0
+FRACTION, SEED = 0.1, 0
 
 
 def hold_out(dataset: LabelledDataset) -> LabelledDataset:
@@ -29,15 +29,15 @@ def hold_out(dataset: LabelledDataset) -> LabelledDataset:
     """
     train = dataset.train
     order = np.random.RandomState(SEED).permutation(len(train.labels))
-    count = int(SHARE * len(order))
+    count = int(FRACTION * len(order))
     held, left = _part(train, np.sort(order[:count])), _part(train, np.sort(order[count:]))
-    for what, part in (("to be tested on", held), ("to learn", left)):
+    for purpose, part in (("to be tested on", held), ("to learn", left)):
         counts = class_counts(part)
         if not counts.all():
             raise UserError(
                 f"With {count} of {len(order)} training images of {dataset.name} held out, class "
-                f"{train.names[int(np.argmin(counts))]!r} has none {what}: leave out validation, "
-                "or take data with more images of a class."
+                f"{train.names[int(np.argmin(counts))]!r} has none {purpose}: leave out "
+                "validation, or take data with more images of a class."
             )
     source = f"{dataset.source}; tested on {count} of its training images, not on its test images"
     return dataclasses.replace(dataset, train=left, test=held, source=source)

@@ -291,7 +291,7 @@ def draw(config: EpisodicConfig, background: jax.Array, key: jax.Array) -> Episo
         background[: config.train_classes],
         tasks=config.tasks,
         updates=config.inner_updates,
-        remember=config.remember,
+        random_query=config.remember,
     )
     trajectory = episode.trajectory
     if config.repeat_first:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tsar_jax.data.rule_episodes import draw_lifetime
+from tsar_jax.data.rule_episodes import draw_rule_episode
 from tsar_jax.devices import map_over
 from tsar_jax.errors import UserError, check_limits, check_positive, check_seed, check_widths
 from tsar_jax.networks.feedback_network import init_weights
@@ -92,7 +92,7 @@ def _curve(
     learner = rule_learner(rule, sizes)
     theta = RuleTheta(coefficients, init_weights(feedback_key, sizes))
     weights = learner.init(theta, weights_key)
-    lifetime = draw_lifetime(
+    lifetime = draw_rule_episode(
         lifetime_key,
         images,
         classes=config.classes,

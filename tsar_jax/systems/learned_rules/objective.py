@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.data.rule_episodes import Lifetime
+from tsar_jax.data.rule_episodes import RuleEpisode
 from tsar_jax.networks.feedback_network import (
     activities,
     errors,
@@ -28,7 +28,7 @@ def meta_objective(
     rule: Rule,
     theta: RuleTheta,
     weights: LayerArrays,
-    lifetime: Lifetime,
+    lifetime: RuleEpisode,
     *,
     l1: float = 0.0,
     remat: Remat = "reconstruct",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from tsar_jax.data.rule_episodes import draw_lifetime
+from tsar_jax.data.rule_episodes import draw_rule_episode
 from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_widths
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.networks.feedback_network import (
@@ -209,7 +209,7 @@ def live_episode(
         images: uint8 [classes, per_class, H, W].
     """
     lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
-    lifetime = draw_lifetime(
+    lifetime = draw_rule_episode(
         lifetime_key,
         images[: images.shape[0] - config.held_out],
         classes=config.classes,
