@@ -108,14 +108,14 @@ def method(name) -> Kind:
     shape, classes, tasks, count = (2, 2, 1), 4, 2, 6
     spec = ProblemSpec(
         net=make_mlp(shape, classes, (5,)),
-        rate=0.1,
+        learning_rate=0.1,
         capacity=8,
         replay=4,
         tasks=tasks,
         classes=classes,
         task_classes=np.eye(tasks, dtype=bool).repeat(classes // tasks, 1),
         image=jax.ShapeDtypeStruct(shape, jnp.uint8),
-        view=scaled,
+        augment=scaled,
         normalise=scaled,
     )
     stored = jnp.ones((LENGTH, count, *shape), jnp.uint8)

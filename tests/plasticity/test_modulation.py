@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tsar_jax.networks import ANML, TSAR, Ungated, init_params, run_levels
+from tsar_jax.networks import ANML, TSAR, Ungated, init_params, run_stages
 from tsar_jax.networks.layers import ALL_POOLED
 from tsar_jax.plasticity.gradient_learner import GradientState, gradient_learner, network_learner
 from tsar_jax.plasticity.learner import unroll
@@ -49,10 +49,10 @@ def test_anml_is_its_output_layer_under_a_gate() -> None:
 
     def composed(params):
         def gate(modulator, images):
-            return run_levels(network, params | {"neuromodulator": modulator}, images, 0, 1)[1]
+            return run_stages(network, params | {"neuromodulator": modulator}, images, 0, 1)[1]
 
         ones = jnp.ones((LENGTH, 18))
-        features = run_levels(network, params, (IMAGES, ones), 1, 2)
+        features = run_stages(network, params, (IMAGES, ones), 1, 2)
         learner = gate_activations(gradient_learner(dense, all_of(params["head"]), sgd), gate)
         theta = Modulated(params["head"], params["neuromodulator"])
         inputs = IMAGES, features
@@ -84,14 +84,14 @@ def test_tsar_is_its_classifier_under_regulation() -> None:
         start = {name: params[name] for name in names}
 
         def gate(modulator, images):
-            gates = run_levels(network, params | modulator, images, 0, 2)[1]
+            gates = run_stages(network, params | modulator, images, 0, 2)[1]
             blocks = {name: gates[name] for name in gates if name != "head"}
             nothing = jax.tree.map(lambda _: None, start)
             trunk = {name: nothing["trunk"][name] | blocks[name] for name in start["trunk"]}
             return {"trunk": trunk, "head": nothing["head"] | gates["head"]}
 
         def predict(params, images):
-            return run_levels(classifier, params, images)
+            return run_stages(classifier, params, images)
 
         learner = regulate_weights(
             gradient_learner(predict, all_of(start), sgd),

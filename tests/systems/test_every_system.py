@@ -17,7 +17,7 @@ from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.errors import UserError
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.systems.continual.methods import make_method
-from tsar_jax.systems.continual.system import ContinualConfig, Life, make_spec
+from tsar_jax.systems.continual.system import ContinualConfig, Experiment, make_spec
 from tsar_jax.systems.continual.system import make_system as make_continual
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.anml import make_system as make_anml
@@ -89,8 +89,8 @@ def continual() -> Kind:
     dataset = LabelledDataset("noise", images(16), images(8), "made here")
     stream = make_stream("seq-noise", dataset, StreamSettings(batch=8, epochs=1, tasks=2))
     net = make_mlp(stream.image, stream.classes, (4,))
-    spec = make_spec(net, stream, rate=0.1, capacity=8, replay=4)
-    life = Life(spec, make_method("er"), stream)
+    spec = make_spec(net, stream, learning_rate=0.1, capacity=8, replay=4)
+    life = Experiment(spec, make_method("er"), stream)
     config = ContinualConfig(**LOOP, method="er")
     return Kind(config, lambda config: make_continual(config, life), stream.data)
 

@@ -10,7 +10,7 @@ from tsar_jax.data.continual.registry import StreamSettings, make_stream
 from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.systems.continual.methods import make_method
-from tsar_jax.systems.continual.system import Life, Lifetime, make_spec
+from tsar_jax.systems.continual.system import Experiment, RunState, make_spec
 
 BATCH, EPOCHS, CAPACITY = 8, 4, 20
 PART = 4
@@ -38,19 +38,21 @@ def blobs() -> LabelledDataset:
 
 
 @cache
-def life_of(name: str, kind: str = "seq", capacity: int = CAPACITY) -> Life:
+def life_of(name: str, kind: str = "seq", capacity: int = CAPACITY) -> Experiment:
     """A method on the blobs, its tasks of a kind."""
     method = make_method(name, SETTINGS.get(name, ()))
     settings = StreamSettings(BATCH, EPOCHS, tasks=2, joint=method.joint)
     stream = make_stream(f"{kind}-blobs", blobs(), settings)
     net = make_mlp(stream.image, stream.classes, (12, 8))
-    return Life(make_spec(net, stream, rate=0.2, capacity=capacity, replay=BATCH), method, stream)
+    return Experiment(
+        make_spec(net, stream, learning_rate=0.2, capacity=capacity, replay=BATCH), method, stream
+    )
 
 
 class Programs(NamedTuple):
     """Functions of lifetimes of one method, compiled.
 
-    init: (key) -> Lifetime before its first step. part: (Lifetime, keys [steps]) -> the Lifetime
+    init: (key) -> RunState before its first step. part: (RunState, keys [steps]) -> the RunState
     after a part of it, and the losses.
     """
 
@@ -64,7 +66,7 @@ def programs(name: str) -> Programs:
     life = life_of(name)
     data = jax.device_put(life.stream.data)
 
-    def step(lifetime: Lifetime, key: jax.Array) -> tuple[Lifetime, jax.Array]:
+    def step(lifetime: RunState, key: jax.Array) -> tuple[RunState, jax.Array]:
         return life.step(lifetime, data, key)
 
     return Programs(jax.jit(lambda key: life.init(key, data)), jax.jit(partial(jax.lax.scan, step)))
@@ -73,12 +75,12 @@ def programs(name: str) -> Programs:
 class Lived(NamedTuple):
     """A lifetime: before its first step, after each of its parts, and the loss of every step."""
 
-    begin: Lifetime
-    after: tuple[Lifetime, ...]
+    begin: RunState
+    after: tuple[RunState, ...]
     losses: np.ndarray
 
     @property
-    def end(self) -> Lifetime:
+    def end(self) -> RunState:
         """The lifetime after its last step."""
         return self.after[-1]
 

@@ -14,8 +14,7 @@ class StreamState(NamedTuple):
     checkpoints.
 
     maps: int32 [tasks, pixels], for each pixel of a task's images, the original's pixel (one past
-    the
-        last: black); empty where a task's images are unchanged.
+        the last: black); empty where a task's images are unchanged.
     order: int32 [largest task], positions of the task's images in this epoch.
     """
 
