@@ -74,7 +74,7 @@ def parse(script, *argv):
         ("continual_train", "--model", "--method"),
         ("hebbian_evolve", "--env", "--environment"),
         ("hebbian_evolve", "--population", "--evolution.population"),
-        ("hebbian_evolve", "--lr", "--evolution.rate"),
+        ("hebbian_evolve", "--lr", "--evolution.learning-rate"),
         ("tsar_transfer", "--dataset", "--target"),
     ],
 )
