@@ -54,3 +54,19 @@ def test_settings_that_were_0_where_nothing_was_given(config_class, names) -> No
     assert [getattr(config, name) for name in names] == [None] * len(names)
     given = config_from_json(config_class, stored | dict.fromkeys(names, 3))
     assert [getattr(given, name) for name in names] == [3] * len(names)
+
+
+def test_settings_that_had_other_names() -> None:
+    former = {
+        "rate": 0.3,
+        "rate_decay": 0.9,
+        "least_rate": 0.02,
+        "least_sigma": 0.03,
+        "penalty": 0.04,
+    }
+    today = ("learning_rate", "learning_rate_decay", "min_learning_rate", "min_sigma")
+    stored = config_to_json(Evolution())
+    for name in (*today, "weight_decay"):
+        del stored[name]
+    config = config_from_json(Evolution, stored | former)
+    assert [getattr(config, name) for name in (*today, "weight_decay")] == list(former.values())
