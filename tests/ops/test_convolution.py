@@ -43,7 +43,7 @@ CASES = [
 @pytest.mark.parametrize(("size", "inputs", "outputs", "stride"), CASES)
 def test_convolution_and_its_gradients(size, inputs, outputs, stride, monkeypatch):
     # As in a large image, whose squares take Winograd's form too.
-    monkeypatch.setattr(squared_gradients, "MANY_PLACES", 6 * 7)
+    monkeypatch.setattr(squared_gradients, "MANY_POSITIONS", 6 * 7)
     x, kernel = normal(3, 6, 7, inputs), normal(size, size, inputs, outputs, seed=1)
 
     @jax.jit

@@ -243,7 +243,7 @@ def suggest(flag: str, known: Sequence[str]) -> str | None:
         exact = [name for last, name in by_last.items() if last == meant]
         ends = [name for last, name in by_last.items() if last.endswith(f"_{meant}")]
         if meant == "rate":  # the optimiser's own comes first in a config
-            exact += [name for last, name in by_last.items() if last == "lr"]
+            exact += [name for last, name in by_last.items() if last in ("lr", "learning_rate")]
             ends.sort(key=lambda name: "meta" not in name)
         if exact or ends:
             return [*exact, *ends][0]
