@@ -258,7 +258,7 @@ def touch():
     """A track and x, y, heading -> a car there, and what it touches."""
 
     def placed(track, place):
-        car = dynamics.settle(dynamics.placed(place[:2], place[2]))
+        car = dynamics.settle(dynamics.init_car(place[:2], place[2]))
         return car, touching(outlines(track), car)
 
     return jax.jit(placed)
