@@ -149,8 +149,8 @@ def test_gcil_numbers_classes_as_they_appear_and_tests_on_those_seen() -> None:
 
 OPTIONS = {
     "noise": {"seed": 1993, "noise": True},
-    "noise_upper": {"seed": 7, "noise": True, "most": 12},
-    "pretrain": {"seed": 1993, "most": 30, "pretrain": 10},
+    "noise_upper": {"seed": 7, "noise": True, "max_classes": 12},
+    "pretrain": {"seed": 1993, "max_classes": 30, "pretrain": 10},
 }
 
 
