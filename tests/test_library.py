@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
 import tsar_jax
@@ -34,6 +37,51 @@ def test_every_public_name_is_there_and_known_to_type_checkers() -> None:
 def test_importing_the_package_imports_no_jax() -> None:
     code = "import sys, tsar_jax; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def es_gradient(population):
+    key = jax.random.key(0)
+    return tsar_jax.es_gradient(
+        lambda theta, item, key: (theta.sum(), {}),
+        *(jnp.ones(2), jnp.zeros(1), key),
+        population=population,
+        sigma=0.1,
+    )
+
+
+def unroll(**options):
+    learner = tsar_jax.gradient_learner(lambda w, x: x @ w, True, optax.sgd(0.1))
+    weights = jnp.ones((2, 2))
+    stream = jnp.ones((3, 2)), jnp.zeros(3, int)
+    return tsar_jax.unroll(learner, weights, learner.init(weights, None), stream, **options)
+
+
+def rule_learner(feedback="fix", sizes=(3, 2)):
+    rule = tsar_jax.Rule(tsar_jax.find_terms(["oja"]), feedback)
+    return tsar_jax.rule_learner(rule, sizes)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: es_gradient(3), "population must be an even number of at least 2, but is 3"),
+        (lambda: es_gradient(0), "population must be an even number of at least 2, but is 0"),
+        (
+            lambda: tsar_jax.standardised_ranks(jnp.arange(4.0), ties="mean"),
+            "no way with ties 'mean': choose from average, order",
+        ),
+        (lambda: unroll(remat="restore"), "no remat strategy 'restore'.*nearest is store"),
+        (lambda: unroll(segment=0), "segment must be at least 1, but is 0"),
+        (lambda: tsar_jax.find_terms(["oija"]), "no term 'oija'.*nearest is oja"),
+        (lambda: rule_learner("symm"), "no feedback 'symm'.*nearest is sym"),
+        (lambda: rule_learner(sizes=(3,)), r"at least two layers, but are \(3,\)"),
+    ],
+)
+def test_a_bad_argument_is_named_in_a_sentence(call, sentence) -> None:
+    with pytest.raises(tsar_jax.UserError, match=sentence) as error:
+        call()
+    assert str(error.value).endswith(".")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -21,6 +21,7 @@ from tsar_jax.systems.continual.system import ContinualConfig, Experiment, make_
 from tsar_jax.systems.continual.system import make_system as make_continual
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.anml import make_system as make_anml
+from tsar_jax.systems.episodic.system import check_data as check_episodic
 from tsar_jax.systems.episodic.tsar import TsarConfig
 from tsar_jax.systems.episodic.tsar import make_system as make_tsar
 from tsar_jax.systems.hebbian.evolution import Evolution
@@ -28,6 +29,7 @@ from tsar_jax.systems.hebbian.policy import PolicyConfig
 from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.systems.hebbian.system import make_system as make_hebbian
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
+from tsar_jax.systems.learned_rules.system import check_data as check_rules
 from tsar_jax.systems.learned_rules.system import make_system as make_rules
 from tsar_jax.training.checkpoints import load_checkpoint, load_seeds
 from tsar_jax.training.loop import LoopConfig, train
@@ -44,6 +46,7 @@ DRAWINGS = {
 EPISODES: dict[str, Any] = {
     **{"outputs": 8, "train_classes": 8, "tasks": 1, "inner_updates": 2, "remember": 2},
     **{"eval_classes": 2, "eval_runs": 1, "eval_rates": (1e-3,)},
+    "microbatch": None,  # all at once compiles faster
 }
 
 
@@ -79,7 +82,8 @@ def hebbian(environment: str) -> Kind:
     return Kind(config, make_hebbian, ())
 
 
-def continual() -> Kind:
+def noise_experiment(method: str, kind: str = "class") -> Experiment:
+    """A method on a stream of two tasks of noise, which says that it is of a kind."""
     rng = np.random.default_rng(0)
 
     def images(count: int) -> LabelledImages:
@@ -90,9 +94,12 @@ def continual() -> Kind:
     stream = make_stream("seq-noise", dataset, StreamSettings(batch=8, epochs=1, tasks=2))
     net = make_mlp(stream.image, stream.classes, (4,))
     spec = make_spec(net, stream, learning_rate=0.1, capacity=8, replay=4)
-    life = Experiment(spec, make_method("er"), stream)
-    config = ContinualConfig(**LOOP, method="er")
-    return Kind(config, lambda config: make_continual(config, life), stream.data)
+    return Experiment(spec, make_method(method), stream._replace(kind=kind))
+
+
+def continual() -> Kind:
+    config, experiment = ContinualConfig(**LOOP, method="er"), noise_experiment("er")
+    return Kind(config, lambda config: make_continual(config, experiment), experiment.stream.data)
 
 
 ANML = {"channels": 2, "gate_channels": 2, "hidden_features": 4}
@@ -101,7 +108,12 @@ KINDS: dict[str, Callable[[], Kind]] = {
         model: lambda model=model: episodic(AnmlConfig, make_anml, model=model, **ANML)
         for model in ("anml", "oml", "ungated")
     },
-    "tsar": lambda: episodic(TsarConfig, make_tsar, channels=2, regulator_channels=2),
+    **{
+        f"{model} (as TSAR's)" if model == "anml" else model: lambda model=model: episodic(
+            TsarConfig, make_tsar, model=model, channels=2, regulator_channels=2
+        )
+        for model in ("tsar", "anml", "unregulated")
+    },
     "learned rules": learned_rules,
     "hebbian": lambda: hebbian("cart_pole"),
     "hebbian on the host": lambda: hebbian("CartPole-v1"),
@@ -140,6 +152,7 @@ def one(kind, tmp_path_factory):
 
 def test_a_step_keeps_the_state_s_shapes_and_returns_scalars_and_arrays(kind) -> None:
     system = kind.make(kind.config)
+    assert isinstance(system, System)
     key = jax.random.key(0)
     state = jax.eval_shape(system.init, key)
     data = jax.tree.map(jnp.asarray, kind.data)
@@ -147,12 +160,16 @@ def test_a_step_keeps_the_state_s_shapes_and_returns_scalars_and_arrays(kind) ->
         state = system.init(key)
         after, scalars, arrays = system.step(state, data, key)
         assert set(system.host_metrics.step) == set(scalars)
+        evaluated = system.evaluate(state, data, key)
+        assert set(system.host_metrics.evaluate) == set(evaluated)
     else:
         after, scalars, arrays = jax.eval_shape(system.step, state, data, key)
+        evaluated = jax.eval_shape(system.evaluate, state, data, key)
         many = jax.eval_shape(jax.vmap(system.step, (None, None, 0)), state, data, key[None])
         jax.tree.map(lambda a, b: chex.assert_shape(a, (1, *b.shape)), many[0], after)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
-    assert all(np.shape(value) == () for value in scalars.values())
+    for value in (*scalars.values(), *evaluated.values()):
+        assert np.shape(value) == ()
     assert objective_of(scalars)
     assert isinstance(arrays, dict)
 
@@ -183,6 +200,8 @@ def test_a_seed_of_two_is_what_it_is_alone(kind, one, tmp_path) -> None:
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-3, atol=1e-5)
 
     jax.tree.map(close, second, alone.state)
+    first = jax.tree.leaves(jax.tree.map(lambda leaf: leaf[0], states))
+    assert not all(map(np.array_equal, first, jax.tree.leaves(second)))
 
 
 def test_bad_settings_are_refused_before_anything_is_written(kind, tmp_path) -> None:
@@ -190,3 +209,85 @@ def test_bad_settings_are_refused_before_anything_is_written(kind, tmp_path) -> 
         with pytest.raises(UserError, match=next(iter(settings))):
             trained(kind, tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()
+
+
+def small(config_class: Any, **settings: Any) -> Any:
+    return config_class(**LOOP, **{**EPISODES, **settings})
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "anml: model": (lambda: small(AnmlConfig, model="amnl"), "no model 'amnl'.*nearest is anml"),
+    "anml: order": (
+        lambda: small(AnmlConfig, order="frist"),
+        "no order of the meta-gradient 'frist'.*nearest is first",
+    ),
+    "anml: pixels": (lambda: small(AnmlConfig, pixels="units"), "no scale of pixels 'units'"),
+    "anml: what learns": (
+        lambda: start_of(make_anml(small(AnmlConfig, **ANML, plastic=("hed",))), DRAWINGS),
+        "No parameter is called 'hed'.*nearest is head",
+    ),
+    "anml: data": (
+        lambda: check_episodic(small(AnmlConfig, train_classes=9, outputs=9), DRAWINGS),
+        "train_classes is 9, but there are only 8 background classes",
+    ),
+    "anml: size of images": (
+        lambda: check_episodic(
+            small(AnmlConfig), {name: images[..., :27] for name, images in DRAWINGS.items()}
+        ),
+        "background images are 28x27, but the networks take 28x28",
+    ),
+    "tsar: model": (lambda: small(TsarConfig, model="oml"), "no model 'oml': .* anml, unregulated"),
+    "tsar: layers": (
+        lambda: small(TsarConfig, regulated=("block_9",)),
+        "no layer to regulate 'block_9'",
+    ),
+    "learned rules: terms": (
+        lambda: make_rules(LearnedRuleConfig(terms=("oija",)), 4, 9),
+        "no term 'oija'.*nearest is oja",
+    ),
+    "learned rules: feedback": (
+        lambda: LearnedRuleConfig(feedback="symm"),
+        "no feedback 'symm'.*nearest is sym",
+    ),
+    "learned rules: split": (lambda: LearnedRuleConfig(split="tset"), "no split 'tset'"),
+    "learned rules: memory": (
+        lambda: LearnedRuleConfig(memory="stored"),
+        "no remat strategy 'stored'.*nearest is store",
+    ),
+    "learned rules: data": (
+        lambda: check_rules(LearnedRuleConfig(learn=3, query=2), np.zeros((4, 4, 3, 3), np.uint8)),
+        r"learn \+ query is 5, but there are only 4 images of a class",
+    ),
+    "hebbian: environment": (
+        lambda: make_hebbian(HebbianConfig(environment="cart_pol")),
+        "no environment 'cart_pol': the nearest are cart_pole",
+    ),
+    "hebbian: rule": (lambda: PolicyConfig(rule="ABCDE"), "no Hebbian rule 'ABCDE'"),
+    "hebbian: population": (lambda: Evolution(population=3), "population must be an even number"),
+    "continual: release": (
+        lambda: ContinualConfig(published="cls-er"),
+        "no release 'cls-er'.*nearest is clser",
+    ),
+    "continual: stream": (
+        lambda: make_continual(
+            ContinualConfig(method="icarl"), noise_experiment("icarl", kind="general")
+        ),
+        "icarl cannot learn seq-noise, since it has no task boundaries",
+    ),
+}
+
+
+def start_of(system: System, data: Any) -> Any:
+    key = jax.random.key(0)
+    return jax.eval_shape(system.step, jax.eval_shape(system.init, key), data, key)
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_settings_and_data_of_a_family_that_cannot_be_are_named_in_a_sentence(what) -> None:
+    make, sentence = REFUSED[what]
+    if what == "hebbian: environment":
+        pytest.importorskip("gymnasium")
+    with pytest.raises(UserError, match=sentence) as error:
+        make()
+    assert str(error.value).endswith(".")
+    assert "\n" not in str(error.value)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from tsar_jax.devices import map_over, on_all_devices, one_by_one
+from tsar_jax.errors import UserError, check_known
 from tsar_jax.meta.gradient import Estimate, Objective, Tree
 
 BLOCK = 8192
@@ -24,6 +25,9 @@ number of devices."""
 
 NOISE, LIFETIMES = 0, 1
 """What a generation's key is folded with for the one and for the other."""
+
+TIES = ("average", "order")
+"""How members of equal fitness rank, see `standardised_ranks`."""
 
 Shaping = Callable[[jax.Array], jax.Array]
 """(fitness [population]) -> the weight of each member's noise [population]."""
@@ -39,7 +43,11 @@ def standardised_ranks(fitness: jax.Array, ties: str = "order") -> jax.Array:
         fitness: of the members, float [n].
         ties: "order", as in the release: members of equal fitness, or of NaN, rank in their order.
             "average": each has the mean of their ranks; where all are equal, all ranks are 0.
+
+    Raises:
+        UserError: ties is neither.
     """
+    check_known("way with ties", ties, TIES)
     valid = ~jnp.isnan(fitness)
     fitness = jnp.where(valid, fitness, 0)
     if ties == "order":
@@ -52,6 +60,15 @@ def standardised_ranks(fitness: jax.Array, ties: str = "order") -> jax.Array:
     ranks = ranks / (fitness.size - 1) - 0.5
     deviation = ranks.std()
     return jnp.where(deviation > 0, (ranks - ranks.mean()) / deviation, 0)
+
+
+def check_population(population: int) -> None:
+    """Raise UserError where a population is no even number of members, or none."""
+    if population < 2 or population % 2:
+        raise UserError(
+            f"population must be an even number of at least 2, but is {population}: "
+            "members come in pairs of opposite noise."
+        )
 
 
 def es_gradient(
@@ -83,7 +100,11 @@ def es_gradient(
     Returns:
         The mean loss, the gradient (see `gradient_from_losses`), and the metrics of each member
         [population], means over the batch.
+
+    Raises:
+        UserError: the population is odd, or below 2.
     """
+    check_population(population)
 
     def of_pair(pair: jax.Array, shared: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         theta, batch, key, sigma = shared

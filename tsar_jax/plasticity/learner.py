@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from tsar_jax.errors import UserError, check_known
 
 Tree = Any
 
@@ -87,7 +89,13 @@ def unroll(
     Returns:
         The state after the last example, and aux of every update [T, ...], through which no
         gradient passes; () in place of aux where updates are inverted.
+
+    Raises:
+        UserError: remat is no strategy, or segment is below 1.
     """
+    check_known("remat strategy", remat, get_args(Remat))
+    if segment < 1:
+        raise UserError(f"segment must be at least 1, but is {segment}.")
     length = jax.tree.leaves(examples)[0].shape[0]
     keys = None
     if key is not None:

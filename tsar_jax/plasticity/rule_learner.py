@@ -5,13 +5,14 @@ of storing the weights before it. This makes the meta-gradient affordable.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tsar_jax.errors import UserError, check_known
 from tsar_jax.networks.feedback_network import (
     Feedback,
     activities,
@@ -85,7 +86,13 @@ def rule_learner(rule: Rule, sizes: Sequence[int]) -> Learner:
 
     Args:
         sizes: units of each layer, the input's first.
+
+    Raises:
+        UserError: there is no such feedback, or fewer than two layers.
     """
+    check_known("feedback", rule.feedback, get_args(Feedback))
+    if len(sizes) < 2:
+        raise UserError(f"sizes must be those of at least two layers, but are {tuple(sizes)}.")
 
     def init(theta: RuleTheta, key: jax.Array) -> LayerArrays:
         del theta

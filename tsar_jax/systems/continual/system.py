@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tsar_jax.data.continual.types import Stream, StreamState, Test
-from tsar_jax.errors import check_positive, check_rates, check_seed
+from tsar_jax.errors import check_known, check_positive, check_rates, check_seed
 from tsar_jax.networks.classifier import Classifier, Variables
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.systems.continual.methods import (
@@ -25,7 +25,7 @@ from tsar_jax.systems.continual.methods import (
     TrainState,
     check_supported,
 )
-from tsar_jax.systems.continual.methods.published import Release
+from tsar_jax.systems.continual.methods.published import RELEASES, Release
 from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import Arrays, Metrics, System
@@ -93,6 +93,7 @@ class ContinualConfig(LoopConfig):
         check_positive(self, "buffer", "width", "batch", "replay", "epochs", "tasks")
         check_positive(self, "phase_size", "phase_classes", "pretrain_classes")
         check_rates(self, "lr")
+        check_known("release", self.published, RELEASES)
         if self.schedule_seed is not None:
             check_seed(self, "schedule_seed")
 

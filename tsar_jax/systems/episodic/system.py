@@ -5,7 +5,7 @@ another, and improve the slow weights by the loss on those and on a random remem
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,14 @@ from flax import struct
 from jax import lax
 
 from tsar_jax.data.episodes import Episode, Pixels, draw_episode, scale_omniglot
-from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_side
+from tsar_jax.errors import (
+    UserError,
+    check_known,
+    check_limits,
+    check_positive,
+    check_rates,
+    check_side,
+)
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.networks import (
     Activations,
@@ -184,6 +191,8 @@ class EpisodicConfig(LoopConfig):
             "eval_runs",
         )
         check_rates(self, "inner_rate", "meta_rate", "eval_rates")
+        check_known("scale of pixels", self.pixels, get_args(Pixels))
+        check_known("order of the meta-gradient", self.order, ("first", "second"))
         check_positive(self, "microbatch")
         if self.remember < 0:
             raise UserError(f"remember must be at least 0, but is {self.remember}.")

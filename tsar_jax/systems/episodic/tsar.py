@@ -7,7 +7,7 @@ bursting", arXiv 2108.12056.
 import dataclasses
 from typing import Literal
 
-from tsar_jax.errors import UserError, check_positive
+from tsar_jax.errors import UserError, check_known, check_positive
 from tsar_jax.networks import (
     ANML,
     TSAR,
@@ -62,6 +62,7 @@ class TsarConfig(EpisodicConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_known("model", self.model, CHANNELS)
         check_positive(self, "regulator_channels")
         if self.channels is not None:
             check_positive(self, "channels")

@@ -16,7 +16,13 @@ from flax import struct
 
 from tsar_jax.devices import on_all_devices
 from tsar_jax.errors import UserError, check_known, check_rates
-from tsar_jax.meta.evolution import Shaping, gradient_from_losses, standardised_ranks
+from tsar_jax.meta.evolution import (
+    TIES,
+    Shaping,
+    check_population,
+    gradient_from_losses,
+    standardised_ranks,
+)
 from tsar_jax.training.config import earlier, formerly
 
 
@@ -65,12 +71,8 @@ class Evolution:
     """
 
     def __post_init__(self) -> None:
-        if self.population < 2 or self.population % 2:
-            raise UserError(
-                f"population must be an even number of at least 2, but is {self.population}: "
-                "members come in pairs of opposite noise."
-            )
-        check_known("way with ties", self.ties, ("average", "order"))
+        check_population(self.population)
+        check_known("way with ties", self.ties, TIES)
         check_rates(self, "learning_rate", "learning_rate_decay", "min_learning_rate")
         check_rates(self, "sigma", "sigma_decay", "min_sigma")
         if not 0 <= self.weight_decay < float("inf"):

@@ -7,7 +7,7 @@ rule's coefficients by the loss on other images of those classes.
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,14 @@ import optax
 from flax import struct
 
 from tsar_jax.data.rule_episodes import draw_rule_episode
-from tsar_jax.errors import UserError, check_limits, check_positive, check_rates, check_widths
+from tsar_jax.errors import (
+    UserError,
+    check_known,
+    check_limits,
+    check_positive,
+    check_rates,
+    check_widths,
+)
 from tsar_jax.meta.gradient import meta_gradient
 from tsar_jax.networks.feedback_network import (
     Feedback,
@@ -94,6 +101,9 @@ class LearnedRuleConfig(LoopConfig):
         super().__post_init__()
         check_positive(self, "steps", "classes", "learn", "query", "segment", "avg_window")
         check_rates(self, "meta_rate", "beta", "clip")
+        check_known("feedback", self.feedback, get_args(Feedback))
+        check_known("split", self.split, ("test", "train"))
+        check_known("remat strategy", self.memory, get_args(Remat))
         for name in ("l1", "held_out"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be at least 0, but is {getattr(self, name)}.")
