@@ -109,10 +109,14 @@ KINDS: dict[str, Callable[[], Kind]] = {
         for model in ("anml", "oml", "ungated")
     },
     **{
-        f"{model} (as TSAR's)" if model == "anml" else model: lambda model=model: episodic(
+        name: lambda model=model: episodic(
             TsarConfig, make_tsar, model=model, channels=2, regulator_channels=2
         )
-        for model in ("tsar", "anml", "unregulated")
+        for name, model in {
+            "tsar": "tsar",
+            "baseline anml": "anml",
+            "baseline unregulated": "unregulated",
+        }.items()
     },
     "learned rules": learned_rules,
     "hebbian": lambda: hebbian("cart_pole"),
@@ -121,7 +125,12 @@ KINDS: dict[str, Callable[[], Kind]] = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+def as_parameter(name: str) -> Any:
+    """A kind as a fixture's parameter; TSAR's baselines, of anml's and ungated's networks, slow."""
+    return pytest.param(name, marks=[pytest.mark.slow] if name.startswith("baseline") else [])
+
+
+@pytest.fixture(scope="module", params=[as_parameter(name) for name in KINDS])
 def kind(request) -> Kind:
     if request.param == "hebbian on the host":
         pytest.importorskip("gymnasium")
