@@ -88,6 +88,8 @@ def test_a_bad_argument_is_named_in_a_sentence(call, sentence) -> None:
 def test_examples_are_short_and_improve(path, monkeypatch, capsys, quickly_compiled) -> None:
     lines = [line for line in path.read_text().splitlines() if line.strip()]
     assert len(lines) <= 30
+    if "import gymnasium" in lines:
+        pytest.importorskip("gymnasium")
     monkeypatch.setattr(rules.TERMS, "_things", dict(rules.TERMS))  # an example may add one
     runpy.run_path(str(path))
     before, after = map(float, re.findall(r"\d+\.\d+", capsys.readouterr().out)[:2])
