@@ -66,7 +66,7 @@ def data(images: int) -> LabelledDataset:
 def synergy(seeds: int, setting: Setting) -> Work:
     """Steps as the training loop runs them, stream and buffer included; a unit is one seed's."""
     stream = make_stream("rot-mnist", data(setting.images), StreamSettings(batch=setting.batch))
-    method = make_method("synergy", [f"fisher_update_freq={setting.fisher_update_freq}"])
+    method = make_method("synergy", fisher_update_freq=setting.fisher_update_freq)
     net = make_mlp(stream.image, CLASSES, setting.hidden)
     spec = make_spec(net, stream, learning_rate=0.2, capacity=setting.buffer, replay=setting.batch)
     if seeds > 1:

@@ -5,8 +5,8 @@ Examples:
   tsar-jax run continual_train                                  SYNERgy on turning digits
   tsar-jax run continual_train --method er --buffer 200 --seeds 5
   tsar-jax run continual_train --stream seq-cifar10 --width 16  ResNet-18 on images
-  tsar-jax run continual_train --settings reg_weight=0.5 penalty_weight=2
-  tsar-jax run continual_train --method ewc_on --settings adjust_fisher=true
+  tsar-jax run continual_train --method.reg-weight 0.5 --method.penalty-weight 2
+  tsar-jax run continual_train --method derpp --help            its hyper-parameters, explained
   tsar-jax run continual_train --stream gcil-cifar100-noise --phase-classes 20 --schedule-seed 7
   tsar-jax run continual_train --validation                     tested on held-out training images
   tsar-jax run continual_train --init runs/NAME                 begin with another run's network

@@ -27,7 +27,7 @@ from tsar_jax.evaluation.published_text import select
 from tsar_jax.networks import TSAR
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.pretrained.store import unpack
-from tsar_jax.systems.continual.methods import make_method
+from tsar_jax.systems.continual.methods import make_method, method_settings
 from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network
 from tsar_jax.systems.episodic.release import release_names
@@ -92,6 +92,49 @@ def test_flags_unlike_any_and_words_of_no_flag():
     assert parse("anml_meta_train", "--no-reset", "--meta_rate", "0.5").meta_rate == 0.5
 
 
+def test_the_hyper_parameters_of_the_method_have_flags_of_their_types():
+    config = parse("continual_train", "--method.ema-alpha", "0.5", "--method", "synergy")
+    assert config.settings == method_settings("synergy", ema_alpha=0.5)
+    config = parse("continual_train", "--method=ewc_on", "--method.adjust-fisher", "True")
+    assert (config.method, config.settings) == (
+        "ewc_on",
+        method_settings("ewc_on", adjust_fisher=True),
+    )
+    assert parse("continual_train", "--method", "er").settings is None
+
+
+def test_a_resumed_run_keeps_the_hyper_parameters_that_it_began_with():
+    stored = ContinualConfig(method="derpp", settings=method_settings("derpp", alpha=0.2))
+    flags = {"prog": "", "description": "", "default": stored}
+    assert parse_flags(ContinualConfig, ["--method.alpha", "0.2"], **flags) == stored
+    other = parse_flags(ContinualConfig, ["--method.beta", "0.3"], **flags)
+    assert other.settings == method_settings("derpp", alpha=0.2, beta=0.3)
+    other = parse_flags(ContinualConfig, ["--method", "der"], **flags)
+    assert other.settings == method_settings("der")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--method.reg-weigth", "1"), "the nearest is --method.reg-weight;"),
+        (("--method", "der", "--method.beta", "1"), "no flag --method.beta"),
+        (("--method", "der", "--alhpa", "1"), "the nearest is --method.alpha;"),
+        (("--method", "dderp", "--method.alpha", "1"), "no method 'dderp'.*nearest is der"),
+    ],
+)
+def test_hyper_parameters_that_the_method_has_not_are_answered(flags, sentence):
+    with pytest.raises(UserError, match=sentence):
+        parse("continual_train", *flags)
+
+
+def test_help_explains_the_hyper_parameters_of_the_method(capsys):
+    with pytest.raises(SystemExit):
+        parse("continual_train", "--method", "derpp", "--help")
+    text = capsys.readouterr().out
+    assert "--method.beta" in text
+    assert "Weight of the labels' loss" in text
+
+
 def test_help_lists_what_matters_first_and_the_loop_last(capsys):
     orders = {
         "anml_meta_train": ["--model", "--channels", "--steps", "--seed", "--chunk", "--keep"],
@@ -143,7 +186,7 @@ def test_nearest(name, known, found):
         (lambda: PolicyConfig(rule="statci"), "the nearest is static"),
         (lambda: PolicyConfig(initial="coevolv"), "the nearest is coevolve"),
         (lambda: TSAR(regulated=("blok_1",)), "the nearest is block_1"),
-        (lambda: make_method("der", ["alhpa=1"]), "the nearest is alpha"),
+        (lambda: make_method("der", alhpa=1), "the nearest is alpha"),
         (lambda: release_names("tsra"), "the nearest is tsar"),
         (lambda: select(["stream=emnst"]), "what there is; the nearest is emnist"),
         (lambda: select(["streem=emnist"]), "source; the nearest is stream"),

@@ -143,9 +143,10 @@ def test_gcil_on_held_out_images_has_two_accuracies(tmp_path, monkeypatch, capsy
     [
         (("--method", "magic"), "There is no method 'magic': choose from sgd"),
         (("--published", "mammoth"), "invalid choice 'mammoth'"),
-        (("--settings", "magic=1"), "sets no hyper-parameter of synergy"),
-        (("--settings", "reg_weight=much"), "'much' is none; write a number"),
-        (("--settings", "ema_alpha=2"), "ema_alpha must be from 0 to 1, but is 2.0"),
+        (("--method.magic", "1"), "There is no flag --method.magic"),
+        (("--method.reg-weigth", "1"), "nearest is --method.reg-weight"),
+        (("--method", "er", "--method.alpha", "1"), "There is no flag --method.alpha"),
+        (("--method.ema-alpha", "2"), "ema_alpha must be from 0 to 1, but is 2.0"),
         (("--buffer", "16"), "smaller than a draw of 32"),
         (("--stream", "turn-emnist"), "There is no stream 'turn-emnist'"),
         (("--stream", "rot-nothing"), "unknown data set 'nothing'"),

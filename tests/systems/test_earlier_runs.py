@@ -2,6 +2,8 @@
 
 import pytest
 
+from tsar_jax.errors import UserError
+from tsar_jax.systems.continual.methods import method_settings
 from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.tsar import TsarConfig
@@ -70,3 +72,37 @@ def test_settings_that_had_other_names() -> None:
         del stored[name]
     config = config_from_json(Evolution, stored | former)
     assert [getattr(config, name) for name in (*today, "weight_decay")] == list(former.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "former", "today"),
+    [
+        ("derpp", ["alpha=0.2", "beta=1"], {"alpha": 0.2, "beta": 1.0}),
+        ("ewc_on", ["adjust_fisher=True", "gamma=1e-05"], {"adjust_fisher": True, "gamma": 1e-05}),
+        ("mer", ["batch_num=3"], {"batch_num": 3}),
+        ("sgd", [], {}),
+    ],
+)
+def test_hyper_parameters_that_were_names_with_values(method, former, today) -> None:
+    stored = config_to_json(ContinualConfig(method=method)) | {"settings": former}
+    config = config_from_json(ContinualConfig, stored)
+    assert config.settings == method_settings(method, **today)
+    assert config_from_json(ContinualConfig, config_to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    "former", [["alpha=much"], ["magic=1"], ["alpha"], [3], "alpha=1", {"a": 1}]
+)
+def test_hyper_parameters_that_no_version_wrote_are_refused(former) -> None:
+    stored = config_to_json(ContinualConfig(method="derpp")) | {"settings": former}
+    with pytest.raises(UserError, match=r"config\.json: .*settings"):
+        config_from_json(ContinualConfig, stored)
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"), [(["der"], "'method' must be"), ("d", "no method 'd'")]
+)
+def test_hyper_parameters_of_no_method_are_refused(method, sentence) -> None:
+    stored = config_to_json(ContinualConfig()) | {"method": method, "settings": ["alpha=1"]}
+    with pytest.raises(UserError, match=sentence):
+        config_from_json(ContinualConfig, stored)

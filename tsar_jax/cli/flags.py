@@ -10,10 +10,11 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TextIO, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TextIO, TypeVar
 
 from tsar_jax.errors import UserError, nearest, nearest_hint
 from tsar_jax.terminal import prepare_terminal
+from tsar_jax.training.config import CHOSEN_BY, ChosenBy
 
 Config = TypeVar("Config")
 
@@ -70,18 +71,88 @@ def parse_flags(
     import tyro
 
     prepare_terminal()
-    names = [*flag_names(config_class), *others]
+    values = {} if default is None else _values(default)
+    chosen = _chosen_fields(config_class, argv, values)
+    resolved = _with_dataclasses(config_class, chosen)
+    names = [*flag_names(resolved), *others]
     check_flags(names, argv, prog)
-    _check_choices(config_class, argv)
-    shown = _in_order_of_interest(config_class)
+    _check_choices(resolved, argv)
+    ordered = _in_order_of_interest(resolved)
     arguments: dict[str, Any] = {"args": list(argv), "prog": prog, "description": description}
-    if default is not None:
-        arguments["default"] = shown(**_values(default))
+    begin = values | {name: part.default(values.get(name)) for name, part in chosen.items()}
+    begin |= {part.chosen_by.field: part.value for part in chosen.values()}
+    if begin:
+        arguments["default"] = ordered(**begin)
     with _own_sentences():
-        parsed, unknown = tyro.cli(shown, return_unknown_args=True, **arguments)
+        parsed, unknown = tyro.cli(ordered, return_unknown_args=True, **arguments)
     if unknown:
         raise UserError(_unknown_flag(unknown[0], names, prog))
-    return config_class(**_values(parsed))
+    made = _values(parsed)
+    made |= {name: part.made(made[name], values.get(name)) for name, part in chosen.items()}
+    return config_class(**made)
+
+
+class _ChosenField(NamedTuple):
+    """A field that holds a dataclass which another field chooses (`ChosenBy`).
+
+    chosen_by: as the metadata have it. value: of the other field. part: the dataclass; documented:
+    the same with the docstrings of its `described_by`.
+    """
+
+    chosen_by: ChosenBy
+    value: Any
+    part: type[Any]
+    documented: type[Any]
+
+    def default(self, default: Any) -> Any:
+        """Return what flags change: the field's default, or with another choice nothing given."""
+        same = isinstance(default, self.part)
+        return self.documented(**(_values(default) if same else {}))
+
+    def made(self, parsed: Any, default: Any) -> Any:
+        """Return the field's value; None where it is None by default and no flag changes it."""
+        part = self.part(**_values(parsed))
+        return None if default is None and part == self.part() else part
+
+
+def _chosen_fields(
+    config_class: type[Any], argv: Sequence[str], values: Mapping[str, Any]
+) -> dict[str, _ChosenField]:
+    """Return by name the fields whose dataclass another field chooses.
+
+    Args:
+        argv: where a flag may set the other field.
+        values: of the default config; where it has none, the class has.
+
+    Raises:
+        UserError: there is nothing of the name that a flag gives.
+    """
+    chosen: dict[str, _ChosenField] = {}
+    for field in dataclasses.fields(config_class):
+        chosen_by = field.metadata.get(CHOSEN_BY)
+        if chosen_by is not None:
+            other = chosen_by.field
+            parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            parser.add_argument(f"--{other}", nargs="?")
+            value = getattr(parser.parse_known_args(list(argv))[0], other)
+            value = value or values.get(other, getattr(config_class, other))
+            part = chosen_by.class_of(value)
+            documented = type(part.__name__, (part, part.described_by), {})
+            chosen[field.name] = _ChosenField(chosen_by, value, part, documented)
+    return chosen
+
+
+def _with_dataclasses(
+    config_class: type[Config], chosen: Mapping[str, _ChosenField]
+) -> type[Config]:
+    """Return a config's class with the chosen dataclasses, whose flags begin with the choice."""
+    import tyro
+
+    hints = {
+        name: Annotated[part.documented, tyro.conf.arg(name=part.chosen_by.field)]
+        for name, part in chosen.items()
+    }
+    return _like(config_class, {"__annotations__": hints}) if hints else config_class
 
 
 class _Held(io.StringIO):
@@ -161,24 +232,33 @@ def _in_order_of_interest(config_class: type[Any]) -> type[Any]:
         for name in inspect.get_annotations(base)
     } | {field.name for field in dataclasses.fields(config_class) if field.name == "loop"}
     ordered = sorted(dataclasses.fields(config_class), key=interest)
+    return _like(config_class, {"__dataclass_fields__": {field.name: field for field in ordered}})
+
+
+def _like(config_class: type[Any], members: Mapping[str, Any]) -> type[Any]:
+    """Return a subclass that differs in `members` alone, and whose fields' docstrings are found."""
     same = ("__doc__", "__module__", "__qualname__")
-    members = {name: getattr(config_class, name) for name in same}
-    members["__dataclass_fields__"] = {field.name: field for field in ordered}
-    return type(config_class.__name__, (config_class,), members)
+    inherited = {name: getattr(config_class, name) for name in same}
+    return type(config_class.__name__, (config_class,), {**inherited, **members})
 
 
 def typed_fields(config_class: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every flag's name, such as loop.seed, and its type, within None and Annotated."""
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        hint = hints[field.name]
+        hint, name = hints[field.name], field.name
+        chosen_by = field.metadata.get(CHOSEN_BY)
+        if chosen_by is not None:
+            name = chosen_by.field
+            if hint is Any:
+                hint = chosen_by.class_of(getattr(config_class, name))
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
             rest = [one for one in typing.get_args(hint) if one is not type(None)]
             hint = rest[0] if len(rest) == 1 else hint
         if dataclasses.is_dataclass(hint):
-            yield from typed_fields(typing.cast(type[Any], hint), f"{prefix}{field.name}.")
+            yield from typed_fields(typing.cast(type[Any], hint), f"{prefix}{name}.")
         else:
-            yield prefix + field.name, hint
+            yield prefix + name, hint
 
 
 def flag_names(config_class: type[Any]) -> list[str]:

@@ -3,14 +3,15 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from tsar_jax.errors import MAX_MESSAGE, MAX_TEXT, UserError, escaped, shown
 
 Config = TypeVar("Config")
 
 EARLIER, FORMER_NAME, ZERO_IS_NONE = "earlier", "former_name", "zero_is_none"
+CHOSEN_BY = "chosen_by"
 FORMERLY_ZERO = {ZERO_IS_NONE: True}
 """Metadata of a dataclass field whose None run folders of earlier versions call 0."""
 
@@ -27,6 +28,30 @@ def earlier(value: Any) -> dict[str, Any]:
 def formerly(name: str) -> dict[str, Any]:
     """Return the metadata of a dataclass field that run folders of earlier versions call `name`."""
     return {FORMER_NAME: name}
+
+
+class ChosenBy(NamedTuple):
+    """How another field of a config decides which dataclass a field holds.
+
+    field: name of the field that decides; flags of the dataclass begin with it.
+    class_of: (its value, a string) -> the dataclass, which needs no arguments and whose attribute
+        `described_by` is a class with docstrings of its fields. Raises UserError where there is
+        nothing of the name.
+    from_earlier: (its value, JSON value) -> the JSON value, in the form of today.
+    """
+
+    field: str
+    class_of: Callable[[str], type[Any]]
+    from_earlier: Callable[[str, Any], Any]
+
+
+def chosen_by(
+    field: str,
+    class_of: Callable[[str], type[Any]],
+    from_earlier: Callable[[str, Any], Any],
+) -> dict[str, Any]:
+    """Return the metadata of a dataclass field whose own dataclass is `ChosenBy` another field."""
+    return {CHOSEN_BY: ChosenBy(field, class_of, from_earlier)}
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
@@ -70,6 +95,10 @@ def with_later_fields(cls: type[Any], stored: Mapping[str, Any]) -> dict[str, An
             complete[field.name] = _to_json(field.metadata[EARLIER])
         if ZERO_IS_NONE in field.metadata and complete.get(field.name) == 0:
             complete[field.name] = None
+        if field.metadata.get(CHOSEN_BY) is not None and complete.get(field.name) is not None:
+            chosen_by: ChosenBy = field.metadata[CHOSEN_BY]
+            if isinstance(chosen := complete.get(chosen_by.field), str):
+                complete[field.name] = chosen_by.from_earlier(chosen, complete[field.name])
         value, hint = complete.get(field.name), hints[field.name]
         if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
             complete[field.name] = with_later_fields(typing.cast(type[Any], hint), value)
@@ -89,9 +118,13 @@ def _dataclass_from_json(cls: Any, stored: Any, where: str, prefix: str) -> Any:
     missing = [name for name in names if name not in stored]
     if missing:
         raise UserError(f"{where}: field {prefix + missing[0]!r} is missing; add it.")
-    return cls(
-        **{name: _from_json(hints[name], stored[name], where, prefix + name) for name in names}
-    )
+    values = {name: _from_json(hints[name], stored[name], where, prefix + name) for name in names}
+    for field in dataclasses.fields(cls):
+        name, chosen_by = field.name, field.metadata.get(CHOSEN_BY)
+        if chosen_by is not None and values[name] is not None:
+            part = chosen_by.class_of(values[chosen_by.field])
+            values[name] = _dataclass_from_json(part, values[name], where, f"{prefix}{name}.")
+    return cls(**values)
 
 
 def _from_json(hint: Any, value: Any, where: str, name: str) -> Any:

@@ -197,10 +197,10 @@ def test_ewc_can_give_every_filter_its_mean_importance(spec, adjust) -> None:
 
 
 def test_a_setting_that_is_true_or_false() -> None:
-    assert make_method("ewc_on", ("adjust_fisher=true",)).adjust_fisher is True
-    assert make_method("ewc_on", ("adjust_fisher=False",)).adjust_fisher is False
-    with pytest.raises(UserError, match="write true or false, not 'maybe'"):
-        make_method("ewc_on", ("adjust_fisher=maybe",))
+    assert make_method("ewc_on", adjust_fisher=True).adjust_fisher is True
+    assert make_method("ewc_on").adjust_fisher is False
+    with pytest.raises(UserError, match="'adjust_fisher' must be bool.*but is 'maybe'"):
+        make_method("ewc_on", adjust_fisher="maybe")
 
 
 def test_si_integrates_what_the_loss_lost(spec) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.systems.continual.experiment import with_published
-from tsar_jax.systems.continual.methods import METHODS, make_method
+from tsar_jax.systems.continual.methods import METHODS, make_method, method_settings
 from tsar_jax.systems.continual.methods.published import NOT_APPLIED, alike_streams, nearest_row
+from tsar_jax.systems.continual.methods.settings import given_settings
 from tsar_jax.systems.continual.system import ContinualConfig
 
 TABLES = json.loads(Path(__file__).with_name("published_hyperparameters.json").read_text())
@@ -48,7 +49,7 @@ def taken(stream: str, method: str, buffer: int, **given) -> tuple[dict[str, flo
     config = ContinualConfig(stream=stream, method=method, buffer=buffer, **given)
     config, _, line = with_published(config, dataset_of(stream))
     general = {name: getattr(config, name) for name in ("lr", "batch", "replay", "epochs")}
-    made = make_method(method, config.settings)
+    made = make_method(method, **given_settings(config.settings))
     return general | dataclasses.asdict(made), line
 
 
@@ -157,8 +158,9 @@ def test_a_run_says_whose_values_it_takes(stream, method, buffer, prefer, line) 
 
 
 def test_nothing_is_said_where_all_is_given() -> None:
-    given = {"lr": 0.3, "batch": 2, "replay": 3, "epochs": 1, "settings": ("alpha=0.7",)}
-    found, line = taken("rot-mnist", "der", 200, **given)
+    given = {"lr": 0.3, "batch": 2, "replay": 3, "epochs": 1}
+    settings = method_settings("der", alpha=0.7)
+    found, line = taken("rot-mnist", "der", 200, **given, settings=settings)
     assert line == ""
     assert found == {"lr": 0.3, "batch": 2, "replay": 3, "epochs": 1, "alpha": 0.7}
 

@@ -16,10 +16,14 @@ BATCH, EPOCHS, CAPACITY = 8, 4, 20
 PART = 4
 """Steps of a part of a lifetime; most parts end within an epoch, for an epoch has 6, or 11."""
 SETTINGS = {
-    "clser": ("stable_model_alpha=0.9", "plastic_model_alpha=0.9", "stable_model_update_freq=1"),
-    "synergy": ("ema_alpha=0.9",),
-    "hal": ("steps_on_anchors=5",),
-    "mer": ("item_num=0",),
+    "clser": {
+        "stable_model_alpha": 0.9,
+        "plastic_model_alpha": 0.9,
+        "stable_model_update_freq": 1,
+    },
+    "synergy": {"ema_alpha": 0.9},
+    "hal": {"steps_on_anchors": 5},
+    "mer": {"item_num": 0},
 }
 
 
@@ -40,7 +44,7 @@ def blobs() -> LabelledDataset:
 @cache
 def life_of(name: str, kind: str = "seq", capacity: int = CAPACITY) -> Experiment:
     """A method on the blobs, its tasks of a kind."""
-    method = make_method(name, SETTINGS.get(name, ()))
+    method = make_method(name, **SETTINGS.get(name, {}))
     settings = StreamSettings(BATCH, EPOCHS, tasks=2, joint=method.joint)
     stream = make_stream(f"{kind}-blobs", blobs(), settings)
     net = make_mlp(stream.image, stream.classes, (12, 8))

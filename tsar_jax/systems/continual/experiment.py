@@ -19,7 +19,7 @@ from tsar_jax.networks.classifier import Classifier, Variables
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.networks.resnet import make_resnet18
 from tsar_jax.systems.continual.measures import Outcome
-from tsar_jax.systems.continual.methods import METHODS, Method, make_method
+from tsar_jax.systems.continual.methods import METHODS, Method, make_method, method_settings
 from tsar_jax.systems.continual.methods.published import (
     HyperParameters,
     alike_streams,
@@ -27,6 +27,7 @@ from tsar_jax.systems.continual.methods.published import (
     nearest_row,
     provenance,
 )
+from tsar_jax.systems.continual.methods.settings import given_settings
 from tsar_jax.systems.continual.system import (
     ContinualConfig,
     Experiment,
@@ -63,13 +64,13 @@ def prepare(config: ContinualConfig) -> PreparedExperiment:
     Raises:
         UserError: a setting does not exist or does not fit the others, or the data are missing.
     """
-    make_method(config.method, config.settings)
+    make_method(config.method, **given_settings(config.settings))
     with doing_without("stream rot-emnist, as in preset smoke, needs no data to be prepared"):
         dataset = load_labelled(split_name(config.stream)[1])
     if config.validation:
         dataset = hold_out(dataset)
     config, values, values_of = with_published(config, dataset)
-    method = make_method(config.method, config.settings)
+    method = make_method(config.method, **given_settings(config.settings))
     stream = stream_of(config, method, dataset)
     check_buffer(config, values.replay)
     if config.steps is None:
@@ -106,22 +107,21 @@ def with_published(config: ContinualConfig, dataset: LabelledDataset) -> Complet
     row = nearest_row(config.method, streams, config.buffer, config.published)
     fields = [field.name for field in dataclasses.fields(METHODS[config.method])]
     best = hyper_parameters(row, config.method, fields)
-    given = {setting.partition("=")[0] for setting in config.settings}
+    given = given_settings(config.settings)
     values = HyperParameters(
         lr=config.lr or best.lr,
         batch=config.batch or best.batch,
         replay=config.replay or best.replay,
         epochs=config.epochs or best.epochs,
-        settings={name: value for name, value in best.settings.items() if name not in given},
+        settings={**best.settings, **given},
     )
-    added = [f"{name}={value:g}" for name, value in values.settings.items()]
     filled = dataclasses.replace(
         config,
         lr=values.lr,
         batch=values.batch,
         replay=values.replay,
         epochs=values.epochs,
-        settings=(*config.settings, *added),
+        settings=method_settings(config.method, **values.settings),
     )
     if filled == config:
         return Completed(config, values, "")
@@ -215,6 +215,7 @@ def measure_outcome(prepared: PreparedExperiment, state: Any) -> Outcome:
 
 
 def described(config: ContinualConfig) -> dict[str, Any]:
-    """Return the settings that decide a result."""
-    names = ("lr", "batch", "replay", "epochs", "settings", "tasks", "steps", "validation")
-    return {name: getattr(config, name) for name in (*names, *GCIL_SETTINGS)}
+    """Return the settings that decide a result, as JSON values."""
+    names = ("lr", "batch", "replay", "epochs", "tasks", "steps", "validation")
+    general = {name: getattr(config, name) for name in (*names, *GCIL_SETTINGS)}
+    return general | {"settings": given_settings(config.settings)}

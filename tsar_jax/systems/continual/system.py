@@ -14,10 +14,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from tsar_jax.data.continual.types import Stream, StreamState, Test
-from tsar_jax.errors import check_known, check_positive, check_rates, check_seed
+from tsar_jax.errors import (
+    UserError,
+    check_known,
+    check_positive,
+    check_rates,
+    check_seed,
+    shown,
+)
 from tsar_jax.networks.classifier import Classifier, Variables
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.systems.continual.methods import (
+    METHODS,
     Batch,
     Method,
     ProblemSpec,
@@ -26,11 +34,22 @@ from tsar_jax.systems.continual.methods import (
     check_supported,
 )
 from tsar_jax.systems.continual.methods.published import RELEASES, Release
-from tsar_jax.training.config import FORMERLY_ZERO, earlier
+from tsar_jax.systems.continual.methods.settings import from_pairs, settings_class
+from tsar_jax.training.config import FORMERLY_ZERO, chosen_by, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import Arrays, Metrics, System
 
 CLASS_IL, TASK_IL = 0, 1
+
+
+def _settings_class(method: str) -> type[Any]:
+    """Return the dataclass of a method's settings."""
+    return settings_class(METHODS.find(method))
+
+
+def _earlier_settings(method: str, stored: Any) -> Any:
+    """Return settings of a method as JSON values, of earlier versions a list of "name=value"."""
+    return from_pairs(METHODS.find(method), stored) if isinstance(stored, list) else stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +80,10 @@ class ContinualConfig(LoopConfig):
     """Images of a draw from the buffer, at least 1."""
     epochs: int | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
     """Passes over every task, at least 1."""
-    settings: tuple[str, ...] = ()
-    """Hyper-parameters of the method, as name=value; the others are the published best."""
+    settings: Any = dataclasses.field(
+        default=None, metadata=chosen_by("method", _settings_class, _earlier_settings)
+    )
+    """Hyper-parameters of the method, from `method_settings`; None: the published best."""
     published: Release = dataclasses.field(default="synergy", metadata=earlier("synergy"))
     """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
     init: str | None = dataclasses.field(default=None, metadata=earlier(None))
@@ -94,6 +115,13 @@ class ContinualConfig(LoopConfig):
         check_positive(self, "phase_size", "phase_classes", "pretrain_classes")
         check_rates(self, "lr")
         check_known("release", self.published, RELEASES)
+        if self.settings is None:
+            return
+        if not isinstance(self.settings, _settings_class(self.method)):
+            raise UserError(
+                f"settings must be those of the method {self.method}, but are "
+                f"{shown(self.settings)}: make them with method_settings({self.method!r}, ...)."
+            )
         if self.schedule_seed is not None:
             check_seed(self, "schedule_seed")
 

@@ -16,6 +16,7 @@ from tsar_jax.systems.continual.measures import (
     measures,
     write_outcome,
 )
+from tsar_jax.systems.continual.methods.settings import given_settings
 from tsar_jax.systems.continual.system import ContinualConfig, make_system
 from tsar_jax.training.initial import begin_from
 from tsar_jax.training.loop import train
@@ -60,8 +61,9 @@ def train_experiment(prepared: PreparedExperiment, run: Run) -> Outcome:
 
 def chosen(config: ContinualConfig) -> str:
     """Return the hyper-parameters of a run, in a line."""
-    general = (f"{name}={getattr(config, name):g}" for name in ("lr", "batch", "replay", "epochs"))
-    return ", ".join([*general, *config.settings])
+    values = {name: getattr(config, name) for name in ("lr", "batch", "replay", "epochs")}
+    values |= given_settings(config.settings)
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def report(outcome: Outcome, run: Run) -> None:

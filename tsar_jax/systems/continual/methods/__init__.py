@@ -3,12 +3,10 @@
 A method of your own is a subclass of `Method` that a module registers in `METHODS`.
 """
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 from tsar_jax.data.continual.types import Stream
-from tsar_jax.errors import UserError, nearest_hint
+from tsar_jax.errors import UserError
 from tsar_jax.registry import Registry
 from tsar_jax.systems.continual.methods.agem import AGEM
 from tsar_jax.systems.continual.methods.agem_r import AGEMR
@@ -26,6 +24,7 @@ from tsar_jax.systems.continual.methods.kder import KDER
 from tsar_jax.systems.continual.methods.lwf import LwF
 from tsar_jax.systems.continual.methods.mer import MER
 from tsar_jax.systems.continual.methods.pnn import PNN
+from tsar_jax.systems.continual.methods.settings import given_settings, open_settings
 from tsar_jax.systems.continual.methods.sgd import SGD, Joint
 from tsar_jax.systems.continual.methods.si import SI
 from tsar_jax.systems.continual.methods.synergy import SYNERgy
@@ -39,6 +38,7 @@ __all__ = [
     "TrainState",
     "check_supported",
     "make_method",
+    "method_settings",
 ]
 
 METHODS: Registry[type[Method]] = Registry("method")
@@ -68,24 +68,22 @@ for _name, _method in (
     METHODS.register(_name)(_method)
 
 
-def make_method(name: str, settings: Sequence[str] = ()) -> Method:
-    """Return the method `name` with hyper-parameters given as "name=value", the others by default.
+def make_method(name: str, **hyper_parameters: bool | int | float) -> Method:
+    """Return the method `name` with the given hyper-parameters, the others by its defaults.
 
     Raises:
         UserError: the method or a hyper-parameter does not exist, or a value is impossible.
     """
-    method = METHODS.find(name)
-    known = {field.name: field.type for field in dataclasses.fields(method)}
-    values = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or key not in known:
-            raise UserError(
-                f"{setting!r} sets no hyper-parameter of {name}: write name=value, the name being "
-                f"{' or '.join(known) or '(it has none)'}{nearest_hint(key, known)}."
-            )
-        values[key] = _value(known[key], setting, text)
-    return method(**values)
+    return METHODS.find(name)(**given_settings(method_settings(name, **hyper_parameters)))
+
+
+def method_settings(name: str, **hyper_parameters: bool | int | float) -> Any:
+    """Return hyper-parameters of the method `name` for a config, those not given left open.
+
+    Raises:
+        UserError: the method or a hyper-parameter does not exist, or a value is of another type.
+    """
+    return open_settings(name, METHODS.find(name), hyper_parameters)
 
 
 def check_supported(method: Method, name: str, stream: Stream) -> None:
@@ -108,15 +106,3 @@ def check_supported(method: Method, name: str, stream: Stream) -> None:
         f"Method {name} cannot learn {stream.name}{because}: choose another stream, or a method "
         f"from {', '.join(able)}."
     )
-
-
-def _value(kind: Any, setting: str, text: str) -> bool | int | float:
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise UserError(f"{setting!r}: write true or false, not {text!r}.")
-        return text.lower() == "true"
-    try:
-        return kind(text)
-    except ValueError:
-        number = "a whole number" if kind is int else "a number"
-        raise UserError(f"{setting!r}: {text!r} is none; write {number}.") from None
