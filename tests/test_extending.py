@@ -12,7 +12,9 @@ from tsar_jax.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 
-MINE = """
+MINE = '''
+import dataclasses
+
 import numpy as np
 
 import tsar_jax
@@ -38,8 +40,10 @@ def make(config):
 
 
 @METHODS.register("shy")
+@dataclasses.dataclass(frozen=True)
 class Shy(ER):
-    pass
+    shyness: float = 0.5
+    """Share of the loss that replay has not, 0 to 1."""
 
 
 @COMPILED.register("swing")
@@ -58,14 +62,15 @@ def stripes(folder):
         return LabelledImages(drawn, labels, ("high", "low"))
 
     return LabelledDataset("stripes", images(40), images(20), "drawn here")
-"""
+'''
 
 SMOKE = ("--preset", "smoke", "--steps", 1)
 CONTINUAL = ("--method", "shy", "--stream", "rot-stripes", "--buffer", 32)
+SHYNESS = ("--method.shyness", 0.25)
 RUNS = {
     "network": ("anml_meta_train", *SMOKE, "--model", "head_only"),
     "term": ("plasticity_meta_train", *SMOKE, "--terms", "oja", "fading"),
-    "method and data set": ("continual_train", *SMOKE, *CONTINUAL),
+    "method and data set": ("continual_train", *SMOKE, *CONTINUAL, *SHYNESS),
     "environment": ("hebbian_evolve", *SMOKE, "--environment", "swing"),
 }
 

@@ -47,7 +47,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "resume": ("restore", "load", "checkpoint", "continue"),
     "preset": ("config", "profile"),
 }
-"""What a field is called elsewhere. A field is meant by its last word too: meta_rate is a rate."""
+"""Names that a field has elsewhere. The last word of a field counts too: meta_rate is a rate."""
 
 
 def parse_flags(
@@ -62,7 +62,8 @@ def parse_flags(
     """Return the config that flags make, or change from `default`.
 
     Args:
-        prog: what the user types before the flags; description: what --help says first.
+        prog: the command line up to the flags.
+        description: the text that --help begins with.
         others: names of flags that were taken from argv before.
 
     Raises:
@@ -156,7 +157,7 @@ def _with_dataclasses(
 
 
 class _Held(io.StringIO):
-    """Text that is held back, for a terminal if `stream` is one."""
+    """A buffer of text that is taken for a terminal if `stream` is one."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -191,10 +192,10 @@ def parse_arguments(
     argv: Sequence[str],
     commands: Mapping[str, argparse.ArgumentParser] | None = None,
 ) -> argparse.Namespace:
-    """Return what a parser of argparse makes of a command line.
+    """Return the arguments that a parser of argparse finds in a command line.
 
     Args:
-        commands: parsers of its commands by their names, the command being in `command`.
+        commands: parsers of its commands by name; the argument `command` has the name.
 
     Raises:
         UserError: a flag does not exist, or a word belongs to none; the nearest flag is named.
@@ -213,10 +214,10 @@ def _values(config: Any) -> dict[str, Any]:
 
 
 def _in_order_of_interest(config_class: type[Any]) -> type[Any]:
-    """Return the same class with its fields in another order: what tells runs apart, ..., loop."""
+    """Return the class with its fields in another order: those that tell runs apart, ..., loop."""
 
     def interest(field: dataclasses.Field[Any]) -> tuple[int, int]:
-        # `runs` are folders, or how often something is drawn, which matters less.
+        # `runs` are folders in some configs and a number of draws, less important, in others.
         if field.name in FIRST and hints[field.name] is not int:
             return 0, FIRST.index(field.name)
         if field.name not in loop_fields:
@@ -243,7 +244,7 @@ def _like(config_class: type[Any], members: Mapping[str, Any]) -> type[Any]:
 
 
 def typed_fields(config_class: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every flag's name, such as loop.seed, and its type, within None and Annotated."""
+    """Yield every flag's name, such as loop.seed, and its type, without None or Annotated."""
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         hint, name = hints[field.name], field.name
@@ -253,8 +254,8 @@ def typed_fields(config_class: type[Any], prefix: str = "") -> Iterator[tuple[st
             if hint is Any:
                 hint = chosen_by.class_of(getattr(config_class, name))
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
-            rest = [one for one in typing.get_args(hint) if one is not type(None)]
-            hint = rest[0] if len(rest) == 1 else hint
+            others = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+            hint = others[0] if len(others) == 1 else hint
         if dataclasses.is_dataclass(hint):
             yield from typed_fields(typing.cast(type[Any], hint), f"{prefix}{name}.")
         else:
@@ -267,7 +268,7 @@ def flag_names(config_class: type[Any]) -> list[str]:
 
 
 def check_flags(known: Sequence[str], argv: Sequence[str], prog: str) -> None:
-    """Raises UserError for a flag that does not exist, even where others are missing."""
+    """Raise UserError for a flag that does not exist, even where others are missing."""
     if "--help" in argv or "-h" in argv:
         return
     for word in argv:
@@ -280,7 +281,7 @@ def check_flags(known: Sequence[str], argv: Sequence[str], prog: str) -> None:
 
 
 def _check_choices(config_class: type[Any], argv: Sequence[str]) -> None:
-    """Raises UserError where a flag's value is none of its choices."""
+    """Raise UserError where a flag's value is none of its choices."""
     choices = {
         name: typing.get_args(hint)
         for name, hint in typed_fields(config_class)
@@ -311,7 +312,7 @@ def _unknown_flag(word: str, known: Sequence[str], prog: str) -> str:
 
 
 def suggest(flag: str, known: Sequence[str]) -> str | None:
-    """Return the name among the known that a flag which does not exist is likely to mean."""
+    """Return the known name that a flag which does not exist is likely to mean, or None."""
     wanted = flag.lstrip("-").removeprefix("no-").replace("-", "_").lower()
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
     word = wanted.rpartition(".")[2]

@@ -42,16 +42,23 @@ def parse(
     description: str,
     argv: Sequence[str] | None = None,
 ) -> tuple[Config, Run]:
-    """An experiment's settings from its command line: its config and its run.
+    """Return an experiment's config and its run, from the command line.
 
-    --preset NAME (by default the first), --out FOLDER (by default a new
-    runs/EXPERIMENT-PRESET-WHAT-DATE-TIME-SEED, WHAT being the config's model, method, stream or
-    environment, if any), --resume FOLDER, and a flag for every field of the config. With --resume
-    the settings are those stored in the folder.
+    There are --preset NAME (by default the first), --out FOLDER (by default a new
+    runs/EXPERIMENT-PRESET-MODEL-DATE-TIME-SEED, in which MODEL stands for the config's model,
+    method, stream or environment, if any), --resume FOLDER, and a flag for every field of the
+    config. With --resume the settings are those stored in the folder.
 
-    experiment: the script's name in the package `experiments`; description: what --help says
-    first, with examples. Raises UserError for an unknown preset, a folder that cannot be
-    written or holds a run already, or a flag that changes a resumed run's config.
+    Args:
+        config_class: dataclass of the settings.
+        presets: by name.
+        experiment: name of the script in the package `experiments`.
+        description: text that --help begins with, with examples.
+        argv: the words of the command line; None: those of the process.
+
+    Raises:
+        UserError: the preset or a flag does not exist, the folder cannot be written or holds a run
+            already, or a flag changes a resumed run's config.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     own, rest = _own_parser().parse_known_args(argv)
@@ -82,10 +89,13 @@ def parse_for_run(
     description: str,
     argv: Sequence[str] | None = None,
 ) -> tuple[Config, Path, str]:
-    """Settings of an experiment that works on a finished run: config, run folder, preset's name.
+    """Return config, run folder and preset's name of an experiment that works on a finished run.
 
-    --run FOLDER is required, --preset NAME is the first by default, and every field of the config
-    has a flag. Raises UserError for an unknown preset or where no run is named.
+    There are --run FOLDER, which is required, --preset NAME (by default the first), and a flag for
+    every field of the config. Arguments are those of `parse`.
+
+    Raises:
+        UserError: the preset or a flag does not exist, or no run is named.
     """
     about = "run", "the run to work on", "No run is named"
     return _parse_with_folder(config_class, presets, experiment, description, argv, about)
@@ -99,7 +109,7 @@ def parse_for_output(
     description: str,
     argv: Sequence[str] | None = None,
 ) -> tuple[Config, Path, str]:
-    """As `parse_for_run`, of an experiment that writes to --out FOLDER, which is required."""
+    """Return the same as `parse_for_run` for an experiment that requires --out FOLDER instead."""
     about = "out", "where everything is written", "No folder is named to write to"
     return _parse_with_folder(config_class, presets, experiment, description, argv, about)
 
@@ -112,7 +122,10 @@ def _parse_with_folder(
     argv: Sequence[str] | None,
     about: tuple[str, str, str],
 ) -> tuple[Config, Path, str]:
-    """about: the option that names a folder, what it is for, and what is wrong without it."""
+    """Return config, folder and preset's name of an experiment that requires a folder.
+
+    about: name of the option for the folder, its purpose, and what is wrong without it.
+    """
     option, purpose, missing = about
     argv = _import_named(config_class, sys.argv[1:] if argv is None else list(argv))
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -206,7 +219,8 @@ def parse_config(
     """Return `default` with the fields that flags in argv change.
 
     Args:
-        command: what the user types before the flags; text: what --help says first.
+        command: the words that the user types before the flags, such as "run anml_meta_train".
+        text: the text that --help begins with.
         others: names of flags that were taken from argv before.
     """
     return parse_flags(
@@ -238,7 +252,7 @@ def _parse_resumed(
     experiment: str,
     text: str,
 ) -> tuple[Config, Run]:
-    """The stored config; the flags in `rest` may repeat it, not change it."""
+    """Return the stored config and the run; flags in `rest` may repeat it, not change it."""
     path = Path(own.resume)
     if own.out is not None:
         raise UserError("--resume names the run folder already: leave out --out.")

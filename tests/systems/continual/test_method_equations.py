@@ -199,7 +199,7 @@ def test_ewc_can_give_every_filter_its_mean_importance(spec, adjust) -> None:
 def test_a_setting_that_is_true_or_false() -> None:
     assert make_method("ewc_on", adjust_fisher=True).adjust_fisher is True
     assert make_method("ewc_on").adjust_fisher is False
-    with pytest.raises(UserError, match="'adjust_fisher' must be bool.*but is 'maybe'"):
+    with pytest.raises(UserError, match=r"'adjust_fisher' must be bool.*but is 'maybe'"):
         make_method("ewc_on", adjust_fisher="maybe")
 
 
