@@ -163,6 +163,13 @@ def test_a_method_is_static(name) -> None:
             setattr(method, field.name, getattr(method, field.name))
 
 
+def test_a_problem_spec_is_static() -> None:
+    spec = life_of("er").spec
+    same = dataclasses.replace(spec, task_classes=np.array(spec.task_classes))
+    assert (spec, hash(spec)) == (same, hash(same))
+    assert dataclasses.replace(spec, task_classes=np.ones((2, 4), bool)) != spec
+
+
 @pytest.mark.parametrize("name", SHARING)
 def test_a_buffer_that_tasks_or_classes_cannot_share_is_named(name) -> None:
     life = life_of(name, capacity=1)

@@ -158,7 +158,7 @@ def make_spec(
         replay=replay,
         tasks=stream.tasks,
         classes=stream.classes,
-        task_classes=stream.task_classes,
+        task_classes=tuple(map(tuple, stream.task_classes.tolist())),
         image=jax.ShapeDtypeStruct(stream.image, jnp.uint8),
         augment=stream.augment,
         normalise=stream.normalise,

@@ -27,14 +27,14 @@ it.
 
 @dataclasses.dataclass(frozen=True)
 class ProblemSpec:
-    """The static description of a problem, which every method is given.
+    """The static description of a problem, which every method is given: it hashes and compares.
 
     net: the network.
     learning_rate: of SGD.
     capacity: entries of the buffer.
     replay: items of a draw.
     tasks, classes: of the stream.
-    task_classes: bool [tasks, classes], which classes belong to a task.
+    task_classes: bool [tasks, classes], which classes belong to a task; an array becomes a tuple.
     image: shape and dtype of an image as it is stored.
     augment: (stored images, key) -> images as the network takes them in training, augmented and
         normalised; replay and estimates of importance use it too.
@@ -47,10 +47,14 @@ class ProblemSpec:
     replay: int
     tasks: int
     classes: int
-    task_classes: np.ndarray
+    task_classes: tuple[tuple[bool, ...], ...]
     image: jax.ShapeDtypeStruct
     augment: Callable[[jax.Array, jax.Array], jax.Array]
     normalise: Callable[[jax.Array], jax.Array]
+
+    def __post_init__(self) -> None:
+        rows = tuple(tuple(map(bool, row)) for row in self.task_classes)
+        object.__setattr__(self, "task_classes", rows)
 
 
 class Batch(NamedTuple):
