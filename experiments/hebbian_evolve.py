@@ -23,7 +23,7 @@ from tsar_jax.errors import doing_without, quoted
 from tsar_jax.systems.hebbian.evolution import init_evolution
 from tsar_jax.systems.hebbian.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.hebbian.system import HebbianConfig, make_system
-from tsar_jax.training.initial import begin_from
+from tsar_jax.training.initial import init_from_run
 from tsar_jax.training.loop import train
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     split_cpu()
     with doing_without("--preset cart-pole needs none of it"):
         system = make_system(config)
-    first = begin_from(
+    first = init_from_run(
         config.init,
         "genome",
         lambda: jax.eval_shape(system.init, jax.random.key(0)).genome,

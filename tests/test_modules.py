@@ -11,7 +11,7 @@ from tsar_jax.cli.status import status
 from tsar_jax.environments import gymnasium_episode
 from tsar_jax.errors import UserError
 from tsar_jax.modules import allowing, check_allowed, import_modules, search_working_folder
-from tsar_jax.training.run import Run, check_new, start
+from tsar_jax.training.run import Run, check_new, create_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def test_printed_commands_are_quoted(tmp_path, monkeypatch):
     run = Run(path, config, "x; y", "cpu")
     wanted = "--resume 'a run; b'"
     assert run.resume_command() == f"tsar-jax run 'x; y' {wanted} --modules 'a; b'"
-    start(run, 3)
+    create_run(run, 3)
     assert f"continue with {wanted}\n" in status(path)
     with pytest.raises(UserError, match=f"continue it with {wanted}, or"):
         check_new(path)

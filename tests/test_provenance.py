@@ -15,12 +15,12 @@ from tsar_jax.cli.status import status
 from tsar_jax.errors import UserError
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.overview import runs_text
-from tsar_jax.training.run import Run, load_config, start
+from tsar_jax.training.run import Run, create_run, load_config
 
 
 def make_run(path, **changes):
     run = Run(path, LoopConfig(steps=3, **changes), "toy", "cpu")
-    start(run, 3)
+    create_run(run, 3)
     return run
 
 

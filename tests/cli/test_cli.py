@@ -25,7 +25,7 @@ from tsar_jax.training.config import (
 )
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
 from tsar_jax.training.loop import LoopConfig
-from tsar_jax.training.run import Run, load_config, start
+from tsar_jax.training.run import Run, create_run, load_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def in_empty_folder(tmp_path, monkeypatch):
 def run(tmp_path):
     """A folder with the config of a run."""
     config, run = parse("--out", tmp_path / "run", "--rate", "0.2")
-    start(run, config.loop.steps)
+    create_run(run, config.loop.steps)
     return run
 
 
@@ -398,7 +398,7 @@ def test_help_fits_terminals_of_no_width(monkeypatch, capsys, columns):
 
 def test_file_names_of_any_language_under_an_ascii_locale(tmp_path):
     folder = tmp_path / "ünï"
-    start(Run(folder, Config(), "toy", "cpu"), 1000)
+    create_run(Run(folder, Config(), "toy", "cpu"), 1000)
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     code = "import sys; print(sys.getfilesystemencoding(), file=sys.stderr)"
     done = tsar_jax("status", folder.name, folder=tmp_path, environment=ascii_only, before=code)

@@ -31,7 +31,7 @@ from tsar_jax.systems.hebbian.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.training.checkpoints import read_newest, save_once
 from tsar_jax.training.metrics import read_rows
-from tsar_jax.training.run import Run, start
+from tsar_jax.training.run import Run, create_run
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -420,7 +420,7 @@ def test_a_runs_environment_imports_only_what_the_command_line_names(
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     Path("strangers.py").write_text("from pathlib import Path\nPath('ran').write_text('it ran')\n")
     config = HebbianConfig(environment="strangers:Env-v0")
-    start(Run(tmp_path / "run", config, EXPERIMENT), config.steps)
+    create_run(Run(tmp_path / "run", config, EXPERIMENT), config.steps)
     for script in (hebbian_evaluate, hebbian_lesion, hebbian_evolve):
         option = "--resume" if script is hebbian_evolve else "--run"
         said = failure(script, option, "run", monkeypatch=monkeypatch, capsys=capsys)

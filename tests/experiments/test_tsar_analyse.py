@@ -24,7 +24,7 @@ from tsar_jax.systems.episodic.transfer_files import Transfer, find_transfer
 from tsar_jax.systems.episodic.tsar import TsarConfig, make_system
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.preset import Preset
-from tsar_jax.training.run import Run, start
+from tsar_jax.training.run import Run, create_run
 from tsar_jax.training.system import System
 
 TINY = TsarConfig(
@@ -106,7 +106,7 @@ def folder(few, tmp_path_factory) -> Path:
     odd = copy_run(folder / "tsar", "odd")
     (odd / "transfer-mini_imagenet-random.json").write_text("{")
     copy_run(folder / "tsar", "two", regulated=["block_0", "head"])
-    start(Run(folder / "toy", TINY, "toy"), 2)
+    create_run(Run(folder / "toy", TINY, "toy"), 2)
     (folder / "file").write_text("")
     return folder
 

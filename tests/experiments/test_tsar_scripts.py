@@ -32,7 +32,7 @@ from tsar_jax.systems.episodic.transfer_arguments import CPU, TransferArguments,
 from tsar_jax.systems.episodic.tsar import TRANSFERRED, TsarConfig
 from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT
 from tsar_jax.training.preset import Preset
-from tsar_jax.training.run import Run, start
+from tsar_jax.training.run import Run, create_run
 
 CLASSES, IMAGES = 12, 20
 TINY = TsarConfig(
@@ -354,7 +354,7 @@ def test_a_sweep_takes_folders_of_an_earlier_version(tmp_path) -> None:
     """Its configs had the channels that None stands for now, and a gate's bias without a gate."""
     today = dataclasses.replace(TINY, channels=None)
     old = dataclasses.replace(today, channels=112, gate_bias=0.0)
-    start(Run(tmp_path, old, EXPERIMENT), 2)
+    create_run(Run(tmp_path, old, EXPERIMENT), 2)
     tsar_bias_sweep.check_folder(tmp_path, today)
     with pytest.raises(UserError, match="channels: 112 -> 5"):
         tsar_bias_sweep.check_folder(tmp_path, dataclasses.replace(today, channels=5))
@@ -367,7 +367,7 @@ def test_a_sweep_goes_on_with_the_config_that_its_folder_has(tmp_path, monkeypat
         raise UserError(f"gate_bias {config.gate_bias}, {run.config.gate_bias}")
 
     old = dataclasses.replace(TINY, gate_bias=0.0)
-    start(Run(tmp_path / "bias-8", old, EXPERIMENT), 2)
+    create_run(Run(tmp_path / "bias-8", old, EXPERIMENT), 2)
     monkeypatch.setattr(tsar_bias_sweep, "train", stop)
     sweep = tsar_bias_sweep.Sweep((-8.0,), TINY, TRANSFER, "omniglot")
     with pytest.raises(UserError, match=r"gate_bias 0\.0, 0\.0"):

@@ -27,7 +27,7 @@ from tsar_jax.training.checkpoints import (
     load_checkpoint,
     read_newest,
 )
-from tsar_jax.training.run import Run, load_config, start
+from tsar_jax.training.run import Run, create_run, load_config
 
 SAID = {
     "about": "A toy.",
@@ -61,7 +61,7 @@ def toy_run(tmp_path):
     writer = CheckpointWriter(path / "checkpoints", keep=1)
     writer.save(7, ARRAYS, {"rate": 0.1})
     writer.close()
-    start(Run(path, Toy(), "toy", "cpu"), 7)
+    create_run(Run(path, Toy(), "toy", "cpu"), 7)
     (path / "rule.json").write_text("{}\n")
     return path
 

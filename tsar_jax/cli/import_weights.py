@@ -56,7 +56,7 @@ from tsar_jax.systems.episodic.tsar import TsarConfig, in_bfloat16
 from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.training.checkpoints import save_once, to_host
 from tsar_jax.training.config import config_to_json
-from tsar_jax.training.run import IMPORTED, Run, check_new, make_folder, start
+from tsar_jax.training.run import IMPORTED, Run, check_new, create_run, make_folder
 
 CONFIGS: dict[str, type] = {
     "anml": AnmlConfig,
@@ -151,4 +151,4 @@ def write(imported: Imported, path: Path) -> None:
     save_once(run.checkpoints, imported.step, arrays, config_to_json(imported.config))
     if imported.finish is not None:
         imported.finish(run)
-    start(run, imported.step)
+    create_run(run, imported.step)

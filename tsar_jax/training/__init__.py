@@ -7,7 +7,13 @@ run           a run's folder and its config.json
 config        dataclasses to JSON and back
 preset        a config under a name, and what it is for
 metrics       metrics.jsonl, metrics.csv, TensorBoard
-checkpoints   the state on disk: saved, verified, restored, fallen back from
+checkpoints   saves the state, verifies and restores it, skips damaged saves
+initial       first weights taken from another run
+arrays        what steps return beside scalars, as files
+seeds         several seeds in one run
+overview      a table of runs
+rescue        saves a run whose folder is gone
+tensorboard   event files
 errors        why training can end early: TrainingDiverged, TrainingInterrupted
 interruption  Ctrl-C and SIGTERM
 progress      the line on the terminal

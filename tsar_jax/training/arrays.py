@@ -1,6 +1,6 @@
-"""What steps return beside scalars: arrays, in a file of the run's folder for every checkpoint.
+"""Arrays that steps return beside scalars, in a file of the run's folder for every checkpoint.
 
-RUN/arrays/STEP.npz holds the arrays of the steps since the file before, up to step number STEP:
+RUN/arrays/STEP.npz holds the arrays of the steps since the previous file, up to step number STEP:
 each [steps, ...], or [seeds, steps, ...] in a run of several seeds.
 """
 
@@ -21,12 +21,14 @@ from tsar_jax.untrusted.zips import open_zip, read_member, zip_members
 
 FOLDER = "arrays"
 MAX_ARRAY = 1 << 30
-"""Bytes of an array that is read from a file."""
+"""Largest array that is read from a file, in bytes, so that no file can fill the memory."""
 
 
 class StepArrays(NamedTuple):
-    """steps [n]: numbers of steps, from 1, ascending. values: arrays [..., n, ...] by name, the
-    axis of steps being the second in a run of several seeds and the first in one of one.
+    """Arrays of some steps of a run.
+
+    steps [n]: numbers of the steps, from 1, ascending. values: arrays by name, [n, ...], or
+        [seeds, n, ...] in a run of several seeds.
     """
 
     steps: np.ndarray
@@ -34,14 +36,14 @@ class StepArrays(NamedTuple):
 
 
 class ArrayWriter:
-    """Collects the arrays of steps and writes them before their checkpoint.
+    """A collector of the arrays of steps, which writes them before their checkpoint.
 
     Files past `step` that an earlier process left are removed, for the run continues from there.
 
     Args:
-        folder: the run's.
-        names: of the arrays; no file is written where there are none.
-        step: where the run begins or goes on.
+        folder: the run's folder.
+        names: names of the arrays; no file is written where there are none.
+        step: steps done when the run begins or is resumed.
         seeds: whether the arrays have a leading axis of seeds.
     """
 
@@ -63,10 +65,11 @@ class ArrayWriter:
                 warnings.warn(f"{error} Training goes on without them.", stacklevel=3)
 
     def add(self, first: int, count: int, values: dict[str, np.ndarray]) -> None:
-        """Take the arrays of steps number first + 1 to first + count.
+        """Add the arrays of steps number first + 1 to first + count.
 
         Args:
-            values: by name; as many steps as a chunk has at most, the first `count` of which count.
+            values: arrays by name, of as many steps as the longest chunk has; those past the first
+                `count` are ignored.
         """
         if values:
             axis, steps = self._axis, np.arange(first + 1, first + count + 1)
@@ -74,7 +77,7 @@ class ArrayWriter:
             self._waiting.append(StepArrays(steps, cut))
 
     def write(self) -> None:
-        """Write what has been taken since the last call. Raises OSError."""
+        """Write the arrays added since the last call. Raises OSError."""
         if not self._waiting:
             return
         part = _joined(self._waiting, self._axis)
@@ -84,7 +87,7 @@ class ArrayWriter:
 
     @property
     def arrays(self) -> StepArrays:
-        """The arrays of all steps, those of earlier processes included."""
+        """Return the arrays of all steps, those of earlier processes included."""
         return _joined([*self._written, *self._waiting], self._axis)
 
 
@@ -117,15 +120,15 @@ def _file(folder: Path, step: int) -> Path:
 
 
 def _read(path: Path) -> StepArrays:
-    """Read one file, without trust. Raises UserError."""
+    """Read one file, which may hold anything. Raises UserError."""
     try:
         with open_regular(path) as opened, open_zip(path, opened) as archive:
-            found = {
+            arrays = {
                 member.filename.removesuffix(".npy"): np.lib.format.read_array(
                     io.BytesIO(read_member(archive, member)), allow_pickle=False
                 )
                 for member in zip_members(archive, MAX_ARRAY)
             }
-        return StepArrays(found.pop("steps"), found)
+        return StepArrays(arrays.pop("steps"), arrays)
     except (UserError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as arrays of steps ({error}).") from error

@@ -1,4 +1,4 @@
-"""The training state on disk: saved asynchronously, verified when read, fallen back from.
+"""Checkpoints: the training state is saved asynchronously and verified when it is read.
 
 A checkpoint is two Orbax items: "state", the arrays under their paths in the state's tree, and
 "record", which describes them and holds a SHA-256 of everything, for Orbax does not notice
@@ -42,7 +42,7 @@ class SaveFailed(Exception):
 
 
 def leaf_names(state: State) -> list[str]:
-    """The path of every leaf: "params/dense/kernel"."""
+    """Return the path of every leaf, such as "params/dense/kernel"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     keystr = jax.tree_util.keystr
     names = [keystr(path, simple=True, separator="/") or "state" for path, _ in leaves]
@@ -52,7 +52,7 @@ def leaf_names(state: State) -> list[str]:
 
 
 def to_host(state: State) -> Arrays:
-    """The leaves of a state by path, as NumPy arrays that share no memory with the device's.
+    """Return the leaves of a state by path, as NumPy arrays that share no memory with the device's.
 
     On the CPU `jax.device_get` aliases the device's buffer, and the next compiled call is given
     that buffer to overwrite while a save may still be reading it; hence the copies.
@@ -62,20 +62,26 @@ def to_host(state: State) -> Arrays:
 
 
 def from_host(arrays: Arrays, like: State, source: str) -> State:
-    """A state of the tree, shapes and dtypes of `like` (arrays or ShapeDtypeStructs).
+    """Return a state of the tree, shapes and dtypes of `like`.
 
-    Raises UserError that names the first leaf that does not fit; `source` says whence `arrays`.
+    Args:
+        arrays: leaves by path, as `to_host` gives them.
+        like: a tree of arrays or ShapeDtypeStructs.
+        source: where the arrays are from, for error messages.
+
+    Raises:
+        UserError: an array is missing, superfluous or of another shape or dtype.
     """
     names = leaf_names(like)
     leaves, tree = jax.tree.flatten(like)
     for name, leaf in zip(names, leaves, strict=True):
-        wanted = jax.eval_shape(_key_data, leaf)
-        held = arrays.get(name)
-        if held is None or (held.shape, held.dtype) != (wanted.shape, wanted.dtype):
-            found = "absent" if held is None else f"{held.dtype} {list(held.shape)}"
+        expected = jax.eval_shape(_key_data, leaf)
+        array = arrays.get(name)
+        if array is None or (array.shape, array.dtype) != (expected.shape, expected.dtype):
+            saved = "absent" if array is None else f"{array.dtype} {list(array.shape)}"
             raise UserError(
-                f"The {source} is of another model: {shown(name)} is {found} there, but "
-                f"{wanted.dtype} {list(wanted.shape)} in this one; resume with the code and "
+                f"The {source} is of another model: {shown(name)} is {saved} there, but "
+                f"{expected.dtype} {list(expected.shape)} in this one; resume with the code and "
                 "config that it was saved with."
             )
     extra = [name for name in arrays if name not in names]
@@ -97,7 +103,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _key_data(leaf: Any) -> Any:
-    """A typed random key as the integers it is made of; any other leaf as an array."""
+    """Return a typed random key as the integers it is made of, any other leaf as an array."""
     if _is_key(leaf):
         return jax.random.key_data(leaf)
     return leaf if isinstance(leaf, jax.Array | np.ndarray) else jnp.asarray(leaf)
@@ -113,7 +119,7 @@ def _wrap_key(array: jax.Array, like: Any) -> jax.Array:
 
 
 def digest(record: Record, arrays: Arrays) -> str:
-    """SHA-256 of a checkpoint's record (without its own "sha256") and of its arrays' bytes."""
+    """Return the SHA-256 of a checkpoint's record, without "sha256", and of its arrays' bytes."""
     total = hashlib.sha256()
     described = {name: value for name, value in record.items() if name != "sha256"}
     total.update(json.dumps(described, sort_keys=True).encode())
@@ -125,16 +131,21 @@ def digest(record: Record, arrays: Arrays) -> str:
 
 
 def state_bytes(state: State) -> int:
-    """What a checkpoint of a state (arrays or ShapeDtypeStructs) takes on the disk, about."""
+    """Return about how many bytes a checkpoint takes. state: of arrays or ShapeDtypeStructs."""
     leaves = jax.tree.leaves(jax.eval_shape(lambda tree: jax.tree.map(_key_data, tree), state))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def check_space(folder: Path, size: int, keep: int) -> str:
-    """What a run's checkpoints of `size` bytes will take, as a sentence.
+    """Return a sentence on the disk space that a run's checkpoints take.
 
-    There are `keep` of them and the one being written. Raises UserError unless the disk of
-    `folder`, which need not exist yet, can hold those that are not there already.
+    Args:
+        folder: the checkpoints' folder, which need not exist yet.
+        size: bytes of a checkpoint.
+        keep: how many are kept; one more is there while it is written.
+
+    Raises:
+        UserError: the disk cannot hold those that are not there already.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
@@ -160,9 +171,9 @@ def _readable(size: int) -> str:
 
 
 class CheckpointWriter:
-    """Saves states in the background and keeps the newest `keep` of them.
+    """A writer that saves states in the background and keeps the newest `keep` of them.
 
-    From its making until `close` Orbax is quiet, for its threads speak at any time.
+    Orbax prints nothing until `close`, for its threads may print at any time.
     """
 
     def __init__(self, folder: Path, keep: int):
@@ -190,10 +201,12 @@ class CheckpointWriter:
             self._quiet = stack.pop_all()
 
     def save(self, step: int, arrays: Arrays, config: Record) -> None:
-        """Begins to save `arrays`, which must not change afterwards.
+        """Begin to save `arrays`, which must not change afterwards.
 
-        Returns while the files are still being written, after the save before has ended. Raises
-        SaveFailed, also where it was that save which failed.
+        It waits for the previous save, and returns while the files are still being written.
+
+        Raises:
+            SaveFailed: this save or the previous one failed.
         """
         args = self._ocp.args
         record = {"step": step, "config": config, "shapes": _shapes(arrays)}
@@ -207,12 +220,12 @@ class CheckpointWriter:
             )
 
     def wait(self) -> None:
-        """Returns when the last save has ended; raises SaveFailed if it failed."""
+        """Wait until the last save has ended. Raises SaveFailed if it failed."""
         with _failing_as_one():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """End Orbax's threads; raises nothing, for what matters `wait` has raised."""
+        """End Orbax's threads. It raises nothing: `wait` has raised what matters."""
         with self._quiet:
             # The first call raises the error of a failed save before it has closed anything.
             for _ in range(2):
@@ -237,7 +250,7 @@ def save_once(folder: Path, step: int, arrays: Arrays, config: Record) -> None:
 
 @contextlib.contextmanager
 def _failing_as_one() -> Iterator[None]:
-    """Raises SaveFailed for whatever Orbax and TensorStore raise where a disk fails them."""
+    """Raise SaveFailed for whatever Orbax and TensorStore raise where a disk fails them."""
     try:
         yield
     except Exception as error:
@@ -249,7 +262,7 @@ def _shapes(arrays: Arrays) -> dict[str, list[Any]]:
 
 
 def read_checkpoint(folder: Path, step: int) -> tuple[Arrays, Record]:
-    """The arrays and the record of one step. Raises DamagedCheckpoint."""
+    """Return the arrays and the record of one step. Raises DamagedCheckpoint."""
     import orbax.checkpoint as ocp
 
     path = (folder / str(step)).absolute()
@@ -279,11 +292,15 @@ def read_checkpoint(folder: Path, step: int) -> tuple[Arrays, Record]:
 
 
 def read_newest(folder: Path, set_aside: Path | None = None) -> tuple[Arrays, Record] | None:
-    """The newest checkpoint that is intact; None if there are none at all.
+    """Return the newest checkpoint that is intact, None if there are none at all.
 
-    Each damaged one on the way gives a warning and, where `set_aside` is given, is moved into
-    that folder, so that its step can be saved anew. Raises UserError, and moves nothing, if
-    all are damaged.
+    Args:
+        folder: the checkpoints' folder.
+        set_aside: folder to which newer, damaged checkpoints are moved, so that their steps can
+            be saved anew; None: they stay. Each gives a warning.
+
+    Raises:
+        UserError: all are damaged; nothing is moved.
     """
     if set_aside is not None:
         _set_odd_aside(folder, set_aside)
@@ -291,7 +308,7 @@ def read_newest(folder: Path, set_aside: Path | None = None) -> tuple[Arrays, Re
     damaged: dict[int, str] = {}
     for step in reversed(steps):
         try:
-            found = read_checkpoint(folder, step)
+            checkpoint = read_checkpoint(folder, step)
         except DamagedCheckpoint as damage:
             damaged[step] = str(damage)
             continue
@@ -302,14 +319,14 @@ def read_newest(folder: Path, set_aside: Path | None = None) -> tuple[Arrays, Re
                 f"that of step {step} takes its place.",
                 stacklevel=2,
             )
-        return found
+        return checkpoint
     if steps:
         raise UserError(f"No checkpoint in {folder} can be read: start a new run.")
     return None
 
 
 def _set_odd_aside(folder: Path, set_aside: Path) -> None:
-    """Move what Orbax would take for a step that no save has made, each with a warning."""
+    """Move entries that Orbax would take for steps but no save has made, each with a warning."""
     for odd in odd_steps(folder):
         name, moved = escaped(odd.name, MAX_TEXT), escaped(str(_move(odd, set_aside)))
         warnings.warn(
@@ -320,7 +337,7 @@ def _set_odd_aside(folder: Path, set_aside: Path) -> None:
 def _move(path: Path, folder: Path) -> Path:
     """Move a checkpoint into a folder, under a name that is free there, and return it."""
     folder.mkdir(exist_ok=True)
-    # A name may be as long as a file system allows.
+    # The name is cut, for it may be as long as a file system allows, without room for the number.
     numbered = (folder / f"{path.name[:50]}-{count}" for count in itertools.count())
     target = next(free for free in numbered if not os.path.lexists(free))
     path.rename(target)
@@ -328,9 +345,9 @@ def _move(path: Path, folder: Path) -> Path:
 
 
 def check_config(record: Record, config: Any, source: str) -> None:
-    """Raises UserError that shows the difference if a checkpoint was saved with another config.
+    """Raise UserError, which shows the difference, if a checkpoint has another config.
 
-    config: the run's dataclass; what was saved before one of its fields existed is completed.
+    Fields that did not exist when it was saved are filled in first. config: the run's dataclass.
     """
     saved = with_later_fields(type(config), record["config"])
     difference = config_difference(saved, config_to_json(config))
@@ -352,28 +369,28 @@ def load_checkpoint(
     """Return the state of one seed of a run and its step; the folder is left as it is.
 
     Args:
-        run_folder: the run's.
-        step: one of the steps kept; None: the newest that is intact, with a warning for each
-            damaged one.
+        run_folder: the run's folder.
+        step: step of one of the checkpoints; None: the newest that is intact, with a warning for
+            each damaged one.
         like: a state of the same tree, or `jax.eval_shape(system.init, key)`; of the branch alone
             where one is named.
-        branch: path within the state of what is read, such as "params"; None: the whole state.
-        seed: which of several, from 0.
+        branch: path of the part of the state that is read, such as "params"; None: all of it.
+        seed: number of the seed in a run of several, from 0.
 
     Raises:
         UserError: there is no checkpoint, it is damaged, or it is of another model.
     """
-    arrays, found, source = _read_for_evaluation(run_folder, step)
+    arrays, step, source = _read_for_evaluation(run_folder, step)
     arrays = arrays_of_seed(arrays, seed, source)
     if branch is not None:
         arrays = branch_of(arrays, branch)
-    return from_host(arrays, like, source), found
+    return from_host(arrays, like, source), step
 
 
 def load_seeds(
     run_folder: str | os.PathLike[str], step: int | None = None, *, like: State
 ) -> tuple[State, list[int], int]:
-    """Return the states of all seeds of a run, be there several or one, for evaluation.
+    """Return the states of all seeds of a run, one or several, for evaluation.
 
     Args:
         run_folder, step: as of `load_checkpoint`.
@@ -386,27 +403,27 @@ def load_seeds(
     Raises:
         UserError: as `load_checkpoint` does.
     """
-    arrays, found, source = _read_for_evaluation(run_folder, step)
+    arrays, step, source = _read_for_evaluation(run_folder, step)
     lost = arrays["lost"] if of_several_seeds(arrays) else np.zeros(1, bool)
     states = [
         from_host(arrays_of_seed(arrays, seed, source), like, source) for seed in range(len(lost))
     ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return stacked, np.flatnonzero(lost).tolist(), found
+    return stacked, np.flatnonzero(lost).tolist(), step
 
 
 def _read_for_evaluation(
     run_folder: str | os.PathLike[str], step: int | None
 ) -> tuple[Arrays, int, str]:
-    """Return a checkpoint's arrays, its step, and what it is for the sentence of an error."""
+    """Return a checkpoint's arrays, its step, and its name for error messages."""
     folder = Path(run_folder) / "checkpoints"
     steps = checkpoint_steps(folder)
     if not steps:
         raise UserError(f"There are no checkpoints in {run_folder}: check the path of the run.")
     if step is None:
-        found = read_newest(folder)
-        assert found is not None  # there are some, and read_newest raises if none is intact
-        arrays, record = found
+        newest = read_newest(folder)
+        assert newest is not None  # there are some, and read_newest raises if none is intact
+        arrays, record = newest
     elif step not in steps:
         raise UserError(f"There is no checkpoint of step {step} in {run_folder}: it has {steps}.")
     else:
@@ -421,7 +438,7 @@ def _read_for_evaluation(
 
 
 def branch_of(arrays: Arrays, branch: str) -> Arrays:
-    """Return the arrays of a state that lie below a path, by their path from there."""
+    """Return the arrays of a state below a path, by the rest of their paths."""
     prefix = f"{branch}/"
     return {
         name.removeprefix(prefix): array
@@ -432,9 +449,9 @@ def branch_of(arrays: Arrays, branch: str) -> Arrays:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Keep Orbax's remarks on its own workings off the terminal; its errors are raised anyway.
+    """Keep Orbax's messages off the terminal; its errors are raised anyway.
 
-    Blocks that overlap, in whatever order they end, leave everything as it was before the first.
+    Blocks may overlap and end in any order; after the last one all is as it was before the first.
     """
     _quiet.enter()
     try:
@@ -444,7 +461,7 @@ def _quiet_orbax() -> Iterator[None]:
 
 
 class _Quiet:
-    """Counts who wants Orbax to be quiet."""
+    """A count of the blocks that keep Orbax quiet, and what the first of them replaced."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -473,7 +490,7 @@ class _Quiet:
                 sys.unraisablehook = self._unraisable
 
     def _unless_of_orbax(self, failed: Any) -> None:
-        """Take the place of `threading.excepthook`: errors of other threads go to the former."""
+        """Drop errors of Orbax's threads; pass others to the previous `threading.excepthook`."""
         frame = failed.exc_traceback
         while frame is not None:
             if frame.tb_frame.f_globals.get("__name__", "").startswith("orbax."):
@@ -482,7 +499,7 @@ class _Quiet:
         self._hook(failed)
 
     def _unless_of_tensorstore(self, failed: Any) -> None:
-        """Take the place of `sys.unraisablehook`: other errors go to the former.
+        """Drop an error of TensorStore's threads; pass others to the previous `sys.unraisablehook`.
 
         Where a save fails, TensorStore's threads still report to the event loop that Orbax closed.
         """

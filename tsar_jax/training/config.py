@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, every field checked; and what differs between two."""
+"""Frozen dataclasses to JSON and back, every field checked; the difference between two."""
 
 import dataclasses
 import types
@@ -13,14 +13,14 @@ Config = TypeVar("Config")
 EARLIER, FORMER_NAME, ZERO_IS_NONE = "earlier", "former_name", "zero_is_none"
 CHOSEN_BY = "chosen_by"
 FORMERLY_ZERO = {ZERO_IS_NONE: True}
-"""Metadata of a dataclass field whose None run folders of earlier versions call 0."""
+"""Metadata of a dataclass field whose None is 0 in run folders of earlier versions."""
 
 
 def earlier(value: Any) -> dict[str, Any]:
     """Return the metadata of a dataclass field that run folders of earlier versions lack.
 
     Args:
-        value: how runs were made before the field existed; reading such a folder fills it in.
+        value: the field's value in runs made before it existed; reading such a folder fills it in.
     """
     return {EARLIER: value}
 
@@ -55,7 +55,9 @@ def chosen_by(
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
-    """A dataclass of ints, floats, strings, bools, None, tuples and dataclasses, as JSON values."""
+    """Return a dataclass of ints, floats, strings, bools, None, tuples and dataclasses as JSON
+    values.
+    """
     return {
         field.name: _to_json(getattr(config, field.name)) for field in dataclasses.fields(config)
     }
@@ -70,10 +72,17 @@ def _to_json(value: Any) -> Any:
 
 
 def config_from_json(cls: type[Config], stored: Any, where: str = "config.json") -> Config:
-    """The inverse of `config_to_json`.
+    """Return the config that `config_to_json` turned into JSON values.
 
-    A missing field whose metadata `earlier` made has that value. Raises UserError for a field
-    that is unknown, missing or of the wrong type; `where` says in its sentence what was read.
+    A missing field whose metadata `earlier` made has that value.
+
+    Args:
+        cls: dataclass of the config.
+        stored: JSON values by field.
+        where: where they are from, for error messages.
+
+    Raises:
+        UserError: a field is unknown, missing or of the wrong type.
     """
     return _dataclass_from_json(cls, stored, where, "")
 
@@ -154,8 +163,8 @@ def _from_json(hint: Any, value: Any, where: str, name: str) -> Any:
     if not matches:
         raise wrong
     if isinstance(value, str) and (len(value) > MAX_MESSAGE or not value.isprintable()):
-        # So that what shows a setting, in a table or a figure, need not escape it.
-        raise UserError(f"{where}: {name!r} is {shown(value)}, which no setting is; mend it.")
+        # Tables and figures show settings without escaping them.
+        raise UserError(f"{where}: {name!r} is {shown(value)}, which no setting is; fix it.")
     return value
 
 
@@ -192,7 +201,7 @@ def _type_name(hint: Any) -> str:
 
 
 def flatten_config(stored: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"loop": {"steps": 3}} to {"loop.steps": 3}."""
+    """Return a nested config as one level: {"loop": {"steps": 3}} becomes {"loop.steps": 3}."""
     flat: dict[str, Any] = {}
     for name, value in stored.items():
         if isinstance(value, Mapping):
@@ -203,7 +212,10 @@ def flatten_config(stored: Mapping[str, Any], prefix: str = "") -> dict[str, Any
 
 
 def config_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between two configs, as JSON: "lr: 0.1 -> 0.2, steps: 3 -> 4"; "" if nothing."""
+    """Return the difference between two configs, as "lr: 0.1 -> 0.2, steps: 3 -> 4"; "" if none.
+
+    old, new: JSON values by field.
+    """
     olds, news = flatten_config(old), flatten_config(new)
     absent = object()
     return ", ".join(

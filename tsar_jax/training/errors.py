@@ -1,8 +1,8 @@
-"""Why training can end before its last step."""
+"""Exceptions by which training ends before its last step."""
 
 
 class TrainingDiverged(Exception):
-    """The loss or the state ceased to be finite at `step`, counted from 1; the command exits 1."""
+    """A loss or a state that is not finite from `step` on, counted from 1; the command exits 1."""
 
     def __init__(self, message: str, step: int):
         super().__init__(message)
@@ -10,7 +10,7 @@ class TrainingDiverged(Exception):
 
 
 class TrainingInterrupted(Exception):
-    """Training stopped, its state saved, because of a signal; the command exits 128 + signum."""
+    """A stop by a signal, with the state saved; the command exits 128 + signum."""
 
     def __init__(self, message: str, signum: int):
         super().__init__(message)

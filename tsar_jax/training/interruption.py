@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP and SIGQUIT ask the loop to stop; a second Ctrl-C stops the process."""
+"""Signals: Ctrl-C, SIGTERM, SIGHUP and SIGQUIT stop the loop, a second Ctrl-C the process."""
 
 import contextlib
 import os
@@ -14,12 +14,12 @@ SHOW_CURSOR = "\x1b[?25h"
 STOPPING = [
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
 ]
-"""Signals that stop a training as Ctrl-C does; Windows has but the first."""
+"""Signals that stop a training as Ctrl-C does; Windows has only the first."""
 
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[Callable[[], int | None]]:
-    """Yields a function that gives the signal received, SIGINT or one of `STOPPING`, or None.
+    """Yield a function that returns the signal received, SIGINT or one of `STOPPING`, or None.
 
     A signal that the process was told to ignore stays ignored, as SIGHUP is under nohup.
 

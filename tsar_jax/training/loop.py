@@ -44,18 +44,18 @@ from tsar_jax.training.tensorboard import check_tensorboard
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How long to train and what to do on the way. Raises UserError for impossible values."""
+    """Settings of the training loop. Raises UserError for impossible values."""
 
     steps: int = 1000
     """Steps of the whole run."""
     chunk: int = 50
-    """Most steps in one compiled call; train metrics are means over such a chunk."""
+    """Largest number of steps in one compiled call; train metrics are means over such a chunk."""
     eval_every: int = 500
     """Steps between evaluations (0: only at the end)."""
     checkpoint_every: int = 500
     """Steps between checkpoints (0: only at the beginning and the end)."""
     keep: int = 3
-    """Checkpoints kept, the newest."""
+    """Number of checkpoints kept, the newest."""
     seed: int = 0
     """Seed of the run, in [0, 2**32)."""
     seeds: int = dataclasses.field(default=1, metadata=earlier(1))
@@ -65,7 +65,7 @@ class LoopConfig:
     """Python modules to import first, which register networks, terms of rules, methods,
     environments or data sets of your own."""
     tensorboard: bool = False
-    """Also write TensorBoard files; needs the extra "tensorboard"."""
+    """Whether TensorBoard files are written as well; needs the extra "tensorboard"."""
 
     def __post_init__(self) -> None:
         least = {
@@ -87,8 +87,10 @@ class LoopConfig:
 
 
 class Trained(NamedTuple):
-    """state: after the last step, of several seeds a `SeedsState`. step: its number. metrics: the
-    run's rows. arrays: what its steps returned beside scalars.
+    """The result of a training.
+
+    state: the state after the last step, a `SeedsState` for several seeds. step: number of that
+        step. metrics: the rows of metrics.jsonl. arrays: what the steps returned beside scalars.
     """
 
     state: State
@@ -100,7 +102,8 @@ class Trained(NamedTuple):
 class Keys(NamedTuple):
     """Roots of a run's randomness; step i uses fold_in(step, i) and nothing else.
 
-    Of a run of several seeds each has a leading axis, and a seed has those of a run of it alone.
+    With several seeds each key has a leading axis; a seed's keys are those of a run of that seed
+    alone.
     """
 
     init: jax.Array
@@ -109,7 +112,7 @@ class Keys(NamedTuple):
 
 
 def make_keys(seed: int, seeds: int = 1) -> Keys:
-    """Return three independent keys, or three of each seed from `seed` on.
+    """Return the run's three independent keys, with several seeds for each from `seed` on.
 
     Raises:
         UserError: a seed is not in [0, 2**32).
@@ -123,12 +126,12 @@ def make_keys(seed: int, seeds: int = 1) -> Keys:
 
 @jax.jit
 def _keys(seed: jax.Array) -> Keys:
-    """One program: eagerly it would be four, each to be found in the cache at every start."""
+    # Compiled as one program: eagerly it would be four, each looked up in the cache at every start.
     return Keys(*jax.random.split(jax.random.key(seed), 3))
 
 
 def next_boundary(step: int, loop: LoopConfig) -> int:
-    """Where the chunk that begins after `step` steps ends.
+    """Return the step at which the chunk that begins after `step` steps ends.
 
     Boundaries are multiples of chunk, eval_every and checkpoint_every, counted from the run's
     beginning, and its end. They do not depend on where a process began, so a resumed run
@@ -139,7 +142,7 @@ def next_boundary(step: int, loop: LoopConfig) -> int:
 
 
 def due_rows(step: int, loop: LoopConfig) -> list[tuple[int, str]]:
-    """Return step and split of the rows of metrics that the first `step` steps leave."""
+    """Return step and split of the rows of metrics that the first `step` steps write."""
     due, end = [], 0
     while end < min(step, loop.steps):
         end = next_boundary(end, loop)
@@ -150,7 +153,10 @@ def due_rows(step: int, loop: LoopConfig) -> list[tuple[int, str]]:
 
 
 def is_due(step: int, every: int, steps: int) -> bool:
-    """Whether what is done `every` steps (0: only at the end) is done after `step` of `steps`."""
+    """Return whether an action is due after `step` of `steps` steps.
+
+    every: steps between two of them; 0: only at the end.
+    """
     return step == steps or (every > 0 and step % every == 0)
 
 
@@ -168,13 +174,13 @@ def train(
     A resumed run ends bit for bit where an uninterrupted one ends.
 
     Args:
-        system: what is trained; `loop.seeds` times, where that is more than one.
+        system: the system that is trained, once for each of `loop.seeds` seeds.
         data: a pytree of arrays, moved to the device once and given to every call.
-        loop: how long to train, and what to do on the way.
+        loop: settings of the loop.
         run: the folder that is written.
-        progress: shows how far it is; None: what suits the terminal.
-        first_state: (key) -> the state that a seed begins with in place of the system's, of the
-            same shapes and dtypes; not called where there is a checkpoint to continue from.
+        progress: display of the progress; None: chosen by the terminal.
+        first_state: (key) -> a seed's first state in place of the system's, of the same shapes and
+            dtypes; not called where there is a checkpoint to continue from.
 
     Raises:
         UserError: the run cannot begin or continue, or its folder cannot be written any more; the
@@ -192,7 +198,7 @@ def train(
     if run.resume:
         run_folder.check_writable(run.path)
     else:
-        run_folder.start(run, loop.steps)
+        run_folder.create_run(run, loop.steps)
     with run_folder.locked(run.path), contextlib.ExitStack() as stack:
         progress = progress or make_progress(loop.steps)
         stack.callback(progress.close)
@@ -200,7 +206,7 @@ def train(
         progress.message("compiling ...")
         data = jax.device_put(data)
         programs = make_programs(system, data, keys.init, loop.chunk, init, loop.seeds)
-        state, step = _begin(programs, keys, run, first_state)
+        state, step = _init_or_restore(programs, keys, run, first_state)
         expected = () if run.begun_elsewhere else due_rows(step, loop)
         metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard, expected)
         stack.callback(metrics.close)
@@ -215,34 +221,34 @@ def train(
         return trainer.train(state, step, stopped)
 
 
-def _begin(
+def _init_or_restore(
     programs: Programs, keys: Keys, run: Run, first_state: Callable[[jax.Array], State] | None
 ) -> tuple[State, int]:
-    """The state and step to begin with: the newest intact checkpoint's, or the initial ones."""
+    """Return the newest intact checkpoint's state and step, or the initial ones."""
 
-    def begin() -> State:
+    def init() -> State:
         if first_state is None:
             return programs.init(keys.init)
         if keys.init.shape:
             states = [strong_types(first_state(key)) for key in keys.init]
-            state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-            made: State = SeedsState(state, jnp.zeros(len(states), bool))
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+            state: State = SeedsState(stacked, jnp.zeros(len(states), bool))
         else:
-            made = strong_types(first_state(keys.init))
-        return jax.device_put(made, programs.places)
+            state = strong_types(first_state(keys.init))
+        return jax.device_put(state, programs.places)
 
     if not run.resume:
-        return begin(), 0
-    found = read_newest(run.checkpoints, set_aside=run.path / "damaged_checkpoints")
-    if found is None:
+        return init(), 0
+    newest = read_newest(run.checkpoints, set_aside=run.path / "damaged_checkpoints")
+    if newest is None:
         if any(row["step"] > 0 for row in read_rows(run.path)):
             raise UserError(
                 f"The checkpoints of {run.path} are gone, though it has metrics: start a new run."
             )
         run.checkpoints.mkdir(exist_ok=True)
         run.figures.mkdir(exist_ok=True)
-        return begin(), 0
-    arrays, record = found
+        return init(), 0
+    arrays, record = newest
     source = f"checkpoint of step {record['step']} in {run.path}"
     check_config(record, run.config, source)
     like = jax.eval_shape(programs.init, keys.init)
@@ -252,7 +258,7 @@ def _begin(
 
 @dataclasses.dataclass(frozen=True)
 class _Trainer:
-    """The parts of one run, all made; and the loop over its chunks."""
+    """The parts of one run, and the loop over its chunks."""
 
     programs: Programs
     data: Any
@@ -266,7 +272,10 @@ class _Trainer:
     watch: FolderWatch
 
     def train(self, state: State, step: int, stopped: Callable[[], int | None]) -> Trained:
-        """Chunk after chunk from `step` to the end, unless a signal comes or the loss diverges."""
+        """Run chunks from `step` to the end, unless a signal comes or the loss diverges.
+
+        stopped: returns the signal received, or None.
+        """
         loop = self.loop
         if not checkpoint_steps(self.run.checkpoints):
             with self._writing(state, step):
@@ -292,11 +301,11 @@ class _Trainer:
             if isinstance(state, SeedsState):
                 means[LOST_SEEDS] = float(len(lost))
             now = time.perf_counter()
-            rate = count / (now - chunk_began)
-            row = {"step": step, "split": "train", "wall_s": now - began, "steps_per_s": rate}
-            rows = [row | means]
+            steps_per_s = count / (now - chunk_began)
+            timing = {"wall_s": now - began, "steps_per_s": steps_per_s}
+            rows = [{"step": step, "split": "train"} | timing | means]
             if is_due(step, loop.eval_every, loop.steps):
-                # Not while writing: an environment's own OSError is no full disk.
+                # Outside `_writing`, which would take an environment's own OSError for a full disk.
                 values = self._evaluate(state, step)
                 wall = time.perf_counter() - began
                 rows.append({"step": step, "split": "eval", "wall_s": wall} | values)
@@ -308,7 +317,7 @@ class _Trainer:
                     self._save(state, step)
                 if signum is not None:
                     self.checkpoints.wait()
-            self.progress.update(step, rate, means)
+            self.progress.update(step, steps_per_s, means)
             if signum is not None and step < loop.steps:
                 raise self._interrupted(step, signum)
         with self._writing(state, step):
@@ -316,7 +325,7 @@ class _Trainer:
         return Trained(state, step, self.metrics.rows, self.arrays.arrays)
 
     def _report_lost(self, state: State, step: int, before: list[int]) -> list[int]:
-        """Return the numbers of the lost seeds, and say which were not lost before."""
+        """Return the numbers of the lost seeds, and report those that were not lost before."""
         lost = lost_seeds(state)
         for number in sorted(set(lost) - set(before)):
             self.progress.message(
@@ -332,7 +341,11 @@ class _Trainer:
         return {name: float(value) for name, value in values.items()}
 
     def _means(self, scalars: dict[str, np.ndarray], step: int, count: int) -> dict[str, float]:
-        """The mean of every metric over a chunk; raises TrainingDiverged."""
+        """Return the mean of every metric over a chunk of `count` steps from `step` on.
+
+        Raises:
+            TrainingDiverged: the objective is not finite.
+        """
         objective = objective_of(scalars)
         finite = np.isfinite(scalars[objective][:count])
         if not finite.all():
@@ -346,7 +359,7 @@ class _Trainer:
         }
 
     def _save(self, state: State, step: int) -> None:
-        """Begins to save a state, its metrics first; raises TrainingDiverged if not finite."""
+        """Begin to save a state, its metrics first. Raises TrainingDiverged if it is not finite."""
         # Before the copy, so that there is never more than one copy of a large state.
         self.checkpoints.wait()
         arrays = to_host(state)
@@ -359,22 +372,22 @@ class _Trainer:
         self.arrays.write()
         self.checkpoints.save(step, arrays, config_to_json(self.run.config))
 
-    def _diverged(self, step: int, what: str) -> TrainingDiverged:
+    def _diverged(self, step: int, cause: str) -> TrainingDiverged:
         # That the training diverged matters more than that a save failed as well.
         with contextlib.suppress(SaveFailed):
             self.checkpoints.wait()
-        kept = checkpoint_steps(self.run.checkpoints)
-        where = f"that of step {kept[-1]} in {self.run.checkpoints}" if kept else "none"
+        steps = checkpoint_steps(self.run.checkpoints)
+        last = f"that of step {steps[-1]} in {self.run.checkpoints}" if steps else "none"
         return TrainingDiverged(
-            f"{what} at step {step}: {self.programs.remedy} (the last good checkpoint is {where}).",
+            f"{cause} at step {step}: {self.programs.remedy} (the last good checkpoint is {last}).",
             step,
         )
 
     @contextlib.contextmanager
     def _writing(self, state: State, step: int) -> Iterator[None]:
-        """Raise UserError where what is written in the block does not come to lie in the folder.
+        """Raise UserError where the block fails to write to the run's folder.
 
-        Where that is gone, the present state is saved in another one first.
+        Where the folder is gone, the present state is saved in another one first.
         """
         failure: Exception | None = None
         try:
@@ -384,16 +397,16 @@ class _Trainer:
         if self.watch.gone():
             raise self._rescued(state, step) from failure
         if failure is not None:
-            kept = checkpoint_steps(self.run.checkpoints)
-            newest = f"from step {kept[-1]}" if kept else "from its beginning"
+            steps = checkpoint_steps(self.run.checkpoints)
+            newest = f"from step {steps[-1]}" if steps else "from its beginning"
             raise UserError(
                 f"The run {self.run.path} cannot be written ({reason(failure)}): make room for "
                 f"it, then continue {newest} with: {self.run.resume_command()}"
             ) from failure
 
     def _rescued(self, state: State, step: int) -> UserError:
-        """Return what to raise where the folder is gone, with the state saved in another."""
-        what = f"The run folder {self.run.path} was deleted or moved while its training went on"
+        """Return the error where the folder is gone, with the state saved in another."""
+        loss = f"The run folder {self.run.path} was deleted or moved while its training went on"
         rows, columns = self.metrics.rows, self.programs.columns
         try:
             rescued = save_elsewhere(
@@ -402,11 +415,11 @@ class _Trainer:
             )
         except (OSError, SaveFailed, UserError) as error:
             return UserError(
-                f"{what}, and the state of step {step} could not be saved elsewhere "
+                f"{loss}, and the state of step {step} could not be saved elsewhere "
                 f"({reason(error)}): train anew."
             )
         return UserError(
-            f"{what}: the state of step {step} is saved in {rescued.path}; continue with: "
+            f"{loss}: the state of step {step} is saved in {rescued.path}; continue with: "
             f"{rescued.resume_command()}"
         )
 

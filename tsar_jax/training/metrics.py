@@ -29,23 +29,25 @@ LEADING_COLUMNS = ("step", "split", "wall_s", "steps_per_s")
 
 
 MAX_FILE = 100_000_000
-"""Bytes of metrics.jsonl that are read."""
+"""Size of the largest metrics.jsonl that is read, in bytes, so that none can fill the memory."""
 TAIL = 1 << 18
-"""Bytes at its end that hold the last rows."""
+"""Bytes read at the end of metrics.jsonl for its last rows, some hundreds of them."""
 MAX_DAMAGED = 5000
-"""Lines of metrics.jsonl that are no rows and yet left out; a file of more is none of metrics."""
+"""Number of lines of metrics.jsonl that are left out because they are no rows; a file with more
+holds no metrics.
+"""
 SPLITS = ("train", "eval")
 
 
 def read_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
-    """Return the rows of a run's metrics.jsonl, in the order of their steps; [] without one.
+    """Return the rows of a run's metrics.jsonl, in the order of their steps; [] without the file.
 
     Lines that are no rows, and rows that repeat another's step and split, are left out with a
     warning, but for a last line that a killed process had not finished writing.
 
     Raises:
-        UserError: there is something else in the file's place, it is too large, or more than
-            `MAX_DAMAGED` of its lines are no rows.
+        UserError: the path is no regular file, it is too large, or more than `MAX_DAMAGED` of its
+            lines are no rows.
     """
     path = Path(run_folder) / "metrics.jsonl"
     if not os.path.lexists(path):
@@ -67,26 +69,26 @@ def read_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
             if damaged > MAX_DAMAGED:
                 break
             continue
-        place = row["step"], SPLITS.index(row["split"])
-        doubled += place in rows
-        rows.setdefault(place, row)
+        position = row["step"], SPLITS.index(row["split"])
+        doubled += position in rows
+        rows.setdefault(position, row)
     damaged += blank
     if damaged > MAX_DAMAGED:
         raise UserError(
             f"{path} has more than {MAX_DAMAGED} lines that are no rows of metrics: move it away "
             "to go on without its rows."
         )
-    for count, what in ((damaged, "that are no rows"), (doubled, "that repeat another's step")):
+    for count, fault in ((damaged, "that are no rows"), (doubled, "that repeat another's step")):
         if count:
-            warnings.warn(f"{path} has {count} lines {what}: they are left out.", stacklevel=2)
-    return [rows[place] for place in sorted(rows)]
+            warnings.warn(f"{path} has {count} lines {fault}: they are left out.", stacklevel=2)
+    return [rows[position] for position in sorted(rows)]
 
 
 def read_last_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
     """Return the rows at the end of a run's metrics.jsonl, as many as `TAIL` bytes hold.
 
     Raises:
-        UserError: there is something else in the file's place.
+        UserError: the path is no regular file.
     """
     path = Path(run_folder) / "metrics.jsonl"
     if not os.path.lexists(path):
@@ -98,8 +100,8 @@ def read_last_rows(run_folder: str | os.PathLike[str]) -> list[Row]:
 
 
 def _lines(data: bytes) -> Iterator[str]:
-    """Yield the lines that have an end and are not blank; millions of blank ones cost nothing."""
-    # Cut first, for the pattern would try an unfinished line from each of its characters.
+    """Yield the complete lines that are not blank; millions of blank ones cost nothing."""
+    # The unfinished line is cut off first, for the pattern would try it from each character.
     for line in re.finditer(rb"[^\n]+\n", data[: data.rfind(b"\n") + 1]):
         yield line[0].decode("utf-8", errors="replace")
 
@@ -123,16 +125,24 @@ def parse_row(line: str) -> Row | None:
 
 
 def csv_columns(metric_names: Iterable[str]) -> list[str]:
-    """The columns of metrics.csv for a run that reports `metric_names`."""
+    """Return the columns of metrics.csv for a run that reports `metric_names`."""
     return [*LEADING_COLUMNS, *sorted(set(metric_names))]
 
 
 class MetricsWriter:
-    """Appends rows to metrics.jsonl and metrics.csv, and to TensorBoard where asked to.
+    """A writer that appends rows to metrics.jsonl and metrics.csv, and to TensorBoard if asked to.
 
     Rows past `step` that an earlier process left are dropped, for the run continues from there.
-    `expected`: step and split of the rows up to there; lost ones give a warning.
-    Raises UserError if `tensorboard` is asked for and tensorboardX is not installed.
+
+    Args:
+        folder: the run's folder.
+        columns: columns of metrics.csv.
+        step: steps done when the run begins or is resumed.
+        tensorboard: whether TensorBoard files are written as well.
+        expected: step and split of the rows up to `step`; lost ones give a warning.
+
+    Raises:
+        UserError: `tensorboard` is asked for and tensorboardX is not installed.
     """
 
     def __init__(
@@ -156,11 +166,11 @@ class MetricsWriter:
 
     @property
     def wall_s(self) -> float:
-        """Seconds of training up to the last row."""
+        """Return the seconds of training up to the last row."""
         return float(self.rows[-1].get("wall_s") or 0) if self.rows else 0.0
 
     def write(self, row: Row) -> None:
-        """Appends one row to every file."""
+        """Append one row to every file."""
         self.rows.append(row)
         self._jsonl.write(_json_line(row))
         self._jsonl.flush()
@@ -175,21 +185,21 @@ class MetricsWriter:
             self._tensorboard.write(row["step"], time.time(), scalars)
 
     def sync(self) -> None:
-        """Returns once the rows are on the disk, to be called before their checkpoint is saved."""
+        """Wait until the rows are on the disk; called before their checkpoint is saved."""
         for file in (self._jsonl, self._csv):
             os.fsync(file.fileno())
 
     def close(self) -> None:
         for file in (self._jsonl, self._csv, self._tensorboard):
-            # What a write failed to flush, it has raised.
+            # A write that could not be flushed has raised already.
             with contextlib.suppress(OSError):
                 if file is not None:
                     file.close()
 
 
 def _warn_of_lost(folder: Path, rows: Sequence[Row], expected: Sequence[tuple[int, str]]) -> None:
-    held = {(row["step"], row["split"]) for row in rows}
-    lost = [place for place in expected if place not in held]
+    written = {(row["step"], row["split"]) for row in rows}
+    lost = [step_and_split for step_and_split in expected if step_and_split not in written]
     if lost:
         step, split = lost[0]
         warnings.warn(

@@ -1,4 +1,4 @@
-"""A table of runs: what each is, how far it is and what came of it."""
+"""A table of runs, with the state, step and result of each."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tsar_jax.untrusted.files import read_json
 
 HEAD = ("run", "experiment", "preset", "state", "step", "result")
 DEPTH = 4
-"""Folders below the named one in which runs are looked for; a table's are in OUT/runs."""
+"""Depth of folders in which runs are looked for; those of a table of results are in OUT/runs."""
 
 
 def runs_text(folder: Path) -> str:
@@ -51,7 +51,7 @@ def find_runs(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def describe_run(path: Path) -> list[str]:
-    """Return a run's cells of the table, as `HEAD` names them, from whatever its folder holds."""
+    """Return a run's cells of the table, in the order of `HEAD`; its folder may be damaged."""
     from tsar_jax.training.metrics import read_last_rows
 
     try:
@@ -71,17 +71,17 @@ def describe_run(path: Path) -> list[str]:
 
 
 def pretrained_result(path: Path) -> str:
-    """Return what a run that came with the package reaches, in its own words; "" of any other."""
+    """Return the result that the pretrained.json of a run states, or "" for a run without one."""
     try:
-        told = read_json(path / run_folder.PRETRAINED, run_folder.MAX_CONFIG)
+        description = read_json(path / run_folder.PRETRAINED, run_folder.MAX_CONFIG)
     except (OSError, ValueError):
         return ""
-    found = told.get("result") if isinstance(told, dict) else None
-    return bare(found) if isinstance(found, str) else ""
+    text = description.get("result") if isinstance(description, dict) else None
+    return bare(text) if isinstance(text, str) else ""
 
 
 def result(rows: list[dict[str, Any]]) -> str:
-    """Return two numbers of the last evaluation, or of the last step where there is none."""
+    """Return two metrics of the last evaluation, or of the last chunk where there is none."""
     from tsar_jax.training.metrics import LEADING_COLUMNS
 
     for split in ("eval", "train"):
@@ -93,9 +93,9 @@ def result(rows: list[dict[str, Any]]) -> str:
             for name, value in last.items()
             if name not in LEADING_COLUMNS and isinstance(value, int | float)
         }
-        shown = sorted(values, key=lambda name: "accuracy" not in name)[:2]
-        if shown:
-            return "  ".join(f"{bare(name)} {values[name]:.4g}" for name in shown)
+        names = sorted(values, key=lambda name: "accuracy" not in name)[:2]
+        if names:
+            return "  ".join(f"{bare(name)} {values[name]:.4g}" for name in names)
     return ""
 
 

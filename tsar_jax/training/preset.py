@@ -6,7 +6,7 @@ Config = TypeVar("Config")
 
 
 class Preset(NamedTuple, Generic[Config]):
-    """A config, and what it is for: where it runs, how long it takes, what it reaches."""
+    """A config with a description: where it runs, how long it takes, what it reaches."""
 
     config: Config
     description: str

@@ -1,4 +1,4 @@
-"""The compiled programs of a run: each is traced once."""
+"""The compiled programs of a run, each traced once."""
 
 from collections.abc import Callable
 from operator import itemgetter
@@ -16,24 +16,25 @@ from tsar_jax.training.system import State, System, objective_of
 
 
 def strong_types(tree: Any) -> Any:
-    """Return the same arrays without weak types, which would make a second trace of a program."""
+    """Return the arrays without weak types, which would cause a second trace of a program."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
 
 class Programs(NamedTuple):
-    """What a run compiles, each once. Keys have a leading axis where there are several seeds.
+    """The programs of a run. Keys have a leading axis where there are several seeds.
 
     init: (key or keys) -> State.
     chunk: (state, data, root key or keys, first step, number of steps) -> (State, scalars [chunk],
         arrays [chunk, ...] or [seeds, chunk, ...]); the state is donated; the entries past the
         number of steps mean nothing.
-    compile_chunk: (state, data, root) -> the chunk for such arguments, compiled ahead so that no
-        rate contains the time it takes.
+    compile_chunk: (state, data, root) -> the chunk for such arguments, compiled ahead so that
+        steps per second do not include the time it takes. For arguments of other shapes or dtypes
+        it raises, where `jax.jit` would compile anew.
     evaluate: (state, data, key or keys) -> scalars.
-    places: how init spreads the state over devices, as a tree of shardings; None: there is one.
-    columns: names of the scalars, of a step's and of an evaluation's.
+    places: the state's shardings as init returns it, None on a single device.
+    columns: columns of metrics.csv, which hold the scalars of a step and of an evaluation.
     arrays: names of a step's arrays.
-    remedy: the system's.
+    remedy: advice where the objective is not finite, see `System`.
     """
 
     init: Callable[..., Any]
@@ -47,19 +48,19 @@ class Programs(NamedTuple):
 
 
 def make_init(system: System, seeds: int = 1) -> Callable[[jax.Array], State]:
-    """Return the compiled (key or keys) -> State of a run: the state before the first step."""
+    """Return the compiled function (key or keys) -> the state before the first step."""
 
-    def one(key: jax.Array) -> State:
+    def init_seed(key: jax.Array) -> State:
         return strong_types(system.init(key))
 
     if seeds == 1:
-        return jax.jit(one)
+        return jax.jit(init_seed)
 
-    def several(keys: jax.Array) -> SeedsState:
-        state = map_over(lambda key, _: one(key), seeds)(keys, ())
+    def init_seeds(keys: jax.Array) -> SeedsState:
+        state = map_over(lambda key, _: init_seed(key), seeds)(keys, ())
         return SeedsState(state, jnp.zeros(seeds, bool))
 
-    return jax.jit(several)
+    return jax.jit(init_seeds)
 
 
 def make_programs(
@@ -70,14 +71,15 @@ def make_programs(
     init: Callable[[jax.Array], State] | None = None,
     seeds: int = 1,
 ) -> Programs:
-    """Return the programs of a system, traced once, or as they are where they leave JAX.
+    """Return the programs of a system: traced once, or called as they are if they leave JAX.
 
     Args:
-        data: the system's.
-        key: one for init; [seeds] where there are several.
-        chunk: most steps of a call.
-        init: what `make_init` made of the system, where it has been traced already.
-        seeds: how many there are in the run.
+        system: the system.
+        data: the system's data.
+        key: key for init, [seeds] where there are several.
+        chunk: largest number of steps of a call.
+        init: `make_init(system, seeds)`, where it has been traced already.
+        seeds: number of the run's seeds.
     """
     init = init or make_init(system, seeds)
     if system.host_metrics is not None:
@@ -92,10 +94,10 @@ def _traced_programs(
     step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
     state = jax.eval_shape(init, key)
     places = init.lower(key).compile().output_shardings if jax.local_device_count() > 1 else None
-    one_key = key if seeds == 1 else key[0]
-    one = state if seeds == 1 else jax.tree.map(_without_axis, state.state)
-    _, step_scalars, step_arrays = jax.eval_shape(step, one, data, one_key)
-    eval_scalars = jax.eval_shape(evaluate, one, data, one_key)
+    seed_key = key if seeds == 1 else key[0]
+    seed_state = state if seeds == 1 else jax.tree.map(_without_axis, state.state)
+    _, step_scalars, step_arrays = jax.eval_shape(step, seed_state, data, seed_key)
+    eval_scalars = jax.eval_shape(evaluate, seed_state, data, seed_key)
     _check_scalars(step_scalars, eval_scalars)
 
     def take_step(state: State, data: Any, key: jax.Array) -> Any:
@@ -108,11 +110,11 @@ def _traced_programs(
 
         def one_step(index: Any, carry: Any) -> Any:
             state, buffers = carry
-            state, *found = take_step(state, data, jax.random.fold_in(root, first + index))
+            state, *outputs = take_step(state, data, jax.random.fold_in(root, first + index))
             buffers = jax.tree.map(
                 lambda buffer, value: buffer.at[index].set(jnp.asarray(value, buffer.dtype)),
                 buffers,
-                tuple(found),
+                tuple(outputs),
             )
             return strong_types(state), buffers
 
@@ -132,11 +134,10 @@ def _traced_programs(
         state, (scalars, arrays) = map_over(run_steps, seeds)((state, root), shared)
         return state, {name: finite_mean(value) for name, value in scalars.items()}, arrays
 
-    # A state spread over devices comes back as it went in, whatever the compiler would prefer.
+    # The state keeps its shardings, whatever the compiler would prefer.
     compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None, None))
 
     def compile_chunk(state: State, data: Any, root: jax.Array) -> jax.stages.Compiled:
-        """Called with other shapes or dtypes it raises, where `jax.jit` would compile anew."""
         return compiled.lower(state, data, root, np.int32(0), np.int32(0)).compile()
 
     return Programs(
@@ -160,17 +161,17 @@ def _evaluate_seeds(evaluate: Callable[..., Any], seeds: int) -> Callable[..., A
     """Return the evaluation of several seeds: means over those that are not lost."""
 
     @jax.jit
-    def of_all(state: SeedsState, data: Any, keys: jax.Array) -> dict[str, jax.Array]:
-        def of_one(state_and_key: Any, data: Any) -> dict[str, jax.Array]:
+    def evaluate_all(state: SeedsState, data: Any, keys: jax.Array) -> dict[str, jax.Array]:
+        def evaluate_seed(state_and_key: Any, data: Any) -> dict[str, jax.Array]:
             return evaluate(state_and_key[0], data, state_and_key[1])
 
-        found = map_over(of_one, seeds)((state.state, keys), data)
+        scalars = map_over(evaluate_seed, seeds)((state.state, keys), data)
         return {
             name: finite_mean(jnp.where(state.lost, jnp.nan, value))
-            for name, value in found.items()
+            for name, value in scalars.items()
         }
 
-    return of_all
+    return evaluate_all
 
 
 def _columns(step_scalars: Any, eval_scalars: Any, seeds: int) -> list[str]:
@@ -180,49 +181,54 @@ def _columns(step_scalars: Any, eval_scalars: Any, seeds: int) -> list[str]:
 def _host_programs(system: System, init: Any, chunk: int, seeds: int) -> Programs:
     """Return the system's own functions, one call per step, one seed after another."""
     assert system.host_metrics is not None
-    of_step, of_evaluation = system.host_metrics
+    step_scalars, eval_scalars = system.host_metrics
 
     def run_steps(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
-        buffers = {name: np.zeros(chunk, np.float32) for name in of_step}
+        buffers = {name: np.zeros(chunk, np.float32) for name in step_scalars}
         for index in range(count):
             key = jax.random.fold_in(root, first + index)
             if seeds == 1:
-                state, found, _ = system.step(state, data, key)
+                state, scalars, _ = system.step(state, data, key)
             else:
-                state, found, _ = unless_lost(state, *system.step(state.state, data, key))
+                state, scalars, _ = unless_lost(state, *system.step(state.state, data, key))
             for name, buffer in buffers.items():
-                buffer[index] = found[name]
+                buffer[index] = scalars[name]
         return state, buffers
 
     def run_chunk(state: State, data: Any, root: jax.Array, first: Any, count: Any) -> Any:
         if seeds == 1:
             return *run_steps(state, data, root, first, count), {}
-        found = [run_steps(one, data, key, first, count) for one, key in _each(state, root)]
-        states, buffers = zip(*found, strict=True)
+        chunks = [
+            run_steps(seed_state, data, key, first, count)
+            for seed_state, key in _by_seed(state, root)
+        ]
+        states, buffers = zip(*chunks, strict=True)
         state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        return state, _means(buffers), {}
+        return state, _means_over_seeds(buffers), {}
 
     def evaluate(state: State, data: Any, keys: jax.Array) -> dict[str, Any]:
         if seeds == 1:
             return system.evaluate(state, data, keys)
-        each = [
-            system.evaluate(one.state, data, key) for one, key in _each(state, keys) if not one.lost
+        scalars = [
+            system.evaluate(seed_state.state, data, key)
+            for seed_state, key in _by_seed(state, keys)
+            if not seed_state.lost
         ]
-        return _means(each)
+        return _means_over_seeds(scalars)
 
-    columns = _columns(of_step, of_evaluation, seeds)
+    columns = _columns(step_scalars, eval_scalars, seeds)
     remedy = system.remedy
     return Programs(init, run_chunk, lambda *_: run_chunk, evaluate, None, columns, (), remedy)
 
 
-def _each(state: SeedsState, keys: jax.Array) -> list[tuple[SeedsState, jax.Array]]:
+def _by_seed(state: SeedsState, keys: jax.Array) -> list[tuple[SeedsState, jax.Array]]:
     """Return the state and the key of each seed."""
     return [(jax.tree.map(itemgetter(seed), state), keys[seed]) for seed in range(len(keys))]
 
 
-def _means(found: Any) -> dict[str, np.ndarray]:
-    """Return the means over seeds, by name, of what is finite; NaN where nothing is."""
-    stacked = {name: np.stack([np.asarray(one[name]) for one in found]) for name in found[0]}
+def _means_over_seeds(scalars: Any) -> dict[str, np.ndarray]:
+    """Return the means of each seed's finite scalars, by name; NaN where none is finite."""
+    stacked = {name: np.stack([np.asarray(seed[name]) for seed in scalars]) for name in scalars[0]}
     return {name: np.asarray(finite_mean(jnp.asarray(value))) for name, value in stacked.items()}
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: one live line on a terminal, a plain line now and then in a log."""
+"""Display of a run's progress: one live line on a terminal, plain lines in a log."""
 
 import math
 import sys
@@ -9,13 +9,14 @@ from typing import Any, Protocol
 from tsar_jax.output import outlasting, say
 
 PLAIN_INTERVAL_S = 10.0
+"""Seconds between two lines in a log, so that a long run does not fill it."""
 
 SHOWN = {"loss": "loss", "fitness_mean": "fitness", "fitness_best": "best"}
-"""Metrics that a line shows, and under which names."""
+"""Labels of the metrics that a line shows, by metric."""
 
 
 class Progress(Protocol):
-    """update: at every chunk; message: a line that stays; close: at the end."""
+    """A display. update: called at every chunk. message: prints a line. close: called last."""
 
     def update(self, step: int, steps_per_s: float, metrics: Mapping[str, float]) -> None: ...
 
@@ -24,39 +25,38 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
-def say_compiling(what: str = "") -> None:
-    """Print that a program is compiled on stderr: nothing else is said until it is.
+def say_compiling(program: str = "") -> None:
+    """Print on stderr that a program is being compiled, which may take minutes.
 
-    Args:
-        what: is compiled, where several are.
+    program: its name, where several are compiled.
     """
-    say(f"{what}: compiling ..." if what else "compiling ...")
+    say(f"{program}: compiling ..." if program else "compiling ...")
 
 
 def make_progress(total: int, stream: Any = None) -> Progress:
-    """A live line if `stream` (by default stderr) is a terminal, else plain lines.
+    """Return a live line if `stream` (by default stderr) is a terminal, else plain lines.
 
-    A stream that fails, or None where stderr is closed, ends nothing: the lines are dropped.
+    A stream that fails or is closed stops no training: its lines are dropped.
     """
     stream = outlasting(sys.stderr if stream is None else stream)
     return LiveProgress(total, stream) if stream.isatty() else PlainProgress(total, stream)
 
 
 def describe(step: int, total: int, steps_per_s: float, metrics: Mapping[str, float]) -> str:
-    """ "step 120/1000  35.2 steps/s  0:00:25 left  loss 0.1234  accuracy 0.910"."""
+    """Return "step 120/1000  35.2 steps/s  0:00:25 left  loss 0.1234  accuracy 0.910"."""
     parts = [f"step {step}/{total}"]
     if steps_per_s > 0:
         seconds = round((total - step) / steps_per_s)
-        left = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-        parts += [f"{steps_per_s:.3g} steps/s", f"{left} left"]
+        remaining = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        parts += [f"{steps_per_s:.3g} steps/s", f"{remaining} left"]
     accuracies = [name for name in metrics if "accuracy" in name]
-    parts += [f"{shown} {metrics[name]:.4g}" for name, shown in SHOWN.items() if name in metrics]
+    parts += [f"{label} {metrics[name]:.4g}" for name, label in SHOWN.items() if name in metrics]
     parts += [f"{name} {metrics[name]:.3f}" for name in accuracies[:1]]
     return "  ".join(parts)
 
 
 class PlainProgress:
-    """For a log file: a line at the first update, at most one per `PLAIN_INTERVAL_S`, the last."""
+    """Plain lines for a log: the first update, the last, and one per `PLAIN_INTERVAL_S` between."""
 
     def __init__(self, total: int, stream: Any):
         self._total, self._stream = total, stream
@@ -81,7 +81,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """For a terminal: a bar and a line that change in place."""
+    """A bar and a line on a terminal that change in place."""
 
     def __init__(self, total: int, stream: Any):
         from rich.console import Console

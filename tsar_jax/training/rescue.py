@@ -1,4 +1,4 @@
-"""What can befall a run's folder while it trains: it is deleted or moved, or its disk is full."""
+"""Rescue of a training whose folder is deleted or moved, or whose disk is full."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ from tsar_jax.training.run import Run
 
 
 class FolderWatch:
-    """Knows the files and folders that a training writes to, and notices when they are gone.
+    """The files and folders that a training writes to, watched for their loss.
 
     An open file can be written to after it was deleted, and Orbax makes folders anew: neither would
-    say that what is written is lost.
+    report that what is written is lost.
 
     pretrained: the text of a run's pretrained.json, for when it is gone; None: there was none.
     """
@@ -34,20 +34,23 @@ class FolderWatch:
             self.pretrained = None
 
     def gone(self) -> bool:
-        """Whether one of them is not there any more, or another one in its place."""
+        """Return whether one of them is missing or was replaced by another."""
         return any(_identity(path) != identity for path, identity in self._known.items())
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def reason(error: Exception) -> str:
-    """Why something could not be written, in the system's words; Orbax buries them in its own."""
+    """Return why something could not be written, in the system's words.
+
+    An error of Orbax has these somewhere in a longer text.
+    """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error)
@@ -71,15 +74,18 @@ def save_elsewhere(
     temporary files.
 
     Args:
-        steps: of the whole run.
-        columns, rows: of its metrics.
-        arrays, step: its present state.
-        step_arrays: what its steps returned beside scalars.
+        run: the run whose folder is gone.
+        steps: steps of the whole run.
+        columns: columns of metrics.csv.
+        rows: rows of the metrics so far.
+        arrays: leaves of the present state, by path.
+        step: number of the present step.
+        step_arrays: what the steps returned beside scalars.
         pretrained: text of its pretrained.json, without which rows that it never had would be
             taken for lost; None: it has none.
 
     Raises:
-        OSError, SaveFailed: it cannot be saved there either; nothing is left of the attempt.
+        OSError, SaveFailed: the new folder cannot be written either; it is removed.
     """
     prefix = f"{run.path.name}-rescued-"
     try:
@@ -88,7 +94,7 @@ def save_elsewhere(
         place = tempfile.mkdtemp(prefix=prefix)
     rescued = Run(Path(place), run.config, run.experiment, run.preset)
     try:
-        run_folder.start(rescued, steps)
+        run_folder.create_run(rescued, steps)
         metrics = MetricsWriter(rescued.path, columns, step, tensorboard=False)
         for row in rows:
             metrics.write(row)

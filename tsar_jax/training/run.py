@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 Config = TypeVar("Config")
 
 IMPORTED = "imported"
-"""The preset of a run that was made of a release's weights."""
+"""Preset of a run that was made from a release's weights."""
 PRETRAINED = "pretrained.json"
-"""File of a run that came with the package, which says where it is from."""
+"""Name of the file that says where a run that came with the package is from."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Where a run lives, what is run there, and whether it continues.
+    """A run: its folder, its settings, and whether it continues.
 
-    path: the folder; experiment: the script's name; preset: the preset's name;
-    config: the dataclass of every setting; resume: continue what the folder holds.
+    path: the folder. config: the dataclass of every setting. experiment: the script's name.
+    preset: the preset's name. resume: whether the run continues what the folder holds.
     """
 
     path: Path
@@ -57,11 +57,11 @@ class Run:
 
     @property
     def begun_elsewhere(self) -> bool:
-        """Whether its first steps left no metrics: it is of a release, or came with the package."""
+        """Return whether the run began as a release or came with the package, without metrics."""
         return self.preset == IMPORTED or (self.path / PRETRAINED).exists()
 
     def description(self, steps: int) -> dict[str, Any]:
-        """What config.json of a run of `steps` steps holds."""
+        """Return the content of the config.json of a run of `steps` steps, but its provenance."""
         return {
             "experiment": self.experiment,
             "preset": self.preset,
@@ -70,20 +70,20 @@ class Run:
         }
 
     def resume_command(self) -> str:
-        """The command that continues the run."""
+        """Return the command that continues the run."""
         script = f"tsar-jax run {quoted(self.experiment)} " if self.experiment else ""
         return f"{script}--resume {quoted(self.path)}{allowing(self.config)}"
 
 
 MAX_CONFIG = 1 << 20
-"""Bytes of a config.json that is read."""
+"""Size of the largest config.json that is read, in bytes."""
 WRITTEN_FOLDERS = ("checkpoints", "damaged_checkpoints", "figures", "arrays", "tensorboard")
-"""In a run's folder, or one that a script writes to."""
+"""Folders that are written in a run's folder, or in one that a script writes to."""
 WRITTEN_FILES = (".json", ".jsonl", ".csv", ".md", ".npz")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file `path` with `text`; a reader or a crash sees the old file or the new."""
+    """Replace the file `path` with `text`; a reader or a crash sees the old file or the new."""
     with replacing(path) as file:
         file.write(text.encode())
 
@@ -113,11 +113,11 @@ def check_new(path: Path) -> None:
 def check_writable(path: Path, option: str = "--out") -> None:
     """Check that files can be made in the folder `path`, and that they stay in there.
 
-    What it takes to find out is removed again, so that a command that fails later leaves nothing.
+    The check leaves nothing behind, so that a command that fails later does not either.
 
     Args:
         path: the folder, which need not exist.
-        option: of the command line, by which another can be named.
+        option: the command line's flag for another folder, for error messages.
 
     Raises:
         UserError: it cannot be written, or has a link or a folder where something is written.
@@ -142,34 +142,40 @@ def check_writable(path: Path, option: str = "--out") -> None:
 
 
 def check_inside(path: Path) -> None:
-    """Check that what is written to a folder is written into it and nowhere else.
+    """Check that nothing written to a folder would land outside it.
 
     Raises:
-        UserError: a folder in it that we write to is, or contains, a link; or a file's place is
-            taken by a folder.
-        OSError: it cannot be read.
+        UserError: one of `WRITTEN_FOLDERS` in it is, or contains, a link; or a folder has the name
+            of a file that is written.
+        OSError: the folder cannot be read.
     """
     for name in WRITTEN_FOLDERS:
         folder = path / name
         if os.path.lexists(folder) and not folder.is_symlink() and not folder.is_dir():
             raise UserError(f"{folder} is no folder, but is written to as one: move it away.")
-        inside = (Path(top) / n for top, a, b in os.walk(folder) for n in (*a, *b))
-        for found in (folder, *inside):
-            if found.is_symlink():
+        inside = (
+            Path(parent) / name
+            for parent, folders, files in os.walk(folder)
+            for name in (*folders, *files)
+        )
+        for entry in (folder, *inside):
+            if entry.is_symlink():
                 raise UserError(
-                    f"{found} is a link, and what is written there would leave {path}: replace it "
+                    f"{entry} is a link, and what is written there would leave {path}: replace it "
                     "by what it points to, or move the whole folder and link that."
                 )
-    for found in path.iterdir():
-        if found.suffix in WRITTEN_FILES and found.is_dir() and not found.is_symlink():
-            raise UserError(f"{found} is a folder where a file is to be written: move it away.")
+    for entry in path.iterdir():
+        if entry.suffix in WRITTEN_FILES and entry.is_dir() and not entry.is_symlink():
+            raise UserError(f"{entry} is a folder where a file is to be written: move it away.")
 
 
 def make_folder(path: Path, option: str = "--out") -> None:
-    """Make a folder that `check_writable` found fit, before the first file is written.
+    """Make a folder that `check_writable` has passed, before the first file is written.
+
+    option: the command line's flag for another folder, for error messages.
 
     Raises:
-        UserError: it cannot be made. option: by which another can be named.
+        UserError: the folder cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -184,23 +190,28 @@ def _unwritable(path: Path, option: str, error: OSError) -> UserError:
     )
 
 
+MAX_NUMBER = 99
+"""Largest number that a claimed folder's name ends in; a folder that cannot be made at all would
+otherwise be tried for ever.
+"""
+
 _claimed: list[Path] = []
 
 
 def claim_folder(parent: Path, name: str) -> Path:
-    """Make a folder of its own for a run, and return it: `name`, or that and a number.
+    """Make a new folder for a run and return it: `name`, or that and a number if it exists.
 
     `release_folders` removes it if nothing is ever written to it.
     """
     path = parent / name
-    for count in range(2, 100):
+    for count in range(2, MAX_NUMBER + 1):
         with contextlib.suppress(OSError):
             made = make_missing(parent)
             path.mkdir()
             _claimed.extend([*made, path])
             break
         path = parent / f"{name}-{count}"
-    return path  # check_new says what is wrong with one that could not be made
+    return path  # check_new reports why it could not be made, where it was not
 
 
 def release_folders() -> None:
@@ -209,13 +220,13 @@ def release_folders() -> None:
     _claimed.clear()
 
 
-def start(run: Run, steps: int) -> None:
-    """Makes the folders of a run of `steps` steps and writes its config.json.
+def create_run(run: Run, steps: int) -> None:
+    """Make the folders of a run of `steps` steps and write its config.json.
 
-    The config.json says as well by what, where and when the run was begun; nothing that reads it
-    depends on that.
+    The config.json also records versions, device, command and date, for people to read.
 
-    Raises UserError as `check_new` does.
+    Raises:
+        UserError: as `check_new` does.
     """
     check_new(run.path)
     make_folder(run.path)
@@ -226,9 +237,13 @@ def start(run: Run, steps: int) -> None:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What config.json of the run folder `path` holds: {"experiment", "preset", "steps", "config"}.
+    """Return the config.json of the run folder `path`.
 
-    Raises UserError if the folder or the file is missing, or the file is not such an object.
+    Returns:
+        An object with "config" and, unless the file was edited, "experiment", "preset" and "steps".
+
+    Raises:
+        UserError: the folder or the file is missing, or the file is not such an object.
     """
     if not path.is_dir():
         raise UserError(f"There is no run folder {path}: check the path given to --resume.")
@@ -249,10 +264,14 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def load_config(path: str | os.PathLike[str], config_class: type[Any] | None = None) -> Any:
-    """The config of the run in the folder `path`.
+    """Return the config of the run in the folder `path`.
 
-    A `config_class`, or without one a nested dictionary. Raises UserError if the folder holds
-    no run, or its config does not fit the class.
+    Args:
+        path: the run's folder.
+        config_class: class of the config; None: it is returned as a nested dictionary.
+
+    Raises:
+        UserError: the folder holds no run, or its config does not fit the class.
     """
     stored = read_description(Path(path))["config"]
     if config_class is None:
@@ -265,36 +284,39 @@ def read_run(path: Path, experiment: str, config_class: type[Config]) -> Config:
 
     Args:
         path: the run's folder.
-        experiment: name of the script whose run it must be.
-        config_class: class of that script's config.
+        experiment: name of the experiment.
+        config_class: class of the experiment's config.
 
     Raises:
         UserError: the folder holds no such run.
     """
     if not path.is_dir():
         raise UserError(f"There is no run folder {path}: check the path.")
-    found = read_description(path).get("experiment")
-    if found != experiment:
-        raise UserError(f"{path} is a run of {shown(found)}, not of {experiment!r}.")
+    stored = read_description(path).get("experiment")
+    if stored != experiment:
+        raise UserError(f"{path} is a run of {shown(stored)}, not of {experiment!r}.")
     return load_config(path, config_class)
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """The steps of the finished saves in a checkpoints folder, oldest first, damaged or not."""
+    """Return the steps of the finished saves in a folder, oldest first, damaged ones included."""
     if not folder.is_dir():
         return []
     return sorted(int(entry.name) for entry in folder.iterdir() if _is_step(entry.name))
 
 
 def odd_steps(folder: Path) -> list[Path]:
-    """Return what in a checkpoints folder has a number for a name that no save ever gets.
+    """Return entries of a checkpoints folder that Orbax takes for steps but no save has made.
 
-    Orbax takes such names for steps: digits of other scripts, leading zeros, too large a number.
+    Their names have digits of other scripts or leading zeros, or are too large a number.
     """
     if not folder.is_dir():
         return []
-    entries = sorted(folder.iterdir())
-    return [e for e in entries if e.name.isnumeric() and not _is_step(e.name)]
+    return [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.name.isnumeric() and not _is_step(entry.name)
+    ]
 
 
 def _is_step(name: str) -> bool:
@@ -303,7 +325,7 @@ def _is_step(name: str) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the run folder for this process; UserError if another trains in it.
+    """Lock the run folder for this process. Raises UserError if another process trains in it.
 
     The lock is the kernel's, so a killed process leaves none behind; where the system or its
     file system has no such locks, the folder is not guarded.

@@ -1,4 +1,4 @@
-"""Several seeds in one run: each as if it were alone, those that are lost left where they were."""
+"""Several seeds in one run, each trained as if it were alone, until it is lost by divergence."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from tsar_jax.errors import UserError
 from tsar_jax.training.system import State
 
 LOST_SEEDS = "lost_seeds"
-"""Metric of a run of several seeds: how many of them are lost at the end of a chunk."""
+"""Name of the metric that counts the seeds lost by the end of a chunk."""
 
 
 class SeedsState(NamedTuple):
     """The state of a run of several seeds.
 
-    state: of the system, every array with a leading axis of seeds. lost [seeds], bool: a step would
-    have made a floating-point array of the seed's state infinite or NaN; those stay as they were
-    before that step. Other arrays, as the images in a replay buffer, go on: to keep both versions
-    of a buffer would cost every step a copy.
+    state: the system's state, every array with a leading axis of seeds. lost: bool [seeds], whether
+        a step would have made a floating-point array of the seed's state infinite or NaN. Those
+        arrays stay as they were before that step; others, as the images in a replay buffer, still
+        change, for to keep both versions of a buffer would cost every step a copy.
     """
 
     state: State
@@ -28,7 +28,7 @@ class SeedsState(NamedTuple):
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Return whether every floating-point array of a tree is finite: a scalar."""
+    """Return whether every floating-point array of a tree is finite, bool []."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if _is_inexact(leaf)]
     return jnp.asarray([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()
 
@@ -38,7 +38,7 @@ def _is_inexact(leaf: Any) -> bool:
 
 
 def finite_mean(values: jax.Array) -> jax.Array:
-    """Return the mean over the leading axis of what is finite; NaN where nothing is."""
+    """Return the mean of the finite values over the leading axis; NaN where none is finite."""
     return jnp.nanmean(jnp.where(jnp.isfinite(values), values, jnp.nan), axis=0)
 
 
@@ -46,32 +46,32 @@ def unless_lost(old: SeedsState, new: State, scalars: Any, arrays: Any) -> tuple
     """Return a seed's state, scalars and arrays after a step, or those of a lost seed.
 
     Args:
-        old: before the step, of one seed: without the leading axis.
-        new: the system's state after it.
-        scalars, arrays: of the step. They become NaN, the scalars in the step at which the seed is
-            lost, the arrays in those after it.
+        old: the seed's state before the step, without the leading axis.
+        new: the system's state after the step.
+        scalars: scalars of the step; NaN from the step on at which the seed is lost.
+        arrays: arrays of the step; NaN from the step after that on, if floating-point.
     """
     sound = ~old.lost & all_finite(new)
 
-    def keep(new: jax.Array, old: jax.Array) -> jax.Array:
+    def select(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(sound, new, old) if _is_inexact(new) else new
 
-    def mark(condition: jax.Array, value: jax.Array) -> jax.Array:
-        return jnp.where(condition, value, jnp.nan) if _is_inexact(value) else value
+    def nan_if_lost(value: jax.Array) -> jax.Array:
+        return jnp.where(old.lost, jnp.nan, value) if _is_inexact(value) else value
 
-    state = SeedsState(jax.tree.map(keep, new, old.state), ~sound)
+    state = SeedsState(jax.tree.map(select, new, old.state), ~sound)
     scalars = {name: jnp.where(sound, value, jnp.nan) for name, value in scalars.items()}
-    arrays = {name: mark(~old.lost, value) for name, value in arrays.items()}
+    arrays = {name: nan_if_lost(value) for name, value in arrays.items()}
     return state, scalars, arrays
 
 
 def lost_seeds(state: Any) -> list[int]:
-    """Return the numbers, from 0, of the seeds that are lost; [] of a run of one seed."""
+    """Return the numbers, from 0, of the seeds that are lost; [] for a run of one seed."""
     return np.flatnonzero(state.lost).tolist() if isinstance(state, SeedsState) else []
 
 
 def stack_seeds(state: State) -> State:
-    """Return the system's state with a leading axis of seeds, be there several or one."""
+    """Return the system's state with a leading axis of seeds, which one seed has not."""
     if isinstance(state, SeedsState):
         return state.state
     return jax.tree.map(lambda leaf: leaf[None], state)
@@ -79,21 +79,20 @@ def stack_seeds(state: State) -> State:
 
 def of_several_seeds(arrays: Mapping[str, np.ndarray]) -> bool:
     """Return whether the arrays of a checkpoint, by path, are those of a `SeedsState`."""
-    others = [name for name in arrays if name != "lost"]
-    return len(others) < len(arrays) and all(
-        name == "state" or name.startswith("state/") for name in others
+    return "lost" in arrays and all(
+        name in ("lost", "state") or name.startswith("state/") for name in arrays
     )
 
 
 def arrays_of_seed(
     arrays: Mapping[str, np.ndarray], seed: int, source: str
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of one seed, of a checkpoint of a run of several or of one.
+    """Return the arrays of one seed from a checkpoint of several seeds or of one.
 
     Args:
-        arrays: by their paths in the loop's state.
-        seed: from 0.
-        source: where they are from, for the sentence of an error.
+        arrays: arrays by their paths in the loop's state.
+        seed: number of the seed, from 0.
+        source: where the arrays are from, for error messages.
 
     Raises:
         UserError: there is no such seed.

@@ -1,4 +1,4 @@
-"""What the training loop asks of a system."""
+"""The interface of systems, which the training loop runs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ Arrays = dict[str, Any]
 """Arrays by name; unlike those of a state, they may hold NaN."""
 
 OBJECTIVES = ("loss", "fitness_mean")
-"""Metrics of what is trained, one of which every step has: NaN says that training diverged."""
+"""Names of objectives; each step has one of them among its metrics, where NaN means divergence."""
 
 
 def objective_of(metrics: Iterable[str]) -> str:
@@ -23,30 +23,30 @@ def objective_of(metrics: Iterable[str]) -> str:
     for name in OBJECTIVES:
         if name in names:
             return name
-    wanted = " or ".join(f'"{name}"' for name in OBJECTIVES)
-    raise ValueError(f"the metrics of a step need a {wanted}, but are {sorted(names)}")
+    objectives = " or ".join(f'"{name}"' for name in OBJECTIVES)
+    raise ValueError(f"the metrics of a step need a {objectives}, but are {sorted(names)}")
 
 
 LOWER_THE_RATE = "lower the learning rate in a new run"
 
 
 class HostMetrics(NamedTuple):
-    """Names of the scalars of a step and of an evaluation."""
+    """Names of the scalars that a step and an evaluation return."""
 
     step: tuple[str, ...]
     evaluate: tuple[str, ...]
 
 
 class System(NamedTuple):
-    """What the training loop runs: pure functions of one seed. Data is an argument.
+    """A system that the training loop runs: pure functions of one seed, with data as an argument.
 
     init: (key) -> State.
     step: (state, data, key) -> (State, scalars, arrays), of the same shapes and dtypes at every
-        step. The arrays, by name, are written beside the metrics, and {} where there are none.
+        step. The arrays by name, or {}, are written beside the metrics.
     evaluate: (state, data, key) -> scalars.
-    remedy: what to do where the objective is not finite, for the sentence of an error.
-    host_metrics: the names of the scalars of a system whose functions leave JAX, as for a
-        simulator: they are called step by step, not traced, and return no arrays. None: traced.
+    remedy: advice where the objective is not finite, for error messages.
+    host_metrics: names of the scalars of a system whose functions leave JAX, as for a simulator;
+        they are called step by step, not traced, and return no arrays. None: they are traced.
     """
 
     init: Callable[[Any], State]

@@ -13,7 +13,7 @@ from tsar_jax.errors import UserError, pip
 
 
 def check_tensorboard() -> None:
-    """Raises UserError if tensorboardX cannot be imported."""
+    """Raise UserError if tensorboardX cannot be imported."""
     try:
         import tensorboardX  # noqa: F401
     except ImportError as error:
@@ -24,11 +24,11 @@ def check_tensorboard() -> None:
 
 
 class EventWriter:
-    """Appends scalars to a new event file in a folder.
+    """A writer that appends scalars to a new event file in a folder.
 
-    Events that earlier files of the folder have of steps after `step` are hidden by TensorBoard,
-    for the run continues from there. Raises UserError if tensorboardX is not installed. All methods
-    raise OSError where the file cannot be written.
+    TensorBoard then hides the events of earlier files from steps after `step`, for the run
+    continues from there. The constructor raises UserError if tensorboardX is not installed; all
+    methods raise OSError where the file cannot be written.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -37,14 +37,14 @@ class EventWriter:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         folder.mkdir(exist_ok=True)
-        # The name that it makes is one per second and host: a restart must not overwrite it.
+        # tensorboardX's names differ only by second and host: a restart must not overwrite a file.
         self._writer: Any = EventsWriter(str(folder / "events"), f".{uuid.uuid4().hex}")
         session = SessionLog(status=SessionLog.START)
         event = Event(step=step + 1, wall_time=time.time(), session_log=session)
         self._writer.write_event(event)
 
     def write(self, step: int, wall_time: float, scalars: dict[str, float]) -> None:
-        """Write scalars of a step to the disk. wall_time: seconds since the epoch."""
+        """Write the scalars of a step to the disk. wall_time: seconds since the epoch."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 

@@ -18,7 +18,7 @@ from tsar_jax.systems.episodic.analysis import representation
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic.meta_test import frozen_signals
 from tsar_jax.training.loop import train
-from tsar_jax.training.run import Run, start
+from tsar_jax.training.run import Run, create_run
 from tsar_jax.training.system import System
 
 CONFIG = AnmlConfig(pixels="unit", channels=4, gate_channels=4, outputs=20, microbatch=20, steps=2)
@@ -109,7 +109,7 @@ def test_other_folders_are_refused(tmp_path, monkeypatch, capsys) -> None:
     assert "There is no run folder" in capsys.readouterr().err
     assert analyse(monkeypatch, "--run", tmp_path) == 2
     assert "is not a run folder" in capsys.readouterr().err
-    start(Run(tmp_path / "other", CONFIG, "toy"), 2)
+    create_run(Run(tmp_path / "other", CONFIG, "toy"), 2)
     assert analyse(monkeypatch, "--run", tmp_path / "other") == 2
     assert "is a run of 'toy', not of 'anml_meta_train'" in capsys.readouterr().err
 

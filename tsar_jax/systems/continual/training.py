@@ -18,7 +18,7 @@ from tsar_jax.systems.continual.measures import (
 )
 from tsar_jax.systems.continual.methods.settings import given_settings
 from tsar_jax.systems.continual.system import ContinualConfig, make_system
-from tsar_jax.training.initial import begin_from
+from tsar_jax.training.initial import init_from_run
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
 
@@ -45,7 +45,7 @@ def train_experiment(prepared: PreparedExperiment, run: Run) -> Outcome:
         print(f"hyper-parameters not given: {prepared.values_of}")
     print(f"{config.method} on {config.stream}, buffer {config.buffer}: {chosen(config)}")
     system = make_system(config, prepared.experiment)
-    first_state = begin_from(
+    first_state = init_from_run(
         config.init,
         "learner/net",
         lambda: network_like(prepared),

@@ -11,7 +11,7 @@ from tsar_jax.ops.mixed_precision import cast_to_float32
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.system import EpisodicConfig, State, first_state
 from tsar_jax.training.checkpoints import load_checkpoint
-from tsar_jax.training.initial import begin_from
+from tsar_jax.training.initial import init_from_run
 from tsar_jax.training.run import Run
 from tsar_jax.training.system import System
 
@@ -57,7 +57,7 @@ def begin_trained(
     Raises:
         UserError: a new run's weights do not fit its network.
     """
-    return begin_from(
+    return init_from_run(
         config.init,
         "params",
         lambda: params_like(network),
