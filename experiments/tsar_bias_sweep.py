@@ -92,7 +92,9 @@ PRESETS = {
     "smoke": Preset(
         Sweep(
             biases=(0.0, -8.0),
-            train=dataclasses.replace(tsar_presets.PRESETS["smoke"].config, steps=10, eval_every=0),
+            train=dataclasses.replace(
+                tsar_presets.PRESETS["smoke"].config, steps=10, eval_every=None
+            ),
             transfer=transfer_arguments.SMOKE,
             target="omniglot",
         ),

@@ -44,7 +44,7 @@ def test_settings_that_did_not_exist(config_class, earlier) -> None:
 @pytest.mark.parametrize(
     ("config_class", "names"),
     [
-        (AnmlConfig, ["microbatch"]),
+        (AnmlConfig, ["microbatch", "eval_every", "checkpoint_every"]),
         (HebbianConfig, ["limit"]),
         (LearnedRuleConfig, ["clip"]),
         (ContinualConfig, ["steps", "lr", "batch", "replay", "epochs", "tasks", "phase_size"]),

@@ -122,7 +122,7 @@ def saving(path) -> bool:
 def test_signal_finishes_the_chunk_saves_and_says_how_to_resume(tmp_path, signum, code):
     path = tmp_path / "run"
     # A chunk takes a moment, all of them far longer than it can be until the signal is sent.
-    config = ToyConfig(steps=200, chunk=4, eval_every=0, checkpoint_every=0, work=10_000_000)
+    config = ToyConfig(steps=200, chunk=4, eval_every=None, checkpoint_every=None, work=10_000_000)
     flags = ["--steps", 200, "--chunk", 4, "--eval-every", 0, "--checkpoint-every", 0]
     process = start("--out", path, *flags, "--work", config.work)
     wait_for(lambda: read_rows(path), process)

@@ -76,8 +76,10 @@ def test_run_folder_holds_config_metrics_checkpoints_and_figures(tmp_path):
 
 
 def test_train_metrics_are_means_over_the_steps_of_their_chunk(tmp_path):
-    fine = train_toy(tmp_path / "fine", ToyConfig(chunk=1, eval_every=0, checkpoint_every=0))
-    coarse = train_toy(tmp_path / "coarse", ToyConfig(chunk=16, eval_every=0, checkpoint_every=0))
+    fine = train_toy(tmp_path / "fine", ToyConfig(chunk=1, eval_every=None, checkpoint_every=None))
+    coarse = train_toy(
+        tmp_path / "coarse", ToyConfig(chunk=16, eval_every=None, checkpoint_every=None)
+    )
     losses = [row["loss"] for row in fine.metrics if row["split"] == "train"]
     means = [np.mean(losses[start : start + 16]) for start in (0, 16, 32)]
     got = [row["loss"] for row in coarse.metrics if row["split"] == "train"]
@@ -86,7 +88,7 @@ def test_train_metrics_are_means_over_the_steps_of_their_chunk(tmp_path):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    config = ToyConfig(steps=30, chunk=30, eval_every=0, checkpoint_every=0)
+    config = ToyConfig(steps=30, chunk=30, eval_every=None, checkpoint_every=None)
     return train_toy(tmp_path_factory.mktemp("reference") / "run", config)
 
 
@@ -98,8 +100,8 @@ def uninterrupted(tmp_path_factory):
 )
 @given(
     chunk=st.integers(1, 31),
-    eval_every=st.integers(0, 31),
-    checkpoint_every=st.integers(0, 31),
+    eval_every=st.none() | st.integers(1, 31),
+    checkpoint_every=st.none() | st.integers(1, 31),
     interruptions=st.lists(st.integers(1, 6), max_size=2),
 )
 def test_same_bits_whatever_the_partition(
@@ -257,7 +259,7 @@ def test_randomness_of_a_step_is_the_root_key_and_its_number(tmp_path):
     [
         {"steps": -1},
         {"chunk": 0},
-        {"eval_every": -1},
+        {"eval_every": 0},
         {"checkpoint_every": -2},
         {"keep": 0},
         {"seed": -1},

@@ -26,8 +26,8 @@ class ToyConfig(LoopConfig):
 
     steps: int = 40
     chunk: int = 7
-    eval_every: int = 10
-    checkpoint_every: int = 5
+    eval_every: int | None = 10
+    checkpoint_every: int | None = 5
     learning_rate: float = 0.01
     """Of Adam."""
     inputs: int = 8

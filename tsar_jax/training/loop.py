@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import UserError, check_seed, checked_seed
+from tsar_jax.errors import UserError, check_positive, check_seed, checked_seed
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.arrays import ArrayWriter, StepArrays
 from tsar_jax.training.checkpoints import (
@@ -25,7 +25,7 @@ from tsar_jax.training.checkpoints import (
     state_bytes,
     to_host,
 )
-from tsar_jax.training.config import config_to_json, earlier
+from tsar_jax.training.config import FORMERLY_ZERO, config_to_json, earlier
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
 from tsar_jax.training.interruption import caught_signals
 from tsar_jax.training.metrics import (
@@ -50,10 +50,10 @@ class LoopConfig:
     """Steps of the whole run."""
     chunk: int = 50
     """Largest number of steps in one compiled call; train metrics are means over such a chunk."""
-    eval_every: int = 500
-    """Steps between evaluations (0: only at the end)."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints (0: only at the beginning and the end)."""
+    eval_every: int | None = dataclasses.field(default=500, metadata=FORMERLY_ZERO)
+    """Steps between evaluations, at least 1; None: only at the end."""
+    checkpoint_every: int | None = dataclasses.field(default=500, metadata=FORMERLY_ZERO)
+    """Steps between checkpoints, at least 1; None: only at the beginning and the end."""
     keep: int = 3
     """Number of checkpoints kept, the newest."""
     seed: int = 0
@@ -68,18 +68,9 @@ class LoopConfig:
     """Whether TensorBoard files are written as well; needs the extra "tensorboard"."""
 
     def __post_init__(self) -> None:
-        least = {
-            "steps": 0,
-            "chunk": 1,
-            "eval_every": 0,
-            "checkpoint_every": 0,
-            "keep": 1,
-            "seeds": 1,
-        }
-        for name, minimum in least.items():
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise UserError(f"{name} must be at least {minimum}, but is {value}.")
+        check_positive(self, "chunk", "eval_every", "checkpoint_every", "keep", "seeds")
+        if (self.steps or 0) < 0:
+            raise UserError(f"steps must be at least 0, but is {self.steps}.")
         for name in ("steps", "chunk"):
             if (getattr(self, name) or 0) >= 2**31:
                 raise UserError(f"{name} must be below 2**31, but is {getattr(self, name)}.")
@@ -152,12 +143,12 @@ def due_rows(step: int, loop: LoopConfig) -> list[tuple[int, str]]:
     return due
 
 
-def is_due(step: int, every: int, steps: int) -> bool:
+def is_due(step: int, every: int | None, steps: int) -> bool:
     """Return whether an action is due after `step` of `steps` steps.
 
-    every: steps between two of them; 0: only at the end.
+    every: steps between two of them; None: only at the end.
     """
-    return step == steps or (every > 0 and step % every == 0)
+    return step == steps or (every is not None and step % every == 0)
 
 
 def train(
