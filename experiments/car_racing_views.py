@@ -69,7 +69,7 @@ class Pair(NamedTuple):
 
 def main() -> None:
     arguments = cli.parse_settings(Arguments, experiment="car_racing_views", description=__doc__)
-    check_writable(arguments.out)
+    check_writable(arguments.out, "--out")
     say_compiling()
     pairs = compare(arguments)
     differences = np.array([pair.difference.mean() for pair in pairs])

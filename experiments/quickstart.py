@@ -18,7 +18,7 @@ from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run, load_config
 
 TRAIN = dataclasses.replace(
-    CPU, steps=500, eval_every=0, checkpoint_every=100, eval_classes=20, eval_runs=1
+    CPU, steps=500, eval_every=None, checkpoint_every=100, eval_classes=20, eval_runs=1
 )
 META_TEST = MetaTestConfig(classes=(50,), runs=3, rates=(4e-3, 2e-3, 1e-3, 5e-4), draws=1)
 

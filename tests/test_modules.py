@@ -48,7 +48,7 @@ def test_printed_commands_are_quoted(tmp_path, monkeypatch):
     create_run(run, 3)
     assert f"continue with {wanted}\n" in status(path)
     with pytest.raises(UserError, match=f"continue it with {wanted}, or"):
-        check_new(path)
+        check_new(path, "--out")
     preset = {"cpu": cli.Preset(config, "")}
     with pytest.raises(UserError, match=rf"tsar-jax run 'x; y' {wanted}\.$"):
         cli.parse(Config, preset, experiment="toy", description="", argv=["--resume", str(path)])

@@ -123,7 +123,7 @@ def test_signal_finishes_the_chunk_saves_and_says_how_to_resume(tmp_path, signum
     path = tmp_path / "run"
     # A chunk takes a moment, all of them far longer than it can be until the signal is sent.
     config = ToyConfig(steps=200, chunk=4, eval_every=None, checkpoint_every=None, work=10_000_000)
-    flags = ["--steps", 200, "--chunk", 4, "--eval-every", 0, "--checkpoint-every", 0]
+    flags = ["--steps", 200, "--chunk", 4, "--eval-every", None, "--checkpoint-every", None]
     process = start("--out", path, *flags, "--work", config.work)
     wait_for(lambda: read_rows(path), process)
     process.send_signal(signum)
@@ -149,7 +149,7 @@ def test_signal_finishes_the_chunk_saves_and_says_how_to_resume(tmp_path, signum
 
 def test_second_ctrl_c_stops_within_a_chunk(tmp_path):
     path = tmp_path / "run"
-    flags = ["--steps", 1000, "--chunk", 1000, "--eval-every", 0, "--checkpoint-every", 0]
+    flags = ["--steps", 1000, "--chunk", 1000, "--eval-every", None, "--checkpoint-every", None]
     process = start("--out", path, *flags, "--work", 2_000_000_000)
     wait_for(lambda: checkpoint_steps(path / "checkpoints") == [0], process)
     time.sleep(1.5)  # into the first chunk, which would take hours

@@ -145,7 +145,9 @@ def afterwards_any():
 
 
 def test_a_checkpoint_that_cannot_be_written_is_a_sentence(tmp_path):
-    config = ToyConfig(steps=20, chunk=5, eval_every=0, checkpoint_every=5, inputs=20_000, keep=9)
+    config = ToyConfig(
+        steps=20, chunk=5, eval_every=None, checkpoint_every=5, inputs=20_000, keep=9
+    )
     path = tmp_path / "run"
 
     def fill():
@@ -251,7 +253,7 @@ def ended(writer):
 
 def test_that_training_diverged_is_told_where_a_save_failed_too(tmp_path):
     config = ToyConfig(
-        steps=20, chunk=5, eval_every=0, checkpoint_every=5, inputs=20_000, keep=9, nan_at=12
+        steps=20, chunk=5, eval_every=None, checkpoint_every=5, inputs=20_000, keep=9, nan_at=12
     )
     path = tmp_path / "run"
 

@@ -143,7 +143,7 @@ def finite_bias(bias: float) -> float:
 
 def write(imported: Imported, path: Path) -> None:
     """Write the run's folder. Raises UserError where it cannot be written or holds a run."""
-    check_new(path)
+    check_new(path, "--out")
     make_folder(path)
     run = Run(path, imported.config, imported.experiment, IMPORTED)
     # config.json comes last, for only with it a folder is taken for a run.

@@ -77,7 +77,7 @@ def parse(
         path = _new_folder(Path("runs"), [experiment, preset, *_distinctive(config)], seed)
     else:
         path = Path(own.out)
-    run_folder.check_new(path)
+    run_folder.check_new(path, "--out")
     return config, Run(path, config, experiment, preset)
 
 

@@ -84,8 +84,8 @@ class Episode(gymnasium.Wrapper):
         super().__init__(env)
         if env.spec is None or env.spec.max_episode_steps is None:
             raise UserError(
-                f"{name} has no limit of steps of its own: set max_episode_steps, which is --limit "
-                "in commands."
+                f"{name} has no limit of steps of its own: give it one (limit, or "
+                "max_episode_steps of the environment)."
             )
         self.max_episode_steps = env.spec.max_episode_steps
         self._act, self.num_actions = action_map(env.action_space, name)

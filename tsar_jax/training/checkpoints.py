@@ -155,7 +155,7 @@ def check_space(folder: Path, size: int, keep: int) -> str:
         raise UserError(
             f"Checkpoints of this run take {_readable(size)} each and there are up to {count} at a "
             f"time, but the disk of {existing} has only {_readable(free)} free: make room, lower "
-            "--keep, or name another folder with --out."
+            "keep, or choose a folder on another disk."
         )
     return (
         f"checkpoints: {_readable(size)} each, at most {count} at a time "

@@ -51,7 +51,7 @@ def load_initial(run: str, branch: str, like: Any) -> Any:
     A run of several seeds gives the state of the first.
 
     Args:
-        run: the run's folder, as --init names it.
+        run: the run's folder, as `init` names it.
         branch: path within the state, such as "params".
         like: tree of arrays or ShapeDtypeStructs that the branch must fit.
 
@@ -60,11 +60,11 @@ def load_initial(run: str, branch: str, like: Any) -> Any:
     """
     path = Path(run)
     if not path.is_dir():
-        raise UserError(f"There is no run folder {path}: check the path given to --init.")
+        raise UserError(f"There is no run folder {path}: check the path given as init.")
     read_description(path)
     newest = read_newest(path / "checkpoints")
     if newest is None:
-        raise UserError(f"{path} has no checkpoint to begin with: name another run with --init.")
+        raise UserError(f"{path} has no checkpoint to begin with: name another run as init.")
     saved, record = newest
     source = f"checkpoint of step {record['step']} in {path}"
     weights = branch_of(arrays_of_seed(saved, 0, source), branch)
@@ -74,7 +74,7 @@ def load_initial(run: str, branch: str, like: Any) -> Any:
         name, shape, expected = misfit
         raise UserError(
             f"The weights of {path} do not fit this run: {name} is {shape} there, but {expected} "
-            "here; set the network as there, or name another run with --init."
+            "here; set the network as there, or name another run as init."
         )
     arrays = [
         # Copied, for the loop donates the state's buffers and NumPy's are not JAX's to overwrite.

@@ -96,28 +96,30 @@ def write_arrays_atomically(path: Path, arrays: "Mapping[str, np.ndarray]") -> N
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def check_new(path: Path) -> None:
+def check_new(path: Path, option: str | None = None) -> None:
     """Check that a run can begin in the folder `path`, which need not exist.
+
+    option: the command line's flag for another folder, for error messages.
 
     Raises:
         UserError: it cannot be written or holds a run already.
     """
     if os.path.lexists(path / "config.json"):
+        resume = "resume it" if option is None else f"continue it with --resume {quoted(path)}"
         raise UserError(
-            f"{path} already holds a run: continue it with --resume {quoted(path)}, "
-            "or name another folder with --out."
+            f"{path} already holds a run: {resume}, or choose another folder{_with(option)}."
         )
-    check_writable(path)
+    check_writable(path, option)
 
 
-def check_writable(path: Path, option: str = "--out") -> None:
+def check_writable(path: Path, option: str | None = None) -> None:
     """Check that files can be made in the folder `path`, and that they stay in there.
 
     The check leaves nothing behind, so that a command that fails later does not either.
 
     Args:
         path: the folder, which need not exist.
-        option: the command line's flag for another folder, for error messages.
+        option: as in `check_new`.
 
     Raises:
         UserError: it cannot be written, or has a link or a folder where something is written.
@@ -127,7 +129,7 @@ def check_writable(path: Path, option: str = "--out") -> None:
     except UnicodeEncodeError:
         raise UserError(
             f"The folder {path} has a name that is not UTF-8, which checkpoints cannot have: "
-            f"name another with {option}."
+            f"choose another{_with(option)}."
         ) from None
     made: list[Path] = []
     try:
@@ -169,7 +171,7 @@ def check_inside(path: Path) -> None:
             raise UserError(f"{entry} is a folder where a file is to be written: move it away.")
 
 
-def make_folder(path: Path, option: str = "--out") -> None:
+def make_folder(path: Path, option: str | None = None) -> None:
     """Make a folder that `check_writable` has passed, before the first file is written.
 
     option: the command line's flag for another folder, for error messages.
@@ -183,11 +185,16 @@ def make_folder(path: Path, option: str = "--out") -> None:
         raise _unwritable(path, option, error) from error
 
 
-def _unwritable(path: Path, option: str, error: OSError) -> UserError:
+def _unwritable(path: Path, option: str | None, error: OSError) -> UserError:
     return UserError(
         f"The folder {path} cannot be written ({error.strerror or error}): "
-        f"name another with {option}."
+        f"make it writable, or choose another{_with(option)}."
     )
+
+
+def _with(option: str | None) -> str:
+    """Return the end of a remedy that an option of the command line gives, if any does."""
+    return "" if option is None else f" with {option}"
 
 
 MAX_NUMBER = 99
@@ -246,7 +253,7 @@ def read_description(path: Path) -> dict[str, Any]:
         UserError: the folder or the file is missing, or the file is not such an object.
     """
     if not path.is_dir():
-        raise UserError(f"There is no run folder {path}: check the path given to --resume.")
+        raise UserError(f"There is no run folder {path}: check the path.")
     config_path = path / "config.json"
     try:
         stored = read_json(config_path, MAX_CONFIG)

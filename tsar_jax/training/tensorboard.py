@@ -19,7 +19,7 @@ def check_tensorboard() -> None:
     except ImportError as error:
         raise UserError(
             "TensorBoard logging needs tensorboardX: "
-            f"{pip()} install 'tsar_jax[tensorboard]', or leave it off with --no-tensorboard."
+            f"{pip()} install 'tsar_jax[tensorboard]', or leave tensorboard off."
         ) from error
 
 
