@@ -23,7 +23,7 @@ from experiments import (
 )
 from tsar_jax import cli
 from tsar_jax.cli import import_weights
-from tsar_jax.cli.import_continual import told_widths
+from tsar_jax.cli.import_continual import network_sizes
 from tsar_jax.data import omniglot
 from tsar_jax.interop.naming import with_resnet18_aliases, without_prefix
 from tsar_jax.interop.torch_files import read_arrays
@@ -210,7 +210,7 @@ def test_static_and_coevolved_policies_there_and_back(tmp_path) -> None:
 def test_a_resnet18_is_mapped_with_its_statistics() -> None:
     content = read_arrays(FILES / "resnet18-task_3_model.ph")
     variables = resnet18_from_release(without_prefix(content.arrays, "conv1.weight"))
-    assert told_widths("resnet18", variables) == {"width": 3}
+    assert network_sizes("resnet18", variables) == {"width": 3}
     own = resnet18_to_release(variables.params)
     named = with_resnet18_aliases(own | resnet18_statistics_to_release(variables.stats))
     assert set(named) == set(content.arrays)

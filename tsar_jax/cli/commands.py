@@ -10,9 +10,7 @@ from tsar_jax.cli.exits import exit_code, run_main
 from tsar_jax.cli.flags import parse_arguments
 from tsar_jax.cli.scripts import experiments, first_line, list_text, prepare_data, run_experiment
 from tsar_jax.cli.status import status
-from tsar_jax.errors import (
-    check_known,
-)
+from tsar_jax.errors import check_known
 from tsar_jax.output import check_printed
 from tsar_jax.provenance import version_text
 from tsar_jax.training.overview import runs_text
@@ -20,13 +18,13 @@ from tsar_jax.training.overview import runs_text
 
 def main() -> None:
     """Run the console command `tsar-jax`."""
-    if sys.argv[1:2] == ["prepare"]:  # which says itself what an interruption leaves behind
+    if sys.argv[1:2] == ["prepare"]:  # which reports itself what an interruption leaves behind
         raise SystemExit(exit_code(lambda: prepare_data(sys.argv[2:])))
     run_main(lambda: command(sys.argv[1:]))
 
 
 def command(argv: Sequence[str]) -> None:
-    """Run one `tsar-jax` command. Raises UserError for an unknown one, experiment, flag or run."""
+    """Run one `tsar-jax` command. Raises UserError for an unknown command, experiment or flag."""
     if argv and argv[0] in OTHERS:  # whose flags are their own, --help included
         run_other(argv[0], argv[1:])
         return
@@ -117,7 +115,7 @@ OTHERS = {
     "export": "write a run's weights as a release's file: tsar-jax export --help shows how",
     "prepare": "prepare a data set: tsar-jax prepare --help lists them",
 }
-"""Commands with flags of their own."""
+"""Help of the commands that parse their own flags, by command."""
 
 
 def run_other(name: str, argv: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The end of a command: its errors in a sentence, its exit code."""
+"""Exit codes of commands, and their error messages on stderr."""
 
 import signal
 import sys
@@ -7,25 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
-from tsar_jax.errors import (
-    DISK_ERRORS,
-    FORBIDDEN,
-    MAX_MESSAGE,
-    UserError,
-    escaped,
-)
+from tsar_jax.errors import DISK_ERRORS, FORBIDDEN, MAX_MESSAGE, UserError, escaped
 from tsar_jax.output import outlasting_output
 from tsar_jax.pretrained import resolve
 from tsar_jax.terminal import prepare_terminal, use_utf8
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
 
+SIGNAL_EXIT = 128
+"""Exit code to which a signal's number is added, as shells do."""
+
 
 def run_main(main: Callable[[], Any]) -> None:
-    """Runs a script's `main` as `exit_code` does, and exits with the code unless it is 0.
+    """Run a script's `main` as `exit_code` does, and exit with the code unless it is 0.
 
-    In its arguments `pretrained:NAME` stands for a run that comes with the package, and compiled
-    programs are kept for the next process.
+    In the script's arguments `pretrained:NAME` stands for a run that comes with the package, and
+    compiled programs are kept for the next process.
     """
 
     def run() -> None:
@@ -41,16 +38,16 @@ def run_main(main: Callable[[], Any]) -> None:
 
 
 def exit_code(main: Callable[[], int | None], stopped: str = "stopped", hint: str = "") -> int:
-    """Runs `main` and returns its exit code; its errors are told in a sentence on stderr.
+    """Run `main`, print its errors as sentences on stderr, and return the exit code.
 
     UserError and a disk that cannot be written are 2, TrainingDiverged 1, a signal 128 + its
-    number, as Ctrl-C 130 and SIGTERM 143; other exceptions pass through. Neither a reader of the
-    output that goes away nor a full disk under it ends `main`.
+    number, as Ctrl-C 130 and SIGTERM 143; other exceptions pass through. `main` goes on where its
+    output cannot be written, because its reader has gone or the disk is full.
 
     Args:
-        main: what it returns is the exit code, or None for 0.
-        stopped: what is printed after Ctrl-C.
-        hint: ends the sentence on a disk that cannot be written.
+        main: returns the exit code, or None for 0.
+        stopped: text printed after Ctrl-C.
+        hint: end of the sentence on a disk that cannot be written.
     """
     use_utf8()
     prepare_terminal()
@@ -61,38 +58,42 @@ def exit_code(main: Callable[[], int | None], stopped: str = "stopped", hint: st
         try:
             return main() or 0
         except UserError as error:
-            return _told(f"error: {error}", 2)
+            return _report(f"error: {error}", 2)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
-            if error.errno in FORBIDDEN:  # to be read, it may be
-                return _told(
-                    f"error: {error.filename or 'A file'} cannot be used ({error.strerror}): "
-                    "change its permissions, or name another, and repeat the command.",
-                    2,
-                )
-            return _told(
-                f"error: {error.filename or 'A file'} cannot be written ({error.strerror}): make "
-                f"room, or name another folder, and repeat the command{hint}.",
-                2,
-            )
+            return _report(_disk_message(error, hint), 2)
         except (AssertionError, RuntimeError):
-            trouble = _missing_platform()
-            if not trouble:
+            message = _missing_platform()
+            if not message:
                 raise
-            return _told(f"error: {trouble}", 2)
+            return _report(f"error: {message}", 2)
         except TrainingDiverged as error:
-            return _told(f"error: {error}", 1)
+            return _report(f"error: {error}", 1)
         except TrainingInterrupted as error:
-            return _told(str(error), 128 + error.signum)
+            return _report(str(error), SIGNAL_EXIT + error.signum)
         except KeyboardInterrupt:
-            return _told(stopped, 128 + signal.SIGINT)
+            return _report(stopped, SIGNAL_EXIT + signal.SIGINT)
         finally:
             run_folder.release_folders()
 
 
+def _disk_message(error: OSError, hint: str) -> str:
+    """Return the message on a file that cannot be used. hint: its end where a disk is full."""
+    file = error.filename or "A file"
+    if error.errno in FORBIDDEN:  # it may be that it was to be read, not written
+        return (
+            f"error: {file} cannot be used ({error.strerror}): change its permissions, or name "
+            "another, and repeat the command."
+        )
+    return (
+        f"error: {file} cannot be written ({error.strerror}): make room, or name another folder, "
+        f"and repeat the command{hint}."
+    )
+
+
 def _missing_platform() -> str:
-    """What is wrong with JAX's platform, if this process has asked for one."""
+    """Return why JAX's platform is missing, or "" if it is not or JAX is not used."""
     if "jax" not in sys.modules:
         return ""
     from tsar_jax.devices import missing_platform
@@ -105,7 +106,7 @@ def _show_warning(message: Any, *_: Any, **__: Any) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def _told(message: str, code: int) -> int:
+def _report(message: str, code: int) -> int:
     """Print a message to stderr and return the exit code that goes with it."""
     print(escaped(message, MAX_MESSAGE), file=sys.stderr, flush=True)
     return code

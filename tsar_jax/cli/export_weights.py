@@ -54,8 +54,9 @@ from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.run import load_config, read_description
 
 MLP_HIDDEN = 2
-"""Hidden layers of the release's perceptron."""
+"""Number of hidden layers of the release's perceptron."""
 PIXEL_NAMES = ("conv1", "conv2", "linear1", "linear2", "out")
+"""Names of the layers of the release's static pixel policy."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -71,24 +72,25 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--modules", nargs="*", default=[], help="modules that the run's environment may import"
     )
-    asked = parse_arguments(parser, argv)
-    if not asked.run.is_dir():
-        raise UserError(f"There is no run folder {asked.run}: check the path.")
-    experiment = read_description(asked.run).get("experiment")
+    arguments = parse_arguments(parser, argv)
+    run: Path = arguments.run
+    if not run.is_dir():
+        raise UserError(f"There is no run folder {run}: check the path.")
+    experiment = read_description(run).get("experiment")
     if not isinstance(experiment, str) or experiment not in EXPORTS:
         raise UserError(
-            f"{asked.run} is a run of {shown(experiment)}, of which no release has files: name "
+            f"{run} is a run of {shown(experiment)}, of which no release has files: name "
             f"one of {', '.join(EXPORTS)}."
         )
     if experiment == hebbian_presets.EXPERIMENT:
-        check_environment(asked.run, load_config(asked.run, HebbianConfig), asked.modules)
-        import_modules(asked.modules)
-    for path in EXPORTS[experiment](asked.run, asked.file, asked.step):
+        check_environment(run, load_config(run, HebbianConfig), arguments.modules)
+        import_modules(arguments.modules)
+    for path in EXPORTS[experiment](run, arguments.file, arguments.step):
         print(f"written: {path}")
 
 
 def check_free(path: Path) -> Path:
-    """Return the path. Raises UserError where there is something, or no folder for it."""
+    """Return the path. Raises UserError where it exists, or its folder does not."""
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists already: name another file.")
     if not path.absolute().parent.is_dir():
@@ -97,13 +99,13 @@ def check_free(path: Path) -> Path:
 
 
 def export_anml(run: Path, file: Path, step: int | None) -> list[Path]:
-    """Write a network of anml_meta_train."""
+    """Write the network of a run of anml_meta_train and return the files written."""
     config = load_config(run, AnmlConfig)
     return _export_episodic(run, file, step, config.model, anml.make_system(config))
 
 
 def export_tsar(run: Path, file: Path, step: int | None) -> list[Path]:
-    """Write a network of tsar_meta_train."""
+    """Write the network of a run of tsar_meta_train and return the files written."""
     config = load_config(run, TsarConfig)
     return _export_episodic(run, file, step, config.model, tsar.make_system(config))
 
@@ -121,23 +123,28 @@ def _export_episodic(
 
 
 def export_hebbian(run: Path, file: Path, step: int | None) -> list[Path]:
-    """Write a policy of hebbian_evolve, and beside it what evolved along with coefficients."""
+    """Write the policy of a run of hebbian_evolve and return the files written.
+
+    Co-evolved parameters go into a second file beside that of the coefficients.
+    """
     config = load_config(run, HebbianConfig)
     check_free(file)
-    beside = file.with_name(f"{file.stem}-coevolved{file.suffix}")
+    coevolved_file = file.with_name(f"{file.stem}-coevolved{file.suffix}")
     env = next(iter(make_envs(config, 1).values()))
     evolved = load_evolved(run, config, env, step)
     kernels = evolved.genome.coevolved["kernels"]
     if not evolved.policy.plastic:
         write_state_dict(file, static_arrays(evolved))
         return [file]
-    along = PixelPolicy(kernels, evolved.genome.coevolved.get("weights", ()))
-    if kernels or along.weights:
-        check_free(beside)
-        write_array(beside, coevolved_to_release(along))
+    coevolved = PixelPolicy(kernels, evolved.genome.coevolved.get("weights", ()))
+    files = [file]
+    if kernels or coevolved.weights:
+        check_free(coevolved_file)
+        write_array(coevolved_file, coevolved_to_release(coevolved))
+        files.append(coevolved_file)
     rows = hebbian_coefficients_to_release(evolved.genome.main, pixels=bool(kernels))
     write_array(file, rows)
-    return [file, beside] if kernels or along.weights else [file]
+    return files
 
 
 def static_arrays(evolved: Evolved) -> dict[str, np.ndarray]:
@@ -153,7 +160,7 @@ def static_arrays(evolved: Evolved) -> dict[str, np.ndarray]:
 
 
 def export_continual(run: Path, file: Path, step: int | None) -> list[Path]:
-    """Write the reported network of continual_train."""
+    """Write the reported network of a run of continual_train and return the files written."""
     prepared = prepare(load_config(run, ContinualConfig))
     check_free(file)
     like = jax.eval_shape(make_system(prepared.config, prepared.experiment).init, jax.random.key(0))
@@ -179,3 +186,4 @@ EXPORTS: dict[str, Callable[[Path, Path, int | None], list[Path]]] = {
     hebbian_presets.EXPERIMENT: export_hebbian,
     continual_presets.EXPERIMENT: export_continual,
 }
+"""(run, file, step or None for the newest) -> files written, by experiment."""

@@ -1,4 +1,4 @@
-"""Networks of the continual-learning releases as a run."""
+"""Import of the continual-learning releases' networks as a run."""
 
 import dataclasses
 from typing import Any
@@ -32,7 +32,9 @@ from tsar_jax.training.loop import make_keys
 from tsar_jax.training.run import Run
 
 STREAMS = {"mlp": "rot-mnist", "resnet18": "seq-cifar10"}
+"""Default stream by kind."""
 FIRST = {"mlp": "fc1.weight", "resnet18": "conv1.weight"}
+"""Name of the network's first array by kind."""
 NAMES = {"mlp": mlp_names(), "resnet18": [*resnet18_names(), *resnet18_statistics()]}
 
 
@@ -44,39 +46,39 @@ def import_continual(kind: str, content: Content, argv: list[str], text: str) ->
         mlp_from_release(arrays) if kind == "mlp" else resnet18_from_release(arrays)
     )
     base = dataclasses.replace(DIGITS, method="sgd", stream=STREAMS[kind])
-    config = settings(kind, base, argv, told_widths(kind, variables), text)
+    config = settings(kind, base, argv, network_sizes(kind, variables), text)
     prepared = prepare(config)
-    what = f"the network for {config.stream}"
-    check_shapes(variables, network_like(prepared), what, "--stream")
-    run_state = tested(
+    network = f"the network for {config.stream}"
+    check_shapes(variables, network_like(prepared), network, "--stream")
+    run_state = with_accuracy(
         prepared, init_from_network(prepared, variables, make_keys(prepared.config.seed).init)
     )
 
     def finish(run: Run) -> None:
         write_outcome(run.path, measure_outcome(prepared, run_state))
 
-    said = (f"stream {config.stream}, data: {prepared.source}",)
+    remarks = (f"stream {config.stream}, data: {prepared.source}",)
     step = prepared.config.steps
     assert step is not None
-    return Imported(EXPERIMENT, prepared.config, run_state, step, said, finish)
+    return Imported(EXPERIMENT, prepared.config, run_state, step, remarks, finish)
 
 
-def told_widths(kind: str, variables: Variables) -> dict[str, Any]:
-    """Return the fields of the config that the arrays tell."""
+def network_sizes(kind: str, variables: Variables) -> dict[str, Any]:
+    """Return the fields of the config that follow from the arrays' shapes."""
     params = variables.params
     if kind == "mlp":
         return {"hidden": tuple(params[f"layer_{index}"]["bias"].size for index in range(2))}
     return {"width": params["bn1"]["bias"].size}
 
 
-def tested(prepared: PreparedExperiment, run_state: RunState) -> RunState:
-    """Return a lifetime with its accuracy after the last task, on all tests of interest."""
+def with_accuracy(prepared: PreparedExperiment, run_state: RunState) -> RunState:
+    """Return the state with the accuracy after the last task, on all tests due then."""
     experiment = prepared.experiment
     tests = np.arange(len(experiment.stream.task_classes))
     due = tests == experiment.stream.tasks - 1 if experiment.stream.cumulative else tests >= 0
     data = jax.device_put(experiment.stream.data)
     measure = jax.jit(
-        lambda one, data: experiment.test(one.learner, data, one.course, jnp.asarray(due))
+        lambda state, data: experiment.test(state.learner, data, state.course, jnp.asarray(due))
     )
     return run_state._replace(
         accuracy=run_state.accuracy.at[-1].set(measure(run_state, data)),

@@ -1,4 +1,4 @@
-"""Coefficients, pixel policies and static policies of the Hebbian release as a run."""
+"""Import of the Hebbian release's coefficients, pixel policies and static policies as a run."""
 
 import argparse
 import dataclasses
@@ -29,14 +29,17 @@ from tsar_jax.systems.hebbian.release import (
 from tsar_jax.systems.hebbian.system import HebbianConfig, policy_for
 
 ENDS = {"cart_pole": (4, 2), "pendulum": (3, 1), QUADRUPED: (28, 8)}
-"""Inputs and outputs of a policy of states, by the environment that has them."""
+"""Numbers of inputs and outputs of a policy that observes states, by environment."""
 CONVOLUTIONS = sum(map(math.prod, KERNELS))
+"""Number of weights of a pixel policy's convolutions."""
 
 
 class Parts(NamedTuple):
-    """What the files hold. static: a state dictionary's arrays, [] of a plastic policy.
+    """The arrays in the files of a policy.
 
-    coefficients [synapses, k]; None: convolutions alone. coevolved [n]; None: nothing is.
+    static: arrays of a static policy's state dictionary, [] for a plastic policy. coefficients
+        [synapses, k]: None where the files hold convolutions alone. coevolved [n]: None where
+        nothing is co-evolved.
     """
 
     static: list[np.ndarray]
@@ -45,7 +48,7 @@ class Parts(NamedTuple):
 
 
 def import_hebbian(kind: str, contents: Sequence[Content], argv: list[str], text: str) -> Imported:
-    """Return a run of hebbian_evolve of a release's files. Raises UserError."""
+    """Return a run of hebbian_evolve with the policy in a release's files. Raises UserError."""
     pixels = kind == "pixel-policy"
     parts = sort_parts(kind, contents)
     base = base_config(parts, pixels, argv)
@@ -55,32 +58,33 @@ def import_hebbian(kind: str, contents: Sequence[Content], argv: list[str], text
     policy = policy_for(config, env)
     sees_pixels = len(env.observation_shape) == 3
     if sees_pixels != pixels:
-        shown = "pixels: import a pixel-policy" if sees_pixels else "states: import hebbian"
-        raise UserError(f"{config.environment} shows {shown}, or name another --environment.")
+        advice = "pixels: import a pixel-policy" if sees_pixels else "states: import hebbian"
+        raise UserError(f"{config.environment} shows {advice}, or name another --environment.")
     inputs = FEATURES if pixels else env.observation_shape[0]
     sizes = (inputs, *config.policy.hidden, env.num_actions)
     genome = as_float32(make_genome(parts, sizes, pixels, policy, config))
     like = jax.eval_shape(policy.init, jax.random.key(0))
     check_shapes(genome, like, f"the policy for {config.environment}", "--environment")
-    said = [f"environment {config.environment}, rule {config.policy.rule}"]
+    remarks = [f"environment {config.environment}, rule {config.policy.rule}"]
     if not parts.static and parts.coefficients is None:
-        said.append("convolutions alone: the coefficients are drawn as evolution begins")
+        remarks.append("convolutions alone: the coefficients are drawn as evolution begins")
     state = init_evolution(config.evolution, genome)
-    return Imported(EXPERIMENT, config, state, config.steps, tuple(said))
+    return Imported(EXPERIMENT, config, state, config.steps, tuple(remarks))
 
 
 def sort_parts(kind: str, contents: Sequence[Content]) -> Parts:
-    """Tell coefficients, what evolved along with them and static policies apart.
+    """Return the files' arrays as coefficients, co-evolved parameters or a static policy.
 
-    Raises UserError where the arrays can be neither.
+    Raises:
+        UserError: the arrays can be none of these.
     """
     for content in contents:
         check_arrays(content.arrays)
     if len(contents) == 1 and len(contents[0].arrays) > 1:
         static = list(contents[0].arrays.values())
         ranks = [4] * len(KERNELS) if kind == "pixel-policy" else []
-        wanted = [*ranks, *[2] * (len(static) - len(ranks))]
-        if [array.ndim for array in static] != wanted or len(wanted) == len(ranks):
+        ranks += [2] * (len(static) - len(ranks))
+        if [array.ndim for array in static] != ranks or 2 not in ranks:
             shapes = [list(array.shape) for array in static[:10]]
             raise UserError(
                 f"Arrays of shapes {shapes} are of no static policy of kind {kind}: check the file."
@@ -101,18 +105,18 @@ def sort_parts(kind: str, contents: Sequence[Content]) -> Parts:
 
 
 def base_config(parts: Parts, pixels: bool, argv: list[str]) -> HebbianConfig:
-    """Return what the files tell of the config, and the release's own settings for the rest."""
+    """Return the config that the files imply, with the release's own settings for the rest."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(
         "--environment", default=CAR_RACING if pixels else likely_environment(parts)
     )
     parser.add_argument("--policy.rule", dest="rule")
-    asked, _ = parser.parse_known_args(argv)
+    flags, _ = parser.parse_known_args(argv)
     presets = {QUADRUPED: "paper", CAR_RACING: "paper-car"}
-    if asked.environment in presets:
-        config = PRESETS[presets[asked.environment]].config
+    if flags.environment in presets:
+        config = PRESETS[presets[flags.environment]].config
     else:
-        config = HebbianConfig(environment=asked.environment)
+        config = HebbianConfig(environment=flags.environment)
     policy = config.policy
     if parts.static:
         dense = parts.static[2:] if pixels else parts.static
@@ -120,14 +124,14 @@ def base_config(parts: Parts, pixels: bool, argv: list[str]) -> HebbianConfig:
         policy = dataclasses.replace(policy, rule=STATIC, hidden=hidden)
     elif parts.coefficients is not None:
         count = parts.coefficients.shape[1]
-        policy = dataclasses.replace(policy, rule=likely_rule(policy.rule, count, asked.rule))
+        policy = dataclasses.replace(policy, rule=likely_rule(policy.rule, count, flags.rule))
     if parts.coevolved is not None and parts.coevolved.size > (CONVOLUTIONS if pixels else 0):
         policy = dataclasses.replace(policy, initial=COEVOLVED)
     return dataclasses.replace(config, policy=policy, steps=0)
 
 
 def likely_environment(parts: Parts) -> str:
-    """Return the environment whose network has as many synapses as the files say."""
+    """Return the environment whose network has as many synapses as the files; else cart_pole."""
     if parts.static:
         ends = parts.static[0].shape[-1], len(parts.static[-1])
         return next((name for name, sizes in ENDS.items() if sizes == ends), "cart_pole")
@@ -139,34 +143,40 @@ def likely_environment(parts: Parts) -> str:
     return next((name for name, count in counts.items() if count == rows), "cart_pole")
 
 
-def likely_rule(usual: str, count: int, asked: str | None) -> str:
-    """Return the rule of so many coefficients a synapse: the usual one, or the only one."""
+def likely_rule(usual: str, count: int, flag: str | None) -> str:
+    """Return the rule of `count` coefficients a synapse: the usual one, or else the only one.
+
+    flag: the rule that the command line names, if it does; the caller applies it later.
+
+    Raises:
+        UserError: no rule has so many, or several have and the command line names none.
+    """
     rules = [name for name, rule in RULES.items() if len(rule.columns) == count]
     if not rules:
         raise UserError(f"There is no rule of {count} coefficients a synapse: check the file.")
     if usual in rules:
         return usual
-    if len(rules) > 1 and asked is None:
+    if len(rules) > 1 and flag is None:
         raise UserError(
             f"{' and '.join(rules)} both have {count} coefficients a synapse: add --policy.rule."
         )
     return rules[0]
 
 
-def check_policy(asked: PolicyConfig, told: PolicyConfig, parts: Parts) -> None:
-    """Raise UserError where flags contradict what the files tell."""
-    if (asked.rule == STATIC) != (told.rule == STATIC):
-        raise UserError(f"The file's policy is of rule {told.rule}: leave out --policy.rule.")
-    if parts.coefficients is not None and asked.rule != STATIC:
-        count, columns = parts.coefficients.shape[1], RULES[asked.rule].columns
+def check_policy(policy: PolicyConfig, from_files: PolicyConfig, parts: Parts) -> None:
+    """Raise UserError where the policy that flags ask for contradicts that of the files."""
+    if (policy.rule == STATIC) != (from_files.rule == STATIC):
+        raise UserError(f"The file's policy is of rule {from_files.rule}: leave out --policy.rule.")
+    if parts.coefficients is not None and policy.rule != STATIC:
+        count, columns = parts.coefficients.shape[1], RULES[policy.rule].columns
         if count != len(columns):
             raise UserError(
-                f"{asked.rule} has {len(columns)} coefficients a synapse, but the file {count}: "
+                f"{policy.rule} has {len(columns)} coefficients a synapse, but the file {count}: "
                 "change --policy.rule."
             )
-    if (asked.initial == COEVOLVED) != (told.initial == COEVOLVED):
+    if (policy.initial == COEVOLVED) != (from_files.initial == COEVOLVED):
         raise UserError(
-            f"The files' weights at birth are {'' if told.initial == COEVOLVED else 'not '}"
+            f"The files' weights at birth are {'' if from_files.initial == COEVOLVED else 'not '}"
             "co-evolved: change --policy.initial."
         )
 
@@ -174,29 +184,35 @@ def check_policy(asked: PolicyConfig, told: PolicyConfig, parts: Parts) -> None:
 def make_genome(
     parts: Parts, sizes: tuple[int, ...], pixels: bool, policy: Policy, config: HebbianConfig
 ) -> Genome:
-    """Return the files' arrays in our order and layout. sizes: units, the inputs first."""
+    """Return the files' arrays in this project's order and layout.
+
+    sizes: units of each layer, the inputs first.
+
+    Raises:
+        UserError: the files do not fit the network.
+    """
     if parts.static and pixels:
-        found = pixel_policy_from_release(parts.static)
-        return Genome(found.weights, {"kernels": found.kernels})
+        static = pixel_policy_from_release(parts.static)
+        return Genome(static.weights, {"kernels": static.kernels})
     if parts.static:
         return Genome(tuple(parts.static), {"kernels": ()})
     coevolved: dict[str, Any] = {"kernels": ()}
     if parts.coevolved is not None:
-        along = coevolved_from_release(parts.coevolved, sizes, pixels=pixels)
-        coevolved["kernels"] = along.kernels
-        if along.weights:
-            coevolved["weights"] = along.weights
+        pixel_policy = coevolved_from_release(parts.coevolved, sizes, pixels=pixels)
+        coevolved["kernels"] = pixel_policy.kernels
+        if pixel_policy.weights:
+            coevolved["weights"] = pixel_policy.weights
     elif pixels:
         raise UserError(
             "The convolutions are missing: name their file too, after the coefficients'."
         )
     if parts.coefficients is None:
         return Genome(policy.init(jax.random.key(config.seed)).main, coevolved)
-    wanted = sum(math.prod(shape) for shape in layer_shapes(sizes))
-    if len(parts.coefficients) != wanted:
+    synapses = sum(math.prod(shape) for shape in layer_shapes(sizes))
+    if len(parts.coefficients) != synapses:
         raise UserError(
             f"The file has coefficients of {len(parts.coefficients)} synapses, but the network of "
-            f"{tuple(sizes)} units for {config.environment} has {wanted}: name another "
+            f"{tuple(sizes)} units for {config.environment} has {synapses}: name another "
             "--environment, or its hidden layers with --policy.hidden."
         )
     rows = parts.coefficients

@@ -68,6 +68,7 @@ CONFIGS: dict[str, type] = {
     "resnet18": ContinualConfig,
 }
 TWO_FILES = ("hebbian", "pixel-policy")
+"""Kinds that may have two files."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -89,13 +90,13 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"{own.out} already holds a run: name another folder with --out.")
     imported = import_contents(own.kind, [read_arrays(path) for path in own.files], rest)
     write(imported, own.out)
-    for line in imported.said:
+    for line in imported.remarks:
         print(line)
     print(f"{own.out}: a run of {imported.experiment} at step {imported.step}.")
 
 
 def show_help(argv: Sequence[str]) -> None:
-    """Print how to import; and of a kind that is named, the settings."""
+    """Print how to import, and the settings of each kind that is named."""
     print((__doc__ or "").strip())
     for kind in (word for word in argv if word in CONFIGS):
         print()
@@ -104,7 +105,7 @@ def show_help(argv: Sequence[str]) -> None:
 
 
 def import_contents(kind: str, contents: Sequence[Content], argv: list[str]) -> Imported:
-    """Return what the files of a kind hold as a run. argv: the run's settings."""
+    """Return the content of a kind's files as a run. argv: flags of the run's settings."""
     text = f"Settings of the run that kind {kind} becomes."
     if kind in TWO_FILES:
         return import_hebbian(kind, contents, argv, text)
@@ -114,7 +115,7 @@ def import_contents(kind: str, contents: Sequence[Content], argv: list[str]) -> 
 
 
 def import_episodic(kind: str, content: Content, argv: list[str], text: str) -> Imported:
-    """Return a run of anml_meta_train or tsar_meta_train."""
+    """Return a run of anml_meta_train or tsar_meta_train with the network in a file."""
     arrays = in_order(content.arrays)
     check_arrays(arrays)
     params = from_release(kind, list(arrays.values()))
@@ -146,7 +147,7 @@ def write(imported: Imported, path: Path) -> None:
     check_new(path, "--out")
     make_folder(path)
     run = Run(path, imported.config, imported.experiment, IMPORTED)
-    # config.json comes last, for only with it a folder is taken for a run.
+    # create_run comes last, for only a folder with its config.json is taken for a run.
     arrays = to_host(imported.state)
     save_once(run.checkpoints, imported.step, arrays, config_to_json(imported.config))
     if imported.finish is not None:

@@ -1,4 +1,4 @@
-"""What the kinds of imported weights share: a state with its config, and settings checked."""
+"""Shared parts of the imports: a state with its config, and checks against the files."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,54 +18,69 @@ Config = TypeVar("Config")
 
 
 class Imported(NamedTuple):
-    """A state as training would have left it.
+    """An imported run: a state as training would have left it, with its config.
 
-    experiment: whose run it is. step: of the checkpoint. finish: what else is written to the run.
-    said: lines to print.
+    experiment: name of the experiment. step: step of the checkpoint. remarks: lines to print.
+    finish: writes further files of the run.
     """
 
     experiment: str
     config: Any
     state: Any
     step: int
-    said: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     finish: Callable[[Run], None] | None = None
 
 
 def settings(
     kind: str, config: Config, argv: list[str], fixed: Mapping[str, Any], text: str
 ) -> Config:
-    """Return the config with what flags change of it.
+    """Return the config with the changes that flags make.
 
-    fixed: fields that the file tells. Raises UserError where a flag contradicts them.
+    Args:
+        kind: kind of the file.
+        config: the default.
+        argv: the flags.
+        fixed: fields that follow from the file.
+        text: description, for --help.
+
+    Raises:
+        UserError: a flag contradicts the file.
     """
     fixed = {**fixed, "seeds": 1}
     default = dataclasses.replace(config, **fixed)  # type: ignore[type-var]
-    asked = cli.parse_config(type(default), default, argv, f"import {kind} FILE --out FOLDER", text)
+    usage = f"import {kind} FILE --out FOLDER"
+    parsed = cli.parse_config(type(default), default, argv, usage, text)
     for name, value in fixed.items():
-        if getattr(asked, name) != value:
+        if getattr(parsed, name) != value:
             flag = "--" + name.replace("_", "-")
             raise UserError(
-                f"{name} is {value} in the file, not {getattr(asked, name)}: leave out {flag}."
+                f"{name} is {value} in the file, not {getattr(parsed, name)}: leave out {flag}."
             )
-    return asked
+    return parsed
 
 
 def as_float32(tree: Any) -> Any:
-    """Return a tree's arrays as JAX's own, in float32."""
+    """Return a tree's arrays as arrays of JAX, in float32."""
     return jax.tree.map(lambda array: jnp.array(np.asarray(array, np.float32)), tree)
 
 
-def check_shapes(tree: Any, like: Any, what: str, option: str) -> None:
-    """Raise UserError that names the first array of a file which another network has otherwise.
+def check_shapes(tree: Any, like: Any, network: str, option: str) -> None:
+    """Raise UserError where an array of a file has another shape than the network's.
 
-    what: the network; option: by which another is named.
+    Args:
+        tree: the file's arrays.
+        like: the network's arrays or ShapeDtypeStructs.
+        network: description of the network, for the message.
+        option: the flag by which another network is chosen.
     """
-    held, wanted = (
-        dict(zip(leaf_names(arrays), jax.tree.leaves(arrays), strict=True))
-        for arrays in (tree, like)
+    arrays, expected = (
+        dict(zip(leaf_names(leaves), jax.tree.leaves(leaves), strict=True))
+        for leaves in (tree, like)
     )
-    misfit = first_misfit(held, wanted)
+    misfit = first_misfit(arrays, expected)
     if misfit is not None:
-        name, found, needed = misfit
-        raise UserError(f"{name} is {found} in the file, but {needed} in {what}: change {option}.")
+        name, shape, needed = misfit
+        raise UserError(
+            f"{name} is {shape} in the file, but {needed} in {network}: change {option}."
+        )

@@ -28,58 +28,58 @@ from tsar_jax.training.run import read_description, write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to pack, and what is to be said of it."""
+    """The run to pack, and its description."""
 
     run: tyro.conf.Positional[Path]
-    """The run's folder."""
+    """Folder of the run."""
     name: tyro.conf.Positional[str]
-    """What it is to be called."""
+    """Name of the packaged run."""
     about: str
-    """What it is, in a sentence."""
+    """Description of the run, in a sentence."""
     result: str
-    """What it reaches, in a sentence."""
+    """Result that it reaches, in a sentence."""
     use: str
     """Command that shows it."""
     command: str
     """Command that trained it."""
     commit: str
-    """Commit that it was trained at."""
+    """Commit at which it was trained."""
     machine: str
-    """Machine that it was trained on."""
+    """Machine on which it was trained."""
     date: str
     """Day of the training."""
     hours: float
-    """Hours that it took."""
+    """Hours of the training."""
     keep: tuple[str, ...] = ()
-    """Branches of the state to keep, the others being zero again (default: all)."""
+    """Branches of the state to keep; the others become zero (default: all)."""
     half: bool = False
-    """Keep float32 arrays in float16."""
+    """Whether float32 arrays are stored as float16."""
     files: tuple[str, ...] = ()
-    """The run's text files to keep."""
+    """Text files of the run to keep."""
     out: Path = HERE
-    """Folder of packaged files."""
+    """Folder of the packaged files."""
 
 
 def pack(arguments: Arguments) -> tuple[Path, Path]:
     """Write NAME.npz and NAME.json and return their paths.
 
     Raises:
-        UserError: the run has no checkpoint, or none of its arrays is in a branch to be kept.
+        UserError: the run has no checkpoint, or none of its arrays is in a branch to keep.
     """
     described = read_description(arguments.run)
-    found = read_newest(arguments.run / "checkpoints")
-    if found is None:
+    newest = read_newest(arguments.run / "checkpoints")
+    if newest is None:
         raise UserError(f"{arguments.run} has no checkpoint: name a trained run.")
-    arrays, record = found
-    kept = {
+    arrays, record = newest
+    packed = {
         name: array.astype(np.float16) if arguments.half and array.dtype == np.float32 else array
         for name, array in arrays.items()
         if not arguments.keep or name.split("/")[0] in arguments.keep
     }
-    if not kept:
-        raise UserError(f"{arguments.run} has no array in {arguments.keep}: mend --keep.")
+    if not packed:
+        raise UserError(f"{arguments.run} has no array in {arguments.keep}: fix --keep.")
     buffer = io.BytesIO()
-    write_npz(buffer, kept)
+    write_npz(buffer, packed)
     content = buffer.getvalue()
     pretrained = Pretrained(
         about=arguments.about,

@@ -1,7 +1,7 @@
-"""The packages `experiments` and `data_prep`, wherever they lie, and what is run of them.
+"""The packages `experiments` and `data_prep`: where they lie, and how their scripts are run.
 
-A repository has them beside `tsar_jax`, an installed wheel within it. What the user's own folder
-calls by the same names is never taken for them.
+A repository has them beside `tsar_jax`, an installed wheel within it. Packages of these names in
+the user's own folder are never taken for them.
 """
 
 import ast
@@ -37,23 +37,23 @@ def experiments() -> dict[str, Path]:
 
 
 def first_line(script: Path) -> str:
-    """Return the first line of a script's docstring; it is read, not imported."""
+    """Return the first line of a script's docstring, without importing the script."""
     docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n")[0]
 
 
-def list_text(found: Mapping[str, str]) -> str:
-    """Return one line per experiment, from their first lines by name."""
-    width = max(map(len, found), default=0)
-    return "\n".join(f"{name:{width}}  {line}".rstrip() for name, line in found.items())
+def list_text(first_lines: Mapping[str, str]) -> str:
+    """Return one line per experiment. first_lines: of the scripts' docstrings, by name."""
+    width = max(map(len, first_lines), default=0)
+    return "\n".join(f"{name:{width}}  {line}".rstrip() for name, line in first_lines.items())
 
 
 def run_experiment(name: str, argv: Sequence[str]) -> None:
     """Run the script `experiments/NAME.py` as `python` would. Raises UserError if unknown."""
-    found = experiments()
-    check_known("experiment", name, found)
+    scripts = experiments()
+    check_known("experiment", name, scripts)
     sys.argv = [f"tsar-jax run {name}", *argv]
-    runpy.run_path(str(found[name]), run_name="__main__")
+    runpy.run_path(str(scripts[name]), run_name="__main__")
 
 
 def prepare_data(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""`tsar-jax status`: how far a run is."""
+"""The command `tsar-jax status`, which shows a run's progress and settings."""
 
 import json
 import os
@@ -6,59 +6,54 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tsar_jax.errors import (
-    MAX_MESSAGE,
-    UserError,
-    bare,
-    escaped,
-    quoted,
-)
+from tsar_jax.errors import MAX_MESSAGE, UserError, bare, escaped, quoted
 from tsar_jax.training import run as run_folder
-from tsar_jax.training.config import (
-    flatten_config,
-)
+from tsar_jax.training.config import flatten_config
 
 MAX_LINES = 200
-"""Settings that `tsar-jax status` shows."""
+"""Largest number of settings that are shown; a config.json from elsewhere may have more."""
+MAX_STEPS = 20
+"""Largest number of checkpoints that are shown, the newest; a run may keep any number."""
+RUN_PARTS = ("config.json", "metrics.jsonl", "checkpoints")
+"""Entries of a folder by which it is taken for a run, though perhaps a damaged one."""
 
 
 def status(path: Path) -> str:
-    """How far a run is, from whatever its folder holds. Raises UserError if it holds no run."""
+    """Return a run's progress and settings as text; its folder may be damaged.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
     from tsar_jax.training.metrics import read_last_rows
 
     if not path.is_dir():
         raise UserError(f"There is no run folder {path}: check the path.")
     if not any(os.path.lexists(path / name) for name in RUN_PARTS):
         raise UserError(f"{path} is not a run folder, for it has no config.json: check the path.")
-    trouble = []
+    damage = []
     try:
         stored = run_folder.read_description(path)
     except UserError as error:
-        stored, trouble = {}, [f"config       {error}"]
+        stored, damage = {}, [f"config       {error}"]
     try:
         rows = read_last_rows(path)
     except UserError as error:
-        rows, trouble = [], [*trouble, f"metrics      {error}"]
+        rows, damage = [], [*damage, f"metrics      {error}"]
     checkpoints = path / "checkpoints"
     steps = run_folder.checkpoint_steps(checkpoints)
-    trouble += [
-        f"checkpoints  {odd.name[:80]!r} is no step, and is moved when the run is resumed"
-        for odd in run_folder.odd_steps(checkpoints)[:3]
-    ]
-    if os.path.lexists(checkpoints) and not checkpoints.is_dir():
-        trouble.append(f"checkpoints  {checkpoints} is no folder: move it away")
     step = max([row["step"] for row in rows] + steps, default=0)
     total = stored.get("steps")
-    done = bool(steps) and steps[-1] == total
+    finished = bool(steps) and steps[-1] == total
     experiment = stored.get("experiment") or "unknown"
     lines = [
         f"run          {path}",
         f"experiment   {bare(experiment)}, preset {bare(stored.get('preset'))}",
         f"step         {step} of {bare(total) if total is not None else 'unknown'}",
-        f"finished     {'yes' if done else f'no; continue with --resume {quoted(path)}'}",
-        f"checkpoints  {', '.join(map(str, steps[-20:])) or 'none'}",
+        f"finished     {'yes' if finished else f'no; continue with --resume {quoted(path)}'}",
+        f"checkpoints  {', '.join(map(str, steps[-MAX_STEPS:])) or 'none'}",
         *_last_lines(rows),
-        *trouble,
+        *damage,
+        *_checkpoint_damage(checkpoints),
     ]
     settings = list(flatten_config(stored.get("config", {})).items())
     lines += ["config"] if stored else []
@@ -67,10 +62,18 @@ def status(path: Path) -> str:
     return "\n".join(escaped(line, MAX_MESSAGE) for line in lines)
 
 
-RUN_PARTS = ("config.json", "metrics.jsonl", "checkpoints")
+def _checkpoint_damage(checkpoints: Path) -> list[str]:
+    """Return a line for each of the first entries that are no steps, or for what is no folder."""
+    if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+        return [f"checkpoints  {checkpoints} is no folder: move it away"]
+    return [
+        f"checkpoints  {odd.name[:80]!r} is no step, and is moved when the run is resumed"
+        for odd in run_folder.odd_steps(checkpoints)[:3]
+    ]
 
 
 def _last_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line with the last row of each split."""
     from tsar_jax.training.metrics import LEADING_COLUMNS
 
     lines = []
