@@ -1,1 +1,6 @@
-"""What improves plasticity across lifetimes."""
+"""Meta-optimisation across lifetimes: estimators of meta-gradients, and a loop that follows them.
+
+gradient    by backpropagation through lifetimes
+evolution   by evolution strategies
+descend     steps of an optax transformation along the estimates
+"""

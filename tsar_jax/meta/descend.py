@@ -1,4 +1,4 @@
-"""The shortest meta-training: one estimate after another, followed by an optax transformation."""
+"""Meta-training in a single compiled program, without progress or checkpoints."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +22,9 @@ def descend(
 
     Args:
         estimate: (theta, key) -> Estimate, such as a call of `meta_gradient` or `es_gradient`.
-        theta: where to begin.
-        optimiser: what becomes of a gradient, such as optax.adam(1e-3).
-        keys: one for each step [steps].
+        theta: initial meta-learned parameters.
+        optimiser: optax transformation of the gradients, such as optax.adam(1e-3).
+        keys: random keys [steps], one for each step.
 
     Returns:
         theta after the last step, and the estimates [steps, ...] without their gradients.
@@ -32,9 +32,9 @@ def descend(
 
     def step(carry: tuple[Tree, Any], key: jax.Array) -> tuple[tuple[Tree, Any], Estimate]:
         theta, state = carry
-        found = estimate(theta, key)
-        updates, state = optimiser.update(found.gradient, state, theta)
-        return (optax.apply_updates(theta, updates), state), found._replace(gradient=())
+        estimated = estimate(theta, key)
+        updates, state = optimiser.update(estimated.gradient, state, theta)
+        return (optax.apply_updates(theta, updates), state), estimated._replace(gradient=())
 
     @jax.jit
     def run(theta: Tree, keys: jax.Array) -> tuple[Tree, Estimate]:

@@ -1,8 +1,8 @@
-"""Evolution strategies: what a population's losses say about the gradient.
+"""Evolution strategies: gradients estimated from a population's losses.
 
 Salimans et al. (2017), arXiv 1703.03864: antithetic pairs, centred ranks. A member's noise is a
-function of a key and of its number, drawn again wherever it is needed and never stored for the
-population.
+function of a key and of the member's number. It is drawn again wherever it is needed and never
+stored for the population.
 """
 
 from collections.abc import Callable
@@ -19,30 +19,31 @@ from tsar_jax.errors import UserError, check_known
 from tsar_jax.meta.gradient import Estimate, Objective, Tree
 
 BLOCK = 8192
-"""Parameters whose noise is drawn, and summed up over the population, at a time: what a CPU's
-cache holds. A device draws the noise of its share of them, which makes the sums independent of the
-number of devices."""
+"""Number of parameters whose noise is drawn and summed over the population at a time, such that a
+CPU's cache holds them. A block is summed by one device, so that the sums do not depend on the
+number of devices.
+"""
 
 NOISE, LIFETIMES = 0, 1
-"""What a generation's key is folded with for the one and for the other."""
+"""Numbers that a generation's key is folded with for the noise and for the lifetimes."""
 
 TIES = ("average", "order")
-"""How members of equal fitness rank, see `standardised_ranks`."""
+"""Rankings of members of equal fitness, see `standardised_ranks`."""
 
 Shaping = Callable[[jax.Array], jax.Array]
-"""(fitness [population]) -> the weight of each member's noise [population]."""
+"""(fitness [population]) -> weights [population] of the members' noise."""
 
 
 def standardised_ranks(fitness: jax.Array, ties: str = "order") -> jax.Array:
-    """Return ranks of fitness [n], of mean 0 and standard deviation 1.
+    """Return the ranks of fitness, float [n], with mean 0 and standard deviation 1.
 
-    An infinite fitness ranks as the number it is, above or below all finite ones; NaN ranks below
-    all others, minus infinity included.
+    An infinite fitness ranks above or below all finite ones; NaN ranks below all others, minus
+    infinity included.
 
     Args:
-        fitness: of the members, float [n].
-        ties: "order", as in the release: members of equal fitness, or of NaN, rank in their order.
-            "average": each has the mean of their ranks; where all are equal, all ranks are 0.
+        fitness: fitness of the members, float [n].
+        ties: ranks of members of equal fitness, or of NaN. "order", as in the release: in the
+            members' order. "average": the mean of these ranks; 0 for all where all are equal.
 
     Raises:
         UserError: ties is neither.
@@ -63,7 +64,7 @@ def standardised_ranks(fitness: jax.Array, ties: str = "order") -> jax.Array:
 
 
 def check_population(population: int) -> None:
-    """Raise UserError where a population is no even number of members, or none."""
+    """Raise UserError unless a population has an even number of members, at least 2."""
     if population < 2 or population % 2:
         raise UserError(
             f"population must be an even number of at least 2, but is {population}: "
@@ -83,19 +84,19 @@ def es_gradient(
 ) -> Estimate:
     """Estimate the gradient of a loss from the losses of perturbed parameters.
 
-    The members of a pair live with the same randomness, so that only the sign of their noise tells
-    them apart. The population is spread over all devices of all processes.
+    Both members of a pair have the same randomness in their lifetimes, so that they differ only by
+    the sign of their noise. The population is spread over all devices of all processes.
 
     Args:
-        objective: (theta, item, key) -> (loss, metrics), which lives one lifetime. Item i of a
-            member lives with `fold_in(lifetime_key(key, pair), i)`.
-        theta: what is meta-learned; each of its direct children has noise of its own.
-        batch: what each lifetime of a member is given, a tree of arrays whose leading axis counts
+        objective: (theta, item, key) -> (loss, metrics) of one lifetime. The lifetime with item i
+            of the batch has the key `fold_in(lifetime_key(key, pair), i)`.
+        theta: meta-learned parameters; each of the tree's direct children has noise of its own.
+        batch: inputs of a member's lifetimes, a tree of arrays whose leading axis counts
             lifetimes; a member's loss is its mean over them.
         key: root of the noise and of the lifetimes' randomness.
         population: number of members, even.
         sigma: standard deviation of the noise.
-        shaping: what the members' fitness, their loss with the opposite sign, counts for.
+        shaping: (fitness [population]) -> weights [population]; fitness is minus the loss.
 
     Returns:
         The mean loss, the gradient (see `gradient_from_losses`), and the metrics of each member
@@ -106,19 +107,19 @@ def es_gradient(
     """
     check_population(population)
 
-    def of_pair(pair: jax.Array, shared: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def evaluate_pair(pair: jax.Array, shared: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         theta, batch, key, sigma = shared
-        lifetimes = lifetime_key(key, pair)
+        pair_key = lifetime_key(key, pair)
 
-        def of_member(member: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return _mean_over(objective, perturb(theta, key, sigma, member), batch, lifetimes)
+        def evaluate_member(member: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return _mean_over(objective, perturb(theta, key, sigma, member), batch, pair_key)
 
-        return one_by_one(of_member)(2 * pair + jnp.arange(2))
+        return one_by_one(evaluate_member)(2 * pair + jnp.arange(2))
 
     pairs = population // 2
-    spread = map_over(of_pair, pairs, jax.devices())
-    found = spread(jnp.arange(pairs), (theta, batch, key, jnp.asarray(sigma)))
-    losses, metrics = jax.tree.map(lambda leaf: leaf.reshape(-1), found)
+    evaluate_pairs = map_over(evaluate_pair, pairs, jax.devices())
+    by_pair = evaluate_pairs(jnp.arange(pairs), (theta, batch, key, jnp.asarray(sigma)))
+    losses, metrics = jax.tree.map(lambda leaf: leaf.reshape(-1), by_pair)
     gradient = gradient_from_losses(theta, key, losses, sigma=sigma, shaping=shaping)
     return Estimate(losses.mean(), gradient, metrics)
 
@@ -129,12 +130,12 @@ def _mean_over(
     """Return loss and metrics of a member, means over the batch."""
     count = jax.tree.leaves(batch)[0].shape[0]
 
-    def of_item(indexed: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def evaluate_item(indexed: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         index, item = indexed
         return objective(theta, item, jax.random.fold_in(key, index))
 
-    found = one_by_one(of_item)((jnp.arange(count), batch))
-    return jax.tree.map(lambda leaf: leaf.mean(0), found)
+    by_item = one_by_one(evaluate_item)((jnp.arange(count), batch))
+    return jax.tree.map(lambda leaf: leaf.mean(0), by_item)
 
 
 def gradient_from_losses(
@@ -145,15 +146,16 @@ def gradient_from_losses(
     sigma: jax.Array | float,
     shaping: Shaping = standardised_ranks,
 ) -> Tree:
-    """Estimate the gradient of a loss from what the members of a population lost.
+    """Estimate the gradient of a loss from the losses of a population's members.
 
     -1 / (n sigma) sum_k shaping(-losses)_k eps_k, where eps_k is the noise of member k.
 
     Args:
         theta: the population's centre.
-        key: the one that `perturb` had.
-        losses: of the members, float [population]; NaN is the worst of all.
-        sigma, shaping: as of `es_gradient`.
+        key: key that `perturb` was given.
+        losses: the members' losses, float [population]; NaN is the worst of all.
+        sigma: standard deviation of the noise.
+        shaping: see `es_gradient`.
 
     Returns:
         A tree of theta's structure, the same on all devices.
@@ -164,9 +166,10 @@ def gradient_from_losses(
 
 
 def perturb(theta: Tree, key: jax.Array, sigma: jax.Array | float, member: jax.Array) -> Tree:
-    """Return member number `member`: theta + sigma times noise, even numbers with a plus.
+    """Return the parameters of member number `member`: theta + sigma * noise for even numbers.
 
-    Member 2 i + 1 has the noise of member 2 i with the opposite sign. key: the generation's.
+    Member 2 i + 1 has theta - sigma * noise with the noise of member 2 i. key: the generation's
+    key.
     """
     scale = jnp.where(member % 2 == 0, 1, -1) * sigma
 
@@ -178,41 +181,42 @@ def perturb(theta: Tree, key: jax.Array, sigma: jax.Array | float, member: jax.A
         drawn = jax.vmap(partial(noise, key, member // 2, size=size))(jnp.arange(count))
         return restore(flat + scale * drawn.reshape(-1)[: flat.size])
 
-    return _each_part(perturbed, theta, key)
+    return _map_children(perturbed, theta, key)
 
 
 def weighted_noise_sum(theta: Tree, key: jax.Array, weights: jax.Array) -> Tree:
     """Return the sum of all members' noise times their weights [population], of theta's structure.
 
-    key: the one that `perturb` had. Spread over all devices.
+    The sum is spread over all devices. key: key that `perturb` was given.
     """
-    of_pairs = weights[::2] - weights[1::2]
+    # The members of a pair have the same noise with opposite signs.
+    pair_weights = weights[::2] - weights[1::2]
 
-    def summed(part: Tree, key: jax.Array) -> Tree:
+    def noise_sum(part: Tree, key: jax.Array) -> Tree:
         flat, restore = ravel_pytree(part)
         if not flat.size:
             return part
 
         count, size = _blocks(flat.size)
 
-        def of_block(block: jax.Array, of_pairs: jax.Array) -> jax.Array:
+        def sum_block(block: jax.Array, pair_weights: jax.Array) -> jax.Array:
             def add(pair: Any, total: jax.Array) -> jax.Array:
-                return total + of_pairs[pair] * noise(key, pair, block, size=size)
+                return total + pair_weights[pair] * noise(key, pair, block, size=size)
 
-            return jax.lax.fori_loop(0, of_pairs.size, add, jnp.zeros(size))
+            return jax.lax.fori_loop(0, pair_weights.size, add, jnp.zeros(size))
 
-        sums = map_over(of_block, count, jax.devices())(jnp.arange(count), of_pairs)
+        sums = map_over(sum_block, count, jax.devices())(jnp.arange(count), pair_weights)
         return restore(sums.reshape(-1)[: flat.size])
 
-    return _each_part(summed, theta, key)
+    return _map_children(noise_sum, theta, key)
 
 
-def _each_part(function: Callable[[Tree, jax.Array], Tree], theta: Tree, key: jax.Array) -> Tree:
-    """Return theta with each of its direct children replaced by function(child, key of its own)."""
-    parts, structure = jax.tree.flatten(theta, is_leaf=lambda node: node is not theta)
-    keys = jax.random.split(jax.random.fold_in(key, NOISE), len(parts))
-    changed = [function(part, part_key) for part, part_key in zip(parts, keys, strict=True)]
-    return jax.tree.unflatten(structure, changed)
+def _map_children(function: Callable[[Tree, jax.Array], Tree], theta: Tree, key: jax.Array) -> Tree:
+    """Return theta with each direct child replaced by function(child, its own key)."""
+    children, structure = jax.tree.flatten(theta, is_leaf=lambda node: node is not theta)
+    keys = jax.random.split(jax.random.fold_in(key, NOISE), len(children))
+    mapped = [function(child, child_key) for child, child_key in zip(children, keys, strict=True)]
+    return jax.tree.unflatten(structure, mapped)
 
 
 def noise(key: jax.Array, pair: jax.Array, block: jax.Array, *, size: int) -> jax.Array:
@@ -221,7 +225,7 @@ def noise(key: jax.Array, pair: jax.Array, block: jax.Array, *, size: int) -> ja
 
 
 def _blocks(parameters: int) -> tuple[int, int]:
-    """Return how many blocks there are, and the size of each; the last may be filled up."""
+    """Return the number of blocks and their size; the last block may be padded."""
     return -(-parameters // BLOCK), min(parameters, BLOCK)
 
 

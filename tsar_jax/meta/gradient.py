@@ -1,4 +1,4 @@
-"""Meta-gradients: how what a lifetime leads to depends on what it was given."""
+"""Meta-gradients: gradients of a loss after lifetimes with respect to meta-learned parameters."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,13 +8,15 @@ import jax.numpy as jnp
 
 Tree = Any
 Objective = Callable[[Tree, Tree, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+"""(theta, item of a batch, key) -> (loss, metrics) of one lifetime."""
 
 
 class Estimate(NamedTuple):
-    """What a meta-optimiser knows after a batch of lifetimes.
+    """A loss and its gradient, estimated from a batch of lifetimes.
 
-    loss: scalar, the mean over the batch; an optimiser descends it. gradient: of the loss, of
-    theta's structure. metrics: what else the objective reports, means over the batch.
+    loss: mean over the batch, []; an optimiser descends it. gradient: gradient of the loss, of
+        theta's structure. metrics: the objective's metrics, means over the batch from
+        `meta_gradient`, one of each member [population] from `es_gradient`.
     """
 
     loss: jax.Array
@@ -26,16 +28,16 @@ def meta_gradient(objective: Objective, theta: Tree, batch: Tree, key: jax.Array
     """Estimate the gradient of a loss by backpropagation through lifetimes.
 
     Args:
-        objective: (theta, item, key) -> (loss, metrics), which lives one lifetime.
-        theta: what is meta-learned.
-        batch: what each lifetime is given, a tree of arrays whose leading axis counts lifetimes.
+        objective: (theta, item, key) -> (loss, metrics) of one lifetime.
+        theta: meta-learned parameters.
+        batch: inputs of the lifetimes, a tree of arrays whose leading axis counts lifetimes.
         key: root of the lifetimes' randomness.
     """
     count = jax.tree.leaves(batch)[0].shape[0]
     keys = jax.random.split(key, count)
 
     def mean_objective(theta: Tree) -> tuple[jax.Array, dict[str, jax.Array]]:
-        if count == 1:  # an axis of one would cost copies
+        if count == 1:  # vmap over a single lifetime would copy arrays
             return objective(theta, jax.tree.map(lambda leaf: leaf[0], batch), keys[0])
         losses, metrics = jax.vmap(objective, (None, 0, 0))(theta, batch, keys)
         return losses.mean(), jax.tree.map(jnp.mean, metrics)
