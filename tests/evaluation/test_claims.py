@@ -12,11 +12,11 @@ from tsar_jax.evaluation.claims import (
     CLAIMS,
     README,
     Claim,
-    current,
     fill_table,
-    measured,
     read_claims,
     read_values,
+    updated_files,
+    with_figure,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ ROW = Claim(
 
 
 def test_readme_file_and_raw_results_agree() -> None:
-    for path, text in current(ROOT).items():
+    for path, text in updated_files(ROOT).items():
         assert path.read_text(encoding="utf-8") == text, "run tsar-jax claims --write"
 
 
@@ -65,23 +65,23 @@ def test_a_figure_is_computed_from_its_raw_results(tmp_path) -> None:
         "| rule | seeds | x (%) |\n| --- | --- | --- |\n"
         "| A | 20 | 64.7 (56.2–69.2) |\n| B | 5 | none |\n\nText.\n"
     )
-    found = measured(ROW, tmp_path)
+    found = with_figure(ROW, tmp_path)
     assert (found.ours, found.spread, found.runs) == ("55.0", "7.1", "2")
     share = ROW._replace(unit="share", raw="raw.json", where="a/1/b")
-    found = measured(share, tmp_path)
+    found = with_figure(share, tmp_path)
     # The 95 % confidence interval of two values: Student's t of one degree of freedom is 12.706.
     assert (found.ours, found.spread, found.runs) == (".500", "3.177", "2")
-    found = measured(share._replace(unit="score", where="a/0"), tmp_path)
+    found = with_figure(share._replace(unit="score", where="a/0"), tmp_path)
     assert (found.ours, found.spread, found.runs) == ("2", "0", "2")
     cell = ROW._replace(raw="table.md", where="rule=A: x (%)")
-    found = measured(cell, tmp_path)
+    found = with_figure(cell, tmp_path)
     assert (found.ours, found.spread, found.runs) == ("64.7", "56.2–69.2", "20")
     filled = fill_table("<!-- claims -->\n<!-- end claims -->\n", [found], "README.md")
     assert "| 64.7 (56.2–69.2) |" in filled
     for where in ("rule=B: x (%)", "rule=C: x (%)", "rule=A: y"):
         with pytest.raises(UserError, match=r"^table\.md has no figure at"):
-            measured(cell._replace(where=where), tmp_path)
-    assert measured(ROW._replace(raw="", ours="99"), tmp_path).ours == ""
+            with_figure(cell._replace(where=where), tmp_path)
+    assert with_figure(ROW._replace(raw="", ours="99"), tmp_path).ours == ""
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
-"""What the papers claim beside what this project's own results show, in one table.
+"""A table of the papers' claims beside this project's own results.
 
 `results/claims.csv` has a row for each claim. `tsar-jax claims --write` computes the columns
 `ours`, `spread` and `runs` from the raw results that a row names, and fills the table in the
 README between the comments `claims` and `end claims`. Columns:
 
-| column | what stands there |
+| column | content |
 |---|---|
-| system, claim | whose claim, and what it says, in words |
-| command | what makes our figure |
+| system, claim | the system, and the claim in words |
+| command | the command that computes our figure |
 | size | of the network and the training: published, or which preset |
 | ours, spread, runs | mean, spread and number of what `where` selects; empty: not run |
 | unit | share, percent or score: see `SPREADS` |
@@ -43,7 +43,7 @@ HEAD = ("system", "claim", "size", "ours", "runs", "published", "command", "comm
 
 
 class Claim(NamedTuple):
-    """One claim; the module's docstring says what stands in each field."""
+    """One claim; the module's docstring describes the fields."""
 
     system: str
     claim: str
@@ -65,7 +65,7 @@ def read_claims(path: Path) -> list[Claim]:
     """Return the claims in a file, in its order.
 
     Raises:
-        UserError: the file cannot be read or is not one of claims.
+        UserError: the file cannot be read or does not hold claims.
     """
     try:
         head, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
@@ -81,13 +81,13 @@ def read_claims(path: Path) -> list[Claim]:
 
 
 def read_values(root: Path, raw: str, where: str) -> list[float]:
-    """Return the numbers that a row's raw results hold, one for each run.
+    """Return the numbers in a row's raw results, one for each run.
 
     Args:
         root: the project's folder.
-        raw: a JSON or CSV file in it.
-        where: of JSON, keys and indices to a list, "conditions/anml/0/test"; of CSV, cells that a
-            row must have, and the column to take, "method=er buffer=500: accuracy".
+        raw: path of a JSON or CSV file from there.
+        where: in JSON, keys and indices that lead to a list: "conditions/anml/0/test". In CSV,
+            cells that select rows, and the column: "method=er buffer=500: accuracy".
 
     Raises:
         UserError: there are no such numbers.
@@ -95,15 +95,19 @@ def read_values(root: Path, raw: str, where: str) -> list[float]:
     try:
         text = (root / raw).read_text(encoding="utf-8")
         if raw.endswith(".json"):
-            found = json.loads(text)
+            node = json.loads(text)
             for key in where.split("/"):
-                found = found[int(key) if isinstance(found, list) else key]
-            values = list(map(float, found))
+                node = node[int(key) if isinstance(node, list) else key]
+            values = list(map(float, node))
         else:
             cells, _, column = where.rpartition(": ")
-            wanted = [cell.partition("=")[::2] for cell in cells.split()]
+            selection = [cell.partition("=")[::2] for cell in cells.split()]
             rows = csv.DictReader(io.StringIO(text))
-            values = [float(r[column]) for r in rows if all(r[n] == v for n, v in wanted)]
+            values = [
+                float(row[column])
+                for row in rows
+                if all(row[name] == value for name, value in selection)
+            ]
         if not values or not all(map(math.isfinite, values)):
             raise ValueError("no finite numbers")
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -111,10 +115,10 @@ def read_values(root: Path, raw: str, where: str) -> list[float]:
     return values
 
 
-def measured(claim: Claim, root: Path) -> Claim:
-    """Return a claim with our figure computed from its raw results; without one if none are named.
+def with_figure(claim: Claim, root: Path) -> Claim:
+    """Return a claim with our figure computed from its raw results, without one if it has none.
 
-    A table in Markdown has the figure and its interval as text, and is taken at its word.
+    From a table in Markdown, figure and interval are copied as text.
 
     Raises:
         UserError: see `read_values`.
@@ -137,8 +141,10 @@ SPREADS: dict[str, Callable[[np.ndarray], Any]] = {
     "percent": lambda values: values.std(ddof=1),
     "score": lambda values: values.std(),
 }
-"""What ± is, by unit, as in the results' own tables: the 95 % confidence interval of the mean, the
-standard deviation over seeds, and that of the lifetimes as they are."""
+"""Functions for the number after ±, by unit, as in the results' own tables: the half width of the
+95 % confidence interval of the mean, the sample standard deviation over seeds, and the standard
+deviation of the lifetimes themselves.
+"""
 
 
 def read_cell(root: Path, raw: str, where: str) -> dict[str, str]:
@@ -146,8 +152,8 @@ def read_cell(root: Path, raw: str, where: str) -> dict[str, str]:
 
     Args:
         root: the project's folder.
-        raw: a Markdown file in it.
-        where: the row, as one of its cells, and the column: "rule=FA: accuracy (%)".
+        raw: path of a Markdown file from there.
+        where: a cell that selects the row, and the column: "rule=FA: accuracy (%)".
 
     Raises:
         UserError: there is no such cell, or it holds no figure with its interval.
@@ -168,7 +174,7 @@ def read_cell(root: Path, raw: str, where: str) -> dict[str, str]:
 
 
 def _number(value: float, unit: str) -> str:
-    """Return a figure with its unit's digits; raw results hold shares, for percent too."""
+    """Return a figure with its unit's digits; raw results are shares where the unit is percent."""
     if unit == "percent":
         return f"{100 * value:.1f}"
     return f"{value:.3f}".removeprefix("0") if unit == "share" else f"{value:.0f}"
@@ -208,18 +214,18 @@ def _published(claim: Claim) -> str:
 
 
 def fill_table(text: str, claims: Sequence[Claim], where: str) -> str:
-    """Return a Markdown text with its table of claims filled anew.
+    """Return a Markdown text with its table of claims replaced. where: the file, for messages.
 
     Raises:
-        UserError: the text, of the file `where`, has no such place.
+        UserError: the text has no place for the table.
     """
     if not TABLE.search(text):
         raise UserError(f"{where} has no place for claims: add <!-- claims --> and an end.")
     return TABLE.sub(lambda match: f"{match[1]}{claims_table(claims)}{match[2]}", text)
 
 
-def current(root: Path) -> Mapping[Path, str]:
-    """Return the file of claims and the README as they should be.
+def updated_files(root: Path) -> Mapping[Path, str]:
+    """Return the texts of the file of claims and of the README with our figures computed anew.
 
     Args:
         root: the project's folder.
@@ -227,17 +233,19 @@ def current(root: Path) -> Mapping[Path, str]:
     Raises:
         UserError: one of the files is missing or wrong, or a raw result is not there.
     """
-    claims = [measured(claim, root) for claim in read_claims(root / CLAIMS)]
+    claims = [with_figure(claim, root) for claim in read_claims(root / CLAIMS)]
     readme = root / README
     filled = fill_table(readme.read_text(encoding="utf-8"), claims, str(readme))
     return {root / CLAIMS: claims_csv(claims), readme: filled}
 
 
 def show_claims(write: bool) -> None:
-    """Print the claims of the project in the working folder, or compute and fill them anew.
+    """Print the claims of the project in the working folder, or update its files.
+
+    write: whether the files are updated, as in `updated_files`.
 
     Raises:
-        UserError: the working folder is not the project's, or see `current`.
+        UserError: the working folder is not the project's, or see `updated_files`.
     """
     from tsar_jax.training.run import write_atomically
 
@@ -247,6 +255,6 @@ def show_claims(write: bool) -> None:
     if not write:
         print(claims_table(read_claims(root / CLAIMS)), end="")
         return
-    for path, text in current(root).items():
+    for path, text in updated_files(root).items():
         write_atomically(path, text)
         print(f"filled {path}")

@@ -2,18 +2,18 @@
 
 Every table and figure that shows a published figure takes it from here. A row is one figure:
 
-| column | what stands there |
+| column | content |
 |---|---|
 | system | anml, learned_rules, hebbian or continual |
 | stream | the data, stream or body: omniglot, rot-mnist, quadruped/standard |
 | method | as the project names it: anml, FA, ABCD_lr, derpp |
 | size | classes learned (anml) or the buffer's items (continual); empty where there is none |
 | measure | accuracy, task_accuracy, fitness, gate/sparsity |
-| unit | percent, share, score or what is counted |
+| unit | percent, share, score, or the thing counted |
 | value, spread | as published, with its digits; spread: a standard deviation, empty if not known |
-| words | where no exact number is published, what is: "about 25" |
+| words | the published words where there is no exact number: "about 25" |
 | source | primary, third_party or unverified: see `MARKS` |
-| reference | where the figure stands |
+| reference | the paper, with the table or figure |
 """
 
 import csv
@@ -29,12 +29,12 @@ from tsar_jax.errors import UserError
 FILE = Path(__file__).with_name("published_results.csv")
 SYSTEMS = ("anml", "learned_rules", "hebbian", "continual")
 MARKS = {"primary": "P", "third_party": "T", "unverified": "U"}
-"""Kinds of source, the best first, and the letters that mark them in tables."""
+"""Letters that mark the kinds of source in tables, the best kind first."""
 LEGEND = "P: primary source, T: quoted by a third party, U: from memory, unverified"
 
 
 class Published(NamedTuple):
-    """One published figure; the module's docstring says what stands in each field."""
+    """One published figure; the module's docstring describes the fields."""
 
     system: str
     stream: str
@@ -65,7 +65,7 @@ class Published(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, str, int | None, str]:
-        """Return what the figure is of, whoever says it."""
+        """Return the fields `KEYS`, which are equal for the same quantity from several sources."""
         return self.system, self.stream, self.method, self.size, self.measure
 
 
@@ -85,7 +85,7 @@ def read_published(path: Path = FILE) -> tuple[Published, ...]:
     Raises:
       UserError: the file is missing or one of its rows is not a published figure.
     """
-    found: dict[tuple[object, ...], Published] = {}
+    figures: dict[tuple[object, ...], Published] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = csv.reader(file, strict=True)
@@ -95,7 +95,7 @@ def read_published(path: Path = FILE) -> tuple[Published, ...]:
             for cells in lines:
                 try:
                     row = parse_row(cells)
-                    if found.setdefault((*row.key, row.reference), row) is not row:
+                    if figures.setdefault((*row.key, row.reference), row) is not row:
                         raise ValueError("it repeats an earlier one")
                 except ValueError as error:
                     raise ValueError(f"line {lines.line_num}: {error}") from None
@@ -104,7 +104,7 @@ def read_published(path: Path = FILE) -> tuple[Published, ...]:
             f"{path} is not a file of published figures ({error}): correct it, or install "
             "tsar_jax anew."
         ) from error
-    return tuple(found.values())
+    return tuple(figures.values())
 
 
 def parse_row(cells: Sequence[str]) -> Published:
@@ -153,18 +153,18 @@ def parse_number(text: str) -> Decimal | None:
     return number
 
 
-def find_published(**wanted: str | int | Sequence[str | int] | None) -> list[Published]:
-    """Return the figures whose fields are as wanted.
+def find_published(**fields: str | int | Sequence[str | int] | None) -> list[Published]:
+    """Return the figures whose fields have given values.
 
     Args:
-      **wanted: by field of `Published`, a value or several to choose from.
+      **fields: by field of `Published`, its value or a sequence of alternatives.
 
     Returns:
       The figures in the file's order; none where nothing is published.
     """
     choices = {
         name: value if isinstance(value, tuple | list) else (value,)
-        for name, value in wanted.items()
+        for name, value in fields.items()
     }
     return [
         row
@@ -174,10 +174,7 @@ def find_published(**wanted: str | int | Sequence[str | int] | None) -> list[Pub
 
 
 def best_sourced(rows: Iterable[Published]) -> list[Published]:
-    """Return one figure of each kind: that of the best source, the first of equals.
-
-    Two figures are of one kind where system, stream, method, size and measure agree.
-    """
+    """Return the best-sourced figure of each `key`, the first where sources are equally good."""
     order = list(MARKS)
     best: dict[tuple[object, ...], Published] = {}
     for row in rows:

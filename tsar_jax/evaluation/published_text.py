@@ -4,8 +4,8 @@ A passage between two comments is filled from the file of published figures:
 
     <!-- published: stream=rot-mnist method=er measure=accuracy -->85.01 ± 1.90 (T)<!-- end -->
 
-After the colon stand fields of `Published` and, after an equals sign, the values to choose from,
-separated by commas. A passage that begins on a line of its own is filled with a table of all that
+The selectors after the colon are fields of `Published`, each with its alternatives after an equals
+sign, separated by commas. A passage that begins on a line of its own is filled with a table of all
 matches; one within a line, with the best-sourced figures, joined by slashes.
 """
 
@@ -34,7 +34,7 @@ def select(selectors: Sequence[str]) -> list[Published]:
     Raises:
       UserError: a selector is malformed or names no field, or nothing matches.
     """
-    wanted: dict[str, list[str | int]] = {}
+    fields: dict[str, list[str | int]] = {}
     for selector in selectors:
         name, _, values = selector.partition("=")
         if name not in SELECTORS or not values:
@@ -43,29 +43,29 @@ def select(selectors: Sequence[str]) -> list[Published]:
                 f"the fields {', '.join(SELECTORS)}{nearest_hint(name, SELECTORS)}."
             )
         choices = values.split(",")
-        wanted[name] = [int(c) if name == "size" and c.isdecimal() else c for c in choices]
-    rows = find_published(**wanted)
+        fields[name] = [int(c) if name == "size" and c.isdecimal() else c for c in choices]
+    rows = find_published(**fields)
     if not rows:
         raise UserError(
             f"Nothing published matches {' '.join(selectors)}: tsar-jax published shows what there "
-            f"is{_hints(wanted)}."
+            f"is{_hints(fields)}."
         )
     return rows
 
 
-def _hints(wanted: Mapping[str, Sequence[str | int]]) -> str:
-    """What is nearest to each value that no published figure has."""
+def _hints(fields: Mapping[str, Sequence[str | int]]) -> str:
+    """Return hints at the nearest known values for those that no published figure has."""
     hints = []
-    for name, values in wanted.items():
+    for name, values in fields.items():
         known = sorted({str(getattr(row, name)) for row in read_published()} - {"", "None"})
         absent = [str(value) for value in values if str(value) not in known]
-        # Of numbers only the nearest in value would be a hint.
+        # For numbers, similarity of spelling is no hint.
         hints += [] if name == "size" else [nearest_hint(value, known) for value in absent]
     return "".join(hints)
 
 
 def published_table(rows: Sequence[Published]) -> str:
-    """Return published figures as a table in Markdown, a row for each, and its legend."""
+    """Return published figures as a table in Markdown, a row for each."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for row in rows:
         cells = ["" if getattr(row, name) is None else getattr(row, name) for name in COLUMNS]
@@ -77,8 +77,8 @@ def fill_marked(text: str, where: str) -> str:
     """Return a Markdown text with its marked passages filled anew.
 
     Args:
-      text: of the file.
-      where: the file's name, for what is said of a wrong passage.
+      text: the file's text.
+      where: the file's name, for error messages.
 
     Raises:
       UserError: a passage has no end, or selects nothing.
@@ -143,8 +143,8 @@ def show_published(selectors: Sequence[str], files: Sequence[Path] | None) -> No
     """Print the published figures that selectors choose, or fill them into Markdown files.
 
     Args:
-      selectors: such as "method=er,der"; none of them: all figures.
-      files: whose marked passages are filled; None: print.
+      selectors: selectors such as "method=er,der"; without any, all figures are printed.
+      files: Markdown files whose marked passages are filled; None: the figures are printed.
     """
     if files is None:
         print(published_table(select(selectors)), end="")

@@ -1,8 +1,8 @@
-"""The spread of a result over its runs: what ± is in tables and what bands are in figures.
+"""The spread of a result over its runs, for ± in tables and for bands in figures.
 
 A result's table and its figure take the same function, `confidence_band` or `deviation_band`, so
-that they show the same numbers. A band ends where its quantity does, for a proportion at 0 and 1,
-and of fewer than `FEWEST` runs there is none: then the values themselves are shown.
+that they show the same numbers. A band is clipped to the quantity's range, such as 0 to 1 for a
+proportion. Fewer than `FEWEST` runs have no band: then the values themselves are shown.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 FEWEST = 3
-"""Runs below which their values are shown in place of a band."""
+"""Smallest number of runs with a band; of fewer the values are shown, for an interval estimated
+from two says little.
+"""
 
 Limits = tuple[float, float]
 PROPORTION: Limits = (0.0, 1.0)
@@ -31,7 +33,7 @@ class Band(NamedTuple):
 
 
 class BandOf(Protocol):
-    """How runs [runs, ...] become a band within limits."""
+    """A function from values [runs, ...] to a band within limits."""
 
     def __call__(self, values: np.ndarray, limits: Limits = ...) -> Band: ...
 
@@ -40,8 +42,8 @@ def confidence_band(values: np.ndarray, limits: Limits = PROPORTION) -> Band:
     """Return the mean over runs and its 95 % confidence interval (Student's t), within limits.
 
     Args:
-        values: [runs, ...]; NaN where a run is lost, which leaves it out.
-        limits: between which the quantity lies.
+        values: float [runs, ...]; NaN where a run is lost, which leaves it out.
+        limits: range of the quantity.
     """
     return _band(values, confidence_half_width(values), limits)
 
@@ -50,8 +52,8 @@ def deviation_band(values: np.ndarray, limits: Limits = UNBOUNDED) -> Band:
     """Return the mean over runs and one sample standard deviation to either side, within limits.
 
     Args:
-        values: [runs, ...]; NaN where a run is lost, which leaves it out.
-        limits: between which the quantity lies.
+        values: float [runs, ...]; NaN where a run is lost, which leaves it out.
+        limits: range of the quantity.
     """
     return _band(values, _deviation(np.asarray(values, float), 1), limits)
 
@@ -59,12 +61,12 @@ def deviation_band(values: np.ndarray, limits: Limits = UNBOUNDED) -> Band:
 def lifetimes_band(values: np.ndarray, limits: Limits = UNBOUNDED) -> Band:
     """Return the mean over lifetimes and their standard deviation to either side, within limits.
 
-    The deviation is that of the lifetimes as they are, as in a run's metric `fitness_std`, and
-    not an estimate for all lifetimes.
+    The deviation is that of these lifetimes themselves (divided by n), as in a run's metric
+    `fitness_std`, not an estimate for all lifetimes.
 
     Args:
-        values: [lifetimes, ...]; NaN where one is lost, which leaves it out.
-        limits: between which the quantity lies.
+        values: float [lifetimes, ...]; NaN where one is lost, which leaves it out.
+        limits: range of the quantity.
     """
     return _band(values, _deviation(np.asarray(values, float), 0), limits)
 
@@ -72,14 +74,14 @@ def lifetimes_band(values: np.ndarray, limits: Limits = UNBOUNDED) -> Band:
 def confidence_half_width(values: np.ndarray | Sequence[float]) -> np.ndarray:
     """Return half the width [...] of the 95 % confidence interval of a mean over runs [runs, ...].
 
-    NaN are left out; of fewer than two values the width is NaN.
+    NaN is left out; with fewer than two values the width is NaN.
     """
     from scipy.stats import t
 
-    found = np.asarray(values, float)
-    count = np.isfinite(found).sum(0)
+    runs = np.asarray(values, float)
+    count = np.isfinite(runs).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return t.ppf(0.975, count - 1) * _deviation(found, 1) / np.sqrt(count)
+        return t.ppf(0.975, count - 1) * _deviation(runs, 1) / np.sqrt(count)
 
 
 def finite_mean(values: np.ndarray) -> np.ndarray:
@@ -90,7 +92,7 @@ def finite_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _deviation(values: np.ndarray, ddof: int) -> np.ndarray:
-    """Return the standard deviation [...] of what is finite; NaN where nothing is left."""
+    """Return the standard deviation [...] of finite values; NaN where none is left."""
     known = np.isfinite(values)
     count = known.sum(0)
     mean = finite_mean(values)
@@ -112,21 +114,21 @@ def spread_text(
     limits: Limits,
     form: Callable[[float], str],
 ) -> str:
-    """Return runs' values as a table shows them.
+    """Return runs' values as text for a table.
 
     "85.01 ± 1.90"; "0.50 (0.00 to 0.98)" where a limit cuts the band; of fewer than three runs the
     values, "0.48, 0.52", once where they are equal. Lost runs, whose value is NaN, are counted:
     "85.01 ± 1.90 (1 of 5 lost)".
 
     Args:
-        values: [runs].
-        band_of: `confidence_band` or another one of this module, as the result's figure has it.
-        limits: between which the quantity lies.
-        form: writes a number.
+        values: float [runs].
+        band_of: the function of this module that the result's figure uses, as `confidence_band`.
+        limits: range of the quantity.
+        form: function from a number to its text.
     """
-    found = np.asarray(values, float)
-    known = found[np.isfinite(found)]
-    lost = f" ({len(found) - len(known)} of {len(found)} lost)" if len(known) < len(found) else ""
+    runs = np.asarray(values, float)
+    known = runs[np.isfinite(runs)]
+    lost = f" ({len(runs) - len(known)} of {len(runs)} lost)" if len(known) < len(runs) else ""
     if len(known) < FEWEST:
         return (", ".join(dict.fromkeys(map(form, known.tolist()))) or "–") + lost
     mean, low, high = map(float, band_of(known, limits))

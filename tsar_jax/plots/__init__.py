@@ -1,1 +1,1 @@
-"""How figures look, and drawings that know no family of systems."""
+"""The style of figures, and drawing functions shared by all families of systems."""

@@ -1,4 +1,4 @@
-"""Lines and bars of results over several runs, with the bands that their tables have too."""
+"""Lines and bars of results over several runs, with the same bands as in their tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from tsar_jax.evaluation.spread import FEWEST, BandOf, Limits
+from tsar_jax.evaluation.spread import FEWEST, Band, BandOf, Limits
 
 
 def draw_line(
@@ -18,15 +18,15 @@ def draw_line(
     look: Mapping[str, Any],
     **line: Any,
 ) -> None:
-    """Draw the mean over runs as a line in its band; of fewer than three runs, dots for each.
+    """Draw the mean over runs as a line with its band; dots for the runs where they are few.
 
     Args:
-        axes: to draw on.
+        axes: the axes to draw on.
         x: [points].
         values: [runs, points], NaN where a run is lost.
-        band_of: how runs become a band, as in the result's table.
-        limits: between which the quantity lies.
-        look: of the line, with its "color".
+        band_of: function from runs to a band, the same as in the result's table.
+        limits: range of the quantity.
+        look: Matplotlib's settings of the line's look, with its "color".
         line: further settings of the line, such as its label.
     """
     values = np.asarray(values, float)
@@ -50,23 +50,24 @@ def draw_bars(
     limits: Limits,
     **look: Any,
 ) -> None:
-    """Draw means over runs as bars with their bands; of fewer than three runs, dots for each.
+    """Draw means over runs as bars with their bands; dots for the runs where they are few.
 
     Args:
-        axes: to draw on.
-        x: [bars], their middles.
-        values: of each bar, [runs], NaN where a run is lost.
-        width: of a bar.
-        band_of: how runs become a band, as in the result's table.
-        limits: between which the quantity lies.
-        look: of the bars, such as colour, hatch and label.
+        axes: the axes to draw on.
+        x: [bars], the bars' middles.
+        values: for each bar [runs], NaN where a run is lost.
+        width: width of a bar.
+        band_of: function from runs to a band, the same as in the result's table.
+        limits: range of the quantity.
+        look: Matplotlib's settings of the bars, such as colour, hatch and label.
     """
     bands = [band_of(np.asarray(runs, float), limits) for runs in values]
-    means = np.array([float(band.mean) for band in bands])
-    lows, highs = (np.array([float(getattr(b, end)) for b in bands]) for end in ("low", "high"))
+    means, lows, highs = (
+        np.array([float(getattr(band, name)) for band in bands]) for name in Band._fields
+    )
     errors = np.array([means - lows, highs - means]) if np.isfinite(lows).any() else None
     axes.bar(x, means, width, yerr=errors, error_kw={"linewidth": 1, "capsize": 3}, **look)
-    for place, runs in zip(x, values, strict=True):
+    for middle, runs in zip(x, values, strict=True):
         known = np.asarray(runs)[np.isfinite(runs)]
         if 1 < len(known) < FEWEST:
-            axes.plot([place] * len(known), known, "k.", markersize=5)
+            axes.plot([middle] * len(known), known, "k.", markersize=5)

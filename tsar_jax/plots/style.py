@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written: fonts, colours, PNG and PDF.
+"""The style of all figures, and their files: fonts, colours, PNG and PDF.
 
     with styled():
         figure, (left, right) = new_figure(1, 2, width=7, height=3)
@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter
 
 from tsar_jax.atomic import replacing
 
-# Okabe and Ito (2008): told apart with every common kind of colour blindness.
+# The palette of Okabe and Ito (2008), for readers with any common kind of colour blindness.
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
 GREEN = "#009E73"
@@ -37,40 +37,43 @@ HATCHES = "/.x\\o+*-|O"
 
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 """Formatter of ticks on logarithmic axes: 0.01 instead of a power of ten."""
+DPI = 200
+"""Resolution of PNG files, in dots per inch."""
 
 
-def dashes(round_: int) -> Any:
-    """Return the line style of lines that share a colour: another one for every round."""
-    if round_ < 2:
-        return ("-", "--")[round_]
-    return (0, (6, 2) + (1, 2) * (round_ - 1))  # a dash, then ever more dots
+def dashes(cycle: int) -> Any:
+    """Return a line style, another one for every cycle through the palette, from 0."""
+    if cycle < 2:
+        return ("-", "--")[cycle]
+    return (0, (6, 2) + (1, 2) * (cycle - 1))  # a dash, then ever more dots
 
 
-def look(place: int, colours: Sequence[str] = PALETTE) -> dict[str, Any]:
-    """Return colour and line style of the line at a place: no two places look alike.
+def look(index: int, colours: Sequence[str] = PALETTE) -> dict[str, Any]:
+    """Return colour and line style of a figure's line number `index`, all distinct.
 
     Args:
-        place: from 0.
-        colours: to take in turn; once all are used, the line style changes.
+        index: number of the line, from 0.
+        colours: colours to cycle through; the line style changes with every cycle.
     """
-    return {"color": colours[place % len(colours)], "linestyle": dashes(place // len(colours))}
+    return {"color": colours[index % len(colours)], "linestyle": dashes(index // len(colours))}
 
 
-def dot_look(place: int) -> dict[str, Any]:
-    """Return colour and marker of the dots at a place: no two places look alike."""
-    round_ = place // len(PALETTE)
-    marker = MARKERS[round_] if round_ < len(MARKERS) else f"${round_}$"
-    return {"color": PALETTE[place % len(PALETTE)], "marker": marker}
+def dot_look(index: int) -> dict[str, Any]:
+    """Return colour and marker of a figure's dots number `index`, from 0, all distinct."""
+    cycle = index // len(PALETTE)
+    marker = MARKERS[cycle] if cycle < len(MARKERS) else f"${cycle}$"
+    return {"color": PALETTE[index % len(PALETTE)], "marker": marker}
 
 
-def bar_look(place: int) -> dict[str, Any]:
-    """Return colour and hatching of the bars at a place: no two places look alike."""
-    round_ = place // len(PALETTE)
-    drawn: dict[str, Any] = {"color": PALETTE[place % len(PALETTE)]}
-    if round_:
-        density, kind = divmod(round_ - 1, len(HATCHES))
-        drawn |= {"hatch": HATCHES[kind] * (2 + density), "edgecolor": "white", "linewidth": 0}
-    return drawn
+def bar_look(index: int) -> dict[str, Any]:
+    """Return colour and hatching of a figure's bars number `index`, from 0, all distinct."""
+    cycle = index // len(PALETTE)
+    settings: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)]}
+    if cycle:
+        density, pattern = divmod(cycle - 1, len(HATCHES))
+        hatch = HATCHES[pattern] * (2 + density)
+        settings |= {"hatch": hatch, "edgecolor": "white", "linewidth": 0}
+    return settings
 
 
 STYLE: dict[Any, Any] = {
@@ -95,7 +98,7 @@ STYLE: dict[Any, Any] = {
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """The style, for as long as a figure is drawn: with styled(), or @styled() on a function."""
+    """Apply the style while a figure is drawn, by `with styled():` or @styled() on a function."""
     with matplotlib.rc_context(STYLE):
         yield
 
@@ -103,19 +106,20 @@ def styled() -> Iterator[None]:
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots: Any
 ) -> tuple[Figure, Any]:
-    """A figure of width x height inches, and its axes as `Figure.subplots` gives them."""
+    """Return a figure of width x height inches, and its axes as `Figure.subplots` returns them."""
     with styled():
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots(rows, columns, **subplots)
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Writes path.png and path.pdf and returns them; path has no suffix.
+    """Write path.png and path.pdf and return them; path has no suffix.
 
     A reader or a crash sees the old file or the new. The same figure gives the same bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     written = []
+    # Without these entries Matplotlib writes its version and the time into the files.
     unstamped: dict[str, dict[str, Any]] = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None},
@@ -123,6 +127,6 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     for suffix, metadata in unstamped.items():
         target = path.with_name(f"{path.name}.{suffix}")
         with styled(), replacing(target) as file:
-            figure.savefig(file, format=suffix, dpi=200, metadata=metadata)
+            figure.savefig(file, format=suffix, dpi=DPI, metadata=metadata)
         written.append(target)
     return written
