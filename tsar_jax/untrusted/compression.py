@@ -1,4 +1,4 @@
-"""Compressed streams from elsewhere, told by their content, unpacked no further than asked."""
+"""Compressed streams from elsewhere, recognised by content and unpacked only as far as read."""
 
 import bz2
 import gzip
@@ -8,16 +8,17 @@ import zlib
 from typing import BinaryIO, cast
 
 MAGIC = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"}
-"""How files begin, by the kind of their compression."""
+"""First bytes of files by the kind of their compression."""
 UNREAD = {"7z": b"7z\xbc\xaf\x27\x1c", "rar": b"Rar!", "zstd": b"\x28\xb5\x2f\xfd"}
-"""Kinds that are known by their beginning, but not read."""
+"""First bytes of archives that are recognised but not read, by kind."""
 HEAD = 8
-"""Bytes that tell the kind of a file."""
+"""Number of bytes that suffice to recognise a file."""
 ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
-"""What reading a damaged stream raises."""
+"""Exceptions that reading a damaged stream raises."""
 XZ_MEMORY = 1 << 27
-"""Bytes that unpacking xz may take; `xz -9` asks for half of them, a hostile header for 4 GB."""
+"""Largest memory for unpacking xz in bytes; `xz -9` asks for half, a hostile header for 4 GB."""
 PIECE = 1 << 16
+"""Number of compressed bytes that are read at a time."""
 
 
 def compression_of(head: bytes) -> str | None:
@@ -26,7 +27,7 @@ def compression_of(head: bytes) -> str | None:
 
 
 def unread_kind(head: bytes) -> str | None:
-    """Return the name of a kind of archive that is known and not read, else None."""
+    """Return the kind of an archive that is recognised but not read, else None."""
     return next((kind for kind, magic in UNREAD.items() if head.startswith(magic)), None)
 
 
@@ -48,7 +49,7 @@ def unpacked(file: BinaryIO) -> BinaryIO:
 
 
 class _Xz(io.RawIOBase):
-    """As lzma.LZMAFile, which has no bound on the memory that a header asks for."""
+    """A reader like lzma.LZMAFile, with a bound on the memory that a header may ask for."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -72,7 +73,7 @@ class _Xz(io.RawIOBase):
         return len(piece)
 
     def _next_stream(self) -> bytes:
-        """Return what follows a stream's end, but not the zeros there; b"": nothing does."""
+        """Return the bytes that follow a stream's end and its padding of zeros; b"" at the end."""
         data = self._decoder.unused_data.lstrip(b"\0")
         while not data and (piece := self._file.read(PIECE)):
             data = piece.lstrip(b"\0")

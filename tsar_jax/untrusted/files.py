@@ -1,4 +1,4 @@
-"""Files that a user names, opened only if they are files, and read only as far as is sane."""
+"""Files that a user names, opened only if they are regular files, and read up to a bound."""
 
 import json
 import os
@@ -11,11 +11,14 @@ from typing import Any, BinaryIO
 from tsar_jax.errors import UserError
 
 MAX_JSON = 1 << 26
-"""Bytes of a JSON file that is read."""
+"""Size of the largest JSON file that is read, in bytes."""
 MAX_DIGITS = 40
-"""Of an integer in JSON; longer ones are too large for a float, and slow to read."""
+"""Largest number of digits of an integer in JSON; more are beyond any float32, and slow to read."""
 MAX_LEVELS = 50
-"""Lists and objects within each other in JSON; deeper ones could end whatever walks them."""
+"""Largest depth of lists and objects in JSON; deeper ones could exceed the recursion limit of code
+that walks them.
+"""
+TOO_DEEP = f"it is nested more than {MAX_LEVELS} levels deep"
 
 
 @contextmanager
@@ -24,12 +27,12 @@ def open_regular(path: Path, *, through_links: bool = False) -> Iterator[BinaryI
 
     Args:
         path: the file.
-        through_links: whether it may be a link to one.
+        through_links: whether it may be a link to a file.
 
     Raises:
-        UserError: there is none, it cannot be read, or it is a folder, a pipe, a device or a link.
+        UserError: it is missing, cannot be read, or is a folder, a pipe, a device or a link.
     """
-    # Without O_NONBLOCK a pipe that nobody writes to would be waited for.
+    # Without O_NONBLOCK opening a pipe that nobody writes to would wait for ever.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
     if not through_links:
         flags |= getattr(os, "O_NOFOLLOW", 0)
@@ -50,12 +53,12 @@ def open_regular(path: Path, *, through_links: bool = False) -> Iterator[BinaryI
 
 
 def read_json(path: Path, most: int = MAX_JSON) -> Any:
-    """Return what a JSON file holds, of at most `most` bytes.
+    """Return the value in a JSON file of at most `most` bytes.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file is missing.
         OSError: it cannot be read.
-        ValueError: it is no regular file, larger, no JSON, or JSON as nobody writes it.
+        ValueError: it is no regular file, too large, or refused by `parse_json`.
     """
     os.stat(path)
     try:
@@ -71,10 +74,11 @@ def read_json(path: Path, most: int = MAX_JSON) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Return what a JSON text says.
+    """Return the value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, or its integers or its nesting are larger than any that we write.
+        ValueError: it is no JSON, or has an integer of more than `MAX_DIGITS` digits or more than
+            `MAX_LEVELS` levels.
     """
     try:
         value = json.loads(text, parse_int=_integer)
@@ -84,16 +88,13 @@ def parse_json(text: str) -> Any:
     for _ in range(MAX_LEVELS):
         level = [
             item
-            for holder in level
-            if isinstance(holder, list | dict)
-            for item in (holder.values() if isinstance(holder, dict) else holder)
+            for container in level
+            if isinstance(container, list | dict)
+            for item in (container.values() if isinstance(container, dict) else container)
         ]
     if level:
         raise ValueError(TOO_DEEP)
     return value
-
-
-TOO_DEEP = f"it is nested more than {MAX_LEVELS} levels deep"
 
 
 def _integer(digits: str) -> int:

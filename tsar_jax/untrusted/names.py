@@ -1,4 +1,4 @@
-"""Paths that archives give their members: made plain, found harmless, and told from litter."""
+"""Checks of the paths that archives give their members."""
 
 import re
 
@@ -8,22 +8,22 @@ LITTER = frozenset(
         "system volume information",
     )
 )
-"""What systems put beside a user's files, in small letters."""
+"""Names of the files and folders that systems put beside a user's files, in lower case."""
 
 
 def is_unsafe(name: str) -> bool:
-    """Whether a member's path is absolute or climbs out of the folder it is unpacked in."""
+    """Return whether a member's path is absolute or leads out of the folder of the archive."""
     path = name.replace("\\", "/")
     return path.startswith("/") or ".." in path.split("/") or bool(re.match(r"[A-Za-z]:", path))
 
 
 def plain_name(name: str) -> str:
-    """Return a path with single slashes between its parts, as "a/b" of "./a/b" and of "a\\\\b"."""
+    """Return a path with single slashes between its parts: "a/b" for "./a/b" and for "a\\\\b"."""
     parts = name.replace("\\", "/").split("/")
     return "/".join(part for part in parts if part not in ("", "."))
 
 
 def is_litter(name: str) -> bool:
-    """Whether a plain path is of what systems add: hidden files, __MACOSX, Thumbs.db and such."""
+    """Return whether a plain path is of a file that systems add: hidden, __MACOSX, Thumbs.db ..."""
     parts = name.split("/")
     return any(part.startswith(".") or part.lower() in LITTER for part in parts)

@@ -1,8 +1,9 @@
-"""Pickles read by a machine of our own, which has no way to import or to call what they name.
+"""Pickles, read by a machine that can neither import nor call the names in them.
 
-Python's unpickler imports what a pickle names and calls it. This one knows the opcodes that build
-plain data. A name stays a `Global`, an object of any class becomes an `Instance` that only keeps
-what it was given, and a call is answered by one of the few functions that the caller provides.
+Python's unpickler imports the names in a pickle and calls them. This one knows only the opcodes
+that build plain data. A name stays a `Global`, an object of any class becomes an `Instance` that
+stores its arguments and state, and a call is replaced by one of the few functions that the caller
+provides.
 """
 
 import dataclasses
@@ -15,49 +16,55 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 from tsar_jax.errors import MAX_MESSAGE, MAX_TEXT, escaped, shown
 
 MAX_STEPS = 2_000_000
-"""Opcodes of one pickle at most: each makes one object or none, so their number bounds theirs."""
+"""Largest number of opcodes of a pickle; each makes at most one object, so objects are bounded too.
+"""
 
 MAX_DEPTH = 500
-"""Of what holds what: Python's own pickler, which recurses, does not get as deep."""
+"""Largest depth of nested objects; Python's own pickler, which recurses, does not write deeper."""
 
 MAX_COPIES = 4
 FREE_COPIES = 1 << 20
-"""What calls and states may be given in all: so many times the pickle's bytes, and these besides.
+"""Largest total size of what calls and states are given: MAX_COPIES times the pickle's bytes, and
+FREE_COPIES more.
 
-One object may be an argument of every call, so the opcodes alone do not bound what calls copy.
+One object may be an argument of every call, so the number of opcodes alone does not bound the
+memory that calls copy.
 """
 
 MAX_KEY = 2**60
-"""Integers that may be keys lie between minus this and this, where no two have the same hash."""
+"""Bound on the absolute value of integer keys; below it no two integers have the same hash, so that
+none can be chosen to be slow to find.
+"""
 
 MAX_NUMBER_KEYS = 20_000
-"""Items of all dictionaries with a number as the key: a file can choose them to be slow to find."""
+"""Largest number of items whose key is a number: a file can choose such keys to be slow to find."""
 
 
 class Global(NamedTuple):
-    """A name that a pickle mentions, such as a class; nothing is imported."""
+    """A name in a pickle, such as that of a class; nothing is imported."""
 
     module: str
     name: str
 
 
 def described(value: Any) -> str:
-    """Return a value for a message, a name as its module and itself."""
+    """Return a value for a message; a `Global` as module and name."""
     if isinstance(value, Global):
         return f"{escaped(value.module, MAX_TEXT)}.{escaped(value.name, MAX_TEXT)}"
     return shown(value)
 
 
 Calls = Mapping[tuple[str, str], Callable[..., Any]]
-"""What answers a call, by the module and the name that a pickle asks for."""
+"""Functions that replace those that a pickle calls, by their module and name."""
 
 
 @dataclasses.dataclass(eq=False)
 class Instance:
-    """Stands for an object of a class that does not exist here.
+    """A stand-in for an object of a class that does not exist here.
 
-    kind: its class. arguments: what it was made with. state: its attributes, or whatever else the
-    pickle set. mapping, items: what it holds if its class is a dictionary or a list.
+    kind: name of the class. arguments: arguments of its constructor. state: its attributes, or any
+        other state in the pickle. mapping: items of an object that is a dictionary. items: items of
+        an object that is a list.
     """
 
     kind: Global
@@ -67,7 +74,7 @@ class Instance:
     items: list[Any] = dataclasses.field(default_factory=list)
 
     def build(self, state: Any) -> None:
-        """Keep the state that the pickle gives the object."""
+        """Store the state that the pickle gives the object."""
         self.state = state
 
 
@@ -79,30 +86,30 @@ def load(
     objects: bool = True,
     strings_as_bytes: bool = False,
 ) -> Any:
-    """Return what the pickle at the stream's position holds; the stream then stands behind it.
+    """Return the value of the pickle at the stream's position, and advance the stream past it.
 
     Args:
-        stream: bytes in memory, so that a length which the pickle declares allocates nothing.
-        calls: what answers calls; what they return may have a method `build` of the state that
-            the pickle sets.
-        persistent: turns an identifier of something outside the pickle into what stands for it.
+        stream: bytes in memory, so that a length declared in the pickle allocates nothing.
+        calls: functions for the calls in the pickle. Their results may have a method `build`, which
+            gets the state that the pickle sets.
+        persistent: (identifier of something outside the pickle) -> its stand-in.
         objects: whether names and objects of unknown classes may occur, as `Global`, `Instance`.
-        strings_as_bytes: return Python 2's strings as bytes instead of text.
+        strings_as_bytes: whether Python 2's strings are returned as bytes instead of text.
 
     Raises:
-        pickle.UnpicklingError: it asks for anything else, or is damaged.
+        pickle.UnpicklingError: the pickle needs anything else, or is damaged.
     """
     try:
         return _Machine(calls, persistent, objects, strings_as_bytes).run(stream)
     except pickle.UnpicklingError:
         raise
-    # A damaged pickle may hand anything to anything: whatever comes of it means the same.
+    # A damaged pickle may give any function any argument, which may raise any exception.
     except Exception as error:
-        raise pickle.UnpicklingError(f"{type(error).__name__}: {_said(error)}") from error
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {_error_text(error)}") from error
 
 
-def _said(error: Exception) -> str:
-    """What an error says; nothing where it holds a value that Python cannot write."""
+def _error_text(error: Exception) -> str:
+    """Return an error's message, or a general one where it has a value that Python cannot print."""
     try:
         return escaped(str(error), MAX_MESSAGE // 4)
     except (RecursionError, ValueError):
@@ -113,10 +120,10 @@ _MARK = object()
 
 
 def check_steps(stream: BinaryIO) -> None:
-    """Raise UnpicklingError for a pickle of too many steps or too deep, before it is built.
+    """Raise UnpicklingError for a pickle with too many steps or too deep, before it is built.
 
-    An object's depth is what it holds when it is put into another; what is added to it later counts
-    for itself alone, so that an object may hold what holds it.
+    An object's depth counts its items at the time when it is put into another object; later items
+    do not deepen that one, so that an object may contain its own container.
     """
     depths: list[list[int]] = []
     marks: list[int] = []
@@ -143,27 +150,27 @@ def check_steps(stream: BinaryIO) -> None:
 
 
 def _count_depth(opcode: Any, depths: list[list[int]], marks: list[int]) -> None:
-    """Do to the depths of the objects on the stack what an opcode does to the objects."""
+    """Update the stack of the objects' depths as an opcode changes the stack of the objects."""
     before, after = opcode.stack_before, opcode.stack_after
     if pickletools.markobject in before:
         if not marks:
             raise pickle.UnpicklingError("it closes what it did not open")
         first = marks.pop()
-        # What lies below the mark, the list that is appended to, stays.
+        # Operands below the mark, such as the list that is appended to, are taken as well.
         first -= before.index(pickletools.markobject)
     else:
         first = len(depths) - len(before)
     if first < 0:
         raise pickle.UnpicklingError("it takes what it did not put")
-    taken = depths[first:]
+    operands = depths[first:]
     del depths[first:]
     if not after:
         return
-    holder, held = (taken[0], taken[1:]) if opcode.name in _FILLING else ([0], taken)
-    holder[0] = max(holder[0], 1 + max((one[0] for one in held), default=-1))
-    if holder[0] > MAX_DEPTH:
+    container, items = (operands[0], operands[1:]) if opcode.name in _FILLING else ([0], operands)
+    container[0] = max(container[0], 1 + max((item[0] for item in items), default=-1))
+    if container[0] > MAX_DEPTH:
         raise pickle.UnpicklingError(f"it holds objects more than {MAX_DEPTH} deep")
-    depths.append(holder)
+    depths.append(container)
 
 
 class _Machine:
@@ -239,26 +246,26 @@ class _Machine:
         self.stack.append(tuple(self._pop_mark() if count is None else self._pop(count)))
 
     def _append(self, items: list[Any]) -> None:
-        holder = self.stack[-1]
-        held = holder.items if isinstance(holder, Instance) else holder
-        if not isinstance(held, list):
+        top = self.stack[-1]
+        target = top.items if isinstance(top, Instance) else top
+        if not isinstance(target, list):
             raise pickle.UnpicklingError("it appends to what is no list")
-        held.extend(items)
+        target.extend(items)
 
     def _set(self, items: list[Any]) -> None:
-        holder = self.stack[-1]
-        held = holder.mapping if isinstance(holder, Instance) else holder
-        if not isinstance(held, dict) or len(items) % 2:
+        top = self.stack[-1]
+        target = top.mapping if isinstance(top, Instance) else top
+        if not isinstance(target, dict) or len(items) % 2:
             raise pickle.UnpicklingError("it sets items of what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if self._is_key(key):
-                held[key] = value
+                target[key] = value
 
     def _is_key(self, key: Any) -> bool:
-        """Whether a key is kept. None is where to hash or find it could take forever.
+        """Return whether a key can be used: hashing or finding some keys could take for ever.
 
-        Among objects it is left out, as an optimiser's keys are, which are parameters; data are
-        refused with it.
+        Where objects may occur, an item with such a key is left out, as an optimiser's state, whose
+        keys are parameters; in plain data it is refused.
         """
         if isinstance(key, int | float):
             self.number_keys += 1
@@ -271,9 +278,9 @@ class _Machine:
             return False
         raise pickle.UnpicklingError(f"it has a key of a dictionary that is {described(key)}")
 
-    def _charge(self, given: Any) -> None:
-        """Count what a call or a state is given, and where it is a tuple what is in that."""
-        values = (given, *given) if isinstance(given, tuple) else (given,)
+    def _charge(self, argument: Any) -> None:
+        """Count the size of a call's arguments or of a state, one level deep, as copied."""
+        values = (argument, *argument) if isinstance(argument, tuple) else (argument,)
         sized = (str, bytes, bytearray, list, tuple, dict)
         self.copies_left -= sum(len(value) for value in values if isinstance(value, sized))
         if self.copies_left < 0:
@@ -288,8 +295,8 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise pickle.UnpicklingError("it names what is no text")
         if not self.objects and (module, name) not in self.calls:
-            asked = described(Global(module, name))
-            raise pickle.UnpicklingError(f"it asks for {asked}, which no array needs")
+            text = described(Global(module, name))
+            raise pickle.UnpicklingError(f"it asks for {text}, which no array needs")
         self.stack.append(Global(module, name))
 
     def _call(self) -> None:
@@ -311,11 +318,11 @@ class _Machine:
 
     def _build(self) -> None:
         (state,) = self._pop(1)
-        holder = self.stack[-1]
+        target = self.stack[-1]
         self._charge(state)
-        if hasattr(holder, "build"):
-            holder.build(state)
-        elif not isinstance(holder, dict):  # whose state is what an OrderedDict keeps besides
+        if hasattr(target, "build"):
+            target.build(state)
+        elif not isinstance(target, dict):  # an OrderedDict's state holds no items
             raise pickle.UnpicklingError("it gives a state to what has none")
 
     def _persistent(self, identifier: Any) -> None:

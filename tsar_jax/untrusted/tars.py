@@ -1,9 +1,9 @@
-"""Tar archives from elsewhere: read without trust, and without Python's tarfile.
+"""Tar archives from elsewhere, read without Python's tarfile.
 
-tarfile believes what headers declare: extended headers of any length, sparse members of any size
-and any number of members. Here each header is checked before it is followed, and only plain files
-and folders are known. Nothing is extracted; an archive that is compressed is unpacked once, within
-bounds, to a temporary file without a name.
+tarfile trusts headers: extended headers of any length, sparse members of any size and any number of
+members. Here each header is checked before it is followed, and only plain files and folders are
+accepted. Nothing is extracted; a compressed archive is unpacked once, within bounds, to a temporary
+file without a name.
 """
 
 import os
@@ -29,24 +29,29 @@ from tsar_jax.untrusted.zips import (
 )
 
 BLOCK = 512
+"""Size of a tar archive's blocks in bytes."""
 PIECE = 1 << 20
+"""Number of bytes that are unpacked at a time."""
 MAX_HEADER = 1 << 16
-"""Bytes of an extended header at most: it holds a path, and perhaps dates and attributes."""
+"""Largest size of an extended header in bytes; it holds a path, perhaps dates and attributes."""
 MAX_EXTENDED = 1 << 26
-"""Bytes of all extended headers of an archive at most, with RECORD_COST for each of their lines."""
+"""Largest size of all extended headers of an archive in bytes, RECORD_COST per line included."""
 RECORD_COST = 32
-"""Bytes that a record counts for besides its own: reading a short one takes as long as others."""
+"""Bytes counted for a record besides its own, for reading a short one takes as long as others."""
 RECORD = re.compile(rb"(\d{1,6}) ([^=\n]{1,200})=", re.ASCII)
-"""How each record of a pax header begins: its length in decimal digits, and its key."""
-KEPT = (b"path", b"size")
-"""Keys of the records that say something of a member's place; others may be many and long."""
+"""Beginning of a record of a pax header: its length in decimal digits, and its key."""
+USED_KEYS = (b"path", b"size")
+"""Keys of the records that are used; others may be many and long, and are dropped."""
 SPARSE = b"GNU.sparse."
-"""How the keys of records begin that say that a member is sparse."""
+"""Prefix of the keys of records of sparse members."""
 NOT_PLAIN = "it is neither a plain file nor a folder"
 
 
 class TarMember(NamedTuple):
-    """A file of an archive: its path as it is there, and where its bytes lie."""
+    """A file of an archive.
+
+    name: its path, as it is in the archive. start: position of its bytes. size: their number.
+    """
 
     name: str
     start: int
@@ -54,11 +59,11 @@ class TarMember(NamedTuple):
 
 
 class Damaged(Exception):
-    """An archive is cut short, or none."""
+    """An archive that is cut short, or a file that is no archive."""
 
 
 class OpenTar(NamedTuple):
-    """A tar archive. members: its files, by plain path."""
+    """A tar archive. file: its bytes, unpacked. members: its files, by plain path."""
 
     path: Path
     file: BinaryIO
@@ -75,7 +80,7 @@ class OpenTar(NamedTuple):
 
 
 def is_tar_header(block: bytes) -> bool:
-    """Whether a block begins a member of a tar archive, by its checksum."""
+    """Return whether a block is the header of a tar archive's member, by its checksum."""
     try:
         return len(block) == BLOCK and sum(_unsigned(block)) == _number(block[148:156])
     except Damaged:
@@ -84,12 +89,12 @@ def is_tar_header(block: bytes) -> bool:
 
 @contextmanager
 def open_tar(path: Path, largest: int, total: int | None = None) -> Iterator[OpenTar]:
-    """Open a tar archive, compressed by gzip, bzip2, xz or not at all, once it was found harmless.
+    """Open a tar archive, compressed by gzip, bzip2, xz or not at all, after checking its headers.
 
     Args:
-        path: the archive; how it is compressed is told by its content.
-        largest: bytes of a member at most.
-        total: bytes that it may unpack to; None: what an archive of its size plausibly holds.
+        path: the archive; its compression is recognised by its content.
+        largest: size of the largest member that is accepted, in bytes.
+        total: bytes that it may unpack to; None: `MAX_RATIO` times its size, at least `FREE_TOTAL`.
 
     Raises:
         UserError: it is damaged, cut short or too large, or a member is neither a file nor a
@@ -122,7 +127,7 @@ def open_tar(path: Path, largest: int, total: int | None = None) -> Iterator[Ope
 
 
 class _Tape:
-    """An archive that is not compressed, read from its beginning to its end."""
+    """A sequential reader of an archive that is not compressed."""
 
     def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
         self.path, self.file, self.size = path, file, size
@@ -142,11 +147,11 @@ class _Tape:
         return self.file.tell()
 
     def finish(self) -> None:
-        """Whatever follows the archive's end."""
+        """Check the bytes after the archive's end; without compression none need a check."""
 
 
 class _Spooled(_Tape):
-    """A compressed archive, unpacked to a temporary file as it is read."""
+    """A sequential reader of a compressed archive, which is unpacked to a temporary file."""
 
     def __init__(self, path: Path, packed: BinaryIO, spool: BinaryIO, total: int) -> None:
         super().__init__(path, spool, total)
@@ -170,12 +175,12 @@ class _Spooled(_Tape):
             count -= len(self.read(min(count, PIECE)))
 
     def finish(self) -> None:
-        """Read what follows, so that the stream's checksum is compared."""
+        """Read to the end, so that the stream's checksum is compared."""
         while self._take(PIECE):
             pass
 
     def _take(self, count: int) -> bytes:
-        # One more byte than is left shows that there is more.
+        # One byte beyond the bound is asked for, to see whether there is more.
         data = self.stream.read(min(count, self.left + 1))
         self.left -= len(data)
         if self.left < 0:
@@ -186,7 +191,7 @@ class _Spooled(_Tape):
 
 
 class _Scan:
-    """The headers of an archive, one after the other."""
+    """A scan of an archive's headers, one after the other."""
 
     def __init__(self, path: Path, tape: _Tape, largest: int) -> None:
         self.path, self.tape, self.largest = path, tape, largest
@@ -215,7 +220,7 @@ class _Scan:
         return dict(sorted(self.members.items()))
 
     def _extended(self, block: bytes, kind: bytes) -> dict[str, str]:
-        """Return what a header says of the member after it, as `_pax_records` does."""
+        """Return the fields that an extended header gives the next member, see `_pax_records`."""
         size = _number(block[124:136])
         if not 0 < size <= MAX_HEADER:
             name = block[:100].split(b"\0")[0].decode(errors="replace")
@@ -255,12 +260,12 @@ class _Scan:
 
 
 def _unsigned(block: bytes) -> bytes:
-    """The bytes that a header's checksum is of: its own field as if it were blank."""
+    """Return the bytes of a header that its checksum sums, with the checksum's field blank."""
     return block[:148] + b" " * 8 + block[156:]
 
 
 def _number(field: bytes) -> int:
-    """A number of a header: octal digits, or bytes where the first has its highest bit set."""
+    """Return a number of a header: octal digits, or binary where the highest bit is set."""
     if field[0] & 0x80:
         negative = field[0] == 0xFF
         value = int.from_bytes(field[1:], "big")
@@ -284,10 +289,10 @@ def _name(block: bytes) -> str:
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
-    """Return what is wanted of the records of a pax header: "path", "size" and "sparse", if there.
+    """Return the records "path", "size" and "sparse" of a pax header, where it has them.
 
-    Records are "30 path=a/b\\n" and so on, each as long as it says. All are checked, but no other
-    is kept, for consecutive headers would heap them up.
+    Records are "30 path=a/b\\n" and so on, each beginning with its length. All are checked, but no
+    others are kept, for consecutive headers would accumulate them.
     """
     records = {}
     position = 0
@@ -297,7 +302,7 @@ def _pax_records(data: bytes) -> dict[str, str]:
         if match is None or not match.end() < end <= len(data) or data[end - 1 : end] != b"\n":
             raise Damaged("an extended header is damaged")
         key = match[2]
-        if key in KEPT:
+        if key in USED_KEYS:
             value = data[match.end() : end - 1].decode(errors="surrogateescape")
             records[key.decode()] = value
         elif key.startswith(SPARSE):

@@ -1,7 +1,7 @@
-"""Zip archives from elsewhere: read without trust.
+"""Zip archives from elsewhere.
 
-Nothing is ever extracted. Members are read into memory in bounded pieces, and an archive in which
-any member has an unsafe path, an implausible size or an unusual compression is refused before the
+Nothing is extracted. Members are read into memory in bounded pieces, and an archive in which any
+member has an unsafe path, an implausible size or an unusual compression is refused before the
 first is read.
 """
 
@@ -21,35 +21,42 @@ from tsar_jax.untrusted.names import is_litter, is_unsafe, plain_name
 LEADS_OUT = "its path leads out of the archive"
 OCCURS_TWICE = "it occurs twice"
 MAX_MEMBERS = 150_000
-"""Members of an archive at most; Tiny ImageNet has 120,609."""
+"""Largest number of an archive's members; Tiny ImageNet has 120,609."""
 MAX_DIRECTORY = 1 << 25
-"""Bytes of an archive's list of members at most."""
+"""Largest size of an archive's list of members in bytes."""
 END_RECORD = 22
-"""Bytes of the record that ends an archive without a comment."""
+"""Size in bytes of the record that ends an archive without a comment."""
 WIDE_RECORD = 56
 WIDE_LOCATOR = 20
-"""Bytes of what lies before that record where the archive is large."""
+"""Sizes in bytes of the two records before it in a large (zip64) archive."""
 END_BYTES = 1 << 17
-"""The end of an archive, a comment of 65,535 bytes included, lies in so many bytes."""
+"""Number of bytes at the end of an archive that hold these records and a comment, of up to 65,535
+bytes.
+"""
 MEMBER = b"PK\1\2"
-"""How every entry in the list of members begins."""
+"""First bytes of every entry in the list of members."""
 OTHER_METHODS = {9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd"}
 """Compressions of members that are not read: some unpack a gigabyte before they can be stopped."""
 PIECE = 1 << 20
-"""Bytes that are unpacked at once."""
+"""Number of bytes that are unpacked at a time."""
 FREE_TOTAL = 1 << 28
 MAX_RATIO = 50
-"""What an archive may unpack to in all: so many times its own bytes, or FREE_TOTAL if that is more.
+"""Largest size of an archive's unpacked members: MAX_RATIO times its bytes, at least FREE_TOTAL.
 
-Images hardly compress, and text does less well than this; a bomb does better than a thousand.
+Images and text compress less than this, a bomb by more than a thousand times.
 """
 
 
 @contextmanager
 def open_zip(path: Path, file: BinaryIO | None = None) -> Iterator[zipfile.ZipFile]:
-    """A zip archive to read, or UserError if the file is not one or was cut short.
+    """Open a zip archive to read.
 
-    file: the archive, where it has been opened already.
+    Args:
+        path: the archive.
+        file: the archive, where it has been opened already.
+
+    Raises:
+        UserError: it is no zip archive, or cut short.
     """
     try:
         source = nullcontext(file) if file is not None else path.open("rb")
@@ -77,12 +84,12 @@ def open_zip(path: Path, file: BinaryIO | None = None) -> Iterator[zipfile.ZipFi
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Refuse a list of members that zipfile, which reads all of it, would fill the memory with."""
+    """Raise where the list of members, which zipfile reads as a whole, could fill the memory."""
     file.seek(0, os.SEEK_END)
     tail_start = max(file.tell() - END_BYTES, 0)
     file.seek(tail_start)
     tail = file.read()
-    # As zipfile looks for it: at the very end, and only then before a comment.
+    # zipfile looks for the record at the very end first, and then before a comment.
     bare = tail[-END_RECORD:]
     plain = bare[:4] == b"PK\5\6" and bare[-2:] == b"\0\0"
     where = len(tail) - END_RECORD if plain else tail.rfind(b"PK\5\6")
@@ -94,7 +101,8 @@ def _check_directory(file: BinaryIO) -> None:
     if locator >= 0 and tail[locator : locator + 4] == b"PK\6\7":
         first, place, count = struct.unpack_from("<IQI", tail, locator + 4)
         disks |= first | count >> 1
-        # Where the locator says, and where zipfile looks: directly before it.
+        # Both positions of the zip64 record are checked: the locator's, and the one directly before
+        # the locator, where zipfile looks.
         before = tail_start + locator - WIDE_RECORD
         lists = {(before - size % 0xFFFFFFFF, size % 0xFFFFFFFF)}
         for at in {place, before}:
@@ -117,14 +125,18 @@ def _check_list(file: BinaryIO, start: int, size: int) -> None:
 
 
 def zip_members(archive: zipfile.ZipFile, largest: int) -> list[zipfile.ZipInfo]:
-    """The files of an archive, sorted by path; folders and what systems add are left out.
+    """Return the files of an archive, sorted by path, without folders and files that systems add.
 
-    Raises UserError if a path is empty, leads out of the archive, occurs twice, or belongs to a
-    file of more than `largest` bytes or of a compression other than deflate, or if all of them
-    together are implausibly large.
+    Args:
+        archive: the archive.
+        largest: size of the largest file that is accepted, in bytes.
+
+    Raises:
+        UserError: a path is empty, leads out of the archive or occurs twice, a file is too large or
+            of a compression other than deflate, or all together are implausibly large.
     """
     members = []
-    seen = set()
+    paths = set()
     for member in archive.infolist():
         name = member.filename
         plain = plain_name(name)
@@ -134,21 +146,24 @@ def zip_members(archive: zipfile.ZipFile, largest: int) -> list[zipfile.ZipInfo]
             continue
         if not plain:
             raise refused(archive.filename, name, "it has no name")
-        if plain in seen:
+        if plain in paths:
             raise refused(archive.filename, name, OCCURS_TWICE)
         if member.file_size > largest:
             raise refused(archive.filename, name, too_large(member.file_size, largest))
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             kind = OTHER_METHODS.get(member.compress_type, f"method {member.compress_type}")
             raise refused(archive.filename, name, f"it is packed by {kind}, not by deflate")
-        seen.add(plain)
+        paths.add(plain)
         members.append(member)
     check_total(archive, sum(member.file_size for member in members))
     return sorted(members, key=lambda member: member.filename)
 
 
 def check_total(archive: zipfile.ZipFile, total: int) -> None:
-    """Raise UserError where an archive's members are more than one of its size plausibly holds."""
+    """Raise UserError where an archive's members unpack to implausibly many bytes, see `MAX_RATIO`.
+
+    total: their unpacked size in bytes.
+    """
     assert archive.fp is not None
     most = max(FREE_TOTAL, MAX_RATIO * archive.fp.seek(0, os.SEEK_END))
     if total > most:
@@ -159,16 +174,16 @@ def check_total(archive: zipfile.ZipFile, total: int) -> None:
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """The bytes of a member, exactly as many as the archive declares, their checksum verified."""
+    """Return the bytes of a member, as many as the archive declares, with a verified checksum."""
     data = io.BytesIO()
     try:
         with archive.open(member) as file:
-            # In pieces: asked for all, zipfile unpacks all, and only then cuts it.
-            while left := member.file_size - data.tell():
-                if not (piece := file.read(min(PIECE, left))):
+            # In pieces, for zipfile would unpack everything before it cuts the result.
+            while remaining := member.file_size - data.tell():
+                if not (piece := file.read(min(PIECE, remaining))):
                     raise EOFError(f"it has {data.tell()} of {member.file_size} bytes")
                 data.write(piece)
-            file.read(1)  # where the checksum of an empty member is compared
+            file.read(1)  # zipfile compares the checksum of an empty member only on a read
     except (
         zipfile.BadZipFile,  # a wrong checksum or header
         zlib.error,
@@ -189,7 +204,7 @@ def too_large(size: int, largest: int) -> str:
 
 
 def refused(path: str | os.PathLike[str] | None, name: str, reason: str) -> UserError:
-    """The error that an archive deserves of which one member is not as it should be."""
+    """Return the error for an archive with a member that is refused for a reason."""
     return UserError(
         f"{os.fspath(path or 'archive')} cannot be used, its member {shown(name)} is not as "
         f"expected ({escaped(reason, 600)}): get the archive again"
