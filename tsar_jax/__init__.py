@@ -1,11 +1,11 @@
 """Plasticity that learns to learn: five published systems on one functional core.
 
 A `Learner` changes within a lifetime; `unroll` runs it along a stream. `meta_gradient` and
-`es_gradient` estimate how what a lifetime was given should change; an optax transformation follows
-either, as in `descend`. `gradient_learner` and `rule_learner` make learners, `gate_activations` and
-`regulate_weights` modulate any of them.
+`es_gradient` estimate the gradient of a loss with respect to meta-learned parameters; an optax
+transformation takes steps along either, as in `descend`. `gradient_learner` and `rule_learner` make
+learners, `gate_activations` and `regulate_weights` modulate any of them.
 
-Importing the package imports none of JAX; the names below do where they are first used.
+Importing the package does not import JAX; the first use of a name below does.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`python -m tsar_jax`: the console command where it is not on the path."""
+"""`python -m tsar_jax`, for where the console command is not on the path."""
 
 from tsar_jax.cli import main
 

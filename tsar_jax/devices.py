@@ -1,4 +1,4 @@
-"""Many at once: seeds, runs or members of a population over devices, and in turn on each."""
+"""Mapping of functions over seeds, runs or members of a population, spread over devices."""
 
 import contextlib
 import contextvars
@@ -18,19 +18,19 @@ from jax.sharding import PartitionSpec as P
 DEVICE_COUNT = "xla_force_host_platform_device_count"
 """Flag of XLA by which users split a CPU into devices themselves."""
 
-SHARE = "share"
-"""The axis of devices."""
+AXIS = "share"
+"""Name of the mesh axis of devices."""
 
-_within_share: contextvars.ContextVar[bool] = contextvars.ContextVar("within_share", default=False)
-"""Whether what is traced is a share that one of several devices takes."""
+_within_shard: contextvars.ContextVar[bool] = contextvars.ContextVar("within_shard", default=False)
+"""Whether the function being traced is already one of several devices' part of a computation."""
 
 
 def split_cpu() -> None:
-    """Makes each core of a CPU a device of its own: call before the first computation.
+    """Make each core of a CPU a device of its own; to be called before the first computation.
 
-    For programs that are many small ones, which a core each serves better than all cores in turn.
-    Once computing has begun it is too late, and nothing changes; nor where the user's own settings
-    say how many devices there are: XLA_FLAGS or JAX_NUM_CPU_DEVICES.
+    Many small programs run faster with a core each than one after another on all cores. After the
+    first computation nothing changes any more, nor where the user has set the number of devices by
+    XLA_FLAGS or JAX_NUM_CPU_DEVICES.
     """
     if DEVICE_COUNT in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ:
         return
@@ -39,7 +39,7 @@ def split_cpu() -> None:
 
 
 def missing_platform() -> str:
-    """Return a sentence on the platform that JAX was told to use and cannot; "" if it has one.
+    """Return an error message if JAX cannot use the platform that it was told to use, else "".
 
     JAX itself ends in an AssertionError where JAX_PLATFORMS=cuda finds no GPU.
     """
@@ -56,12 +56,12 @@ def missing_platform() -> str:
 
 
 def by_platform(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """Return cpu(*args) where it runs on a CPU, and default(*args) on any other device.
+    """Return cpu(*args) on a CPU and default(*args) on any other device.
 
-    As `lax.platform_dependent`, which traces, differentiates and batches both. Where JAX has CPUs
-    alone, `cpu` alone is: for networks that consist of such layers that is a third of what a
-    training takes to start, and the compiled program is the same. (A program exported there for
-    another platform has the form for CPUs too: right, but slow.)
+    It is `lax.platform_dependent`, which traces, differentiates and batches both functions, except
+    that only `cpu` is traced where JAX has nothing but CPUs: for networks of such layers that saves
+    a third of a training's time to start, and the compiled program is the same. (A program exported
+    there for another platform has the form for CPUs too: correct, but slow.)
     """
     if only_cpus():
         return cpu(*args)
@@ -70,39 +70,42 @@ def by_platform(*args: Any, cpu: Callable[..., Any], default: Callable[..., Any]
 
 @functools.cache
 def only_cpus() -> bool:
-    """Return whether JAX has no device but CPUs; its platforms do not change once it has begun."""
+    """Return whether JAX has no devices but CPUs.
+
+    The answer is kept, for JAX's platforms do not change after its first use.
+    """
     from jax.extend import backend
 
     return set(backend.backends()) == {"cpu"}
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on; all of them where the system does not say."""
+    """Return the number of cores that this process may use, or of all if that is unknown."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def on_all_devices(tree: Any) -> Any:
-    """The same arrays, within a program, on every device: where shares of them are made later."""
-    if jax.device_count() == 1 or _within_share.get():
+    """Return the arrays, within a compiled program, copied to every device of all processes."""
+    if jax.device_count() == 1 or _within_shard.get():
         return tree
     everywhere = NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), P())
     return lax.with_sharding_constraint(tree, everywhere)
 
 
 def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """function of each (leading axis): together on an accelerator, in turn on a CPU.
+    """Return the function mapped over a leading axis: batched on accelerators, in turn on a CPU.
 
-    A CPU's cache then holds what one of them works on.
+    On a CPU the cache then holds the working set of one item.
     """
 
-    def each(items: Any) -> Any:
+    def mapped(items: Any) -> Any:
         if jax.default_backend() == "cpu":
             return lax.map(function, items)
         return jax.vmap(function)(items)
 
-    return each
+    return mapped
 
 
 def map_over(
@@ -112,62 +115,70 @@ def map_over(
     *,
     together: bool = False,
 ) -> Callable[[Any, Any], Any]:
-    """function(one, shared) for each of `count` (leading axis of the first argument).
+    """Return the function mapped over its first argument's leading axis, spread over devices.
 
-    Spread over the devices (default: this process's), each of which takes its share as
-    `one_by_one` does, or all at once if together: for a function so short that on a CPU taking
-    turns would cost more than itself. Where the number of devices does not divide the count, the
-    last of them do some of the first ones again. Within a device's share, as of the population of
-    one of several seeds, there is but that device.
+    A call within another `map_over`, as for the population of one of several seeds, stays on its
+    device.
+
+    Args:
+        function: (item, shared) -> result.
+        count: number of items. Where the number of devices does not divide it, some of the first
+            items are computed twice.
+        devices: devices to use; None: those of this process.
+        together: whether a device computes its items in one batch, as for a function so short that
+            on a CPU a loop would cost more than itself; else as `one_by_one` does.
+
+    Returns:
+        A function (items [count, ...], shared) -> results [count, ...].
     """
     devices = jax.local_devices() if devices is None else devices
 
-    def share(each: Any, shared: Any) -> Any:
-        take = jax.vmap if together else one_by_one
-        return take(lambda item: function(item, shared))(each)
+    def on_one_device(items: Any, shared: Any) -> Any:
+        map_items = jax.vmap if together else one_by_one
+        return map_items(lambda item: function(item, shared))(items)
 
-    def mapped(each: Any, shared: Any) -> Any:
-        if len(devices) == 1 or _within_share.get():
-            return share(each, shared)
+    def mapped(items: Any, shared: Any) -> Any:
+        if len(devices) == 1 or _within_shard.get():
+            return on_one_device(items, shared)
         padded = math.ceil(count / len(devices)) * len(devices)
-        spread = _sharded(share, devices, (P(SHARE), P()))
+        on_devices = _sharded(on_one_device, devices, (P(AXIS), P()))
         if padded == count:
-            return spread(each, shared)
-        each = jax.tree.map(lambda leaf: leaf[jnp.arange(padded) % count], each)
-        return jax.tree.map(lambda leaf: leaf[:count], spread(each, shared))
+            return on_devices(items, shared)
+        items = jax.tree.map(lambda leaf: leaf[jnp.arange(padded) % count], items)
+        return jax.tree.map(lambda leaf: leaf[:count], on_devices(items, shared))
 
     return mapped
 
 
 def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """function(*share) on each of this process's devices: of arrays [devices, ...], its own.
+    """Return the function mapped over arrays [devices, ...], a row on each device of this process.
 
-    What it returns gets the axis of devices again.
+    Its results are arrays [devices, ...] again.
     """
 
-    def one(*shares: Any) -> Any:
-        own = function(*jax.tree.map(lambda leaf: leaf[0], shares))
-        return jax.tree.map(lambda leaf: leaf[None], own)
+    def on_one_device(*rows: Any) -> Any:
+        result = function(*jax.tree.map(lambda leaf: leaf[0], rows))
+        return jax.tree.map(lambda leaf: leaf[None], result)
 
     devices = jax.local_devices()
     if len(devices) == 1:
-        return one
-    return _sharded(one, devices, P(SHARE))
+        return on_one_device
+    return _sharded(on_one_device, devices, P(AXIS))
 
 
 def _sharded(
     function: Callable[..., Any], devices: Sequence[jax.Device], in_specs: Any
 ) -> Callable[..., Any]:
-    """function on each of the devices, whose results are joined along their leading axes."""
-    mesh = Mesh(np.asarray(devices), (SHARE,))
+    """Return the function run on each device; results are concatenated along their leading axes."""
+    mesh = Mesh(np.asarray(devices), (AXIS,))
 
-    def within_share(*arguments: Any) -> Any:
-        token = _within_share.set(True)
+    def within_shard(*arguments: Any) -> Any:
+        token = _within_shard.set(True)
         try:
             return function(*arguments)
         finally:
-            _within_share.reset(token)
+            _within_shard.reset(token)
 
     return jax.shard_map(
-        within_share, mesh=mesh, in_specs=in_specs, out_specs=P(SHARE), check_vma=False
+        within_shard, mesh=mesh, in_specs=in_specs, out_specs=P(AXIS), check_vma=False
     )

@@ -1,4 +1,4 @@
-"""Errors that a user can mend."""
+"""Errors that a user can fix, checks of values, and values in messages."""
 
 import contextlib
 import difflib
@@ -12,90 +12,94 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 SEEDS = 2**32
-"""How many there are: a seed is a number below this, so that no two have the same randomness."""
-
+"""Number of seeds: all are below it, so that no two have the same randomness."""
 
 FORBIDDEN = (errno.EACCES, errno.EPERM)
-"""Errors of files whose permissions stand in the way."""
+"""Error numbers of files whose permissions forbid their use."""
 DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO),
     *FORBIDDEN,
 )
-"""Errors of a disk that is full, read-only or broken, or that this user may not write to."""
+"""Error numbers of a disk that is full, read-only or broken, or that this user may not write."""
 
 
 class UserError(ValueError):
-    """Bad input: one sentence that names the offender and the remedy.
+    """An invalid input, described in one sentence that names what is wrong and the remedy.
 
     The command line prints the sentence alone and exits with code 2.
     """
 
 
-class NotThere(UserError):
-    """Something is wanted that not every machine has, and that one can do without."""
+class Unavailable(UserError):
+    """A lack of something that not every machine has, and that one can do without."""
 
 
-class DataNotPrepared(NotThere):
-    """A data set is wanted that nobody has prepared here."""
+class DataNotPrepared(Unavailable):
+    """A lack of a data set that has not been prepared on this machine."""
 
 
-class NotInstalled(NotThere):
-    """A package is wanted that comes with an extra of this one."""
+class NotInstalled(Unavailable):
+    """A lack of a package that comes with one of this package's extras."""
 
 
 @contextlib.contextmanager
 def doing_without(remedy: str) -> Iterator[None]:
-    """Add to the error of data or a package that are not there how to do without.
+    """Add an alternative to the message of an `Unavailable` error raised in the block.
 
     Args:
-        remedy: such as "--preset smoke needs no data to be prepared".
+        remedy: the alternative, such as "--preset smoke needs no data to be prepared".
     """
     try:
         yield
-    except NotThere as error:
+    except Unavailable as error:
         raise type(error)(f"{str(error).rstrip('.')}; {remedy}.") from error
 
 
 def pip() -> str:
-    """Return how pip of this very Python is called, wherever it is installed."""
+    """Return the command that calls the pip of this Python."""
     return f"{quoted(sys.executable or 'python')} -m pip"
 
 
 def quoted(word: object) -> str:
-    """Return a word of a command as the user types it: in quotes where the shell needs them."""
+    """Return a word of a command, in quotes where the shell needs them."""
     return shlex.quote(str(word))
 
 
-def check_known(what: str, name: str, known: Collection[str], otherwise: str = "") -> None:
-    """Raises UserError for a name that is none of the known ones.
+def check_known(kind: str, name: str, known: Collection[str], otherwise: str = "") -> None:
+    """Raise UserError for a name that is not among the known ones.
 
     Args:
-        what: is looked for by the name.
-        otherwise: what else will do, or can be done, such as ", or give a leg a length".
+        kind: what the names are names of, for the message.
+        name: the name.
+        known: all names.
+        otherwise: a further remedy, such as ", or give a leg a length".
     """
     if name not in known:
         raise UserError(
-            f"There is no {what} {shown(name)}: choose from {', '.join(known)}{otherwise}"
+            f"There is no {kind} {shown(name)}: choose from {', '.join(known)}{otherwise}"
             f"{nearest_hint(name, known)}."
         )
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """Return the known name most like another one, whatever its case and its signs; or None."""
-    plain = {re.sub(r"[\W_]+", "", one).lower(): one for one in known}
-    wanted = re.sub(r"[\W_]+", "", name).lower()
-    found = difflib.get_close_matches(wanted, list(plain), n=1, cutoff=0.6)
-    return plain[found[0]] if found else None
+    """Return the known name that is most like `name` but for case and punctuation, or None."""
+    plain = {re.sub(r"[\W_]+", "", known_name).lower(): known_name for known_name in known}
+    plain_name = re.sub(r"[\W_]+", "", name).lower()
+    matches = difflib.get_close_matches(plain_name, list(plain), n=1)
+    return plain[matches[0]] if matches else None
 
 
 def nearest_hint(name: str, known: Collection[str]) -> str:
-    """Return "; the nearest is NAME", or nothing where none is near: the end of a sentence."""
-    found = nearest(name, known)
-    return "" if found is None else f"; the nearest is {found}"
+    """Return "; the nearest is NAME" as the end of a sentence, or "" where none is near."""
+    hint = nearest(name, known)
+    return "" if hint is None else f"; the nearest is {hint}"
 
 
 def check_positive(config: object, *names: str) -> None:
-    """Raises UserError where a count among a config's fields is below 1; None is no count."""
+    """Raise UserError where one of a config's counts, its fields `names`, is below 1.
+
+    None passes.
+    """
     for name in names:
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -103,9 +107,9 @@ def check_positive(config: object, *names: str) -> None:
 
 
 def check_rates(config: object, *names: str) -> None:
-    """Raises UserError where a rate among a config's fields, or one of several, is not positive.
+    """Raise UserError where one of a config's rates, its fields `names`, is not in (0, inf).
 
-    Neither is infinity, nor no rate at all; None is no rate that is given.
+    A field may be a tuple of rates, which must not be empty. None passes.
     """
     for name in names:
         value = getattr(config, name)
@@ -117,11 +121,12 @@ def check_rates(config: object, *names: str) -> None:
 
 
 def checked_seed(name: str, value: Any, count: int = 1) -> int:
-    """Return the first of `count` seeds that follow each other as an int.
+    """Return the first of `count` consecutive seeds as an int.
 
     Args:
-        name: what the user calls it.
+        name: the argument's name, for messages.
         value: an integer of Python or NumPy.
+        count: number of seeds.
 
     Raises:
         UserError: it is no integer, or one of the seeds is not in [0, 2**32).
@@ -147,72 +152,85 @@ def check_seed(config: Any, name: str = "seed", count: int = 1) -> None:
 
     Args:
         config: a dataclass, frozen or not.
-        count: how many seeds follow each other from it on.
+        name: the field.
+        count: number of consecutive seeds, of which it is the first.
     """
     object.__setattr__(config, name, checked_seed(name, getattr(config, name), count))
 
 
 def check_weights(config: object, *names: str) -> None:
-    """Raises UserError where a weight among a config's fields is negative or not finite."""
+    """Raise UserError where one of a config's weights, its fields `names`, is negative or not
+    finite.
+    """
     for name in names:
         if not 0 <= getattr(config, name) < float("inf"):
             raise UserError(f"{name} must be at least 0, but is {getattr(config, name)}.")
 
 
 def check_frequencies(config: object, *names: str) -> None:
-    """Raises UserError where a probability or decay among a config's fields is not in 0 to 1."""
+    """Raise UserError where one of a config's fields `names`, probabilities or decays, is not in
+    [0, 1].
+    """
     for name in names:
         if not 0 <= getattr(config, name) <= 1:
             raise UserError(f"{name} must be from 0 to 1, but is {getattr(config, name)}.")
 
 
 def check_widths(config: object, name: str) -> None:
-    """Raises UserError where one of the layers' widths in a config's field is below 1."""
+    """Raise UserError where one of the layers' widths in a config's field `name` is below 1."""
     widths = getattr(config, name)
     if any(width < 1 for width in widths):
         raise UserError(f"{name} must be widths of at least 1, but is {widths}.")
 
 
 def check_limits(*limits: tuple[str, int, int, str]) -> None:
-    """Raises UserError where a value exceeds its limit. limits: (name, value, limit, of what)."""
-    for name, value, limit, what in limits:
+    """Raise UserError where a value exceeds its limit.
+
+    limits: (name of the value, value, limit, name of the things that are limited).
+    """
+    for name, value, limit, things in limits:
         if value > limit:
-            raise UserError(f"{name} is {value}, but there are only {limit} {what}: lower it.")
+            raise UserError(f"{name} is {value}, but there are only {limit} {things}: lower it.")
 
 
 SIDE = 28
 """Height and width of the images that networks for Omniglot take."""
 
 
-def check_side(what: str, size: tuple[int, ...]) -> None:
-    """Raises UserError for images of another height and width than `SIDE`. what: they are."""
+def check_side(images: str, size: tuple[int, ...]) -> None:
+    """Raise UserError unless images have `SIDE` as height and width.
+
+    Args:
+        images: description of the images, for the message.
+        size: their height and width.
+    """
     if size != (SIDE, SIDE):
         raise UserError(
-            f"{what} are {'x'.join(map(str, size))}, but the networks take {SIDE}x{SIDE}: "
+            f"{images} are {'x'.join(map(str, size))}, but the networks take {SIDE}x{SIDE}: "
             "prepare them at that size."
         )
 
 
 MAX_TEXT = 80
-"""Characters of a text from outside in a message."""
+"""Largest number of characters of a text from outside in a message."""
 MAX_MESSAGE = 4000
-"""Characters of a whole message or line."""
+"""Largest number of characters of a whole message or line."""
 MAX_SHOWN = 300
-"""Of a value from outside in a message."""
+"""Largest number of characters of a value from outside in a message."""
 MAX_ITEMS, MAX_SHOWN_DEPTH = 10, 3
-"""Items of a list, and lists within each other, that a message shows."""
+"""Largest number of a list's items, and depth of nested lists, in a message."""
 MAX_BITS = 256
-"""Of an integer that a message shows; Python refuses to write very long ones at all."""
+"""Largest number of bits of an integer in a message; Python refuses to write very long ones."""
 
 
 def escaped(text: str, most: int | None = None) -> str:
-    """Return a line of text with everything escaped that could steer a terminal.
+    """Return a line of text with all control characters escaped, which could steer a terminal.
 
-    Messages name what files contain, and a file may come from anywhere.
+    Messages quote files, and a file may come from anywhere.
 
     Args:
-        text: from outside.
-        most: characters of it that are kept; None: all.
+        text: the text, from outside.
+        most: largest number of characters that are kept; None: all.
     """
     if most is not None and len(text) > most:
         text = text[: most - 3] + "..."
@@ -222,25 +240,25 @@ def escaped(text: str, most: int | None = None) -> str:
 
 
 def bare(value: object) -> str:
-    """Return what a file says for a line of output, shortened and escaped: a text without quotes.
+    """Return a value from outside for a line of output, shortened and escaped.
 
-    It is as `shown` has it where it is no text.
+    A text stands without quotes, anything else as in `shown`.
     """
     return escaped(value, MAX_TEXT) if isinstance(value, str) else shown(value)
 
 
 def shown(value: object) -> str:
-    """Return a value from outside as Python writes it, shortened and escaped.
+    """Return the repr of a value from outside, shortened and escaped.
 
-    Lists and dictionaries are shown to a few items and levels, so that one whose items are shared
-    or deep ends as soon as any other; of an object of another class only the class is named.
+    Lists and dictionaries are cut to a few items and levels, so that one with shared or deep items
+    takes no longer than others; for an object of another class only the class is named.
     """
     return escaped(_shown(value, 0), MAX_SHOWN)
 
 
 def _shown(value: object, depth: int) -> str:
     if isinstance(value, str | bytes | bytearray):
-        # Cut first: what follows takes time and memory in proportion.
+        # Cut first, for repr takes time and memory in proportion to the length.
         cut = value[: MAX_TEXT + 1]
         return repr(cut) if len(cut) <= MAX_TEXT else repr(cut[: MAX_TEXT - 3]) + "..."
     if value is None or isinstance(value, bool | float | complex):

@@ -1,6 +1,6 @@
-"""Modules of a user's own, imported only where the command line names them.
+"""Import of a user's own modules, only where the command line names them.
 
-What a file names is data: a run folder or a rule from elsewhere must not choose which code runs.
+Names in files are data: a run folder or a rule from elsewhere must not choose which code runs.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tsar_jax.errors import UserError, escaped, quoted, shown
+from tsar_jax.errors import MAX_ITEMS, MAX_TEXT, UserError, escaped, quoted, shown
 
 
 def search_working_folder() -> None:
@@ -35,7 +35,7 @@ def import_modules(names: Sequence[str]) -> None:
         check_module_name(name, "--modules")
         try:
             importlib.import_module(name)
-        except UserError:  # what it registers is refused
+        except UserError:  # the module registers something that is refused
             raise
         except (ImportError, SyntaxError, TypeError, ValueError) as error:
             raise UserError(
@@ -57,12 +57,15 @@ def import_installed() -> None:
         except (ImportError, SyntaxError, TypeError, ValueError) as error:
             raise UserError(
                 f"The module {shown(entry.module)} of an installed package cannot be imported "
-                f"({error}): mend or remove that package."
+                f"({error}): fix or remove that package."
             ) from error
 
 
 def check_module_name(name: str, source: object) -> None:
-    """Raises UserError for a name that is not dotted identifiers. source: what gives it."""
+    """Raise UserError for a name that is not dotted identifiers.
+
+    source: the flag, file or folder that gives the name, for the message.
+    """
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(
             f"{source} names the module {shown(name)}, as no module is called: use names such as "
@@ -70,22 +73,22 @@ def check_module_name(name: str, source: object) -> None:
         )
 
 
-def check_allowed(wanted: Collection[str], named: Collection[str], source: object) -> None:
-    """Check that the command line names the modules that a file wants.
+def check_allowed(required: Collection[str], allowed: Collection[str], source: object) -> None:
+    """Check that the command line allows the modules that a file requires.
 
     Args:
-        wanted: modules, as data name them.
-        named: those that the command line does.
-        source: the file or folder.
+        required: modules that the file names.
+        allowed: modules that the command line names.
+        source: the file or folder, for the message.
 
     Raises:
-        UserError: one is not named, or has a name that no module has.
+        UserError: one is not allowed, or is not a module's name.
     """
-    for name in wanted:
+    for name in required:
         check_module_name(name, source)
-    if set(wanted) <= set(named):
+    if set(required) <= set(allowed):
         return
-    modules = [escaped(name, 80) for name in list(wanted)[:10]]
+    modules = [escaped(name, MAX_TEXT) for name in list(required)[:MAX_ITEMS]]
     raise UserError(
         f"{source} wants the modules {', '.join(modules)}, whose code would run: if you trust "
         f"them, allow them with --modules {' '.join(map(quoted, modules))}."
@@ -101,18 +104,18 @@ def named_modules(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def environment_modules(environment: str) -> tuple[str, ...]:
-    """Return the module that Gymnasium imports for an environment "module:Name-v0"; else ()."""
+    """Return the module that Gymnasium imports for an environment "module:Name-v0", or ()."""
     module, colon, _ = environment.partition(":")
     return (module,) if colon else ()
 
 
 def modules_of(config: Any) -> tuple[str, ...]:
-    """Return the modules that a run with a config imports: `modules`, and the environment's."""
+    """Return the modules that a run with a config imports: its `modules` and its environment's."""
     environment = getattr(config, "environment", "")
     return (*getattr(config, "modules", ()), *environment_modules(environment))
 
 
 def allowing(config: Any) -> str:
-    """Return what a command adds to allow the modules of a config: " --modules mine"; or ""."""
+    """Return the flag that allows the modules of a config, " --modules mine", or ""."""
     modules = modules_of(config)
     return f" --modules {' '.join(map(quoted, modules))}" if modules else ""

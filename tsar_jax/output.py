@@ -1,4 +1,4 @@
-"""What is printed, to wherever it may go: a terminal, a pipe whose reader has gone, a full disk."""
+"""Output streams that do not fail: to a terminal, a pipe whose reader has gone or a full disk."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from tsar_jax.errors import UserError
 
 
 class Outlasting:
-    """A text stream whose failure ends nothing: from the first one on, what is written is dropped.
+    """A text stream that drops what is written after its first failure, in place of raising.
 
-    failure: the error of the first write that failed; None where all went well, or where it was
-    a pipe whose reader has what it wanted.
+    failure: the error of the write that failed; None where none did, or where a pipe's reader has
+        gone.
     """
 
     def __init__(self, stream: Any):
@@ -47,7 +47,7 @@ class Outlasting:
     def _drop(self, error: OSError | ValueError) -> None:
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             self.failure = error
-        # What the stream still holds is written once more when the process ends: to nowhere.
+        # When the process ends, Python writes what the stream still buffers: to nowhere then.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -60,21 +60,21 @@ def _nowhere() -> TextIO:
 
 
 def outlasting(stream: Any) -> Outlasting:
-    """Return a stream that cannot fail: of None, which is Python's for a closed one, nowhere."""
+    """Return a stream that cannot fail. stream: None, Python's closed stdout, leads nowhere."""
     if isinstance(stream, Outlasting):
         return stream
     return Outlasting(_nowhere() if stream is None else stream)
 
 
 def say(text: str) -> None:
-    """Print a line to stderr, if anyone is there."""
+    """Print a line to stderr; nothing happens where that fails."""
     stream = outlasting(sys.stderr)
     stream.write(text + "\n")
     stream.flush()
 
 
 def check_printed() -> None:
-    """Raise UserError where what was printed is lost for another reason than a reader's leaving."""
+    """Raise UserError where printed text is lost for another reason than a reader that has gone."""
     sys.stdout.flush()
     failure = getattr(sys.stdout, "failure", None)
     if failure is not None:
@@ -86,10 +86,10 @@ def check_printed() -> None:
 
 @contextlib.contextmanager
 def outlasting_output() -> Iterator[None]:
-    """Make stdout and stderr streams that cannot fail, to the end of the block.
+    """Replace stdout and stderr by streams that cannot fail, to the end of the block.
 
-    Descriptors 0 to 2 that are closed lead nowhere from now on: else the next files to be opened
-    would get these numbers, and a library's messages with them.
+    Descriptors 0 to 2 that are closed are opened to nowhere: else the next files to be opened would
+    get these numbers, and libraries' messages would be written into them.
     """
     for descriptor in range(3):
         try:

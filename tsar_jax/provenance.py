@@ -1,4 +1,4 @@
-"""By what, where and when something was made: what every run's config.json keeps beside it."""
+"""Provenance for every run's config.json: versions, commit, device, command and date."""
 
 import datetime
 import importlib.metadata
@@ -15,12 +15,15 @@ ANOTHER_REPOSITORY = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR"),
     *("GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"),
 )
-"""What git sets for its hooks, whose programs it then takes to the hook's own repository."""
+"""Variables that git sets for its hooks, which make git ask the hook's repository about itself."""
 DESCRIBE = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+"""Git's command for the full hash of the commit, without tags; "-dirty" where files differ."""
+GIT_TIMEOUT_S = 10
+"""Seconds after which git is given up, as on a file system that hangs."""
 
 
 def version() -> str:
-    """Return the package's version, "unknown" in a clone which is not installed."""
+    """Return the package's version, "unknown" in a clone that is not installed."""
     try:
         return importlib.metadata.version("tsar_jax")
     except importlib.metadata.PackageNotFoundError:
@@ -28,25 +31,27 @@ def version() -> str:
 
 
 def commit() -> str | None:
-    """Return the commit of the clone that runs, "-dirty" where files differ; None elsewhere.
+    """Return the commit of the clone that runs, "-dirty" where files differ; None without a clone.
 
-    Nothing is asked of a repository that merely has the package installed somewhere below it.
+    A repository that merely has the package installed somewhere below it does not count.
     """
     if not (ROOT / ".git").exists():
         return None
-    surroundings = {n: value for n, value in os.environ.items() if n not in ANOTHER_REPOSITORY}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ANOTHER_REPOSITORY
+    }
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(ROOT), *DESCRIBE],
             capture_output=True,
             text=True,
-            timeout=10,
-            env=surroundings,
+            timeout=GIT_TIMEOUT_S,
+            env=environment,
             check=True,
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return done.stdout.strip() or None
+    return completed.stdout.strip() or None
 
 
 def provenance() -> dict[str, Any]:
@@ -70,11 +75,11 @@ def provenance() -> dict[str, Any]:
 
 
 def version_text() -> str:
-    """Return what --version prints, without importing JAX."""
+    """Return the text of --version, without importing JAX."""
     try:
         jax = importlib.metadata.version("jax")
     except importlib.metadata.PackageNotFoundError:
         jax = "missing"
-    of_clone = commit()
-    source = f", commit {of_clone}" if of_clone else ""
+    clone_commit = commit()
+    source = f", commit {clone_commit}" if clone_commit else ""
     return f"tsar_jax {version()}{source} (JAX {jax}, Python {platform.python_version()})"

@@ -1,4 +1,4 @@
-"""Things of one kind by name, to which a module of the user's own adds more."""
+"""Registries of things by name, such as environments, which users' own modules extend."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -11,13 +11,13 @@ AnyThing = TypeVar("AnyThing", bound=Any)
 
 
 class Registry(Mapping[str, Thing]):
-    """A mapping from names to things, which is added to by `register` alone.
+    """A mapping from names to things, extended by `register` alone.
 
-    A name that it lacks is looked for once more after importing the modules that installed packages
-    offer as entry points of the group "tsar_jax".
+    `find` imports the modules that installed packages offer as entry points of the group "tsar_jax"
+    before it gives up on a name.
 
     Args:
-        kind: what the things are, for the sentences of errors.
+        kind: kind of the things, for error messages.
     """
 
     def __init__(self, kind: str):
@@ -27,15 +27,15 @@ class Registry(Mapping[str, Thing]):
     def register(self, name: str) -> Callable[[AnyThing], AnyThing]:
         """Return a decorator that adds a thing under a name.
 
-        Defined anew by the same module, as on a reload, a thing replaces itself.
+        A module that registers a name again, as on a reload, replaces its thing.
 
         Raises:
             UserError: another module has taken the name.
         """
 
         def add(thing: AnyThing) -> AnyThing:
-            taken = self._things.get(name)
-            if taken is not None and _module_of(taken) != _module_of(thing):
+            previous = self._things.get(name)
+            if previous is not None and _module_of(previous) != _module_of(thing):
                 raise UserError(f"There is a {self._kind} {name!r} already: choose another name.")
             self._things[name] = thing
             return thing
@@ -43,7 +43,7 @@ class Registry(Mapping[str, Thing]):
         return add
 
     def find(self, name: str) -> Thing:
-        """Return what has a name. Raises UserError where nothing has."""
+        """Return the thing of a name. Raises UserError where there is none."""
         if name not in self._things:
             import_installed()
         otherwise = ", or import the module that defines it (--modules)"

@@ -1,4 +1,4 @@
-"""Where the command line runs: file names and output of any locale, terminals of any width."""
+"""Preparation for any locale and terminal: UTF-8, characters that cannot be shown, widths."""
 
 import os
 import shutil
@@ -6,14 +6,14 @@ import sys
 from typing import Any
 
 NARROWEST = 40
-"""Columns that help, tables and errors are laid out for at least."""
+"""Smallest width in columns for which help, tables and errors are laid out."""
 
 
 def use_utf8() -> None:
-    """Begin this process again in Python's UTF-8 mode where file names have another encoding.
+    """Restart this process in Python's UTF-8 mode where file names have another encoding.
 
     Under the locale C, for instance, names that are not ASCII are kept as bytes, which libraries
-    written in C++ (Orbax writes through one) do not take. It keeps its process number.
+    written in C++ (Orbax writes through one) do not take. The process keeps its number.
     """
     if sys.getfilesystemencoding().lower() in ("utf-8", "utf8") or not sys.executable:
         return
@@ -22,7 +22,7 @@ def use_utf8() -> None:
 
 
 def prepare_terminal() -> None:
-    """Let nothing that is printed fail or hang for the terminal's encoding or its width."""
+    """Prevent output from failing or hanging because of the terminal's encoding or width."""
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict":
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -31,12 +31,13 @@ def prepare_terminal() -> None:
 
 
 def print_tables(*tables: Any, width: int | None = None) -> None:
-    """Print rich tables, what stands in their cells as it is.
+    """Print rich tables with the text of their cells unchanged.
 
-    Names are the user's own, and "[bold]" or ":smile:" in one is neither markup nor an emoji.
+    Cells hold the user's own names, in which "[bold]" or ":smile:" is neither markup nor an emoji.
 
     Args:
-        width: columns; None: the terminal's.
+        tables: rich's tables.
+        width: width in columns; None: the terminal's.
     """
     from rich.console import Console  # here, for most commands print none
 
