@@ -1,4 +1,4 @@
-"""Which of a file's arrays a release's network is made of, and what it calls them."""
+"""The arrays in a file that belong to a release's network, and their names."""
 
 import re
 from collections.abc import Mapping
@@ -11,13 +11,15 @@ import numpy as np
 from tsar_jax.errors import MAX_TEXT, UserError, escaped
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+"""Ends of the names of batch norm's running statistics."""
 MLP_ALIASES = {
     "fc1": ("_features.0", "net.0.0"),
     "fc2": ("_features.2", "net.0.2"),
     "classifier": ("net.1",),
 }
-"""Further names that the release's perceptron has for a layer."""
+"""Further names of each layer of the release's perceptron."""
 RESNET_STEM = {"conv1": "_features.0", "bn1": "_features.1", "linear": "classifier"}
+"""Further names of the layers of the release's ResNet-18 outside its blocks."""
 
 
 def in_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -30,9 +32,9 @@ def in_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         UserError: the file has several such lists.
     """
     listed = sorted(
-        (int(found[1]), name)
+        (int(match[1]), name)
         for name in arrays
-        if (found := re.fullmatch(r"(?:.*\.)?vars\.(\d{1,6})", name))
+        if (match := re.fullmatch(r"(?:.*\.)?vars\.(\d{1,6})", name))
     )
     lists = {name.rpartition("vars.")[0] for _, name in listed}
     if len(lists) > 1:
@@ -46,12 +48,11 @@ def in_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def without_prefix(arrays: Mapping[str, np.ndarray], first: str) -> dict[str, np.ndarray]:
-    """Return the arrays under the names that they have within the network.
+    """Return the network's arrays by their names without a prefix, such as `module.` for GPUs.
 
-    first: the network's first array, by whose name in the file the prefix is found, such as
-    `module.` of a network on several GPUs.
+    first: name of the network's first array without the prefix.
     """
-    # The shortest, for its blocks have arrays of that name too, and so may their aliases.
+    # The shortest prefix counts, for the network's blocks may have arrays of that name too.
     ends = (name.removesuffix(first) for name in arrays if f".{name}".endswith(f".{first}"))
     prefix = min(ends, key=len, default="")
     return {
@@ -62,7 +63,7 @@ def without_prefix(arrays: Mapping[str, np.ndarray], first: str) -> dict[str, np
 
 
 def with_mlp_aliases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a perceptron's arrays under all names that the release's module has for them."""
+    """Return a perceptron's arrays under all their names in the release's module."""
     named = dict(arrays)
     for layer, others in MLP_ALIASES.items():
         for other in others:
@@ -71,9 +72,9 @@ def with_mlp_aliases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def with_resnet18_aliases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return ResNet-18's arrays under all names that the release's module has for them.
+    """Return ResNet-18's arrays under all their names in the release's module.
 
-    Its batches counted, which no one needs, are 0.
+    The counts of batches that batch norm has seen are 0, for nothing uses them.
     """
     counted = {
         name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
@@ -92,11 +93,11 @@ def with_resnet18_aliases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndar
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
-    """Check the arrays that a network is made of, before anything relies on their shapes.
+    """Check a network's arrays, before anything relies on their shapes.
 
     Raises:
-        UserError: one is not of numbers, is a single number, has none, or has one that is
-            infinite in float32, the type of our weights, or not a number.
+        UserError: an array is not of numbers, is a scalar or empty, or has a number that is not
+            finite in float32, the dtype of this project's weights.
     """
     for name, array in arrays.items():
         as_weights(name, array)
@@ -108,22 +109,22 @@ def check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def as_weights(name: str, array: Any) -> np.ndarray:
-    """Return a release's array as float32, the type of our weights.
+    """Return a release's array as float32, the dtype of this project's weights.
 
-    Where JAX computes in 64 bits, what is float64 stays so.
+    Where JAX computes in 64 bits, a float64 array keeps its dtype.
 
     Args:
-        name: what it is called, for the sentence of an error.
-        array: of floats or integers, NumPy's, JAX's or nested lists.
+        name: the array's name, for error messages.
+        array: floats or integers, as an array of NumPy or JAX or as nested lists.
 
     Raises:
-        UserError: it is of anything else, such as booleans, complex numbers, texts or objects, or
-            has a number that is not finite in float32.
+        UserError: it holds anything else, such as booleans, complex numbers, texts or objects, or
+            a number that is not finite in float32.
     """
     name = escaped(name, MAX_TEXT)
     try:
         given = np.asarray(array)
-    # RuntimeError, with RecursionError: a tensor of PyTorch that requires its gradient.
+    # A tensor of PyTorch that requires a gradient raises RuntimeError; RecursionError is one too.
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise UserError(f"Array {name} is no array of numbers: pass one.") from error
     # bfloat16 is not among NumPy's own floats.

@@ -1,4 +1,4 @@
-"""What stands for PyTorch's and NumPy's objects while a file is read: shapes, and no behaviour."""
+"""Stand-ins for objects of PyTorch and NumPy while a file is read: shapes, but no behaviour."""
 
 import dataclasses
 import math
@@ -11,6 +11,10 @@ import numpy as np
 from tsar_jax.untrusted.pickles import Calls, Global, Instance, described
 
 BFLOAT16 = "bfloat16"
+MAX_AXES = 32
+"""Largest number of an array's axes, as in NumPy 1."""
+MAX_KEY = 100
+"""Largest number of characters of a storage's name."""
 STORAGES = {
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
@@ -35,7 +39,7 @@ BEYOND = "it has a tensor that reaches beyond its storage"
 
 
 class Element(str):
-    """The code of a number's type, such as f4; bfloat16 has none in NumPy."""
+    """The code of a dtype, such as f4; bfloat16 has none in NumPy."""
 
     @property
     def itemsize(self) -> int:
@@ -43,7 +47,7 @@ class Element(str):
 
 
 def dtype_of_storage(kind: Any) -> Element:
-    """Return the type of the numbers in a storage of class `kind`, on any device."""
+    """Return the dtype of a storage's elements from its class `kind`, of any device."""
     if not isinstance(kind, Global) or kind.module not in TORCH or kind.name not in STORAGES:
         raise pickle.UnpicklingError(f"it has a storage of unknown numbers ({described(kind)})")
     return Element(STORAGES[kind.name])
@@ -56,13 +60,13 @@ def _count(value: Any) -> int:
 
 
 def _counts(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, tuple) or len(values) > 32:
+    if not isinstance(values, tuple) or len(values) > MAX_AXES:
         raise pickle.UnpicklingError("it has a shape that is no row of numbers")
     return tuple(map(_count, values))
 
 
 def _shape(values: Any) -> tuple[int, ...]:
-    """The lengths of an array's axes. NumPy refuses huge ones even where there are no elements."""
+    """Return a shape that NumPy accepts: it refuses huge axes even of arrays without elements."""
     shape = _counts(values)
     if 0 in shape and math.prod(max(length, 1) for length in shape) >= 2**31:
         raise pickle.UnpicklingError("it has an array of no elements and a huge axis")
@@ -71,7 +75,11 @@ def _shape(values: Any) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """Numbers in a file, not read yet. offset: of the view of them that this is."""
+    """Numbers in a file that are not read yet.
+
+    dtype: of its elements. key: its name. count: number of elements. offset: first element of the
+        view that is meant.
+    """
 
     dtype: Element
     key: str
@@ -84,11 +92,16 @@ class Storage:
 
     @classmethod
     def declared(cls, kind: Any, key: Any, place: Any, count: Any, view: Any = None) -> "Storage":
-        """Return the storage that a file describes; `place`, its device, does not matter.
+        """Return the storage that a file describes.
 
-        view: None, or (key, offset, size) of the part of the storage that is meant.
+        Args:
+            kind: class of the storage.
+            key: its name.
+            place: its device, which is ignored.
+            count: number of its elements.
+            view: (key, offset, size) of the part of the storage that is meant; None: all of it.
         """
-        if not isinstance(key, str) or len(key) > 100:
+        if not isinstance(key, str) or len(key) > MAX_KEY:
             raise pickle.UnpicklingError("it has a storage without a name")
         offset = 0
         if view is not None:
@@ -114,16 +127,22 @@ class Tensor:
 
     @property
     def last(self) -> int:
-        """Where the last element lies, if there is any."""
+        """Return the position of the last element, if there is any, in elements of the storage."""
         steps = zip(self.shape, self.strides, strict=True)
         return self.offset + sum((length - 1) * stride for length, stride in steps)
 
     def read(self, data: np.ndarray, order: str) -> np.ndarray:
         """Return the tensor as an array; bfloat16 becomes float32.
 
-        data: the storage's bytes. Raises pickle.UnpicklingError where the tensor reaches beyond.
+        Args:
+            data: the storage's bytes, uint8 [n].
+            order: byte order, "<" or ">".
+
+        Raises:
+            pickle.UnpicklingError: the tensor reaches beyond its storage.
         """
         if self.dtype == BFLOAT16:
+            # bfloat16 is the upper half of a float32.
             halves = self._view(data.view(np.dtype(f"{order}u2"))).astype(np.uint32)
             return (halves << 16).view(np.float32)
         array = self._view(data.view(np.dtype(f"{order}{self.dtype}")))
@@ -132,7 +151,7 @@ class Tensor:
     def _view(self, flat: np.ndarray) -> np.ndarray:
         if not math.prod(self.shape):
             return np.zeros(self.shape, flat.dtype)
-        # Whatever was checked before, no memory but the storage's is ever read.
+        # Checked here again, for as_strided would read memory beyond the storage.
         if self.last >= flat.size:
             raise pickle.UnpicklingError(BEYOND)
         return np.lib.stride_tricks.as_strided(
@@ -140,8 +159,8 @@ class Tensor:
             self.shape,
             # The stride of an axis of one element means nothing, and may be any number.
             [
-                s * flat.itemsize if n > 1 else 0
-                for n, s in zip(self.shape, self.strides, strict=True)
+                stride * flat.itemsize if length > 1 else 0
+                for length, stride in zip(self.shape, self.strides, strict=True)
             ],
             writeable=False,
         )
@@ -150,9 +169,18 @@ class Tensor:
 def make_tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, dtype: Element | None = None
 ) -> Tensor:
-    """Return a tensor; refused where it would reach beyond its storage, or repeat its elements.
+    """Return a tensor that lies within its storage.
 
-    dtype: of the elements, where the storage is one of bytes.
+    Args:
+        storage: its `Storage`.
+        offset: first element in the storage.
+        shape: lengths of its axes.
+        strides: strides of its axes, in elements.
+        dtype: dtype of the elements where the storage is one of bytes.
+
+    Raises:
+        pickle.UnpicklingError: an argument is malformed, or the tensor reaches beyond its storage
+            or has more elements than it.
     """
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("it has a tensor without a storage")
@@ -161,11 +189,11 @@ def make_tensor(
     offset = _count(offset) + storage.offset
     if len(shape) != len(strides):
         raise pickle.UnpicklingError("it has a tensor of another number of strides than axes")
-    # Untyped storages count bytes; the last element must lie within.
-    held = storage.nbytes // dtype.itemsize
+    # Untyped storages count bytes, so the capacity is computed in elements of the tensor.
+    capacity = storage.nbytes // dtype.itemsize
     tensor = Tensor(storage, dtype, offset, shape, strides)
     elements = math.prod(shape)
-    if elements > held or (elements and tensor.last >= held) or offset > held:
+    if elements > capacity or (elements and tensor.last >= capacity) or offset > capacity:
         raise pickle.UnpicklingError(BEYOND)
     if storage.nbytes % dtype.itemsize:
         raise pickle.UnpicklingError("it has a storage of another size than its elements")
@@ -196,7 +224,7 @@ def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> 
 
 
 class NumpyDtype:
-    """Stands for a dtype of numbers."""
+    """A stand-in for a dtype of numbers."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         code = code.decode("latin1") if isinstance(code, bytes) else code
@@ -205,7 +233,7 @@ class NumpyDtype:
         self.dtype = np.dtype(code)
 
     def build(self, state: Any) -> None:
-        """Take the byte order, the second of what a dtype keeps."""
+        """Set the byte order, the second entry of a dtype's state."""
         order: Any = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "=", "|"):
             raise pickle.UnpicklingError("it has an array of an unknown byte order")
@@ -213,7 +241,7 @@ class NumpyDtype:
 
 
 class NumpyArray:
-    """Stands for an array, whose bytes lie in the pickle."""
+    """A stand-in for an array whose bytes lie in the pickle."""
 
     array: np.ndarray = np.zeros(0)
 
@@ -222,12 +250,15 @@ class NumpyArray:
         return self.array.nbytes
 
     def build(self, state: Any) -> None:
-        """Take shape, dtype, order and bytes."""
+        """Set shape, dtype, order and bytes from an array's state."""
         _, shape, dtype, fortran, data = state
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
     def fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> None:
-        """Become the array of these bytes; refused where they are not as many as it needs."""
+        """Set the array from its bytes. Raises pickle.UnpicklingError where their number is wrong.
+
+        data: the bytes. dtype: a `NumpyDtype`. shape: lengths of the axes. order: "C" or "F".
+        """
         if not isinstance(dtype, NumpyDtype) or not isinstance(data, bytes | bytearray):
             raise pickle.UnpicklingError("it has an array that is not of numbers")
         shape = _shape(shape)
@@ -239,18 +270,20 @@ class NumpyArray:
 
 
 def _numpy_from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> NumpyArray:
-    found = NumpyArray()
-    found.fill(data, dtype, shape, order)
-    return found
+    array = NumpyArray()
+    array.fill(data, dtype, shape, order)
+    return array
 
 
 def _numpy_scalar(dtype: Any, data: Any) -> Any:
-    found = _numpy_from_buffer(data, dtype, (), "C")
-    return found.array.item()
+    return _numpy_from_buffer(data, dtype, (), "C").array.item()
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """So Python 3 writes bytes for Python 2. Any other encoding could import a module."""
+    """Return latin1 text as bytes, as Python 3 writes bytes for Python 2.
+
+    Any other encoding is refused, for Python could import a module for it.
+    """
     if encoding != "latin1" or not isinstance(text, str):
         raise pickle.UnpicklingError(f"it asks for the encoding {described(encoding)}")
     return text.encode("latin1")
@@ -261,15 +294,15 @@ def _inert(module: str, name: str) -> Any:
 
 
 def _mapping(pairs: Any = ()) -> dict[Any, Any]:
-    """An OrderedDict; old pickles give its items as a list of pairs."""
+    """Return an OrderedDict's items as a dict; old pickles have them as a list of pairs."""
     if not isinstance(pairs, list | tuple):
         raise pickle.UnpicklingError("it has a dictionary of what are no pairs")
-    found = {}
+    mapping = {}
     for key, value in pairs:
         if not isinstance(key, str):
             raise pickle.UnpicklingError("it has a dictionary with a key that is no text")
-        found[key] = value
-    return found
+        mapping[key] = value
+    return mapping
 
 
 CALLS: Calls = {
@@ -293,7 +326,7 @@ CALLS: Calls = {
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): lambda: b"",
     ("numpy", "dtype"): NumpyDtype,
-    # No weights lie in a set, whose members would have to be hashed.
+    # Sets hold no weights, and building them would hash their members; they stay empty.
     **{
         (module, name): lambda *_: []
         for module in ("__builtin__", "builtins")
@@ -306,4 +339,4 @@ CALLS: Calls = {
     **{(f"numpy.{core}.multiarray", "scalar"): _numpy_scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _numpy_from_buffer for core in ("core", "_core")},
 }
-"""What answers the calls of a file of weights; no other call is answered."""
+"""Functions for the calls in a file of weights; any other call is refused."""

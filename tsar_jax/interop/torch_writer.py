@@ -13,6 +13,7 @@ from tsar_jax.atomic import replacing
 from tsar_jax.errors import UserError
 
 STORAGES = {"f8": "DoubleStorage", "f4": "FloatStorage", "i8": "LongStorage"}
+"""PyTorch's class of storage by NumPy's code of the dtype."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every member, so that equal weights make equal files."""
 
@@ -20,10 +21,10 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 def write_state_dict(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays of float32, float64 or int64 as a state dictionary.
 
-    Names of one and the same array share its storage. A reader sees a whole file or none.
+    Several names of the same array object share its storage. A reader sees a whole file or none.
 
     Raises:
-        UserError: an array is of another type.
+        UserError: an array is of another dtype.
     """
     for name, array in arrays.items():
         if array.dtype.str[1:] not in STORAGES:
@@ -39,9 +40,9 @@ def write_state_dict(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write one NumPy array as `torch.save` does: its bytes lie in the pickle."""
+    """Write one NumPy array as `torch.save` does, with its bytes in the pickle."""
     pickled = pickle.dumps(np.ascontiguousarray(array), protocol=2)
-    # NumPy 1, with which the releases run, knows its modules by these names alone.
+    # The releases run with NumPy 1, which has its modules under these names only.
     _write(path, pickled.replace(b"cnumpy._core.", b"cnumpy.core.", 1), {})
 
 
@@ -85,7 +86,7 @@ def _call(module: str, name: str, arguments: bytes) -> bytes:
 
 
 def _tensor(key: str, array: np.ndarray) -> bytes:
-    """A contiguous tensor, its storage the member data/KEY."""
+    """Return the opcodes of a contiguous tensor whose storage is the member data/KEY."""
     kind = _name("torch", STORAGES[array.dtype.str[1:]])
     storage = b"(" + _text("storage") + kind + _text(key) + _text("cpu") + _number(array.size)
     strides = tuple(math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim))
