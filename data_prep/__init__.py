@@ -1,1 +1,1 @@
-"""Turns the archives that data sets are distributed in into data that `tsar_jax.data` loads."""
+"""Preparation of data sets: from the archives that they come in to data for `tsar_jax.data`."""

@@ -252,7 +252,7 @@ COMMANDS: dict[str, Callable[..., str]] = {
 
 
 def _check_names(argv: Sequence[str]) -> None:
-    """Raises UserError for a command or one of its flags that does not exist."""
+    """Raise UserError for a command or one of its flags that does not exist."""
     if not argv or argv[0].startswith("-"):
         return
     name = argv[0].replace("_", "-")
@@ -265,7 +265,7 @@ INTERRUPTED = "interrupted: nothing half-written was kept; the same command begi
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns the exit code: 0, 2 after bad input, 130 when interrupted."""
+    """Run one command and return the exit code: 0, 2 after bad input, 130 when interrupted."""
 
     def run() -> None:
         argv = sys.argv[1:] if arguments is None else list(arguments)

@@ -1,4 +1,4 @@
-"""Archives from elsewhere: fetched whole or not at all, or found where the user has them."""
+"""Archives of data sets, downloaded as whole files or found where the user has them."""
 
 import hashlib
 import http.client
@@ -36,11 +36,11 @@ def locate(
     downloads: Path,
     holds: Callable[[Source], bool] = lambda folder: False,
 ) -> Path:
-    """The path of an archive: in the user's folder where one is given, else downloaded.
+    """Return the path of an archive: in the user's folder where one is given, else downloaded.
 
     Archives of the user's own are not compared with the published SHA-256, so that the same images
-    zipped anew will do; what they must contain is for the data set's reader to check. A folder in
-    which they lie unpacked, as `holds` tells, is as good.
+    zipped anew will do; the data set's reader checks their content. A folder with the unpacked
+    files, as `holds` recognises, will do as well.
     """
     if archives is None:
         return fetch(remote, downloads)
@@ -52,7 +52,10 @@ def locate(
 
 
 def fetch(remote: RemoteArchive, folder: Path) -> Path:
-    """Downloads an archive into a folder unless it is there already. Whole or not at all."""
+    """Download an archive into a folder unless it is there already, and return its path.
+
+    An interrupted download leaves no file that could be taken for a whole one.
+    """
     path = folder / remote.filename
     if path.is_file():
         return path
@@ -79,7 +82,7 @@ def fetch(remote: RemoteArchive, folder: Path) -> Path:
 
 
 def _download(remote: RemoteArchive, part: Path, bar: Progress) -> str:
-    """Writes the file, but never more than its published size, and gives its SHA-256."""
+    """Write the file, at most as many bytes as published, and return its SHA-256."""
     sha256 = hashlib.sha256()
     task = bar.add_task(f"Downloading {remote.filename}", total=remote.size)
     with (

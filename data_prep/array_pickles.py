@@ -1,4 +1,4 @@
-"""Pickles of lists, dictionaries and byte arrays, read without running what else they ask for.
+"""Pickles of lists, dictionaries and byte arrays, read without running any code that they name.
 
 A pickle names functions to call, any that Python can import. Here it gets none of them, not even
 NumPy's: the few names that such data need stand for the functions below, which build an array from
@@ -16,15 +16,16 @@ from tsar_jax.untrusted.pickles import described, load
 
 
 def load_arrays(data: bytes) -> Any:
-    """What a pickle of plain objects and uint8 arrays holds; Python 2's strings become bytes.
+    """Return the plain objects and uint8 arrays in a pickle; Python 2's strings become bytes.
 
-    Raises pickle.UnpicklingError if it asks for anything else, or if it is damaged.
+    Raises:
+        pickle.UnpicklingError: it needs anything else, or is damaged.
     """
     return _release(load(io.BytesIO(data), STAND_INS, objects=False, strings_as_bytes=True))
 
 
 class _Array:
-    """Stands for an array while its pickle is read."""
+    """A stand-in for an array while its pickle is read."""
 
     pixels: np.ndarray
 
@@ -36,14 +37,14 @@ class _Array:
 
 
 class _Bytes:
-    """Stands for the dtype uint8, the only one there is."""
+    """A stand-in for the dtype uint8, the only one that is accepted."""
 
     def __init__(self, code: str | bytes, align: bool, copy: bool) -> None:
         if code not in ("u1", b"u1"):
             raise pickle.UnpicklingError(f"an array in it is of {described(code)}, not of bytes")
 
     def build(self, state: tuple[Any, ...]) -> None:
-        """Byte order and alignment, of which single bytes have none."""
+        """Ignore byte order and alignment, which single bytes do not have."""
 
 
 def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
@@ -53,21 +54,27 @@ def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
 def _from_buffer(
     data: bytes | bytearray, dtype: "_Bytes", shape: tuple[int, ...], order: str
 ) -> _Array:
-    """So NumPy writes arrays since pickle protocol 5."""
+    """Return the stand-in for an array as NumPy writes it since pickle protocol 5."""
     array = _Array()
     array.build((1, shape, dtype, order == "F", data))
     return array
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """So Python 3 writes bytes for Python 2. Any other encoding could import a module."""
+    """Return latin1 text as bytes, as Python 3 writes bytes for Python 2.
+
+    Any other encoding is refused, for Python could import a module for it.
+    """
     if encoding != "latin1" or not isinstance(text, str):
         raise pickle.UnpicklingError(f"it asks for the encoding {described(encoding)}")
     return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """So Python 3 writes empty bytes for Python 2. With a number it would fill the memory."""
+    """Return empty bytes, as Python 3 writes them for Python 2.
+
+    There is no argument, for bytes(n) could fill the memory.
+    """
     return b""
 
 
@@ -84,7 +91,7 @@ STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def _release(value: Any) -> Any:
-    """A dictionary's stand-ins replaced by their arrays."""
+    """Return a value in which the stand-ins of a dictionary are replaced by their arrays."""
     if not isinstance(value, dict):
         return value
     return {key: item.pixels if isinstance(item, _Array) else item for key, item in value.items()}

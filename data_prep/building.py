@@ -1,4 +1,4 @@
-"""Writes data sets for tensorflow-datasets, in array_record format: whole or not at all.
+"""Writing of data sets for tensorflow-datasets in array_record format, as a whole or not at all.
 
 A data set is written in `<out>/<name>/incomplete`, read back, compared, and only then renamed to
 `<out>/<name>/<version>`, with which it changes places where that is there already. A lock in
@@ -32,14 +32,14 @@ from tsar_jax.errors import UserError
 from .progress import track
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-"""Of Linux's renameat2: paths are as seen from the working folder, and change places."""
+"""Arguments of Linux's renameat2: paths are relative to the working folder, and are exchanged."""
 
 
 class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Images as examples {"image": uint8, "label": class}, in their order.
+    """A builder of examples {"image": uint8, "label": class} from images, in their order.
 
     A subclass gives `VERSION` and, in its docstring, the description. Nothing is registered with
-    tensorflow-datasets, so that `tfds.builder(name)` reads what was prepared rather than ask for
+    tensorflow-datasets, so that `tfds.builder(name)` reads the prepared data rather than ask for
     the images.
     """
 
@@ -48,9 +48,11 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     url_infos = None
 
     def __init__(self, splits: dict[str, LabelledImages], **options: Any) -> None:
-        """splits: images of one shape, all with the same names of classes.
+        """Set up the builder.
 
-        options: those of every builder, such as `data_dir`.
+        Args:
+            splits: images of one shape, all with the same names of classes.
+            options: options of every builder, such as `data_dir`.
         """
         self._splits = splits
         super().__init__(**options)
@@ -83,9 +85,9 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
 
 def flatten(splits: dict[str, ImageSet]) -> dict[str, LabelledImages]:
-    """Images class after class, views of the same ones.
+    """Return the images of each split in one array, class after class, as views.
 
-    The labels count on from split to split, but splits of the same names have the same labels.
+    Labels count on from split to split, but splits of the same classes have the same labels.
     """
     names, first = number_classes(splits)
     flat = {split: pool([images]) for split, images in splits.items()}
@@ -96,9 +98,9 @@ def flatten(splits: dict[str, ImageSet]) -> dict[str, LabelledImages]:
 
 
 def number_classes(splits: dict[str, ImageSet]) -> tuple[list[str], dict[str, int]]:
-    """The names of all classes, each once, and by split the label of its first class.
+    """Return the names of all classes, each once, and by split the label of its first class.
 
-    Two splits have all their classes in common, in one order, or none.
+    Two splits have all their classes in common, in the same order, or none.
     """
     names: list[str] = []
     first: dict[tuple[str, ...], int] = {}
@@ -122,7 +124,7 @@ def prepare(
     out: Path,
     overwrite: bool = False,
 ) -> Prepared:
-    """As `prepare_labelled`, of images that are grouped by class."""
+    """Prepare images that are grouped by class, as `prepare_labelled` does."""
     return prepare_labelled(builder, lambda: flatten(read()), out, overwrite)
 
 
@@ -132,10 +134,11 @@ def prepare_labelled(
     out: Path,
     overwrite: bool = False,
 ) -> Prepared:
-    """Writes what `read` gives to `<out>/<name>/<version>`, unless it is there already.
+    """Write the images that `read` returns to `<out>/<name>/<version>` unless they are there.
 
-    Raises UserError if the folder cannot be written, if it is there but damaged, if another
-    process is preparing the same data set, and whatever `read` raises.
+    Raises:
+        UserError: the folder cannot be written, is there but damaged, or another process is
+            preparing the same data set; and whatever `read` raises.
     """
     home = out / builder.name
     final = home / str(builder.VERSION)
@@ -156,7 +159,7 @@ def prepare_labelled(
 
 @contextlib.contextmanager
 def _made(home: Path) -> Iterator[None]:
-    """A folder, removed again with those above that were made for it if nothing is kept there."""
+    """Make a folder, and remove it again with its new parents if nothing is kept there."""
     made = make_missing(home)
     try:
         yield
@@ -165,7 +168,7 @@ def _made(home: Path) -> Iterator[None]:
 
 
 def _clear(home: Path, final: Path) -> None:
-    """Undo what a preparation that was killed has left."""
+    """Remove what a preparation that was killed has left."""
     previous = home / "previous"
     if previous.exists() and not final.exists():
         previous.rename(final)
@@ -209,7 +212,7 @@ def _write(
 
 
 def _put_in_place(written: Path, final: Path, previous: Path) -> None:
-    """Rename a folder to one that may be there already, which then is `written` or gone.
+    """Rename the folder `written` to `final`; an earlier `final` becomes `written` or is removed.
 
     Where the system cannot exchange them in one step, the former is kept as `previous` in between.
     """

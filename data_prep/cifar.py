@@ -1,4 +1,4 @@
-"""What the archives of CIFAR-10 and CIFAR-100 for Python have in common, read without trust."""
+"""Shared parts of the readers of CIFAR-10's and CIFAR-100's archives for Python."""
 
 import pickle
 import re
@@ -22,17 +22,19 @@ LARGEST_MEMBER = 160_000_000
 
 @contextmanager
 def open_archive(path: Path, folder: str, mark: str) -> Iterator["Archive"]:
-    """The archive or folder at a path, or UserError if it cannot be read.
+    """Open the archive or folder at a path. Raises UserError if it cannot be read.
 
-    folder: where the members lie in the official archive, such as "cifar-10-batches-py/". mark: the
-    one whose place tells where they lie in this one.
+    Args:
+        path: the archive or the folder.
+        folder: folder of the members in the official archive, such as "cifar-10-batches-py/".
+        mark: member whose position tells where the members lie in this archive.
     """
     with open_source(path, LARGEST_MEMBER, LARGEST_ARCHIVE) as source:
         yield Archive(source, folder, mark)
 
 
 def as_bytes(value: Any) -> Any:
-    """Text as the bytes that Python 2 wrote for it; anything else as it is."""
+    """Return text as the bytes that Python 2 wrote for it, anything else unchanged."""
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
 
 
@@ -51,7 +53,7 @@ class Archive:
         self.folder = folder
 
     def unpickle(self, member: str) -> dict[Any, Any]:
-        """The dictionary that a member holds; nothing that its pickle asks for is run."""
+        """Return the dictionary in a member's pickle, without running any code that it names."""
         if member not in self.source.paths:
             raise UserError(
                 f"{self.source.where} has no member {shown(self.folder + member)}, but "
@@ -67,11 +69,11 @@ class Archive:
         return {as_bytes(key): value for key, value in found.items()}
 
     def refused(self, member: str, reason: str) -> UserError:
-        """The error that the archive deserves for a member that is not as expected."""
+        """Return the error for a member that is refused for a reason."""
         return self.source.refused(member, reason)
 
     def names(self, member: str, key: bytes, classes: int) -> tuple[str, ...]:
-        """The names of the classes in a member, ASCII bytes without spaces, all different."""
+        """Return the names of a member's classes, ASCII bytes without spaces, all different."""
         names = self.unpickle(member).get(key)
         if not isinstance(names, list) or len(names) != classes:
             raise self.refused(member, f"it does not name {classes} classes")
@@ -84,7 +86,10 @@ class Archive:
         return tuple(name.decode("ascii") for name in names)
 
     def images(self, member: str, key: bytes, classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 [n, 32, 32, 3] and the labels under a key, int32 [n], 0 to classes - 1."""
+        """Return the images in a member, uint8 [n, 32, 32, 3], and their labels, int32 [n].
+
+        Labels are 0 to classes - 1. key: key of the labels in the member's dictionary.
+        """
         found = self.unpickle(member)
         labels = found.get(key)
         kind = key.decode().replace("_", " ")

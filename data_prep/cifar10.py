@@ -36,10 +36,13 @@ class Cifar10At32(ImageBuilder, skip_registration=True):  # type: ignore[call-ar
 
 
 def prepare_cifar10(archives: Path | None, out: Path, overwrite: bool = False) -> Prepared:
-    """Prepares CIFAR-10 in `<out>/cifar10_32/1.0.0`: its archive in a folder, or downloaded.
+    """Prepare CIFAR-10 in `<out>/cifar10_32/1.0.0` from its archive in a folder, or downloaded.
 
-    An archive of the same layout with fewer images will do. Raises UserError if it is missing,
-    damaged or not CIFAR-10's, if a class has no images, or if `out` cannot be written.
+    An archive of the same layout with fewer images will do.
+
+    Raises:
+        UserError: the archive is missing, damaged or not CIFAR-10's, a class has no images, or
+            `out` cannot be written.
     """
 
     def read() -> dict[str, LabelledImages]:
@@ -52,9 +55,9 @@ def prepare_cifar10(archives: Path | None, out: Path, overwrite: bool = False) -
 
 
 def read_archive(path: Path) -> dict[str, LabelledImages]:
-    """The splits "train" and "test", uint8 [images, 32, 32, 3], in the archive's order.
+    """Return the splits "train" and "test", uint8 [images, 32, 32, 3], in the archive's order.
 
-    Raises UserError if the archive is not as expected, and runs nothing that its pickles ask for.
+    No code that its pickles name is run. Raises UserError if the archive is not as expected.
     """
     splits = {}
     with open_archive(path, FOLDER, MARK) as archive:

@@ -46,11 +46,13 @@ class Cifar100At32(ImageBuilder, skip_registration=True):  # type: ignore[call-a
 def prepare_cifar100(
     archives: Path | None, out: Path, overwrite: bool = False
 ) -> tuple[Prepared, Prepared]:
-    """Prepares CIFAR-100 in `<out>/cifar100_28/1.0.0` and, as it is, in `<out>/cifar100_32/1.0.0`.
+    """Prepare CIFAR-100 in `<out>/cifar100_28/1.0.0` and, as it is, in `<out>/cifar100_32/1.0.0`.
 
     Its archive lies in a folder or is downloaded. For the former images are resized from 32x32 by
-    Pillow's bilinear filter, as torchvision's Resize does by default. Raises UserError if the
-    archive is missing, damaged or not CIFAR-100's, or if `out` cannot be written.
+    Pillow's bilinear filter, as torchvision's Resize does by default.
+
+    Raises:
+        UserError: the archive is missing, damaged or not CIFAR-100's, or `out` cannot be written.
     """
 
     @functools.cache
@@ -68,17 +70,17 @@ def prepare_cifar100(
 
 
 def is_cifar100(folder: Source) -> bool:
-    """Whether a folder holds the archive's three members side by side."""
+    """Return whether a folder has the archive's three members side by side."""
     return any(
         {"meta", "train", "test"} <= folder.below(root).paths.keys() for root in folder.roots(MARK)
     )
 
 
 def read_archive(path: Path, classes: int, per_class: Mapping[str, int]) -> dict[str, ImageSet]:
-    """The splits, uint8 [classes, per_class[split], 32, 32, 3], in the order of their labels.
+    """Return the splits, uint8 [classes, per_class[split], 32, 32, 3], in the order of labels.
 
-    Within a class the images keep the archive's order. Raises UserError if the archive is not as
-    expected, and runs nothing that its pickles ask for.
+    Within a class the images keep the archive's order. No code that its pickles name is run. Raises
+    UserError if the archive is not as expected.
     """
     with open_archive(path, FOLDER, MARK) as archive:
         names = archive.names("meta", b"fine_label_names", classes)

@@ -45,12 +45,18 @@ class EmnistBalanced28(ImageBuilder, skip_registration=True):  # type: ignore[ca
 def prepare_emnist(
     archives: Path | None, tfds_data: Path | None, out: Path, overwrite: bool = False
 ) -> Prepared:
-    """Prepares EMNIST Balanced in `<out>/emnist_balanced28/1.0.0`.
+    """Prepare EMNIST Balanced in `<out>/emnist_balanced28/1.0.0`.
 
-    archives: a folder with gzip.zip or with Balanced's files of it. tfds_data: in its stead, a
-    folder where tensorflow-datasets prepared emnist/balanced. Without either gzip.zip is
-    downloaded. Raises UserError if the data are missing, damaged or not EMNIST Balanced, or if
-    `out` cannot be written.
+    Without either folder gzip.zip is downloaded.
+
+    Args:
+        archives: a folder with gzip.zip or with Balanced's files of it.
+        tfds_data: in its stead, a folder where tensorflow-datasets prepared emnist/balanced.
+        out: the folder of prepared data sets.
+        overwrite: whether data that are there already are prepared anew.
+
+    Raises:
+        UserError: the data are missing, damaged or not EMNIST Balanced, or `out` cannot be written.
     """
 
     def read() -> dict[str, ImageSet]:
@@ -64,7 +70,7 @@ def prepare_emnist(
 
 @contextmanager
 def open_files(archives: Path | None, downloads: Path) -> Iterator[Find]:
-    """The files in gzip.zip, in an archive of another name or in the folder that the user named."""
+    """Open the files in gzip.zip, in an archive of another name or in the user's folder."""
     if archives is None:
         path = fetch(REMOTE, downloads)
     else:
@@ -79,7 +85,7 @@ def _has_mapping(folder: Source) -> bool:
 
 
 def read_balanced(find: Find) -> dict[str, ImageSet]:
-    """The splits of Balanced, uint8 [47, images_per_class, 28, 28], upright.
+    """Return the splits of Balanced, uint8 [47, images_per_class, 28, 28], upright.
 
     Raises UserError if the files are not those of EMNIST Balanced.
     """
@@ -91,7 +97,7 @@ def read_balanced(find: Find) -> dict[str, ImageSet]:
 
 
 def check_mapping(file: File) -> None:
-    """Raises UserError unless the lines, label and character code, are of EMNIST's classes."""
+    """Raise UserError unless the lines, label and character code, are of EMNIST's classes."""
     expected = [[str(label), str(ord(name))] for label, name in enumerate(emnist.NAMES)]
     lines = file.data.decode("ascii", "replace").splitlines()
     if [line.split() for line in lines if line.strip()] != expected:
@@ -112,13 +118,13 @@ def _read_prepared(folder: Path, split: str) -> ImageSet:
 
 
 def _upright(labelled: Labelled, each: int, title: str) -> ImageSet:
-    """Grouped by class, rows for columns: so NIST stores them, and tensorflow-datasets too."""
+    """Return images grouped by class and transposed, for NIST stores columns as rows."""
     upright = labelled._replace(images=labelled.images.swapaxes(1, 2))
     return group(upright, emnist.NAMES, each * len(emnist.NAMES), each, title)
 
 
 def package_emnist(archives: Path, output: Path = emnist.PACKAGED) -> Path:
-    """Writes the file that comes with `tsar_jax`: the same bytes whenever zlib is the same.
+    """Write the file that comes with `tsar_jax`: the same bytes whenever zlib is the same.
 
     archives: a folder with the images drawn from EMNIST ByMerge's test images, their labels and the
     mapping. Raises UserError if they are missing, damaged or not the published ones.

@@ -1,4 +1,4 @@
-"""IDX files, in which MNIST and EMNIST come: read without trust, compressed or not.
+"""IDX files, the format of MNIST and EMNIST, compressed or not.
 
 A file begins with a magic number of four bytes, 0x00000800 plus the number of dimensions where the
 values are unsigned bytes. The size of each dimension follows, four bytes, then the values, the last
@@ -24,14 +24,14 @@ LARGEST = 1 << 27
 
 
 class File(NamedTuple):
-    """The bytes of a file, and what an error calls it."""
+    """The bytes of a file, and its name in error messages."""
 
     name: str
     data: bytes
 
 
 def usual_name(path: str) -> str:
-    """The name that a file at this path has officially, such as "train-images-idx3-ubyte".
+    """Return the official name of the file at a path, such as "train-images-idx3-ubyte".
 
     Some copies write ".idx3" for "-idx3", and some are packed under a name that does not say so.
     """
@@ -42,9 +42,9 @@ def usual_name(path: str) -> str:
 
 
 def find_files(source: Source, names: tuple[str, ...]) -> dict[str, list[str]]:
-    """By official name, the paths at which the source has that file, the best first.
+    """Return the paths at which the source has each file, by official name, the best first.
 
-    Nearest to the top, and of two side by side the one that is still packed.
+    Paths nearest to the top are best, and of two side by side the one that is still packed.
     """
     found: dict[str, list[str]] = {name: [] for name in names}
     for path in source.paths:
@@ -56,10 +56,10 @@ def find_files(source: Source, names: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def read_file(source: Source, name: str, obtain: str) -> File:
-    """The file of an official name that the source has, wherever it lies in it.
+    """Return the file of an official name, wherever it lies in the source.
 
-    obtain: where to get it, for the UserError that is raised if the source has none or one that is
-    too large or cannot be read.
+    obtain: advice where to get it, for the UserError that is raised if the source has none or one
+    that is too large or cannot be read.
     """
     paths = find_files(source, (name,))[name]
     if not paths:
@@ -71,7 +71,7 @@ def read_file(source: Source, name: str, obtain: str) -> File:
 
 
 def read_idx(file: File, dimensions: int) -> np.ndarray:
-    """The values of an IDX file of unsigned bytes, in that many dimensions.
+    """Return the values of an IDX file of unsigned bytes as an array of `dimensions` axes.
 
     No more is unpacked than the header declares, and never more than 128 MiB. Raises UserError if
     the file is not whole, goes on after its values, or has another type or number of dimensions.
@@ -109,5 +109,5 @@ def _read_sizes(name: str, stream: BinaryIO, dimensions: int) -> tuple[int, ...]
 
 
 def refused(name: str, reason: str) -> UserError:
-    """The error that a file deserves that is not the IDX file it should be."""
+    """Return the error for a file that is not the IDX file it should be."""
     return UserError(f"{name} is not the IDX file it should be ({reason}): get it again")

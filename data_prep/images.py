@@ -1,4 +1,4 @@
-"""Images from elsewhere, read without trust."""
+"""Images from elsewhere, read within bounds of memory."""
 
 import contextlib
 import io
@@ -12,53 +12,58 @@ from PIL import Image, PngImagePlugin
 from tsar_jax.errors import UserError
 
 MAX_PIXELS = 1 << 25
-"""Of an image: 33.5 million, 134 MB once decoded; an image is never decoded if it has more."""
+"""Largest number of pixels of an image, 33.5 million; they take 134 MB once decoded."""
 MOST_PIXELS: dict[str | None, int] = {
     "WEBP": 12_000_000,
     "TIFF": 20_000_000,
     "CMYK": 22_000_000,
     "progressive": 27_000_000,
 }
-"""Of an image whose format, mode or way of coding takes several copies of it in memory to decode.
+"""Largest number of pixels by format, mode or coding, where decoding takes several copies.
 
 Measured at these, above an idle process and with files of 64 MB: 359 MB of WEBP, 336 of progressive
 JPEG, 330 of CMYK, 374 of a TIFF in one strip with 24 MB of text. At `MAX_PIXELS` it is 215 MB of
 other JPEG, 327 of PNG with alpha, 226 of GIF, 194 of BMP and PPM.
 """
 MAX_METADATA = 1 << 23
-"""Bytes of profiles, comments and a camera's notes, which Pillow keeps up to four times over."""
+"""Largest size in bytes of profiles, comments and camera notes; Pillow keeps up to four copies."""
 MAX_LAYERS = 24 << 20
-"""Bytes of a TIFF's tags that are no numbers, which may hold the layers of a picture."""
+"""Largest size in bytes of a TIFF's tags that are no numbers, which may hold a picture's layers."""
 MAX_NUMBERS = 1 << 20
-"""Bytes of a TIFF's tags of numbers, which become Python's, of some 18 times as many bytes."""
+"""Largest size in bytes of a TIFF's tags of numbers, which take some 18 times as much in Python."""
 KEPT_TYPES = (1, 2, 7)
-"""Types of a TIFF's tags that are kept as they are: bytes, text and what only a program knows."""
+"""Types of a TIFF's tags that Pillow keeps as bytes: bytes, text and undefined."""
 TYPE_BYTES = dict.fromkeys((1, 2, 6, 7), 1) | dict.fromkeys((3, 8), 2)
 TYPE_BYTES |= dict.fromkeys((4, 9, 11, 13), 4) | dict.fromkeys((5, 10, 12, 16, 17, 18), 8)
 """Bytes of one value of each type of a TIFF's tags."""
 MAX_SCANS = 100
-"""Passes of a progressive JPEG over all of its pixels; some ten are usual."""
+"""Largest number of a progressive JPEG's passes over all of its pixels; some ten are usual."""
 SCAN = b"\xff\xda"
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 # Of text that follows a PNG's pixels, which Pillow reads with them: characters of up to 4 bytes.
 PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA // 4
 TO_BYTES = ((np.arange(1 << 16, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-"""0..65535 -> 0..255, rounded."""
+"""Table from 0..65535 to 0..255, rounded."""
 
 
 @contextlib.contextmanager
 def open_image(
     data: bytes, formats: tuple[str, ...], wrong: str, remedy: str
 ) -> Iterator[Image.Image]:
-    """An image in one of these formats, not yet decoded, to be used within the block.
+    """Open an image in one of these formats, not yet decoded, to be used within the block.
 
-    It has at most `MAX_PIXELS`, or fewer by its kind as in `MOST_PIXELS`, and metadata of a size
-    that is usual, so that reading it takes less than 400 MB, its file included. One of 16 bits
-    is decoded and scaled to 8, since Pillow cuts all that is above 255; whatever has another range
-    than these two is refused.
+    It has at most `MAX_PIXELS`, or fewer by its kind as in `MOST_PIXELS`, and metadata of a usual
+    size, so that reading it takes less than 400 MB, its file included. One of 16 bits is decoded
+    and scaled to 8, since Pillow cuts values above 255; an image of another range is refused.
 
-    wrong: names the offender, should it not be readable. remedy: what to do then. Both are for the
-    UserError that the block raises if the image turns out unreadable while it is decoded there.
+    Args:
+        data: the file's bytes.
+        formats: Pillow's names of the formats that are accepted.
+        wrong: name of the image in the error if it is not readable.
+        remedy: what to do then.
+
+    Raises:
+        UserError: it cannot be read, which may turn out while it is decoded within the block.
     """
     too_much = f"{wrong} has more metadata than a photograph needs: {remedy}"
     try:
@@ -85,7 +90,7 @@ def open_image(
 
 
 def _has_much_beside(image: Image.Image) -> bool:
-    """Whether an image, not decoded, has more beside its pixels than is read."""
+    """Return whether an image, not decoded, has more metadata than is accepted."""
     if image.format == "TIFF":
         return False  # its tags are counted before it is opened
     kept = [value for value in image.info.values() if isinstance(value, bytes | str)]
@@ -95,10 +100,10 @@ def _has_much_beside(image: Image.Image) -> bool:
 
 
 def _has_many_tags(data: bytes) -> bool:
-    """Whether the first directory of a TIFF, or of Exif, has more bytes of tags than is read.
+    """Return whether the first directory of a TIFF, or of Exif, has too many bytes of tags.
 
     Several tags may point to the same bytes, each of which Pillow would keep for itself. False for
-    data in another format, of which Pillow says what is wrong.
+    data in another format, whose faults Pillow reports.
     """
     data = data.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
@@ -125,14 +130,14 @@ def _has_many_tags(data: bytes) -> bool:
 
 @contextlib.contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Without the warning of images so large that they are refused anyway."""
+    """Suppress the warning of images so large that they are refused anyway."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
 
 
 def _of_bytes(image: Image.Image, wrong: str, remedy: str) -> Image.Image:
-    """The image, or one of 16 bits a pixel scaled to 8."""
+    """Return the image, scaled to 8 bits a pixel if it has 16."""
     # Of TIFF, how many bits a sample really has: Pillow gives those of 12 in 16, unscaled.
     bits = set(image.tag_v2.get(258, ())) if image.format == "TIFF" else set()  # type: ignore[attr-defined]
     wide = image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM"))
@@ -149,8 +154,8 @@ def _of_bytes(image: Image.Image, wrong: str, remedy: str) -> Image.Image:
 
 
 def resize_colour(image: Image.Image, side: int) -> np.ndarray:
-    """RGB, then Pillow's bilinear filter, as torchvision's Resize: uint8 [side, side, 3].
+    """Return an image as RGB after Pillow's bilinear filter, as in torchvision's Resize.
 
-    The whole image is squeezed into the square, whatever its proportions.
+    The whole image is squeezed into the square, whatever its proportions: uint8 [side, side, 3].
     """
     return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))

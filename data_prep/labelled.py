@@ -19,7 +19,10 @@ SIDE = 28
 
 
 class Labelled(NamedTuple):
-    """images: uint8 [images, 28, 28]. labels: [images]. source: what an error calls them."""
+    """Images with labels.
+
+    images: uint8 [images, 28, 28]. labels: [images]. source: their name in error messages.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -27,7 +30,7 @@ class Labelled(NamedTuple):
 
 
 def read_labelled(images_file: File, labels_file: File) -> Labelled:
-    """The images and labels of two IDX files, or UserError if these do not belong together."""
+    """Return the images and labels of two IDX files. Raises UserError if they do not match."""
     images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
     if images.shape[1:] != (SIDE, SIDE):
         height, width = images.shape[1:]
@@ -41,10 +44,10 @@ def read_labelled(images_file: File, labels_file: File) -> Labelled:
 
 
 def read_tfds(name: str, folder: Path, split: str) -> Labelled:
-    """A split of a data set that tensorflow-datasets' own builder prepared, in its order there.
+    """Return a split of a data set prepared by tensorflow-datasets' own builder, in its order.
 
-    name: as that of `tfds.builder`. Raises UserError unless it lies in `folder`, undamaged, and in
-    array_record format: the other ones need TensorFlow, which is not asked for.
+    name: name of the data set for `tfds.builder`. Raises UserError unless it lies in `folder`,
+    undamaged, and in array_record format: the other ones need TensorFlow.
     """
     where = f"{name} in {folder}"
     # tensorflow-datasets decodes by OpenCV, or tells the user to install it.
@@ -71,7 +74,7 @@ def read_tfds(name: str, folder: Path, split: str) -> Labelled:
 
 
 def _read_png(data: bytes, where: str) -> np.ndarray:
-    """One image of tensorflow-datasets', grey uint8 [28, 28]."""
+    """Return one image of a data set of tensorflow-datasets, grey uint8 [28, 28]."""
     wrong, remedy = f"an image of {where}", "take the official files with --archives"
     with open_image(data, ("PNG",), wrong, remedy) as image:
         if image.size != (SIDE, SIDE) or image.mode != "L":
@@ -86,7 +89,7 @@ def _read_png(data: bytes, where: str) -> np.ndarray:
 def group(
     labelled: Labelled, names: tuple[str, ...], count: int, per_class: int, title: str
 ) -> ImageSet:
-    """The first images of every class, in their order: uint8 [classes, per_class, 28, 28].
+    """Return the first images of every class, in their order: uint8 [classes, per_class, 28, 28].
 
     The arguments and errors are those of `check`.
     """
@@ -96,11 +99,17 @@ def group(
 def check(
     labelled: Labelled, names: tuple[str, ...], count: int, per_class: int, title: str
 ) -> LabelledImages:
-    """All images, in their order.
+    """Return all images, in their order, after checking their numbers.
 
-    names: of the classes, whose labels are 0, 1, ... title: the data set's, for an error. Raises
-    UserError unless there are `count` images, all of these classes and `per_class` at least of
-    each.
+    Args:
+        labelled: the images.
+        names: names of the classes, whose labels are 0, 1, ...
+        count: number of images.
+        per_class: smallest number of images of a class.
+        title: name of the data set, for error messages.
+
+    Raises:
+        UserError: the numbers are wrong, or a label is of none of the classes.
     """
     labels = labelled.labels.astype(np.int64)
     wrong = f"{labelled.source} is not of {title}"

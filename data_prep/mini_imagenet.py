@@ -31,9 +31,9 @@ TAKE_PUBLISHED = "take the csv files of the Ravi & Larochelle split as they are 
 
 
 class Form(NamedTuple):
-    """How mini-ImageNet says which images are of which class: what refusals call it.
+    """Words for errors in one of the two forms in which mini-ImageNet assigns images to classes.
 
-    place: of a split. holds: what it does with its classes. remedy: for wrong ones.
+    place: place of a split. holds: verb for its classes. remedy: what to do about wrong ones.
     """
 
     place: str
@@ -72,7 +72,7 @@ class MiniImagenetAt32(ImageBuilder, skip_registration=True):  # type: ignore[ca
 def prepare_mini_imagenet(
     archives: Path | None, out: Path, overwrite: bool = False
 ) -> tuple[Prepared, Prepared]:
-    """Prepares mini-ImageNet in two sizes from files in the folder `archives`.
+    """Prepare mini-ImageNet in two sizes from files in the folder `archives`.
 
     In `<out>/mini_imagenet_28/1.0.0` and `<out>/mini_imagenet_32/1.0.0`: images are made RGB and
     then resized by Pillow's bilinear filter, as torchvision's Resize does by default. Raises
@@ -92,7 +92,7 @@ def prepare_mini_imagenet(
 
 @contextmanager
 def open_files(archives: Path | None, out: Path) -> Iterator[Source]:
-    """The data in the folder's mini-imagenet.zip or, without it, in the folder itself."""
+    """Open the data in the folder's mini-imagenet.zip or, without it, in the folder itself."""
     how = f"{mini_imagenet.OBTAIN} and run `{mini_imagenet.PREPARED.command} --out {quoted(out)}`"
     if archives is None or not archives.exists():
         absent = "no folder is named" if archives is None else f"it is not in {archives}"
@@ -108,14 +108,14 @@ def _is_there(folder: Source) -> bool:
 
 
 def _split_roots(source: Source) -> list[str]:
-    """The folders that hold train/, val/ and test/ with a folder of images for every class."""
+    """Return the folders that hold train/, val/ and test/ with a folder for every class."""
     holding = [set(source.roots(split)) for split in SPLITS]
     roots = sorted(set.intersection(*holding), key=len)
     return [root for root in roots if any(map(IMAGE.fullmatch, source.below(root).paths))]
 
 
 def _root(source: Source) -> str:
-    """The folder that holds train.csv or train/: "" or, for instance, "mini-imagenet/"."""
+    """Return the folder that holds train.csv or train/: "" or, for instance, "mini-imagenet/"."""
     found = source.roots("train.csv")
     if not found and (sorted_roots := _split_roots(source)):
         return sorted_roots[0]
@@ -129,7 +129,7 @@ def _root(source: Source) -> str:
 
 
 def read_files(files: Source, classes: Mapping[str, int]) -> dict[int, dict[str, ImageSet]]:
-    """By side, 28 and 32, the splits: uint8 [classes[split], images_per_class, side, side, 3].
+    """Return the splits by side, 28 and 32: uint8 [classes[split], per_class, side, side, 3].
 
     Classes are in the order of their names, a class's images in that of the csv file. Raises
     UserError unless each split has as many classes as given, all classes have the same even number
@@ -147,7 +147,7 @@ def read_files(files: Source, classes: Mapping[str, int]) -> dict[int, dict[str,
 
 
 def list_folders(files: Source, split: str) -> Listing:
-    """The images that lie in the split's folder, in one folder for every class."""
+    """Return the images in the split's folder, which has one folder for every class."""
     listing: Listing = {}
     for name in files.paths:
         if (match := IMAGE.fullmatch(name)) and match[1] == split:
@@ -158,7 +158,7 @@ def list_folders(files: Source, split: str) -> Listing:
 
 
 def read_listing(files: Source, split: str) -> Listing:
-    """The images that `<split>.csv` lists, one in each row of filename and label."""
+    """Return the images that `<split>.csv` lists, one in each row of filename and label."""
     name = f"{split}.csv"
     if name not in files.paths:
         raise UserError(f"{files.where} has no {name}, but {files.found()}: {TAKE_PUBLISHED}")
@@ -187,7 +187,7 @@ def read_listing(files: Source, split: str) -> Listing:
 def check_classes(
     where: Path, listings: Mapping[str, Listing], classes: Mapping[str, int], form: Form
 ) -> None:
-    """Raises UserError unless the classes are as many as expected and alike in size."""
+    """Raise UserError unless the classes are as many as expected and alike in size."""
     splits: dict[str, str] = {}
     each = len(next(iter(next(iter(listings.values())).values()), []))
     for split, listing in listings.items():
@@ -213,7 +213,7 @@ def check_classes(
 
 
 def find_images(files: Source, listings: Mapping[str, Listing]) -> dict[str, Listing]:
-    """The paths of the images listed: in images/, or in folders of their classes there.
+    """Return the paths of the images listed: in images/, or in folders of their classes there.
 
     Raises UserError if an image is listed twice or missing.
     """
@@ -252,7 +252,7 @@ def _read_images(files: Source, split: str, listing: Listing) -> dict[int, Image
 
 
 def read_photograph(files: Source, name: str) -> dict[int, np.ndarray]:
-    """One image, JPEG or PNG -> by side, RGB uint8 [side, side, 3].
+    """Return one image, JPEG or PNG, by side: RGB uint8 [side, side, 3].
 
     It is decoded once for both sides.
     """

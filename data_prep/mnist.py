@@ -62,11 +62,18 @@ class Mnist28(ImageBuilder, skip_registration=True):  # type: ignore[call-arg]
 def prepare_mnist(
     archives: Path | None, tfds_data: Path | None, out: Path, overwrite: bool = False
 ) -> Prepared:
-    """Prepares MNIST in `<out>/mnist28/2.0.0`, complete.
+    """Prepare MNIST in `<out>/mnist28/2.0.0`, complete.
 
-    archives: a folder with the four official files, .gz or unpacked. tfds_data: in its stead, a
-    folder where tensorflow-datasets prepared mnist. Without either the files are downloaded. Raises
-    UserError if the data are missing, damaged or not MNIST, or if `out` cannot be written.
+    Without either folder the files are downloaded.
+
+    Args:
+        archives: a folder with the four official files, .gz or unpacked.
+        tfds_data: in its stead, a folder where tensorflow-datasets prepared mnist.
+        out: the folder of prepared data sets.
+        overwrite: whether data that are there already are prepared anew.
+
+    Raises:
+        UserError: the data are missing, damaged or not MNIST, or `out` cannot be written.
     """
 
     def read() -> dict[str, LabelledImages]:
@@ -91,7 +98,7 @@ def prepare_mnist(
 
 @contextlib.contextmanager
 def open_files(archives: Path | None, downloads: Path) -> Iterator[Source]:
-    """The four files in what the user named, a folder or an archive, or downloaded if that is None.
+    """Open the four files in the folder or archive that the user named, None: downloaded.
 
     They may lie anywhere in it, by their official names or similar ones, compressed or not.
     """
@@ -110,6 +117,6 @@ def _has_any(folder: Source) -> bool:
 
 
 def read_files(source: Source, split: str) -> Labelled:
-    """A split's images and labels."""
+    """Return a split's images and labels."""
     images, labels = (read_file(source, name, OBTAIN) for name in FILES[split])
     return read_labelled(images, labels)

@@ -46,7 +46,7 @@ class Omniglot28(ImageBuilder, skip_registration=True):  # type: ignore[call-arg
 
 
 def prepare_omniglot(archives: Path | None, out: Path, overwrite: bool = False) -> Prepared:
-    """Prepares Omniglot in `<out>/omniglot28/1.0.0` from two archives in a folder, or downloaded.
+    """Prepare Omniglot in `<out>/omniglot28/1.0.0` from two archives in a folder, or downloaded.
 
     Raises UserError if an archive is missing, damaged or not Omniglot's, or if `out` cannot be
     written.
@@ -56,7 +56,7 @@ def prepare_omniglot(archives: Path | None, out: Path, overwrite: bool = False) 
 
 
 def read_splits(archives: Path | None, downloads: Path) -> dict[str, ImageSet]:
-    """Both splits, from the folder `archives`, or downloaded to `downloads` where it is None."""
+    """Return both splits, from `archives`, or downloaded to `downloads` if it is None."""
     paths = {
         split: locate(remote, archives, downloads, lambda folder, split=split: _has(folder, split))  # type: ignore[misc]
         for split, remote in REMOTE.items()
@@ -65,12 +65,12 @@ def read_splits(archives: Path | None, downloads: Path) -> dict[str, ImageSet]:
 
 
 def _has(folder: Source, split: str) -> bool:
-    """Whether a folder has the drawings of a split in a folder images_<split>."""
+    """Return whether a folder has the drawings of a split in a folder images_<split>."""
     return bool(folder.roots(f"images_{split}"))
 
 
 def read_archive(path: Path, split: str) -> ImageSet:
-    """A split's images, uint8 [classes, 20, 28, 28], in the order of their sorted paths.
+    """Return a split's images, uint8 [classes, 20, 28, 28], in the order of their sorted paths.
 
     Raises UserError if a file is anything but a 105x105 PNG drawing in its place, or if the classes
     or the drawings of one are too many or too few.
@@ -88,14 +88,14 @@ def read_archive(path: Path, split: str) -> ImageSet:
 
 
 def _common_root(source: Source) -> str:
-    """The folder that all alphabets lie in, where it is not called as in the official archive."""
+    """Return the folder that all alphabets lie in, whatever its name."""
     parts = [name.split("/")[:-3] for name in source.paths]
     roots = {"".join(f"{part}/" for part in above) for above in parts}
     return roots.pop() if len(roots) == 1 else ""
 
 
 def class_names(path: Path, split: str, members: Iterable[str]) -> tuple[str, ...]:
-    """The classes, "Alphabet/character01", of a split whose drawings' paths are given, sorted."""
+    """Return the names of a split's classes, "Alphabet/character01", from its drawings' paths."""
     pattern = re.compile(r"([^/]+/character\d+)/[^/]+\.png")
     counts: dict[str, int] = {}
     for member in members:
@@ -122,7 +122,7 @@ def class_names(path: Path, split: str, members: Iterable[str]) -> tuple[str, ..
 
 
 def read_drawing(drawings: Source, name: str) -> np.ndarray:
-    """One drawing, PNG 105x105 -> grey uint8 [28, 28]."""
+    """Return one drawing, PNG 105x105, as grey uint8 [28, 28]."""
     wrong = f"{drawings.where} cannot be used, its member {drawings.root + name!r}"
     remedy = "download the official archive again"
     with open_image(drawings.read(name, LARGEST_MEMBER), ("PNG",), wrong, remedy) as image:
@@ -133,13 +133,13 @@ def read_drawing(drawings: Source, name: str) -> np.ndarray:
 
 
 def resize(image: Image.Image) -> np.ndarray:
-    """Grey, then Lanczos: uint8 [28, 28]."""
+    """Return an image as grey after Pillow's Lanczos filter: uint8 [28, 28]."""
     side = omniglot.SIDE
     return np.asarray(image.convert("L").resize((side, side), Image.Resampling.LANCZOS))
 
 
 def package_omniglot(archives: Path, output: Path = omniglot.PACKAGED) -> Path:
-    """Writes the file that comes with `tsar_jax`: the same bytes whenever zlib is the same.
+    """Write the file that comes with `tsar_jax`: the same bytes whenever zlib is the same.
 
     Raises UserError as `prepare_omniglot` does, and if the images are not the published ones.
     """

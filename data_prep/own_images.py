@@ -34,7 +34,7 @@ TESTING = {"test", "testing", "val", "valid", "validation"}
 EXPECTED = "a folder of images for every class, at least two, or such folders in train/ and test/"
 SHOWN = 5
 STRIP = 64
-"""Rows of a transparent image that are laid on white at once."""
+"""Number of rows of a transparent image that are laid on white at a time."""
 
 
 class File(NamedTuple):
@@ -51,11 +51,11 @@ Classes = dict[str, list[File]]
 def prepare_images(
     archives: Path, name: str, size: int, out: Path, overwrite: bool = False
 ) -> tuple[Prepared, str]:
-    """Prepares the images of a folder or an archive in `<out>/images_<name>/1.0.0`, and says how.
+    """Prepare a folder's or an archive's images in `<out>/images_<name>/1.0.0`; describe them.
 
     They are grey where all of them are, otherwise RGB, resized to size x size by Pillow's bilinear
     filter, whatever their proportions. Without test/ every fifth image of a class is for testing,
-    at least one. Raises UserError for what cannot be.
+    at least one. Raises UserError where the name, the images or `out` cannot be used.
     """
     check_name(name)
     about = own.about(name)
@@ -84,7 +84,7 @@ def prepare_images(
 
 
 def check_name(name: str) -> None:
-    """Raises UserError for what cannot be a name, or is that of another data set."""
+    """Raise UserError for an invalid name, or that of another data set."""
     if not own.NAME.fullmatch(name) or len(name) > 60:
         raise UserError(
             f"--name {name!r:.80} cannot be the name of a data set: write small letters, digits "
@@ -95,7 +95,7 @@ def check_name(name: str) -> None:
 
 
 def gather(archives: Path, stack: contextlib.ExitStack) -> list[File]:
-    """All files, those in archives as if they lay in a folder of the archive's name."""
+    """Return all files, those in archives as if they lay in a folder of the archive's name."""
     if not archives.exists():
         raise UserError(f"the archives folder {archives} does not exist: name one that does")
     if archives.is_file():
@@ -114,7 +114,7 @@ def gather(archives: Path, stack: contextlib.ExitStack) -> list[File]:
 
 
 def read_splits(files: list[File], archives: Path, size: int) -> dict[str, LabelledImages]:
-    """The splits "train" and "test" of the images among files, class after class."""
+    """Return the splits "train" and "test" of the images among files, class after class."""
     images = [file for file in files if file.path.lower().endswith(SUFFIXES)]
     images = _without_top(images)
     tops = {file.path.split("/")[0] for file in images}
@@ -138,7 +138,7 @@ def read_splits(files: list[File], archives: Path, size: int) -> dict[str, Label
 
 
 def _without_top(files: list[File]) -> list[File]:
-    """The files without the folder that all of them lie in, as often as there is one."""
+    """Return the files without the folders at the top that all of them lie in."""
     while files and len({file.path.split("/")[0] for file in files}) == 1:
         if min(file.path.count("/") for file in files) < 2:
             break
@@ -147,7 +147,7 @@ def _without_top(files: list[File]) -> list[File]:
 
 
 def _classes(files: list[File], archives: Path) -> Classes:
-    """The files by the folder that they lie in, sorted."""
+    """Return the files by the folder that they lie in, sorted."""
     classes: Classes = {}
     for file in sorted(files):
         name, _, rest = file.path.partition("/")
@@ -168,7 +168,7 @@ def _classes(files: list[File], archives: Path) -> Classes:
 
 
 def _cut(classes: Classes, archives: Path) -> dict[str, Classes]:
-    """Every fifth image of a class for testing, the last one of a class of fewer."""
+    """Return two splits: every fifth image of a class, or the last of fewer, is for testing."""
     splits: dict[str, Classes] = {"train": {}, "test": {}}
     for name, files in classes.items():
         if len(files) < 2:
@@ -183,7 +183,7 @@ def _cut(classes: Classes, archives: Path) -> dict[str, Classes]:
 
 
 def read_images(splits: dict[str, Classes], size: int) -> dict[str, LabelledImages]:
-    """The images of all splits at size x size: grey [images, size, size] if all of them are."""
+    """Return the images of all splits: grey [images, size, size] if all are, else RGB."""
     arrays, grey = {}, True
     for split, classes in splits.items():
         files = [file for its in classes.values() for file in its]
@@ -203,7 +203,7 @@ def read_images(splits: dict[str, Classes], size: int) -> dict[str, LabelledImag
 
 
 def read_image(file: File, size: int) -> np.ndarray:
-    """One image, upright as its camera was held, on white where it is transparent: RGB uint8."""
+    """Return one image as RGB uint8, upright as its camera was held, transparent pixels white."""
     wrong = f"{file.source.where} cannot be used, its image {file.name!r}"
     remedy = "put a whole copy of that image there, a smaller one if it is large, or remove it"
     data = file.source.read(file.name, LARGEST_FILE)
@@ -227,7 +227,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def describe(splits: dict[str, LabelledImages]) -> str:
-    """Sentences on how many images of which classes there are, and how they are split."""
+    """Return sentences on how many images of which classes there are, and how they are split."""
     train, test = (class_counts(splits[split]) for split in ("train", "test"))
     names, counts = splits["train"].names, train + test
     images = splits["train"].images

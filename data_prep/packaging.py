@@ -1,4 +1,4 @@
-"""Writes the files of images that come with `tsar_jax`."""
+"""Writing of the files of images that come with `tsar_jax`."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tsar_jax.errors import UserError
 
 
 def write_packaged_file(output: Path, splits: dict[str, ImageSet]) -> Path:
-    """Writes the npz file that `read_packaged_file` reads: whole or not at all.
+    """Write the npz file that `read_packaged_file` reads, as a whole or not at all.
 
     The bytes are the same whenever the images and zlib are. Raises UserError if `output` cannot be
     written.

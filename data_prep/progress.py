@@ -1,4 +1,4 @@
-"""Progress bars, on the error stream: what a command prints stays clean."""
+"""Progress bars on the error stream, so that the standard output holds only results."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -10,11 +10,11 @@ Item = TypeVar("Item")
 
 
 def progress_bar() -> Progress:
-    """A bar that vanishes when done."""
+    """Return a bar that vanishes when done."""
     return Progress(console=Console(stderr=True), transient=True)
 
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
-    """The items, with a bar that shows how many of them went by."""
+    """Yield the items, with a bar that shows how many have been yielded."""
     with progress_bar() as bar:
         yield from bar.track(items, total=total, description=description)

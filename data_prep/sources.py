@@ -1,4 +1,4 @@
-"""Where images come from: a zip, a tar however compressed, or a folder; to readers all are alike.
+"""Sources of images, which readers need not tell apart: zip and tar archives, and folders.
 
 A source is a set of files by plain path: no "./", no backslashes, nothing that a system or a file
 manager added. What an archive is, its content tells and not its name. Readers look for the root of
@@ -25,14 +25,15 @@ from tsar_jax.untrusted.zips import (
 )
 
 SHOWN = 3
-"""Files that a message names of those found."""
+"""Largest number of files that a message names."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Files to read. where: the archive or the folder.
+    """Files to read.
 
-    paths: by plain path below `root`, sorted, what `reader` knows the file by.
+    where: the archive or the folder. paths: by plain path below `root`, sorted, the names by which
+    `reader` knows the files.
     """
 
     where: Path
@@ -41,11 +42,11 @@ class Source:
     root: str = ""
 
     def read(self, name: str, largest: int) -> bytes:
-        """The bytes of a file, or UserError if there are more than `largest` or it is damaged."""
+        """Return the bytes of a file. Raises UserError if it is damaged or too large."""
         return self.reader(self.paths[name], largest)
 
     def below(self, root: str) -> "Source":
-        """The files in a folder, "" or "a/b/", by their paths from there."""
+        """Return the files in a folder, "" or "a/b/", by their paths from there."""
         inside = {
             name.removeprefix(root): key
             for name, key in self.paths.items()
@@ -54,7 +55,7 @@ class Source:
         return dataclasses.replace(self, paths=inside, root=self.root + root)
 
     def roots(self, path: str) -> list[str]:
-        """The folders, each "" or like "a/b/", that hold a file or a folder of this path."""
+        """Return the folders, each "" or like "a/b/", that hold a file or a folder of this path."""
         found = {
             ("/" + name + "/").partition(f"/{path}/")[0] + "/"
             for name in self.paths
@@ -65,11 +66,11 @@ class Source:
         )
 
     def refused(self, name: str, reason: str) -> UserError:
-        """The error that the source deserves for a file that is not as expected."""
+        """Return the error for a file that is refused for a reason."""
         return refused(self.where, self.root + name, reason)
 
     def found(self) -> str:
-        """What there is, for a message: how many files, and the first of them."""
+        """Return a description of the files for a message: how many, and the first of them."""
         shown = ", ".join(repr(self.root + name)[:80] for name in list(self.paths)[:SHOWN])
         more = ", ..." if len(self.paths) > SHOWN else ""
         count = len(self.paths)
@@ -77,7 +78,7 @@ class Source:
 
 
 def kind_of(path: Path) -> str | None:
-    """ "zip", "tar" or None for a file that is neither, by its content."""
+    """Return "zip", "tar" or None for a file that is neither, by its content."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -91,13 +92,12 @@ def kind_of(path: Path) -> str | None:
 
 @contextmanager
 def open_source(path: Path, largest: int, total: int | None = None) -> Iterator[Source]:
-    """The files of an archive or a folder, whatever it is.
+    """Open an archive or a folder as a source of files.
 
     Args:
         path: a zip, a tar or a folder.
-        largest: bytes of a file at most.
-        total: bytes that a compressed tar may unpack to; None: what one of its size plausibly
-            holds.
+        largest: size of the largest file that is accepted, in bytes.
+        total: bytes that a compressed tar may unpack to; None: as in `open_tar`.
 
     Raises:
         UserError: it is none of these, it is damaged, or one of its files is refused.
@@ -140,7 +140,7 @@ def check_class_folder(where: Path, name: str) -> None:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether a file is to be read as a zip; UserError if it is no archive that is read."""
+    """Return whether a file is to be read as a zip. Raises UserError for an unread kind."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -156,7 +156,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def folder_source(folder: Path) -> Source:
-    """The files of a folder and of those in it."""
+    """Return the files of a folder and of those in it."""
     paths = {}
     for path in _walk(folder):
         name = os.path.relpath(path, folder)
@@ -174,7 +174,7 @@ def folder_source(folder: Path) -> Source:
 
 
 def _walk(top: Path) -> Iterator[str]:
-    """The paths of all files; folders are entered once, however many links lead to them."""
+    """Yield the paths of all files; folders are entered once, however many links lead to them."""
     seen: set[tuple[int, int]] = set()
     folders = [os.fspath(top)]
     while folders:
@@ -210,14 +210,14 @@ def locate_source(
     holds: Callable[[Source], bool],
     missing: str,
 ) -> Path:
-    """The path of the archive or the folder to read, in what the user named.
+    """Return the path of the archive or the folder to read, within the path that the user named.
 
     Args:
         archives: a folder with the archive or with its files, or the archive itself.
         filename: the published name of the archive; "": there is none, but archives that others
             made will do.
         holds: whether a folder has the data unpacked.
-        missing: what is not there, and where to get it, for the error.
+        missing: what is missing, and where to get it, for the error.
 
     Raises:
         UserError: there is neither.
@@ -238,7 +238,7 @@ def locate_source(
 
 
 def _archives(folder: Source, filename: str) -> list[Path]:
-    """The archives of that name; or of that name with another ending; or all there are."""
+    """Return the archives of that name, else those with another ending, else all there are."""
     paths = [Path(key) for key in folder.paths.values()]
     stem = filename.split(".")[0].lower()
     named = [path for path in paths if path.name == filename]

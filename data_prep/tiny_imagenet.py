@@ -45,7 +45,7 @@ class TinyImagenetAt64(ImageBuilder, skip_registration=True):  # type: ignore[ca
 
 
 def prepare_tiny_imagenet(archives: Path | None, out: Path, overwrite: bool = False) -> Prepared:
-    """Prepares Tiny ImageNet in `<out>/tiny_imagenet_64/1.0.0`.
+    """Prepare Tiny ImageNet in `<out>/tiny_imagenet_64/1.0.0`.
 
     Its archive lies in a folder, packed or unpacked, or is downloaded; one of the same layout with
     fewer images will do, and one whose validation images are sorted into folders of their classes.
@@ -63,7 +63,7 @@ def prepare_tiny_imagenet(archives: Path | None, out: Path, overwrite: bool = Fa
 
 
 def read_archive(path: Path) -> dict[str, LabelledImages]:
-    """The splits "train" and "test", uint8 [images, 64, 64, 3], in the order of sorted paths.
+    """Return the splits "train" and "test", uint8 [images, 64, 64, 3], in order of sorted paths.
 
     Raises UserError if a class has no images, an image no label, a label no image, or an image is
     anything but a 64x64 JPEG.
@@ -80,7 +80,7 @@ def read_archive(path: Path) -> dict[str, LabelledImages]:
 
 
 def read_lines(members: Source, name: str) -> list[str]:
-    """The lines of a text file, but blank ones, or UserError if there is no such file."""
+    """Return the lines of a text file but blank ones. Raises UserError if there is no such file."""
     if name not in members.paths:
         raise UserError(
             f"{members.where} has no member {(members.root or ROOT) + name!r}, but "
@@ -91,7 +91,7 @@ def read_lines(members: Source, name: str) -> list[str]:
 
 
 def class_names(members: Source) -> tuple[str, ...]:
-    """The WordNet numbers that wnids.txt lists, sorted."""
+    """Return the WordNet numbers that wnids.txt lists, sorted."""
     names = [line.strip() for line in read_lines(members, NAMES)]
     for name in names:
         if not re.fullmatch(r"n\d{8}", name, re.ASCII):
@@ -103,7 +103,7 @@ def class_names(members: Source) -> tuple[str, ...]:
 
 
 def train_classes(members: Source) -> dict[str, str]:
-    """By path, the class of every image in the folder train/."""
+    """Return the class of every image in the folder train/, by path."""
     classes = {}
     for name in members.paths:
         if name.startswith("train/"):
@@ -117,7 +117,7 @@ def train_classes(members: Source) -> dict[str, str]:
 
 
 def validation_classes(members: Source) -> dict[str, str]:
-    """By path, the class of every image in the folder val/, in the order of their file names.
+    """Return the class of every image in the folder val/, by path, in the order of file names.
 
     It is that of the folder val/<class>/ which an image lies in, or else the one that
     val_annotations.txt gives it.
@@ -130,7 +130,7 @@ def validation_classes(members: Source) -> dict[str, str]:
 
 
 def annotated_classes(members: Source, names: list[str]) -> dict[str, str]:
-    """By path, the class that val_annotations.txt gives each of these images."""
+    """Return the class that val_annotations.txt gives each of these images, by path."""
     annotated: dict[str, str] = {}
     for number, line in enumerate(read_lines(members, ANNOTATIONS), 1):
         # After the file and its class come the corners of a bounding box.
@@ -155,7 +155,7 @@ def annotated_classes(members: Source, names: list[str]) -> dict[str, str]:
 def _labels(
     members: Source, split: str, classes: Mapping[str, str], names: tuple[str, ...]
 ) -> np.ndarray:
-    """Classes by image -> labels int32 [images], at least one of each."""
+    """Return labels int32 [images] from the images' classes, each of which has an image."""
     numbers = {name: label for label, name in enumerate(names)}
     for image, name in classes.items():
         if name not in numbers:
@@ -176,7 +176,7 @@ def _read_images(members: Source, names: list[str], split: str) -> np.ndarray:
 
 
 def read_photograph(members: Source, name: str) -> np.ndarray:
-    """One image, JPEG 64x64, in colour or grey -> RGB uint8 [64, 64, 3]."""
+    """Return one image, JPEG 64x64, in colour or grey, as RGB uint8 [64, 64, 3]."""
     side = tiny_imagenet.SIDE
     wrong = f"{members.where} cannot be used, its member {members.root + name!r}"
     with open_image(members.read(name, LARGEST_MEMBER), ("JPEG",), wrong, REMEDY) as image:
