@@ -1,1 +1,1 @@
-"""Runnable scripts, one per verb: `tsar-jax list` names them."""
+"""Runnable scripts, which `tsar-jax list` lists."""

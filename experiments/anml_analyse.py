@@ -42,7 +42,7 @@ from tsar_jax.training.run import check_writable, read_run, write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What to analyse, and on how much."""
+    """The run to analyse, and the amount of data."""
 
     run: Path
     """Folder of the run."""
@@ -57,14 +57,14 @@ class Settings:
     meta_test_runs: int = 3
     """Runs of that meta-test; each re-draws its classes' order and the output layer."""
     rate: float = 1e-3
-    """Its learning rate."""
+    """Learning rate of that meta-test."""
     memory: int = 256
-    """MiB for meta-test runs that go at the same time."""
+    """Memory in MiB for meta-test runs that are computed at the same time."""
     seed: int = 0
-    """Of the classes drawn and of the meta-test: 0 to 2**32 - 1."""
+    """Seed of the classes drawn and of the meta-test, in [0, 2**32)."""
 
     def __post_init__(self) -> None:
-        """Raises UserError for impossible values."""
+        """Raise UserError for impossible values."""
         least = {"classes": 1, "images": 1, "meta_test_runs": 1, "memory": 1}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
@@ -80,7 +80,7 @@ class Settings:
 
 
 def main() -> None:
-    """Analyses the run that the command line names."""
+    """Analyse the run that the command line names."""
     settings = cli.parse_settings(Settings, experiment="anml_analyse", description=__doc__)
     config = read_run(settings.run, EXPERIMENT, AnmlConfig)
     evaluation = load("omniglot").splits["evaluation"]

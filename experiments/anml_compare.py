@@ -38,14 +38,14 @@ FREE = ("memory", "seed", "baselines", "step", "name")
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to compare."""
+    """The runs to compare."""
 
     runs: tuple[Path, ...]
     """Folders of meta-tested runs."""
     out: Path
     """Folder to write to."""
     name: str = "head"
-    """Which meta-test of each run: the NAME of its meta_test-NAME.json; that of preset paper is
+    """Meta-test of each run, the NAME of its meta_test-NAME.json; that of preset paper is
     head-data-order-smallest-rate."""
 
 

@@ -27,16 +27,17 @@ from tsar_jax.training.run import check_writable, read_run
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(MetaTestConfig):
-    """A meta-test of one run."""
+    """Settings of a meta-test of one run."""
 
     step: int | None = None
     """Checkpoint to test (default: the newest)."""
     number: int = 0
     """Seed to test of a run of several, counted from 0."""
     baselines: bool = False
-    """Also test the same network untrained: its last layer learning, and everything learning."""
+    """Whether the network is tested untrained too, with its last layer and with all of it learning.
+    """
     name: str | None = None
-    """Name of the files written; default: what learns, and what is not as in preset cpu."""
+    """Name of the files written (default: what learns, and settings other than in preset cpu)."""
 
 
 PRESETS = {
@@ -61,8 +62,8 @@ PRESETS = {
 def default_name(arguments: Arguments) -> str:
     """Return the name of a meta-test by what it measures: "head", "all-iid", "head-data-order".
 
-    Settings that say how exactly it is measured (rates, draws, runs, seed) are left out, and
-    numbers of classes, which the results name.
+    Settings of precision (rates, draws, runs, seed) are left out, and the numbers of classes, which
+    the results name.
     """
     usual = PRESETS["cpu"].config
     parts = [join_names(arguments.plastic)]

@@ -27,22 +27,22 @@ from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable
 
 HOLD = 15
-"""Frames for which an action is held."""
+"""Number of frames for which an action is held."""
 SHOWN = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to compare."""
+    """The races to compare."""
 
     out: Path
     """Folder to write to."""
     races: int = 6
     """Tracks, each with actions of its own."""
     frames: int = 200
-    """Of each race; images are compared every ten of them after the start's zoom."""
+    """Frames of each race; images are compared at every tenth after the start's zoom."""
     seed: int = 3
-    """Of the first track; the others follow."""
+    """Seed of the first track; the others follow."""
 
     def __post_init__(self) -> None:
         check_positive(self, "races")
@@ -55,7 +55,7 @@ class Arguments:
 
 
 class Pair(NamedTuple):
-    """Images uint8 [96, 96, 3] of one moment of a race, and how far apart the cars are in m."""
+    """Images of one frame of a race, uint8 [96, 96, 3], and the distance between the cars in m."""
 
     theirs: np.ndarray
     ours: np.ndarray
@@ -63,7 +63,7 @@ class Pair(NamedTuple):
 
     @property
     def difference(self) -> np.ndarray:
-        """Absolute, of the levels."""
+        """Return the absolute difference of the images' levels [96, 96, 3]."""
         return np.abs(self.theirs.astype(float) - self.ours)
 
 
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def compare(arguments: Arguments) -> list[Pair]:
-    """Drives both through every race."""
+    """Drive both cars through every race and return the pairs of images."""
     try:
         from gymnasium.envs.box2d.car_racing import CarRacing
     except Exception as error:  # gymnasium's own, where it is there but Box2D is not
@@ -114,14 +114,14 @@ def compare(arguments: Arguments) -> list[Pair]:
 
 
 def _grass(image: np.ndarray) -> np.ndarray:
-    """Of the field ahead of the car [64, 96], what is greener than red."""
+    """Return where the field ahead of the car [64, 96] is greener than red."""
     field = image[:64].astype(int)
     return field[..., 1] > field[..., 0] + 50
 
 
 @styled()
 def draw(pairs: list[Pair], path: Path) -> Path:
-    """Of those that show most road, a few."""
+    """Write a figure of the few pairs that show most road, and return its path."""
     by_road = sorted(pairs, key=lambda pair: _grass(pair.theirs).mean())
     chosen = by_road[: 4 * SHOWN : 4] if len(pairs) >= 4 * SHOWN else by_road[:SHOWN]
     figure, axes = new_figure(3, len(chosen), width=7, height=5.6, squeeze=False)

@@ -45,7 +45,7 @@ from tsar_jax.training.run import check_writable, make_folder, read_run, write_a
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to analyse."""
+    """The runs to analyse."""
 
     runs: tuple[Path, ...]
     """Folders of finished runs of continual_train."""
@@ -56,7 +56,7 @@ class Arguments:
     draws: int = 5
     """Draws of that noise."""
     bins: int = 10
-    """Of confidence, in the reliability diagrams."""
+    """Bins of confidence in the reliability diagrams."""
 
     def __post_init__(self) -> None:
         check_positive(self, "draws", "bins")
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def analyse(path: Path, outcome: Outcome, arguments: Arguments) -> Analysis:
-    """Everything about one run's reported model."""
+    """Return the analysis of one run's reported model."""
     prepared, run_states, data = load(path)
     experiment = prepared.experiment
 

@@ -44,10 +44,10 @@ SEVEN = ("sgd", "joint", "er", "der", "derpp", "clser", "synergy")
 
 @dataclasses.dataclass(frozen=True)
 class TableConfig:
-    """What is compared."""
+    """The stream, methods and buffers to compare."""
 
     stream: str = "rot-mnist"
-    """As of continual_train."""
+    """Stream, as in continual_train."""
     methods: tuple[str, ...] = SEVEN
     """Rows of the table."""
     buffers: tuple[int, ...] = (200, 500, 1000)
@@ -55,7 +55,7 @@ class TableConfig:
     seeds: int = 5
     """Seeds of every cell, in one program."""
     seed: int = 0
-    """The first of them."""
+    """First of the seeds."""
     tasks: int | None = None
     """Tasks of the stream; None: as published."""
     epochs: int | None = None
@@ -69,7 +69,7 @@ class TableConfig:
     published: Release = "synergy"
     """Release, SYNERgy's or CLS-ER's, whose published best is taken where both have one."""
     phase_classes: int | None = None
-    """Most classes of a phase of GCIL; None: as published."""
+    """Largest number of classes of a phase of GCIL; None: as published."""
     pretrain_classes: int | None = None
     """Classes of which GCIL's first phase has all images; None: as published, no such phase."""
     schedule_seed: int | None = None
@@ -81,7 +81,7 @@ class TableConfig:
     hidden: tuple[int, ...] = (100, 100)
     """Widths of the multilayer perceptron."""
     only_tabulate: bool = False
-    """Run nothing: tabulate the runs that OUT/runs holds."""
+    """Whether nothing is run and the runs in OUT/runs are tabulated."""
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def cells(config: TableConfig) -> list[tuple[str, int]]:
-    """Methods and buffers to run; a method without a buffer has only the first."""
+    """Return the methods and buffers to run; a method without a buffer has only the first."""
     return [
         (method, buffer)
         for method in config.methods
@@ -137,7 +137,7 @@ def cell_name(method: str, buffer: int) -> str:
 
 
 def outcome(config: TableConfig, path: Path, wanted: PreparedExperiment) -> Outcome:
-    """What a cell's run in the folder `path` has measured, once it is run to its end."""
+    """Return the results of a cell's run in the folder `path`, after running it to its end."""
     if (path / "config.json").exists():
         stored = load_config(path, ContinualConfig)
         check_same(stored, wanted.config, path)
@@ -152,7 +152,7 @@ def outcome(config: TableConfig, path: Path, wanted: PreparedExperiment) -> Outc
 
 
 def run_config(config: TableConfig, method: str, buffer: int) -> ContinualConfig:
-    """The config of a cell's run, its hyper-parameters left to the published best."""
+    """Return the config of a cell's run, with hyper-parameters left to the published best."""
     general = ("stream", "seeds", "seed", "tasks", "epochs", "batch", "replay", "validation")
     return dataclasses.replace(
         DIGITS,
@@ -165,7 +165,7 @@ def run_config(config: TableConfig, method: str, buffer: int) -> ContinualConfig
 
 
 def check_same(stored: ContinualConfig, wanted: ContinualConfig, path: Path) -> None:
-    """Raises UserError where a folder holds a run of other settings.
+    """Raise UserError where a folder holds a run of other settings.
 
     The buffer of a method that has none makes no difference.
     """
@@ -185,7 +185,7 @@ def _run(path: Path, config: ContinualConfig, resume: bool) -> Run:
 
 
 def write(out: Path, stream: str, outcomes: list[Outcome]) -> None:
-    """Tables and figures of all outcomes."""
+    """Write tables and figures of all outcomes."""
     parts = {
         name: titled_table(outcomes, name) for name in MEASURES if table_rows(outcomes, name)[1]
     }

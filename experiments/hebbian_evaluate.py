@@ -41,12 +41,12 @@ from tsar_jax.training.run import check_writable, write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(EpisodeSettings):
-    """What to evaluate."""
+    """The policy to evaluate, and the environment."""
 
     run: Path = dataclasses.field(kw_only=True)
     """Folder of a run of hebbian_evolve."""
     bodies: tuple[str, ...] = ()
-    """Of a quadruped, other bodies than those it evolved with."""
+    """Bodies of a quadruped other than those it evolved with."""
     environment: str | None = None
     """Another environment than it evolved in, of the same observations and actions: of a policy
     from car_racing, gymnasium's CarRacing-v3."""
@@ -57,7 +57,7 @@ class Arguments(EpisodeSettings):
     modules: tuple[str, ...] = ()
     """Python modules to import first; a run whose environment wants another is refused."""
     film: bool = True
-    """Film the first lifetime in each world."""
+    """Whether the first lifetime in each world is filmed."""
 
 
 def main() -> None:
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def write_film(arguments: Arguments, evolved: Evolved, environment: str, name: str) -> None:
-    """Film the first lifetime in a world; a warning where nothing can draw it."""
+    """Film the first lifetime in a world; warn where nothing can draw it."""
     try:
         frames, seconds = film(evolved, environment, name, arguments.keys[0])
     except UserError as error:
@@ -108,7 +108,7 @@ def write_film(arguments: Arguments, evolved: Evolved, environment: str, name: s
 
 
 def _plain(name: str) -> str:
-    """An environment's or a body's name as part of a file's."""
+    """Return an environment's or a body's name as part of a file's name."""
     return name.replace(":", "-").replace("/", "-")
 
 

@@ -39,17 +39,17 @@ from tsar_jax.training.run import check_writable, write_atomically
 
 INTACT, FROZEN, SATURATED, ZEROED = "intact", "frozen", "saturated", "zeroed"
 LATER = 10
-"""Steps after the loss of synapses at which the weights are shown again."""
+"""Number of steps after the loss of synapses at which the weights are drawn again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(EpisodeSettings):
-    """What to injure, and how."""
+    """The policy to injure, and the lesions."""
 
     run: Path = dataclasses.field(kw_only=True)
     """Folder of a run of hebbian_evolve."""
     body: str | None = None
-    """Of a quadruped (default: the first that it evolved with)."""
+    """Body of a quadruped (default: the first that it evolved with)."""
     step: int | None = None
     """Generation of the checkpoint to load (default: the newest)."""
     modules: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ def main() -> None:
 def live_with_lesions(
     arguments: Arguments, evolved: Evolved, env: Environment | HostEnvironments
 ) -> dict[str, Trace]:
-    """The same lifetimes in every condition."""
+    """Return the traces of the same lifetimes in every condition."""
     at = arguments.at
     lesions = {
         INTACT: Lesion(),
@@ -122,7 +122,7 @@ def live_with_lesions(
 
 
 def write(arguments: Arguments, lived: dict[str, Trace], limit: int) -> None:
-    """The table and the figures."""
+    """Write the table and the figures."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["step", *(f"{n}_{what}" for n in lived for what in ("reward", "alive"))])

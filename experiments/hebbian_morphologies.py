@@ -37,14 +37,14 @@ Fitness = dict[str, dict[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(EpisodeSettings):
-    """What to compare."""
+    """The runs to compare, and the bodies."""
 
     runs: tuple[Path, ...] = dataclasses.field(kw_only=True)
     """Folders of runs of hebbian_evolve with quadrupeds."""
     out: Path = dataclasses.field(kw_only=True)
     """Folder to write to."""
     bodies: tuple[str, ...] = ("standard", "right_front", "left_front")
-    """The published ones; the last was not evolved with."""
+    """Bodies of the quadruped, by default the published ones; the last was not evolved with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def write(out: Path, fitness: Fitness) -> None:
-    """Fitness of every lifetime as JSON, and means and deviations as a table."""
+    """Write the fitness of every lifetime as JSON, and means and deviations as a table."""
     content = {
         rule: {body: scores.tolist() for body, scores in of_bodies.items()}
         for rule, of_bodies in fitness.items()

@@ -34,7 +34,7 @@ from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to compare."""
+    """The runs to compare."""
 
     runs: tuple[Path, ...]
     """Folders of finished runs of plasticity_meta_train."""
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def write(arguments: Arguments, rules: Mapping[str, Run], table: str, *, chance: float) -> None:
-    """Write table, curves and figures. chance: the accuracy of a guess, 0..1."""
+    """Write table, curves and figures. chance: accuracy of a guess, in [0, 1]."""
     out = arguments.out
     make_folder(out, "--out")
     write_atomically(out / "table.md", table)

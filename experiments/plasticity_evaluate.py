@@ -41,7 +41,7 @@ Curves = Mapping[str, Mapping[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(CurveConfig):
-    """What is evaluated, and on what."""
+    """The rules to evaluate, and the images."""
 
     rules: tuple[Path, ...] = ()
     """Files of rules, as plasticity_meta_train writes them."""
@@ -52,11 +52,12 @@ class Arguments(CurveConfig):
     """The characters: EMNIST (emnist), MNIST's digits (mnist), Omniglot's evaluation classes
     (omniglot), or the name of grey images of your own."""
     held_out: int = 0
-    """Of EMNIST: only the last classes, this many, which the rules must not have met."""
+    """Number of EMNIST's last classes to which the target is limited, which no rule may have met;
+    0: all classes."""
     references: bool = True
-    """Also feedback alignment and backpropagation."""
+    """Whether feedback alignment and backpropagation are evaluated as well."""
     reference_rate: float = 1e-3
-    """Learning rate of these."""
+    """Learning rate of feedback alignment and backpropagation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +82,7 @@ PRESETS = {
 
 
 def load_target(arguments: Arguments) -> np.ndarray:
-    """Images uint8 [classes, per_class, 28, 28] of the target, ink bright on black."""
+    """Return images uint8 [classes, per_class, 28, 28] of the target, with ink bright on black."""
     with doing_without("--target emnist and omniglot need no data to be prepared"):
         splits = load(arguments.target).splits
     if arguments.target not in TARGETS:
@@ -99,7 +100,7 @@ def load_target(arguments: Arguments) -> np.ndarray:
 
 
 def gather(arguments: Arguments) -> dict[str, LearnedRule]:
-    """The rules to evaluate, by the names they have in table and figure."""
+    """Return the rules to evaluate by their names in table and figure."""
     found: dict[str, LearnedRule] = {}
     if arguments.references:
         rate = (arguments.reference_rate,)

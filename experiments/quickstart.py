@@ -25,7 +25,7 @@ META_TEST = MetaTestConfig(classes=(50,), runs=3, rates=(4e-3, 2e-3, 1e-3, 5e-4)
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What can be set."""
+    """The only setting."""
 
     out: Path = Path("runs/quickstart")
     """Folder of the run, new or to be taken up."""

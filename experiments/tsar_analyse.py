@@ -73,15 +73,15 @@ RATE = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to analyse, and on which images."""
+    """The runs to analyse, and the images."""
 
     runs: tuple[Path, ...]
     """Folders of meta-trained runs of model tsar; those of one initial bias are pooled."""
     out: Path
     """Folder to write to."""
     mode: Mode = "learning"
-    """Whose regulation is collected: of the network while it learns the images (learning, as
-    released), or of the network as it was meta-trained (frozen)."""
+    """Network whose regulation is collected: while it learns the images (learning, as released), or
+    as it was meta-trained (frozen)."""
     target: str = "mini_imagenet"
     """The new domain: mini_imagenet, cifar100, omniglot, or the name of images of your own."""
     classes: int = 100
@@ -101,7 +101,7 @@ class Arguments:
     """Seed of the classes and images drawn, and of the fresh output layer, in [0, 2**32)."""
 
     def __post_init__(self) -> None:
-        """Raises UserError for impossible values."""
+        """Raise UserError for impossible values."""
         check_domain(self.target)
         if not self.runs:
             raise UserError("--runs names no run: name at least one meta-trained run's folder.")

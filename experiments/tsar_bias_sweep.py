@@ -50,14 +50,14 @@ from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import Run, check_writable, read_run, write_atomically
 
 OPEN = THRESHOLDS[1]
-"""Gates above it count as open."""
+"""Threshold above which a gate counts as open."""
 
 OPEN_SHARE = "open_share"
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Initial biases, and what is done with each."""
+    """Initial biases, and the training and transfer of each."""
 
     biases: tuple[float, ...]
     """Initial biases of the regulator's heads, one run each."""
@@ -69,7 +69,7 @@ class Sweep:
     """The new domain: mini_imagenet, cifar100, omniglot, or the name of images of your own."""
 
     def __post_init__(self) -> None:
-        """Raises UserError for impossible values."""
+        """Raise UserError for impossible values."""
         check_domain(self.target)
         if not self.biases or len(set(self.biases)) < len(self.biases):
             raise UserError(f"biases must be one or more different numbers, but is {self.biases}.")
@@ -112,8 +112,11 @@ PRESETS = {
 
 
 class Outcome(NamedTuple):
-    """One bias: result of its transfer, accuracies right after each class [runs, classes], and
-    the mean share of open gates of the third convolution before it."""
+    """Outcome of one initial bias.
+
+    result: result of its transfer. right_after: accuracies right after each class [runs, classes].
+    open_share: mean share of open gates of the third convolution before the transfer.
+    """
 
     result: Result
     right_after: np.ndarray
@@ -151,12 +154,12 @@ def main() -> None:
 
 
 def run_folder(out: Path, bias: float) -> Path:
-    """Where the run of a bias lies: OUT/bias-8 for -8, OUT/bias-plus-2 for 2."""
+    """Return the folder of a bias's run: OUT/bias-8 for -8, OUT/bias-plus-2 for 2."""
     return out / (f"bias-{abs(bias):g}" if bias <= 0 else f"bias-plus-{bias:g}")
 
 
 def check_folder(folder: Path, config: TsarConfig) -> None:
-    """Raises UserError where a folder holds a run with other settings."""
+    """Raise UserError where a folder holds a run with other settings."""
     if not (folder / "config.json").exists():
         return
     stored = read_run(folder, EXPERIMENT, TsarConfig)
@@ -170,7 +173,7 @@ def check_folder(folder: Path, config: TsarConfig) -> None:
 
 
 def transfer_file(folder: Path, sweep: Sweep) -> Path:
-    """Where a run's transfer lies: beside those of tsar_transfer, with more in its settings."""
+    """Return the file of a run's transfer, beside those of tsar_transfer but with more settings."""
     name = default_name(as_arguments(sweep), sweep.train)
     return folder / f"{KINDS['tsar_bias_sweep']}-{name}.json"
 
@@ -181,7 +184,7 @@ def as_arguments(sweep: Sweep) -> TransferArguments:
 
 
 def read_outcome(folder: Path, sweep: Sweep) -> Outcome | None:
-    """What an earlier command found with the same settings, if it came so far."""
+    """Return the outcome that an earlier command with the same settings wrote, or None."""
     try:
         file = transfer_file(folder, sweep)
         conditions, settings = read_results(file)
@@ -202,7 +205,7 @@ def run_bias(
     images: jax.Array,
     normalise: Normalise,
 ) -> Outcome:
-    """Meta-train (resuming what is there), transfer, and write the run's folder."""
+    """Meta-train (resuming an unfinished run), transfer, and write the run's folder."""
     resume = (folder / "config.json").exists()
     if resume:  # in the words of the version that began it
         config = read_run(folder, EXPERIMENT, TsarConfig)
@@ -266,7 +269,7 @@ def write_and_show(out: Path, sweep: Sweep, outcomes: dict[float, Outcome]) -> N
 
 
 def markdown(outcomes: dict[float, Outcome]) -> str:
-    """A line per bias: accuracies over runs, with their 95 % bands, and open gates."""
+    """Return a table with a line per bias: accuracies with their 95 % bands, and open gates."""
     head = f"| initial bias | right after the class | at the end | gates of C3 above {OPEN:g} |"
     lines = [
         f"| {bias:g} | {percent(o.right_after.mean(1).tolist())} | {percent(o.result.test)} "

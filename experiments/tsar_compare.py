@@ -39,29 +39,31 @@ from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.run import check_writable, make_folder, read_run, write_atomically
 
 MODELS = {"tsar": "TSAR", "anml": "ANML", "unregulated": "unregulated"}
-"""The models' names in tables and figures."""
+"""Names of the models in tables and figures."""
 
 COLUMNS = ("right after the class", "at the end", "learned images, at the end", "chance")
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to compare."""
+    """The runs to compare."""
 
     runs: tuple[Path, ...]
     """Folders of transferred runs."""
     out: Path
     """Folder to write to."""
     name: str = "mini_imagenet-random"
-    """Which transfer of each run: the NAME of its transfer-NAME.json; that of preset paper is
+    """Transfer of each run, the NAME of its transfer-NAME.json; that of preset paper is
     mini_imagenet-random-retention."""
 
 
 class Transferred(NamedTuple):
-    """One run's transfer: its results and accuracies right after [runs, classes] by condition.
+    """Transfer of one run.
 
-    label: the model's in tables, with what learns where that is not as published. protocol: the
-    transfer's settings that must agree. training: the meta-training's, but for the seed.
+    label: name of the model in tables, with what learns where that is not as published. results:
+    results by condition. right_after: accuracies right after each class [runs, classes], by
+    condition. protocol: settings of the transfer that must agree. training: settings of the
+    meta-training, but for the seed.
     """
 
     path: Path
@@ -73,8 +75,11 @@ class Transferred(NamedTuple):
 
 
 class Pooled(NamedTuple):
-    """One condition over its seeds: its results, each seed's mean being one run, and
-    accuracies right after each class [seeds, classes]."""
+    """One condition pooled over seeds.
+
+    result: result, each seed's mean being one run. right_after: accuracies right after each class
+    [seeds, classes].
+    """
 
     result: Result
     right_after: np.ndarray
@@ -91,7 +96,7 @@ def main() -> None:
 
 
 def read_transfer(path: Path, name: str) -> Transferred:
-    """What tsar_transfer wrote to a run. Raises UserError for anything else."""
+    """Return the transfer that tsar_transfer wrote to a run. Raises UserError for anything else."""
     config = read_run(path, EXPERIMENT, TsarConfig)
     file = path / f"transfer-{name}.json"
     conditions, settings = read_results(file, "tsar_transfer")
@@ -126,7 +131,7 @@ def model_label(config: TsarConfig, arguments: TransferArguments) -> str:
 
 
 def training_settings(config: TsarConfig) -> dict[str, Any]:
-    """The settings that make two runs' networks differ, but for the seed."""
+    """Return the settings by which two runs' networks differ, but for the seed."""
     loop = {field.name for field in dataclasses.fields(LoopConfig)}
     return {
         name: value
@@ -136,7 +141,7 @@ def training_settings(config: TsarConfig) -> dict[str, Any]:
 
 
 def check_comparable(runs: list[Transferred]) -> None:
-    """Raises UserError for a run named twice, unequal protocols, or unequal seeds of a label."""
+    """Raise UserError for a run named twice, unequal protocols, or a label's unequal seeds."""
     first_of_label: dict[str, Transferred] = {}
     seen: set[Path] = set()
     for run in runs:
@@ -159,7 +164,7 @@ def check_comparable(runs: list[Transferred]) -> None:
 
 
 def pool(runs: list[Transferred]) -> dict[str, Pooled]:
-    """Conditions by label, such as "ANML, from scratch", networks from scratch last."""
+    """Return conditions by label, such as "ANML, from scratch", networks from scratch last."""
     found: dict[str, list[tuple[Result, np.ndarray]]] = {}
     for condition in (TRAINED, SCRATCH):
         for run in runs:
@@ -177,7 +182,7 @@ def pool(runs: list[Transferred]) -> dict[str, Pooled]:
 
 
 def accuracy_rows(pooled: Mapping[str, Pooled]) -> list[list[str]]:
-    """The table, its head first: accuracies over seeds, with their 95 % bands, by condition."""
+    """Return the table, its head first: accuracies over seeds with 95 % bands, by condition."""
     return [
         ["condition", "seeds", *COLUMNS],
         *(

@@ -34,7 +34,7 @@ from tsar_jax.training.run import check_writable, read_run, write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Where to look, and how much to show."""
+    """The run and the images to look at."""
 
     run: Path
     """Folder of a meta-trained run of model tsar."""
@@ -45,10 +45,10 @@ class Arguments:
     show: int = 4
     """Classes in the figure, evenly spaced among those of the domain."""
     each: int = 3
-    """Images of highest and of lowest mean regulation of each."""
+    """Images of highest and of lowest mean regulation of each class."""
 
     def __post_init__(self) -> None:
-        """Raises UserError for impossible values."""
+        """Raise UserError for impossible values."""
         check_domain(self.target)
         check_positive(self, "show", "each")
 
@@ -80,12 +80,12 @@ def main() -> None:
 
 
 def ranks_in_class(regulation: np.ndarray) -> np.ndarray:
-    """Rank of each image in its class, 1 for the highest: [classes, per_class]."""
+    """Return the rank of each image in its class, 1 for the highest: [classes, per_class]."""
     return 1 + np.argsort(np.argsort(-regulation, axis=1, kind="stable"), axis=1)
 
 
 def spikes_csv(names: tuple[str, ...], regulation: np.ndarray) -> str:
-    """A line per image of mean regulation [classes, per_class], in the order of the data."""
+    """Return a line per image of mean regulation [classes, per_class], in the order of the data."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["class", "image", "mean_regulation", "rank_in_class"])
