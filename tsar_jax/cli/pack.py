@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -22,7 +23,7 @@ from tsar_jax.cli.exits import run_main
 from tsar_jax.data.packaged_file import write_npz
 from tsar_jax.errors import UserError
 from tsar_jax.pretrained.store import HERE, Pretrained
-from tsar_jax.training.checkpoints import read_newest
+from tsar_jax.training.checkpoints import Arrays, read_newest
 from tsar_jax.training.run import read_description, write_atomically
 
 
@@ -66,7 +67,7 @@ def pack(arguments: Arguments) -> tuple[Path, Path]:
     Raises:
         UserError: the run has no checkpoint, or none of its arrays is in a branch to keep.
     """
-    described = read_description(arguments.run)
+    stored = read_description(arguments.run)
     newest = read_newest(arguments.run / "checkpoints")
     if newest is None:
         raise UserError(f"{arguments.run} has no checkpoint: name a trained run.")
@@ -81,15 +82,35 @@ def pack(arguments: Arguments) -> tuple[Path, Path]:
     buffer = io.BytesIO()
     write_npz(buffer, packed)
     content = buffer.getvalue()
-    pretrained = Pretrained(
+    description = describe(arguments, stored, arrays, record["step"], content)
+    data, text = (arguments.out / f"{arguments.name}.{suffix}" for suffix in ("npz", "json"))
+    with replacing(data) as file:
+        file.write(content)
+    write_atomically(text, json.dumps(dataclasses.asdict(description), indent=1) + "\n")
+    return data, text
+
+
+def describe(
+    arguments: Arguments, stored: dict[str, Any], arrays: Arrays, step: int, content: bytes
+) -> Pretrained:
+    """Return the description of a packed run.
+
+    Args:
+        arguments: what the command line says of the run.
+        stored: the run's config.json.
+        arrays: all arrays of the state, by name.
+        step: step of the checkpoint.
+        content: the packed file of arrays.
+    """
+    return Pretrained(
         about=arguments.about,
         use=arguments.use,
         result=arguments.result,
-        experiment=described["experiment"],
-        preset=described["preset"],
-        steps=described["steps"],
-        step=record["step"],
-        config=described["config"],
+        experiment=stored["experiment"],
+        preset=stored["preset"],
+        steps=stored["steps"],
+        step=step,
+        config=stored["config"],
         arrays={name: (str(array.dtype), list(array.shape)) for name, array in arrays.items()},
         provenance={
             "command": arguments.command,
@@ -103,11 +124,6 @@ def pack(arguments: Arguments) -> tuple[Path, Path]:
             name: (arguments.run / name).read_text(encoding="utf-8") for name in arguments.files
         },
     )
-    data, text = (arguments.out / f"{arguments.name}.{suffix}" for suffix in ("npz", "json"))
-    with replacing(data) as file:
-        file.write(content)
-    write_atomically(text, json.dumps(dataclasses.asdict(pretrained), indent=1) + "\n")
-    return data, text
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Trained things that come with the package, as run folders.
+"""Trained runs that come with the package.
 
     unpack("cart-pole")     -> runs/pretrained/cart-pole, a run like any other
-    known()                 -> what there is, by name
+    known()                 -> their descriptions, by name
 
 On the command line `pretrained:NAME` stands wherever a run is named. Each is two files here:
 NAME.json (the run's config, where it is from and what it reaches) and NAME.npz (its arrays).

@@ -1,29 +1,32 @@
-"""Show what comes with the package."""
+"""A list of the trained runs that come with the package."""
 
 import textwrap
 
 from tsar_jax.errors import check_known
 from tsar_jax.pretrained.store import HERE, PREFIX, known
 
+WIDTH = 96
+"""Width of a paragraph in columns, without its indentation."""
+
 
 def listing(name: str | None) -> str:
-    """Return a paragraph about each trained thing, or all that is known of one.
+    """Return a paragraph about each packaged run, or the full description of one.
 
     Raises:
-        UserError: there is no such thing.
+        UserError: there is no run of that name.
     """
-    found = known()
+    runs = known()
     if name is not None:
         name = name.removeprefix(PREFIX)
-        check_known("pretrained thing", name, found)
-        shown = found[name]
-        lines = {"about": shown.about, "result": shown.result, "use": shown.use}
-        rows = {**lines, "experiment": shown.experiment, "step": shown.step, **shown.provenance}
+        check_known("pretrained thing", name, runs)
+        run = runs[name]
+        lines = {"about": run.about, "result": run.result, "use": run.use}
+        rows = {**lines, "experiment": run.experiment, "step": run.step, **run.provenance}
         return "\n".join(f"{key:10}  {value}" for key, value in rows.items())
     paragraphs = []
-    for key, shown in found.items():
+    for key, run in runs.items():
         size = (HERE / f"{key}.npz").stat().st_size
-        body = textwrap.wrap(f"{shown.about} {shown.result}", 96)
+        body = textwrap.wrap(f"{run.about} {run.result}", WIDTH)
         head = f"{PREFIX}{key}  ({size / 1e6:.2g} MB)"
-        paragraphs.append("\n    ".join([head, *body, f"$ {shown.use}"]))
+        paragraphs.append("\n    ".join([head, *body, f"$ {run.use}"]))
     return "\n".join(paragraphs)

@@ -1,4 +1,4 @@
-"""Read what comes with the package, and write it as run folders."""
+"""Reading of the packaged runs, and writing them as run folders."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PREFIX = "pretrained:"
 UNPACKED = Path("runs", "pretrained")
-"""Where runs are unpacked, from the working folder."""
+"""Folder in which runs are unpacked, relative to the working folder."""
 
 REINSTALL = "install the package again"
 NAME = re.compile(rf"(?P<before>(?:^|.*=)){PREFIX}(?P<name>[^/]*)(?P<rest>/.*)?", re.DOTALL)
@@ -27,19 +27,19 @@ NAME = re.compile(rf"(?P<before>(?:^|.*=)){PREFIX}(?P<name>[^/]*)(?P<rest>/.*)?"
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """One trained thing.
+    """Description of a packaged run.
 
     Attributes:
-        about: what it is, in a line.
+        about: description, in a line.
         use: command that shows what it does.
-        result: what it reaches, measured with these very arrays.
-        experiment, preset, steps, config: of the run, as its config.json holds them.
-        step: of the checkpoint.
-        arrays: dtype and shape of each of the state's arrays, by name; one that the file does not
-            hold is zero, as an optimiser's moments are in the beginning.
+        result: result that it reaches, measured with these very arrays.
+        experiment, preset, steps, config: as in the run's config.json.
+        step: step of the checkpoint.
+        arrays: dtype and shape of each of the state's arrays, by name; those that the file lacks
+            are zero, as an optimiser's moments are in the beginning.
         provenance: command, commit, machine, date and hours of the training.
-        sha256: of the file of arrays.
-        files: the run's other files, by name; text.
+        sha256: SHA-256 of the file of arrays.
+        files: texts of the run's other files, by name.
     """
 
     about: str
@@ -57,7 +57,7 @@ class Pretrained:
 
 
 def known(folder: Path = HERE) -> dict[str, Pretrained]:
-    """Return what comes with the package, by name.
+    """Return the descriptions of the packaged runs, by name.
 
     Raises:
         UserError: a description is damaged.
@@ -73,7 +73,7 @@ def _read(path: Path) -> Pretrained:
 
 
 def resolve(argument: str) -> str:
-    """Return a command's argument with `pretrained:NAME` replaced by the folder it is unpacked to.
+    """Return a command's argument with `pretrained:NAME` replaced by the run's folder.
 
     Args:
         argument: "pretrained:NAME", "--run=pretrained:NAME" or "pretrained:NAME/rule.json";
@@ -89,12 +89,12 @@ def resolve(argument: str) -> str:
 
 
 def unpack(name: str, parent: Path = UNPACKED, folder: Path = HERE) -> Path:
-    """Write a run folder of what comes with the package, unless it is there already.
+    """Write the folder of a packaged run, unless it is there already.
 
     Args:
         name: one of `known`.
         parent: folder to write it in.
-        folder: where the packaged files are.
+        folder: folder of the packaged files.
 
     Returns:
         The run's folder, `parent`/`name`.
@@ -103,9 +103,9 @@ def unpack(name: str, parent: Path = UNPACKED, folder: Path = HERE) -> Path:
         UserError: there is no such name, the files are damaged, or the folder holds something else
             or cannot be written.
     """
-    found = known(folder)
-    check_known("pretrained thing", name, found)
-    pretrained, path = found[name], parent / name
+    runs = known(folder)
+    check_known("pretrained thing", name, runs)
+    pretrained, path = runs[name], parent / name
     if path.exists():
         _check_same(path, pretrained)
         return path
@@ -128,22 +128,22 @@ def unpack(name: str, parent: Path = UNPACKED, folder: Path = HERE) -> Path:
 
 def _check_same(path: Path, pretrained: Pretrained) -> None:
     try:
-        held = json.loads((path / PRETRAINED).read_text(encoding="utf-8"))["sha256"]
+        sha256 = json.loads((path / PRETRAINED).read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        held = None
-    if held != pretrained.sha256:
+        sha256 = None
+    if sha256 != pretrained.sha256:
         raise UserError(
             f"{path} is not what comes with this version of the package: move it out of the way."
         )
 
 
 def read_arrays(path: Path, pretrained: Pretrained) -> "dict[str, np.ndarray]":
-    """Return the state's arrays by name, in the dtypes that training had.
+    """Return the state's arrays by name, in the dtypes of the training.
 
     Raises:
         UserError: the file is missing or not the one that the description names.
     """
-    import numpy as np  # here, for a command line that names none of them must start quickly
+    import numpy as np  # here, for commands that name no packaged run must start quickly
 
     try:
         content = path.read_bytes()
@@ -152,15 +152,15 @@ def read_arrays(path: Path, pretrained: Pretrained) -> "dict[str, np.ndarray]":
     if hashlib.sha256(content).hexdigest() != pretrained.sha256:
         raise UserError(f"{path} is damaged: {REINSTALL}.")
     with np.load(path, allow_pickle=False) as file:
-        held = {name: file[name] for name in file.files}
+        packed = {name: file[name] for name in file.files}
     return {
-        name: held[name].astype(dtype) if name in held else np.zeros(shape, dtype)
+        name: packed[name].astype(dtype) if name in packed else np.zeros(shape, dtype)
         for name, (dtype, shape) in pretrained.arrays.items()
     }
 
 
 def _write(path: Path, pretrained: Pretrained, arrays: "Mapping[str, np.ndarray]") -> None:
-    # Imported here, for they take seconds.
+    # Imported here, for that takes seconds.
     from tsar_jax.training.checkpoints import SaveFailed, save_once
     from tsar_jax.training.rescue import reason
 
