@@ -250,7 +250,7 @@ def _build(builder: type[ImageBuilder], splits: dict[str, LabelledImages], folde
             options = {"data_dir": folder, "file_format": "array_record"}
             builder(splits, **options).download_and_prepare()
     except RuntimeError as error:
-        # So array_record reports a failed write, over several lines.
+        # array_record reports a failed write in this way, over several lines.
         raise OSError(" ".join(str(error).split())) from error
     finally:
         shuffle.MAX_MEM_BUFFER_SIZE = limit

@@ -100,6 +100,6 @@ class Archive:
         data, shape = found.get(b"data"), (len(labels), 3 * SIDE**2)
         if not isinstance(data, np.ndarray) or data.shape != shape:
             raise self.refused(member, f"its data are not an array of shape {list(shape)}")
-        # Of an image, the red plane, the green one and the blue one.
+        # An image is stored as its red, its green and its blue plane.
         pixels = data.reshape(len(labels), 3, SIDE, SIDE).transpose(0, 2, 3, 1)
         return pixels, np.array(labels, np.int32)

@@ -40,7 +40,7 @@ MAX_SCANS = 100
 """Largest number of a progressive JPEG's passes over all of its pixels; some ten are usual."""
 SCAN = b"\xff\xda"
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
-# Of text that follows a PNG's pixels, which Pillow reads with them: characters of up to 4 bytes.
+# Pillow's own bound on the text after a PNG's pixels, in characters, of up to 4 bytes each.
 PngImagePlugin.MAX_TEXT_MEMORY = MAX_METADATA // 4
 TO_BYTES = ((np.arange(1 << 16, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 """Table from 0..65535 to 0..255, rounded."""
@@ -138,7 +138,7 @@ def _quiet_pillow() -> Iterator[None]:
 
 def _of_bytes(image: Image.Image, wrong: str, remedy: str) -> Image.Image:
     """Return the image, scaled to 8 bits a pixel if it has 16."""
-    # Of TIFF, how many bits a sample really has: Pillow gives those of 12 in 16, unscaled.
+    # A TIFF's tag 258 has the bits per sample: Pillow gives those of 12 bits in 16, unscaled.
     bits = set(image.tag_v2.get(258, ())) if image.format == "TIFF" else set()  # type: ignore[attr-defined]
     wide = image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if wide and bits <= {16}:

@@ -21,7 +21,7 @@ from .images import open_image, resize_colour
 from .progress import track
 from .sources import Source, check_class_folder, locate_source, open_source
 
-# What is read into memory at once.
+# Largest size in bytes of a file, which is read into memory as a whole.
 LARGEST_FILE = 1 << 25
 
 SIDES = (mini_imagenet.SIDE, mini_imagenet.LABELLED_SIDE)

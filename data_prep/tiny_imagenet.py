@@ -25,7 +25,7 @@ NAMES = "wnids.txt"
 ANNOTATIONS = "val/val_annotations.txt"
 # An image for training is in its class's folder; beside the images lie their bounding boxes.
 TRAIN = re.compile(r"train/([^/]+)/(?:(?:images/)?[^/]+\.JPEG|\1_boxes\.txt)")
-# As many sort them, an image for validation is in its class's folder too.
+# An image for validation may lie in its class's folder too, as many people sort them.
 SORTED = re.compile(r"val/(n\d{8})/(?:images/)?[^/]+\.JPEG")
 REMEDY = "download the official archive again"
 

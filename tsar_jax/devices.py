@@ -153,7 +153,7 @@ def map_over(
 def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function mapped over arrays [devices, ...], a row on each device of this process.
 
-    Its results are arrays [devices, ...] again.
+    The results are arrays [devices, ...] again.
     """
 
     def on_one_device(*rows: Any) -> Any:
