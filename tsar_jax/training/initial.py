@@ -94,8 +94,8 @@ def first_misfit(
         expected: arrays or ShapeDtypeStructs by name.
 
     Returns:
-        Its name, its shape and the expected one; "absent" in place of a shape where one of the two
-        lacks the array.
+        The array's name, its shape and the expected one; "absent" in place of a shape where one of
+        the two lacks the array.
     """
     for name in (*expected, *arrays):
         shape, expected_shape = (

@@ -271,7 +271,7 @@ class _Trainer:
         if not checkpoint_steps(self.run.checkpoints):
             with self._writing(state, step):
                 self._save(state, step)
-                # Waited for, because a run with metrics but no checkpoint cannot be resumed.
+                # A run with metrics but no checkpoint cannot be resumed.
                 self.checkpoints.wait()
         run_chunk = None
         if step < loop.steps:
@@ -300,20 +300,27 @@ class _Trainer:
                 values = self._evaluate(state, step)
                 wall = time.perf_counter() - began
                 rows.append({"step": step, "split": "eval", "wall_s": wall} | values)
-            with self._writing(state, step):
-                for row in rows:
-                    self.metrics.write(row)
-                signum = stopped()
-                if signum is not None or is_due(step, loop.checkpoint_every, loop.steps):
-                    self._save(state, step)
-                if signum is not None:
-                    self.checkpoints.wait()
+            signum = self._write(state, step, rows, stopped)
             self.progress.update(step, steps_per_s, means)
             if signum is not None and step < loop.steps:
                 raise self._interrupted(step, signum)
         with self._writing(state, step):
             self.checkpoints.wait()
         return Trained(state, step, self.metrics.rows, self.arrays.arrays)
+
+    def _write(
+        self, state: State, step: int, rows: list[Row], stopped: Callable[[], int | None]
+    ) -> int | None:
+        """Write rows, and a checkpoint where one is due or a signal came; return the signal."""
+        with self._writing(state, step):
+            for row in rows:
+                self.metrics.write(row)
+            signum = stopped()
+            if signum is not None or is_due(step, self.loop.checkpoint_every, self.loop.steps):
+                self._save(state, step)
+            if signum is not None:
+                self.checkpoints.wait()
+        return signum
 
     def _report_lost(self, state: State, step: int, before: list[int]) -> list[int]:
         """Return the numbers of the lost seeds, and report those that were not lost before."""

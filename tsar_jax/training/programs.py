@@ -90,7 +90,7 @@ def make_programs(
 def _traced_programs(
     system: System, init: Any, data: Any, key: jax.Array, chunk: int, seeds: int
 ) -> Programs:
-    """Trace the system's functions once and describe what they return."""
+    """Return the programs of a system whose functions are traced."""
     step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
     state = jax.eval_shape(init, key)
     places = init.lower(key).compile().output_shardings if jax.local_device_count() > 1 else None
@@ -99,6 +99,30 @@ def _traced_programs(
     _, step_scalars, step_arrays = jax.eval_shape(step, seed_state, data, seed_key)
     eval_scalars = jax.eval_shape(evaluate, seed_state, data, seed_key)
     _check_scalars(step_scalars, eval_scalars)
+
+    run_chunk = _chunk_function(step, step_scalars, step_arrays, chunk, seeds)
+    # The state keeps its shardings, whatever the compiler would prefer.
+    compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None, None))
+
+    def compile_chunk(state: State, data: Any, root: jax.Array) -> jax.stages.Compiled:
+        return compiled.lower(state, data, root, np.int32(0), np.int32(0)).compile()
+
+    return Programs(
+        init,
+        compiled,
+        compile_chunk,
+        evaluate if seeds == 1 else _evaluate_seeds(evaluate, seeds),
+        places,
+        _columns(step_scalars, eval_scalars, seeds),
+        tuple(step_arrays),
+        system.remedy,
+    )
+
+
+def _chunk_function(
+    step: Callable[..., Any], step_scalars: Any, step_arrays: Any, chunk: int, seeds: int
+) -> Callable[..., Any]:
+    """Return `Programs.chunk`, not compiled yet, from a system's step and the shapes it returns."""
 
     def take_step(state: State, data: Any, key: jax.Array) -> Any:
         if seeds == 1:
@@ -129,27 +153,12 @@ def _traced_programs(
         if seeds == 1:
             state, (scalars, arrays) = run_steps((state, root), shared)
             return state, scalars, arrays
-        # On a CPU one seed takes all steps of a chunk before the next one does: what it works on
+        # On a CPU one seed takes all steps of a chunk before the next one does: its working set
         # stays in the cache, and nothing is copied out of the stack and into it at every step.
         state, (scalars, arrays) = map_over(run_steps, seeds)((state, root), shared)
         return state, {name: finite_mean(value) for name, value in scalars.items()}, arrays
 
-    # The state keeps its shardings, whatever the compiler would prefer.
-    compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None, None))
-
-    def compile_chunk(state: State, data: Any, root: jax.Array) -> jax.stages.Compiled:
-        return compiled.lower(state, data, root, np.int32(0), np.int32(0)).compile()
-
-    return Programs(
-        init,
-        compiled,
-        compile_chunk,
-        evaluate if seeds == 1 else _evaluate_seeds(evaluate, seeds),
-        places,
-        _columns(step_scalars, eval_scalars, seeds),
-        tuple(step_arrays),
-        system.remedy,
-    )
+    return run_chunk
 
 
 def _without_axis(leaf: Any) -> Any:
