@@ -22,7 +22,7 @@ from tsar_jax.networks import init_params
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic.anml_presets import CPU
-from tsar_jax.systems.episodic.meta_test import frozen_signals, learn_stream
+from tsar_jax.systems.episodic.meta_test_lifetime import frozen_activations, learn_stream
 from tsar_jax.training.programs import make_programs
 
 PAPER = AnmlConfig()
@@ -70,19 +70,23 @@ def meta_test_update(config: AnmlConfig, updates: int, *, losses: bool = False) 
     plastic = mask(params, ("head",))
     classes, learn = updates // 15, 15
     images = omniglot.load_on_device()["evaluation"][:classes, :learn]
-    signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x, pixels=config.pixels))(
-        params, images
-    )
+    activations = jax.jit(
+        lambda p, x: frozen_activations(network, p, plastic, x, pixels=config.pixels)
+    )(params, images)
     labels = jnp.asarray(np.repeat(np.arange(classes, dtype=np.int32), learn))
 
-    def function(params: Any, _: jax.Array, signals: Any, labels: jax.Array) -> tuple[Any, Any]:
-        learned, values = learn_stream(network, params, plastic, signals, labels, rate=1e-3)
+    def function(params: Any, _: jax.Array, activations: Any, labels: jax.Array) -> tuple[Any, Any]:
+        learned, values = learn_stream(
+            network, params, plastic, activations, labels, learning_rate=1e-3
+        )
         return learned, values if losses else None
 
     features, outputs = params["head"]["kernel"].shape
     probe = functools.partial(stream_rates, working_sets=(head_state_bytes(features, outputs),))
     traffic = head_update_bytes(features, outputs)
-    return Work(function, params, (signals, labels), labels.size, (Cost(traffic, "byte", probe),))
+    return Work(
+        function, params, (activations, labels), labels.size, (Cost(traffic, "byte", probe),)
+    )
 
 
 def _meta_step(

@@ -17,7 +17,7 @@ from tsar_jax.networks import init_params, params_like
 from tsar_jax.networks.regulated import TSAR
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.analysis.regulation import collect, first_pass, fold_gates
-from tsar_jax.systems.episodic.meta_test import frozen_signals, learn_stream
+from tsar_jax.systems.episodic.meta_test_lifetime import frozen_activations, learn_stream
 from tsar_jax.systems.episodic.tsar import (
     TRANSFERRED,
     TsarConfig,
@@ -91,17 +91,17 @@ def transfer_update(config: TsarConfig, updates: int) -> Work:
     network, params = _network(config)
     plastic = mask(params, TRANSFERRED["tsar"])
     images = omniglot.load_on_device()["evaluation"][:updates, :1]
-    signals = jax.jit(lambda p, x: frozen_signals(network, p, plastic, x, pixels=config.pixels))(
-        params, images
-    )
+    activations = jax.jit(
+        lambda p, x: frozen_activations(network, p, plastic, x, pixels=config.pixels)
+    )(params, images)
     labels = jnp.asarray(np.arange(updates, dtype=np.int32) // 30)
 
-    def function(params: Any, _: jax.Array, signals: Any, labels: jax.Array) -> tuple[Any, Any]:
-        learned, _ = learn_stream(network, params, plastic, signals, labels, rate=1e-3)
+    def function(params: Any, _: jax.Array, activations: Any, labels: jax.Array) -> tuple[Any, Any]:
+        learned, _ = learn_stream(network, params, plastic, activations, labels, learning_rate=1e-3)
         return learned, None
 
     traffic = 6.0 * FLOAT_BYTES * parameters(config)
-    return Work(function, params, (signals, labels), updates, (_streaming(traffic),))
+    return Work(function, params, (activations, labels), updates, (_streaming(traffic),))
 
 
 def analysis_pass(config: TsarConfig, images: int) -> Work:

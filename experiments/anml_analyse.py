@@ -28,11 +28,14 @@ from tsar_jax.systems.episodic.analysis.representation_analysis import (
     MetaTests,
     analyse,
 )
-from tsar_jax.systems.episodic.analysis.representation_figures import gates_figure, spaces_figure
+from tsar_jax.systems.episodic.analysis.representation_figures import (
+    gates_figure,
+    representations_figure,
+)
 from tsar_jax.systems.episodic.analysis.representation_report import make_report, make_table
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic.anml_presets import EXPERIMENT
-from tsar_jax.systems.episodic.meta_test import Protocol
+from tsar_jax.systems.episodic.meta_test_lifetime import LifetimeSpec
 from tsar_jax.systems.episodic.trained import load_state
 from tsar_jax.terminal import print_tables
 from tsar_jax.training.loop import make_keys
@@ -84,7 +87,7 @@ def main() -> None:
     settings = cli.parse_settings(Settings, experiment="anml_analyse", description=__doc__)
     config = read_run(settings.run, EXPERIMENT, AnmlConfig)
     evaluation = load("omniglot").splits["evaluation"]
-    protocol = meta_test_protocol(settings, config, len(evaluation.names))
+    spec = meta_test_spec(settings, config, len(evaluation.names))
     system = make_system(config)
     state, step = load_state(settings.run, system, settings.step)
     check_writable(settings.run)
@@ -93,7 +96,7 @@ def main() -> None:
     images = evaluation.images[chosen]
     shown = np.linspace(0, settings.classes - 1, settings.images).round().astype(int)
     keys = jax.random.split(run_key, settings.meta_test_runs)
-    tests = MetaTests(protocol, keys, settings.rate, settings.memory * 2**20)
+    tests = MetaTests(spec, keys, settings.rate, settings.memory * 2**20)
 
     def analysis(params: Any) -> Analysis:
         return analyse(make_network(config), config.pixels, params, images, shown, tests)
@@ -106,8 +109,8 @@ def main() -> None:
         config, tests, trained, untrained, step=step, classes=settings.classes, seed=settings.seed
     )
     names = [evaluation.names[chosen[index]] for index in shown]
-    gates = gates_figure(images[shown, 0], names, trained.shown, trained.means)
-    bars = spaces_figure(
+    gates = gates_figure(images[shown, 0], names, trained.examples, trained.means)
+    bars = representations_figure(
         {"trained": trained.measures, "untrained": untrained.measures},
         published_measures(config.model),
         settings.classes,
@@ -116,8 +119,8 @@ def main() -> None:
     write_and_show(settings.run, report, {"gates": gates, "spaces": bars})
 
 
-def meta_test_protocol(settings: Settings, config: AnmlConfig, available: int) -> Protocol:
-    """Return the meta-test on the classes drawn.
+def meta_test_spec(settings: Settings, config: AnmlConfig, available: int) -> LifetimeSpec:
+    """Return the spec of a meta-test on the classes drawn.
 
     available: number of evaluation classes in the data.
 
@@ -134,7 +137,7 @@ def meta_test_protocol(settings: Settings, config: AnmlConfig, available: int) -
     if classes > limit:
         what = "classes drawn" if limit == settings.classes else "outputs"
         raise UserError(f"meta_test_classes is {classes}, but there are only {limit} {what}.")
-    return Protocol(classes, population=settings.classes, learn=LEARN)
+    return LifetimeSpec(classes, population=settings.classes, learn=LEARN)
 
 
 def write_and_show(path: Path, report: dict[str, Any], figures: dict[str, Figure]) -> None:

@@ -17,9 +17,8 @@ from tsar_jax import cli
 from tsar_jax.errors import UserError
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.anml_presets import EXPERIMENT
-from tsar_jax.systems.episodic.meta_test_run import write_and_show
-from tsar_jax.systems.episodic.protocol import MetaTestConfig, Result
-from tsar_jax.systems.episodic.results import (
+from tsar_jax.systems.episodic.meta_test import MetaTestConfig, Result
+from tsar_jax.systems.episodic.meta_test_results import (
     RANDOM,
     SCRATCH,
     TRAINED,
@@ -28,6 +27,7 @@ from tsar_jax.systems.episodic.results import (
     published_series,
     read_results,
 )
+from tsar_jax.systems.episodic.meta_test_run import write_and_show
 from tsar_jax.training.config import config_difference, with_later_fields
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import check_writable, make_folder, read_run, write_atomically

@@ -17,8 +17,8 @@ from tsar_jax import cli
 from tsar_jax.data import omniglot
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network
 from tsar_jax.systems.episodic.anml_presets import EXPERIMENT
+from tsar_jax.systems.episodic.meta_test import PUBLISHED_RATES, MetaTestConfig
 from tsar_jax.systems.episodic.meta_test_run import load_trained, run_conditions, write_and_show
-from tsar_jax.systems.episodic.protocol import PUBLISHED_RATES, MetaTestConfig
 from tsar_jax.systems.episodic.trained import check_plastic, join_names
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.preset import Preset

@@ -11,8 +11,8 @@ from tsar_jax import cli
 from tsar_jax.data import omniglot
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_system
 from tsar_jax.systems.episodic.anml_presets import CPU, EXPERIMENT
+from tsar_jax.systems.episodic.meta_test import MetaTestConfig, mean_and_band
 from tsar_jax.systems.episodic.meta_test_run import load_trained, run_conditions, write_and_show
-from tsar_jax.systems.episodic.protocol import MetaTestConfig, mean_and_band
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run, load_config

@@ -27,8 +27,13 @@ from tsar_jax.errors import UserError, quoted
 from tsar_jax.systems.episodic import transfer_arguments, tsar_presets
 from tsar_jax.systems.episodic.analysis.regulation import THRESHOLDS
 from tsar_jax.systems.episodic.image_regulation import Normalise, open_share, regulates_third
-from tsar_jax.systems.episodic.protocol import Result
-from tsar_jax.systems.episodic.results import TRAINED, percent, read_results, results_to_json
+from tsar_jax.systems.episodic.meta_test import Result
+from tsar_jax.systems.episodic.meta_test_results import (
+    TRAINED,
+    percent,
+    read_results,
+    results_to_json,
+)
 from tsar_jax.systems.episodic.system import check_data
 from tsar_jax.systems.episodic.targets import check_domain, load_target
 from tsar_jax.systems.episodic.trained import check_plastic

@@ -20,8 +20,8 @@ import numpy as np
 
 from tsar_jax import cli
 from tsar_jax.errors import UserError
-from tsar_jax.systems.episodic.protocol import Result
-from tsar_jax.systems.episodic.results import (
+from tsar_jax.systems.episodic.meta_test import Result
+from tsar_jax.systems.episodic.meta_test_results import (
     SCRATCH,
     TRAINED,
     percent,
@@ -30,7 +30,7 @@ from tsar_jax.systems.episodic.results import (
     results_to_json,
 )
 from tsar_jax.systems.episodic.transfer_arguments import TransferArguments, names_of_plastic
-from tsar_jax.systems.episodic.transfer_files import protocol_of, read_arguments
+from tsar_jax.systems.episodic.transfer_files import comparable_settings, read_arguments
 from tsar_jax.systems.episodic.tsar import TsarConfig, effective_config, learns_as_published
 from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT
 from tsar_jax.terminal import print_tables
@@ -62,7 +62,7 @@ class Transferred(NamedTuple):
 
     label: name of the model in tables, with what learns where that is not as published. results:
     results by condition. right_after: accuracies right after each class [runs, classes], by
-    condition. protocol: settings of the transfer that must agree. training: settings of the
+    condition. settings: those of the transfer that must agree. training: settings of the
     meta-training, but for the seed.
     """
 
@@ -70,7 +70,7 @@ class Transferred(NamedTuple):
     label: str
     results: dict[str, Result]
     right_after: dict[str, np.ndarray]
-    protocol: dict[str, Any]
+    settings: dict[str, Any]
     training: dict[str, Any]
 
 
@@ -116,7 +116,8 @@ def read_transfer(path: Path, name: str) -> Transferred:
         ) from None
     training = {"step": step, **training_settings(config)}
     label = model_label(config, arguments)
-    return Transferred(path, label, results, right_after, protocol_of(arguments), training)
+    transfer = comparable_settings(arguments)
+    return Transferred(path, label, results, right_after, transfer, training)
 
 
 def model_label(config: TsarConfig, arguments: TransferArguments) -> str:
@@ -141,14 +142,14 @@ def training_settings(config: TsarConfig) -> dict[str, Any]:
 
 
 def check_comparable(runs: list[Transferred]) -> None:
-    """Raise UserError for a run named twice, unequal protocols, or a label's unequal seeds."""
+    """Raise UserError for a run named twice, unequal settings, or a label's unequal seeds."""
     first_of_label: dict[str, Transferred] = {}
     seen: set[Path] = set()
     for run in runs:
         if run.path.resolve() in seen:
             raise UserError(f"--runs names {run.path} twice: name each run once.")
         seen.add(run.path.resolve())
-        difference = config_difference(runs[0].protocol, run.protocol)
+        difference = config_difference(runs[0].settings, run.settings)
         if difference:
             raise UserError(
                 f"{runs[0].path} and {run.path} were transferred differently ({difference}): "
@@ -207,7 +208,7 @@ def write_and_show(out: Path, runs: list[Transferred], pooled: Mapping[str, Pool
 
     settings = {
         "runs": [run.path.name for run in runs],
-        "transfer": runs[0].protocol,
+        "transfer": runs[0].settings,
         "right_after": {label: p.right_after.tolist() for label, p in pooled.items()},
     }
     results = {label: [p.result] for label, p in pooled.items()}
@@ -219,8 +220,8 @@ def write_and_show(out: Path, runs: list[Transferred], pooled: Mapping[str, Pool
     write_atomically(out / "table.md", f"{markdown}\n")
     curves = {label: (p.right_after, np.array(p.result.per_class)) for label, p in pooled.items()}
     figures = forgetting_figure(curves, out / "figures" / "transfer", "seeds")
-    protocol = runs[0].protocol
-    title = f"transfer to {protocol['classes']} classes of {protocol['target']}"
+    transfer = runs[0].settings
+    title = f"transfer to {transfer['classes']} classes of {transfer['target']}"
     table = Table(*head, title=title)
     for row in rows:
         table.add_row(*row)

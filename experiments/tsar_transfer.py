@@ -25,8 +25,8 @@ import numpy as np
 
 from tsar_jax import cli
 from tsar_jax.networks import init_params
-from tsar_jax.systems.episodic.protocol import Result
-from tsar_jax.systems.episodic.results import SCRATCH, TRAINED, results_to_json, table
+from tsar_jax.systems.episodic.meta_test import Result
+from tsar_jax.systems.episodic.meta_test_results import SCRATCH, TRAINED, results_to_json, table
 from tsar_jax.systems.episodic.targets import load_target
 from tsar_jax.systems.episodic.trained import check_plastic, load_state
 from tsar_jax.systems.episodic.transfer import TransferConfig, transfer

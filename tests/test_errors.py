@@ -9,7 +9,7 @@ from tsar_jax.data.continual.gcil import draw_phases
 from tsar_jax.environments.seeds import checked_seeds
 from tsar_jax.errors import UserError, checked_seed
 from tsar_jax.systems.continual.system import ContinualConfig
-from tsar_jax.systems.episodic.protocol import MetaTestConfig
+from tsar_jax.systems.episodic.meta_test import MetaTestConfig
 from tsar_jax.systems.episodic.transfer import TransferConfig
 from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.systems.learned_rules.evaluation import CurveConfig

@@ -18,7 +18,7 @@ from tsar_jax.data import omniglot
 from tsar_jax.errors import UserError
 from tsar_jax.systems.episodic import anml_presets, meta_test_run
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network
-from tsar_jax.systems.episodic.protocol import PUBLISHED_RATES, MetaTestConfig, Result
+from tsar_jax.systems.episodic.meta_test import PUBLISHED_RATES, MetaTestConfig, Result
 from tsar_jax.training.config import config_to_json
 from tsar_jax.training.preset import Preset
 
@@ -184,7 +184,7 @@ def test_everything_tested_sees_pixels_as_its_run_says(monkeypatch, capsys, tmp_
     for script in (anml_meta_test, quickstart):
         monkeypatch.setattr(script, "load_trained", lambda *_: trained)
         monkeypatch.setattr(script, "write_and_show", lambda *_: None)
-    monkeypatch.setattr(meta_test_run, "meta_test", recorded)
+    monkeypatch.setattr(meta_test_run, "run_meta_test", recorded)
     monkeypatch.setattr(quickstart, "train", lambda *_: None)
     monkeypatch.setattr(anml_meta_test, "read_run", lambda *_: config)
     run(monkeypatch, anml_meta_test, "--run", tmp_path, "--baselines")

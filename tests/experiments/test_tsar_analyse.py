@@ -17,8 +17,8 @@ from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.errors import UserError
 from tsar_jax.systems.episodic.analysis import regulation_runs
 from tsar_jax.systems.episodic.analysis.regulation_record import pool
-from tsar_jax.systems.episodic.protocol import Result
-from tsar_jax.systems.episodic.results import results_to_json
+from tsar_jax.systems.episodic.meta_test import Result
+from tsar_jax.systems.episodic.meta_test_results import results_to_json
 from tsar_jax.systems.episodic.transfer_arguments import TransferArguments
 from tsar_jax.systems.episodic.transfer_files import Transfer, find_transfer
 from tsar_jax.systems.episodic.tsar import TsarConfig, make_system

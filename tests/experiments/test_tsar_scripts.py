@@ -26,7 +26,7 @@ from tsar_jax.data.normalise import normalise_cifar100, normalise_imagenet
 from tsar_jax.data.types import ImageSet
 from tsar_jax.errors import UserError
 from tsar_jax.systems.episodic import targets
-from tsar_jax.systems.episodic.protocol import Result
+from tsar_jax.systems.episodic.meta_test import Result
 from tsar_jax.systems.episodic.transfer import TransferConfig
 from tsar_jax.systems.episodic.transfer_arguments import CPU, TransferArguments, default_name
 from tsar_jax.systems.episodic.tsar import TRANSFERRED, TsarConfig
@@ -175,10 +175,10 @@ def test_transfer_writes_its_options_and_learns_what_they_say(folder: Path, monk
 def test_compare_refuses_any_other_setting_of_the_transfer(folder: Path) -> None:
     run_ = tsar_compare.read_transfer(folder / "tsar", NAME)
     wanted = {"iid", "reset", "score", "test", "head_bias", "rates", "runs", "fresh_draws"}
-    assert wanted <= set(run_.protocol)
-    assert run_.protocol.keys() >= vars(TRANSFER).keys() - {"memory", "seed"}
-    for name in run_.protocol:
-        other = run_._replace(path=folder / "seed", protocol={**run_.protocol, name: "another"})
+    assert wanted <= set(run_.settings)
+    assert run_.settings.keys() >= vars(TRANSFER).keys() - {"memory", "seed"}
+    for name in run_.settings:
+        other = run_._replace(path=folder / "seed", settings={**run_.settings, name: "another"})
         with pytest.raises(UserError, match=f"transferred differently.*{name}: .*'another'"):
             tsar_compare.check_comparable([run_, other])
 
@@ -230,7 +230,7 @@ def test_compare_reads_transfers_from_before_the_later_settings(
     found = tsar_compare.read_transfer(path.parent, NAME)
     assert found.label == label
     earlier = {"iid": False, "reset": False, "score": None, "fresh_draws": False}
-    assert earlier.items() <= found.protocol.items()
+    assert earlier.items() <= found.settings.items()
 
 
 def test_transfers_of_other_protocols_have_other_names() -> None:

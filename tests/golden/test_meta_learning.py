@@ -21,7 +21,7 @@ from tsar_jax.networks import (
     stored_stages,
 )
 from tsar_jax.plasticity.masks import mask, partition
-from tsar_jax.systems.episodic.meta_test import learn_stream
+from tsar_jax.systems.episodic.meta_test_lifetime import learn_stream
 from tsar_jax.systems.episodic.release import from_release, release_names, to_release
 from tsar_jax.systems.episodic.system import inner_loop, meta_objective
 
@@ -90,7 +90,7 @@ def meta_learning(path: Path):
     kind = path.stem.split("_")[0]
     network, _, plastic = setting(golden, kind)
     options = {
-        "rate": float(golden["inner_lr"]),
+        "learning_rate": float(golden["inner_lr"]),
         "first_order": str(golden["order"]) == "first_order",
     }
     optimiser = optax.adam(float(golden["meta_lr"]))
@@ -98,8 +98,8 @@ def meta_learning(path: Path):
     def lifetime(params, episode):
         """The fast weights, and the query logits before and after."""
         images, labels = episode.images[episode.trajectory], episode.labels[episode.trajectory]
-        signals = run_stages(network, params, images, 0, frozen_stages(network, plastic))
-        fast = inner_loop(network, params, plastic, signals, labels, **options)
+        activations = run_stages(network, params, images, 0, frozen_stages(network, plastic))
+        fast = inner_loop(network, params, plastic, activations, labels, **options)
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, fast)
         queries = episode.images[episode.query]
         logits = jax.lax.map(lambda p: run_stages(network, p, queries), both)
@@ -172,9 +172,9 @@ def test_meta_test_learning(path: Path, precision: str) -> None:
 
     def learn(params, images):
         depth = stored_stages(network, plastic)
-        signals = run_stages(network, params, images, 0, depth)
+        activations = run_stages(network, params, images, 0, depth)
         learned, losses = learn_stream(
-            network, params, plastic, signals, labels, rate=float(golden["lr"])
+            network, params, plastic, activations, labels, learning_rate=float(golden["lr"])
         )
         return learned, losses, run_stages(network, learned, images)
 

@@ -63,7 +63,7 @@ def tiny():
 
         def objective(**options):
             return lambda theta: meta_objective(
-                network, theta, plastic, episode, rate=0.1, **options
+                network, theta, plastic, episode, learning_rate=0.1, **options
             )[0]
 
         yield theta, objective

@@ -13,8 +13,8 @@ from tsar_jax.systems.continual import probe_figures as continual_probe_figures
 from tsar_jax.systems.continual.measures import Outcome, mean_and_deviation
 from tsar_jax.systems.continual.probes import Reliability
 from tsar_jax.systems.episodic import meta_test_figure, transfer_figure
-from tsar_jax.systems.episodic.protocol import Result
-from tsar_jax.systems.episodic.results import percent
+from tsar_jax.systems.episodic.meta_test import Result
+from tsar_jax.systems.episodic.meta_test_results import percent
 from tsar_jax.systems.hebbian import figures as hebbian_figures
 
 MANY = 20

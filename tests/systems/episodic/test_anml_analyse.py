@@ -16,7 +16,7 @@ from tsar_jax.networks.episodic import params_like
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.analysis import representation
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
-from tsar_jax.systems.episodic.meta_test import frozen_signals
+from tsar_jax.systems.episodic.meta_test_lifetime import frozen_activations
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run, create_run
 from tsar_jax.training.system import System
@@ -116,7 +116,7 @@ def test_other_folders_are_refused(tmp_path, monkeypatch, capsys) -> None:
 
 @pytest.mark.parametrize("model", ["anml", "oml", "ungated"])
 def test_features_are_what_the_output_layer_reads(model) -> None:
-    """The script meta-tests on the space "features" in place of frozen_signals."""
+    """The script meta-tests on the space "features" in place of frozen_activations."""
     config = AnmlConfig(model=model, channels=2, gate_channels=2, hidden_features=5, outputs=3)
     network = make_network(config)
     random = np.random.default_rng(0)
@@ -127,10 +127,10 @@ def test_features_are_what_the_output_layer_reads(model) -> None:
     @jax.jit
     def both(params, images):
         head = mask(params, ("head",))
-        signals = frozen_signals(network, params, head, images, pixels="unit")
+        activations = frozen_activations(network, params, head, images, pixels="unit")
         features = representation.features(network, "unit", params, images)
-        return signals, features["features"][0]
+        return activations, features["features"][0]
 
-    signals, features = both(params, images)
-    assert np.abs(signals).max() > 0
-    np.testing.assert_allclose(features, signals, atol=1e-5)
+    activations, features = both(params, images)
+    assert np.abs(activations).max() > 0
+    np.testing.assert_allclose(features, activations, atol=1e-5)

@@ -179,7 +179,7 @@ def test_step_lives_as_the_config_says(data, monkeypatch, model, order):
     assert new == state
     [(plastic, episode, options)] = seen
     assert options == {
-        "rate": config.inner_rate,
+        "learning_rate": config.inner_rate,
         "first_order": order == "first",
         "remat": order == "second",
     }

@@ -20,11 +20,11 @@ from tsar_jax.systems.episodic.analysis.representation_figures import (
     class_title,
     colour_groups,
     gates_figure,
-    spaces_figure,
+    representations_figure,
     unit_map,
     unit_orders,
 )
-from tsar_jax.systems.episodic.protocol import Result
+from tsar_jax.systems.episodic.meta_test import Result
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (2, 28, 28)).astype(np.uint8)
@@ -81,7 +81,7 @@ def test_bars_stand_for_what_was_measured_and_published() -> None:
         state: {name: {SPARSITY: share, NEAREST_NEIGHBOUR: share / 2} for name in ANML}
         for state, share in (("trained", 0.5), ("untrained", 0.25))
     }
-    figure = spaces_figure(measured, published_measures("anml"), 100, "T")
+    figure = representations_figure(measured, published_measures("anml"), 100, "T")
     left, right = figure.axes
     assert sorted(bar.get_height() for bar in left.patches) == pytest.approx(
         [5.9, 25, 25, 25, 50, 50, 50, 52.8, 56.9]
@@ -90,7 +90,7 @@ def test_bars_stand_for_what_was_measured_and_published() -> None:
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "Trained, this run (100 unseen classes)" in labels
     assert "Untrained, published (600 unseen classes; T)" in labels
-    nothing_published = spaces_figure(measured, published_measures("ungated"), 100, "")
+    nothing_published = representations_figure(measured, published_measures("ungated"), 100, "")
     assert [len(axis.patches) for axis in nothing_published.axes] == [6, 6]
 
 

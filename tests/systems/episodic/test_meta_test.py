@@ -1,204 +1,204 @@
-"""Meta-test runs: Adam on one image after another, batches of runs, fresh starts."""
+"""The meta-test: the search, its settings, and the band of a mean."""
 
-import functools
+import dataclasses
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 
-from tsar_jax.data.episodes import draw_stream
-from tsar_jax.networks import OML, Ungated, params_like
-from tsar_jax.plasticity.masks import mask
+from tsar_jax.errors import UserError
+from tsar_jax.networks import Ungated, params_like
 from tsar_jax.systems.episodic import meta_test
 from tsar_jax.systems.episodic.meta_test import (
-    Protocol,
-    as_many_as_fit,
-    bytes_per_run,
-    fresh_start,
-    frozen_signals,
-    learn_stream,
-    run_many,
-    run_once,
+    PUBLISHED_RATES,
+    MetaTestConfig,
+    best_learning_rate,
+    check_classes,
+    mean_and_band,
+    run_meta_test,
+    search_and_run,
+)
+from tsar_jax.systems.episodic.meta_test_lifetime import LifetimeSpec
+
+NETWORK = Ungated(channels=2, classes=6)
+PIXELS = "byte-normalised"
+TINY = MetaTestConfig(
+    classes=(3, 2), runs=2, rates=(0.1, 0.01), draws=3, population=5, learn=3, plastic=("head",)
 )
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-NETWORK = Ungated(channels=2, classes=9)
-
-
-def random_params(network=NETWORK, seed=0):
-    rng = np.random.default_rng(seed)
-    shapes = params_like(network)
+@pytest.fixture(scope="module")
+def params():
+    rng = np.random.default_rng(0)
+    shapes = params_like(NETWORK)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype) / 3, shapes)
 
 
-PARAMS = random_params()
-HEAD = mask(PARAMS, ("head",))
+@pytest.fixture(scope="module")
+def images():
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (7, 5, 28, 28), np.uint8))
 
 
-def adam_on_logits(kernel, bias, signals, labels, rate):
-    """Kingma and Ba (2015) on softmax regression, in NumPy."""
-    weights = [kernel.astype(np.float64), bias.astype(np.float64)]
-    first, second = [0.0, 0.0], [0.0, 0.0]
-    losses = []
-    for time, (signal, label) in enumerate(zip(signals, labels, strict=True), start=1):
-        logits = signal @ weights[0] + weights[1]
-        probability = np.exp(logits - logits.max())
-        probability /= probability.sum()
-        losses.append(-np.log(probability[label]))
-        error = probability - np.eye(len(probability))[label]
-        for index, gradient in enumerate((np.outer(signal, error), error)):
-            first[index] = 0.9 * first[index] + 0.1 * gradient
-            second[index] = 0.999 * second[index] + 0.001 * gradient**2
-            mean, square = first[index] / (1 - 0.9**time), second[index] / (1 - 0.999**time)
-            weights[index] = weights[index] - rate * mean / (np.sqrt(square) + 1e-8)
-    return *weights, losses
+def test_meta_test_from_search_to_results(params, images):
+    reported = []
+    results = run_meta_test(NETWORK, params, images, TINY, reported.append, pixels=PIXELS)
+    assert reported == results
+    assert [row.classes for row in results] == [3, 2]
+    for row in results:
+        assert row.rate in TINY.rates
+        assert len(row.train) == len(row.test) == len(row.per_class) == 2
+        assert all(len(classes) == row.classes for classes in row.per_class)
+        assert row.test == pytest.approx([np.mean(classes) for classes in row.per_class])
+        assert all(0 <= value <= 1 for value in row.train + row.test)
 
 
-def test_learning_the_head_is_adam_on_the_logits():
-    rng = np.random.default_rng(1)
-    signals = rng.normal(size=(7, 18)).astype(np.float32)
-    index, labels = np.array([3, 0, 6, 6, 1]), np.array([2, 8, 2, 0, 5])
-    learn = jax.jit(
-        lambda p, s, i: learn_stream(NETWORK, p, HEAD, s, labels, rate=0.05, index=i),
-    )
-    learned, losses = learn(PARAMS, signals, index)
-    head = PARAMS["head"]
-    kernel, bias, wanted = adam_on_logits(
-        head["kernel"], head["bias"], signals[index], labels, 0.05
-    )
-    np.testing.assert_allclose(losses, wanted, rtol=1e-4)
-    np.testing.assert_allclose(learned["head"]["kernel"], kernel, atol=1e-4)
-    np.testing.assert_allclose(learned["head"]["bias"], bias, atol=1e-4)
-    jax.tree.map(np.testing.assert_array_equal, learned["trunk"], PARAMS["trunk"])
-    one_row_each, _ = jax.jit(lambda p, s: learn_stream(NETWORK, p, HEAD, s, labels, rate=0.05))(
-        PARAMS, signals[index]
-    )
-    np.testing.assert_allclose(one_row_each["head"]["kernel"], kernel, atol=1e-4)
-
-
-PROTOCOL = Protocol(classes=3, population=6, learn=2)
-KEYS = jax.random.split(jax.random.key(2), 5)
-RATES = np.array([0.3, 0.03, 0.01, 0.003, 0.001], np.float32)
-
-
-@functools.cache
-def runs(memory):
-    signals = np.random.default_rng(3).normal(size=(8 * 5, 18)).astype(np.float32)
-    run = jax.jit(
-        lambda p, s, k, r: run_many(NETWORK, p, HEAD, s, PROTOCOL, 5, k, r, memory=memory)
-    )
-    return jax.device_get(run(PARAMS, signals, KEYS, RATES))
-
-
-@pytest.mark.parametrize("memory", [0, 2])
-def test_a_run_is_traced_once(memory):
-    traced = []
-
-    def run(key, rate):
-        traced.append(key)
-        return {"found": rate * jax.random.uniform(key, (2,))}
-
-    rates, keys = jnp.arange(3.0), jax.random.split(jax.random.key(0), 3)
-    many = jax.jit(lambda k, r: as_many_as_fit(run, k, r, each=1, memory=memory))
-    found = many(keys, rates)["found"]
-    assert len(traced) == 1
-    wanted = [rate * jax.random.uniform(key, (2,)) for key, rate in zip(keys, rates, strict=True)]
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
-
-
-def test_runs_do_not_depend_on_how_many_fit_into_memory():
-    memory = 2 * bytes_per_run(PARAMS, HEAD)  # five runs: two batches and one left over
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-5), runs(memory), runs(2**30)
-    )
-
-
-def test_bytes_of_a_run_are_weights_gradient_and_two_moments():
-    assert bytes_per_run(PARAMS, HEAD) == 4 * 4 * (18 * 9 + 9)
-
-
-def test_test_accuracy_is_the_mean_over_classes():
-    found = runs(2**30)
-    assert {name: value.shape for name, value in found.items()} == {
-        "train": (5,),
-        "test": (5,),
-        "per_class": (5, 3),
-    }
-    np.testing.assert_allclose(found["test"], found["per_class"].mean(1), rtol=1e-6)
-    # 3 held-out images a class, 2 learned
-    assert np.allclose(found["per_class"] * 3 % 1, 0, atol=1e-5)
-    assert np.allclose(found["train"] * 6 % 1, 0, atol=1e-5)
-    assert len(set(found["test"])) > 1
-
-
-def test_a_run_draws_the_stream_that_its_protocol_says(monkeypatch):
+def test_meta_test_passes_on_how_runs_and_the_search_go(params, images, monkeypatch):
     seen = []
 
-    def recorded(key, **options):
-        seen.append(options)
-        return draw_stream(key, **options)
+    def recorded(run, key, **options):
+        seen.append((run.args[2], options))
+        return 0.1, {name: np.zeros(2) for name in ("train", "test", "per_class")}
 
-    monkeypatch.setattr(meta_test, "draw_stream", recorded)
-    protocol = Protocol(classes=3, population=6, learn=2, class_order="data", iid=True, epochs=2)
-    signals = jax.ShapeDtypeStruct((40, 18), np.float32)
-
-    def run(params, signals, key, rate):
-        return run_once(NETWORK, params, HEAD, signals, protocol, 5, key, rate)
-
-    jax.eval_shape(run, PARAMS, signals, KEYS[0], RATES[0])
-    wanted = {"population": 6, "classes": 3, "learn": 2, "per_class": 5, "epochs": 2, "iid": True}
-    assert seen == [{**wanted, "class_order": "data"}]
+    monkeypatch.setattr(meta_test, "search_and_run", recorded)
+    options = {"iid": True, "epochs": 2, "reset": True, "class_order": "data"}
+    config = dataclasses.replace(TINY, classes=(3,), ties="smallest", **options)
+    run_meta_test(NETWORK, params, images, config, pixels=PIXELS)
+    wanted = LifetimeSpec(classes=3, population=5, learn=3, **options)
+    assert seen == [
+        (wanted, {"learning_rates": (0.1, 0.01), "draws": 3, "runs": 2, "ties": "smallest"})
+    ]
 
 
-def test_classes_are_told_apart_where_their_signals_are():
-    """Images of a class share one signal, or the held-out ones have that of another class."""
-    eye = np.eye(18, dtype=np.float32)
-    signals = np.stack([np.tile(eye[c], (5, 1)) for c in range(8)])
-    mixed = signals.copy()
-    mixed[:, 2:] = signals[::-1, 2:]
-    protocol = Protocol(classes=8, population=8, learn=2, epochs=2, iid=True)
-    run = jax.jit(
-        lambda p, s: run_many(
-            NETWORK, p, HEAD, s, protocol, 5, KEYS[:1], jnp.array([0.3]), memory=2**20
+def test_meta_test_refuses_names_that_no_parameter_has(params, images):
+    config = MetaTestConfig(classes=(2,), learn=3, plastic=("tail",))
+    with pytest.raises(UserError, match="No parameter is called 'tail'"):
+        run_meta_test(NETWORK, params, images, config, pixels=PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"classes": (2, 8)}, "8 classes, but there are only 7 to draw"),
+        ({"classes": (6,), "population": 5}, "6 classes, but there are only 5 to draw"),
+        ({"classes": (7,)}, "7 classes, but the network has 6 outputs"),
+        ({"classes": (2,), "learn": 5}, "learn is 5.*at most 4"),
+    ],
+)
+def test_meta_test_refuses_what_the_data_cannot_serve(params, images, config, message):
+    with pytest.raises(UserError, match=message):
+        run_meta_test(
+            NETWORK, params, images, MetaTestConfig(**{"learn": 3, **config}), pixels=PIXELS
         )
+
+
+def test_classes_that_just_fit_are_accepted():
+    config = MetaTestConfig(classes=(6,), population=650, learn=4)
+    check_classes(config, available=6, per_class=5, outputs=6)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        *(
+            ({name: 0}, f"{name} must be at least 1, but is 0")
+            for name in ("runs", "draws", "population", "learn", "epochs")
+        ),
+        ({"classes": ()}, "classes must be"),
+        ({"classes": (3, 0)}, "classes must be"),
+        ({"rates": ()}, "rates must be positive"),
+        ({"rates": (1e-3, 0.0)}, "rates must be positive"),
+        ({"plastic": ()}, "plastic names nothing"),
+        ({"memory": 0}, "memory must be at least 1, but is 0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings_, message):
+    with pytest.raises(UserError, match=message):
+        MetaTestConfig(**settings_)
+
+
+def test_published_grid_has_fourteen_falling_rates():
+    assert len(PUBLISHED_RATES) == 14
+    assert list(PUBLISHED_RATES) == sorted(PUBLISHED_RATES, reverse=True)
+    assert (PUBLISHED_RATES[0], PUBLISHED_RATES[-1]) == (1e-3, 1e-5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rates=st.lists(st.sampled_from([1e-4, 3e-4, 1e-3, 3e-3, 1e-2]), min_size=1, unique=True),
+    draws=st.integers(1, 6),
+    ties=st.sampled_from(["largest", "smallest"]),
+    data=st.data(),
+)
+def test_best_learning_rate_is_the_mode_of_the_best_of_each_draw(rates, draws, ties, data):
+    row = st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=len(rates), max_size=len(rates))
+    accuracy = data.draw(st.lists(row, min_size=draws, max_size=draws))
+    winners = [
+        max(rate for rate, value in zip(rates, values, strict=True) if value == max(values))
+        for values in accuracy
+    ]
+    count = Counter(winners)
+    modes = [rate for rate in count if count[rate] == max(count.values())]
+    wanted = max(modes) if ties == "largest" else min(modes)
+    assert best_learning_rate(np.array(accuracy), rates, ties) == wanted
+
+
+def test_the_search_breaks_ties_as_it_is_told():
+    """Of two draws one rate is best in each."""
+    accuracy = jnp.array([[0.1, 0.3, 0.2], [0.3, 0.2, 0.1]])
+
+    def run(keys, rates, count):
+        assert count == 6 or len(set(np.asarray(rates[:2]).tolist())) == 1
+        return {"test": accuracy.reshape(-1)}
+
+    def found(**ties):
+        options = {"learning_rates": (1e-3, 1e-4, 1e-5), "draws": 2, "runs": 2, **ties}
+        return search_and_run(run, jax.random.key(0), **options)[0]
+
+    assert (found(ties="largest"), found(ties="smallest"), found()) == (1e-3, 1e-4, 1e-3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
+def test_band_is_half_of_students_interval(values):
+    mean, band = mean_and_band(values)
+    assert mean == pytest.approx(np.mean(values))
+    error = stats.sem(values)
+    if error < 1e-9:
+        assert band == pytest.approx(0, abs=1e-6)
+    else:
+        low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+        assert band == pytest.approx((high - low) / 2)
+
+
+@pytest.mark.parametrize(("fresh", "distinct"), [(False, 2), (True, 6)])
+def test_rates_of_a_search_share_draws_or_have_draws_of_their_own(fresh, distinct):
+    called = []
+
+    def run(keys, rates, count):
+        called.append((jax.random.key_data(keys)[:count], np.asarray(rates)[:count]))
+        return {"test": jnp.asarray(rates)}
+
+    rate, found = search_and_run(
+        run,
+        jax.random.key(0),
+        learning_rates=(1e-3, 1e-1, 1e-2),
+        draws=2,
+        runs=4,
+        fresh_draws=fresh,
     )
-    right = run(PARAMS, signals.reshape(-1, 18))
-    assert (float(right["train"][0]), float(right["test"][0])) == (1.0, 1.0)
-    wrong = run(PARAMS, mixed.reshape(-1, 18))
-    assert (float(wrong["train"][0]), float(wrong["test"][0])) == (1.0, 0.0)
+    (searched, rates), (ran, at) = called
+    np.testing.assert_allclose(rates, [1e-3, 1e-1, 1e-2] * 2)
+    assert len(np.unique(searched, axis=0)) == distinct
+    assert rate == 1e-1
+    np.testing.assert_allclose(at, [1e-1] * 4)
+    assert len(found["test"]) == 4
+    assert len(np.unique(np.concatenate([searched, ran]), axis=0)) == distinct + 4
 
 
-@pytest.mark.parametrize("everything", [False, True])
-def test_fresh_start_redraws_the_head_or_everything_plastic(everything):
-    network = OML(channels=2, hidden_features=40, classes=30)
-    params = random_params(network)
-    plastic = mask(params, ("hidden", "head"))
-    start = jax.device_get(
-        jax.jit(lambda p, k: fresh_start(network, p, plastic, k, everything=everything))(
-            params, jax.random.key(7)
-        )
-    )
-    assert jax.tree.structure(start) == jax.tree.structure(params)
-    jax.tree.map(np.testing.assert_array_equal, start["representation"], params["representation"])
-    np.testing.assert_array_equal(start["head"]["bias"], 0)
-    kernel = start["head"]["kernel"]
-    assert kernel.std() == pytest.approx(np.sqrt(2 / 40), rel=0.1)
-    assert (kernel != params["head"]["kernel"]).all()
-    same = np.array_equal(start["hidden"]["kernel"], params["hidden"]["kernel"])
-    assert same != everything
-    assert np.array_equal(start["hidden"]["bias"], np.zeros(40)) == everything
-
-
-def test_signals_are_the_features_of_every_image_in_order():
-    images = np.random.default_rng(0).integers(0, 256, (3, 2, 28, 28), np.uint8)
-    together, apart = jax.jit(
-        lambda p, x: (
-            frozen_signals(NETWORK, p, HEAD, x, pixels="unit"),
-            jnp.stack([frozen_signals(NETWORK, p, HEAD, x[1:2], pixels="unit")[1]]),
-        )
-    )(PARAMS, images)
-    assert together.shape == (6, 18)
-    np.testing.assert_allclose(together[3], apart[0], rtol=1e-4, atol=1e-5)
-    assert np.ptp(together, axis=0).max() > 1e-3
+def test_one_value_has_no_band():
+    assert mean_and_band([0.25]) == (0.25, 0.0)

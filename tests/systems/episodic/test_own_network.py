@@ -15,7 +15,7 @@ from tsar_jax.systems.episodic.analysis.representation_analysis import (
     MetaTests,
     analyse,
 )
-from tsar_jax.systems.episodic.meta_test import Protocol
+from tsar_jax.systems.episodic.meta_test_lifetime import LifetimeSpec
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -45,15 +45,15 @@ class WithSpaces(Own):
 def analysed(network: Network) -> Analysis:
     images = np.random.default_rng(0).integers(0, 256, (6, 20, 28, 28)).astype(np.uint8)
     params = init_params(network, jax.random.key(0))
-    protocol = Protocol(4, population=6, learn=LEARN)
-    tests = MetaTests(protocol, jax.random.split(jax.random.key(1), 1), 1e-3, 2**28)
+    spec = LifetimeSpec(4, population=6, learn=LEARN)
+    tests = MetaTests(spec, jax.random.split(jax.random.key(1), 1), 1e-3, 2**28)
     return analyse(network, "unit", params, images, np.array([0, 5]), tests)
 
 
 def test_a_network_of_ones_own_is_analysed() -> None:
     found = analysed(Own())
     assert list(found.measures) == ["features"]
-    assert found.shown["features"].shape == (2, 5)
+    assert found.examples["features"].shape == (2, 5)
     assert 0 <= found.meta_test["test_accuracy"] <= 1
 
 

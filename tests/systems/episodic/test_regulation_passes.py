@@ -16,8 +16,8 @@ from tsar_jax.plasticity.gradient_learner import current_params
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.analysis import regulation as analysis
 from tsar_jax.systems.episodic.analysis import regulation_passes as passes
-from tsar_jax.systems.episodic.meta_test import adam_learner
-from tsar_jax.systems.episodic.transfer import TransferConfig, fresh_output
+from tsar_jax.systems.episodic.meta_test_lifetime import adam_learner
+from tsar_jax.systems.episodic.transfer import TransferConfig, reinitialise_output
 from tsar_jax.systems.episodic.tsar import TRANSFERRED
 
 NETWORK = TSAR(channels=2, regulator_channels=2, classes=5, initial_bias=-1.0)
@@ -49,7 +49,7 @@ def shown(double_precision):
 def subject(double_precision):
     @jax.jit
     def fresh(key):
-        return fresh_output(NETWORK, init_params(NETWORK, key), -0.5, jax.random.key(1))
+        return reinitialise_output(NETWORK, init_params(NETWORK, key), -0.5, jax.random.key(1))
 
     start = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), fresh(jax.random.key(0)))
     return passes.Subject(start, jnp.float64(RATE))

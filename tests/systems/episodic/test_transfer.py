@@ -19,17 +19,17 @@ from tsar_jax.networks import (
 from tsar_jax.plasticity.masks import leaf_names, mask
 from tsar_jax.systems.episodic import transfer as transfer_module
 from tsar_jax.systems.episodic.image_regulation import bytes_per_image, mean_regulation, open_share
-from tsar_jax.systems.episodic.meta_test import adam_learner
+from tsar_jax.systems.episodic.meta_test_lifetime import adam_learner
 from tsar_jax.systems.episodic.transfer import (
     RATES,
     TransferConfig,
     check_target,
-    fresh_output,
+    initial_params,
     learn_shuffled,
-    select,
-    starting_params,
+    reinitialise_output,
+    run_transfer_lifetime,
+    select_images,
     transfer,
-    transfer_once,
 )
 
 TINY = TSAR(channels=2, regulator_channels=2, classes=6)
@@ -74,7 +74,7 @@ def test_defaults_are_published():
 @settings(max_examples=10, deadline=None)
 def test_with_test_the_upper_half_is_learned_and_the_lower_half_scored(seed, classes, half):
     config = TransferConfig(classes=classes, learn=half, test=True)
-    chosen = select(jax.random.key(seed), (classes, 2 * half), config, None)
+    chosen = select_images(jax.random.key(seed), (classes, 2 * half), config, None)
     for learn, score in zip(chosen.learn, chosen.score, strict=True):
         assert sorted(learn.tolist()) == list(range(half, 2 * half))
         assert sorted(score.tolist()) == list(range(half))
@@ -94,7 +94,7 @@ def test_images_to_score_may_be_fewer_or_more_than_those_to_learn(
 ):
     config = TransferConfig(classes=3, learn=learn, test=True, score=score)
     check_target(config, (3, per_class), 3)
-    chosen = select(jax.random.key(0), (3, per_class), config, None)
+    chosen = select_images(jax.random.key(0), (3, per_class), config, None)
     assert chosen.learn.shape == (3, learn)
     assert chosen.score.shape == (3, score)
     for learned, scored in zip(chosen.learn.tolist(), chosen.score.tolist(), strict=True):
@@ -108,14 +108,14 @@ def test_the_first_images_are_ranked_where_they_are_learned():
     """Where the last images are scored, their regulation, the highest, does not count."""
     regulation = jnp.array([[1, 5, 2, 4, 3, 9, 9]], jnp.float32)
     config = TransferConfig(classes=1, learn=2, test=True, score=4, condition="spikes")
-    chosen = select(jax.random.key(0), (1, 7), config, regulation)
+    chosen = select_images(jax.random.key(0), (1, 7), config, regulation)
     assert set(chosen.learn[0].tolist()) == {1, 2}
     assert set(chosen.score[0].tolist()) == {3, 4, 5, 6}
 
 
 def test_without_test_the_learned_images_are_scored():
     config = TransferConfig(classes=3, learn=4, test=False)
-    chosen = select(jax.random.key(0), (3, 9), config, None)
+    chosen = select_images(jax.random.key(0), (3, 9), config, None)
     np.testing.assert_array_equal(chosen.learn, chosen.score)
     assert all(len(set(row.tolist())) == 4 for row in chosen.learn)
     assert len({tuple(row.tolist()) for row in chosen.learn}) == 3
@@ -129,14 +129,14 @@ def test_conditions_choose_by_regulation_within_the_half_that_is_learned(conditi
     # Images 0 to 4 are scored, however high or low their regulation.
     regulation = jnp.array([[9, 9, 9, -9, -9, 8, 5, 7, 1, 2]], jnp.float32)
     config = TransferConfig(classes=1, learn=3, test=True, condition=condition, mixed=1)
-    chosen = select(jax.random.key(0), (1, 10), config, regulation)
+    chosen = select_images(jax.random.key(0), (1, 10), config, regulation)
     assert set(chosen.learn[0].tolist()) == wanted
     assert set(chosen.score[0].tolist()) <= set(range(5))
 
 
-def test_fresh_output_redraws_the_output_layer_and_its_regulation_alone():
+def test_reinitialising_the_output_redraws_the_output_layer_and_its_regulation_alone():
     params = draw_params(TINY)
-    after = jax.jit(lambda p, k: fresh_output(TINY, p, -1.7, k))(params, jax.random.key(5))
+    after = jax.jit(lambda p, k: reinitialise_output(TINY, p, -1.7, k))(params, jax.random.key(5))
     np.testing.assert_allclose(after["regulator"]["head"]["bias"], -1.7)
     assert (after["regulator"]["head"]["kernel"] != params["regulator"]["head"]["kernel"]).all()
     assert (after["head"]["kernel"] != params["head"]["kernel"]).all()
@@ -154,7 +154,7 @@ def test_reset_draws_all_that_learns_anew_and_nothing_else(reset):
     names = ("regulator/block_2", "regulator/head", "trunk/block_0/kernel", "head")
     config = dataclasses.replace(CONFIG, reset=reset)
     after = jax.jit(
-        lambda p, k: starting_params(TINY, p, mask(p, names), config, k),
+        lambda p, k: initial_params(TINY, p, mask(p, names), config, k),
     )(params, jax.random.key(5))
     redrawn = {name: changed(after, params, name) for name in leaf_names(params)}
     kernels = {"head/kernel", "regulator/head/kernel"}
@@ -213,7 +213,7 @@ def test_a_run_learns_class_after_class_or_all_shuffled(monkeypatch, iid):
     params = draw_params(PLAIN)
     jax.block_until_ready(
         jax.jit(
-            lambda p: transfer_once(
+            lambda p: run_transfer_lifetime(
                 *(PLAIN, p, mask(p, ("head",)), jnp.asarray(IMAGES), normalise, config, None),
                 jax.random.key(1),
                 jnp.float32(0.1),
@@ -243,7 +243,7 @@ def test_regulation_of_the_third_convolution_image_by_image():
     mean, uneven, share, gates = jax.jit(
         lambda p: (
             mean_regulation(TINY, p, images, normalise),
-            mean_regulation(TINY, p, images, normalise, memory=memory),
+            mean_regulation(TINY, p, images, normalise, memory_budget=memory),
             open_share(TINY, p, images, normalise, 3e-4),
             run_stages(TINY, p, normalise(images[:, 0]), 0, 2)[1]["block_2"]["kernel"],
         )
@@ -273,7 +273,7 @@ def test_a_run_remembers_separable_classes_and_reports_each():
 def run_plain(images, config):
     """A transfer of the unregulated network, whose head alone learns."""
     return jax.jit(
-        lambda p: transfer_once(
+        lambda p: run_transfer_lifetime(
             *(PLAIN, p, mask(p, ("head",)), images, normalise, config, None),
             jax.random.key(1),
             jnp.float32(0.1),
@@ -282,7 +282,7 @@ def run_plain(images, config):
 
 
 def test_nothing_need_be_frozen():
-    """Every parameter that has a gradient moves: the learner gets images, not signals."""
+    """Every parameter that has a gradient moves: the learner gets images, not activations."""
     params = draw_params(TINY)
 
     def learn(p):
@@ -306,7 +306,7 @@ def test_transfer_searches_with_its_own_settings(monkeypatch, fresh):
     monkeypatch.setattr(transfer_module, "search_and_run", note)
     config = dataclasses.replace(CONFIG, draws=4, runs=7, fresh_draws=fresh)
     transfer(PLAIN, draw_params(PLAIN), ("head",), jnp.asarray(IMAGES), normalise, config)
-    assert noted == {"rates": (1e-3, 1e-2), "draws": 4, "runs": 7, "fresh_draws": fresh}
+    assert noted == {"learning_rates": (1e-3, 1e-2), "draws": 4, "runs": 7, "fresh_draws": fresh}
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ from tsar_jax.training.system import System
 class Model(NamedTuple):
     """A network that `anml_meta_train` trains.
 
-    make: (config) -> network. plastic: names of the parameters that learn in the inner loop.
+    make: (config) -> network.
+    plastic: names of the parameters that learn in the inner loop.
     """
 
     make: "Callable[[AnmlConfig], Network]"
@@ -36,12 +37,10 @@ MODELS: Registry[Model] = Registry("model")
 def register_model(
     name: str, *, plastic: tuple[str, ...]
 ) -> "Callable[[Callable[[AnmlConfig], Network]], Callable[[AnmlConfig], Network]]":
-    """Return a decorator that adds a network under a name.
-
-    It decorates a function (config) -> network.
+    """Return a decorator that registers a function (config) -> network under a name.
 
     Args:
-        name: as config.model names it.
+        name: the name, as config.model gives it.
         plastic: names of the parameters that learn in the inner loop.
 
     Raises:
@@ -57,11 +56,15 @@ def register_model(
 
 @dataclasses.dataclass(frozen=True)
 class AnmlConfig(EpisodicConfig):
-    """Meta-training of ANML, OML or ANML without its gate."""
+    """Settings of meta-training of ANML, OML, or ANML without its gate.
+
+    Raises:
+        UserError: a value is impossible.
+    """
 
     model: str = "anml"
-    """anml; oml; ungated, which is ANML without its neuromodulatory network; or one that a module
-    of yours registers (--modules)."""
+    """Network: anml; oml; ungated, which is ANML without its neuromodulatory network; or one that a
+    module of yours registers (--modules)."""
     channels: int = 256
     """Channels of the prediction network's (or OML's) convolutions."""
     gate_channels: int = 112
@@ -83,7 +86,7 @@ def make_anml(config: AnmlConfig) -> Network:
 
 @register_model("oml", plastic=("hidden", "head"))
 def make_oml(config: AnmlConfig) -> Network:
-    """Return OML: a representation that stays, and two layers that learn."""
+    """Return OML: a representation that is constant in a lifetime, and two layers that learn."""
     return OML(config.microbatch, config.channels, config.hidden_features, config.outputs)
 
 
@@ -99,5 +102,5 @@ def make_network(config: AnmlConfig) -> Network:
 
 
 def make_system(config: AnmlConfig) -> System:
-    """Return meta-training as a system; data: see `meta_training`."""
+    """Return meta-training as a system, whose data are those of `meta_training`."""
     return meta_training(config, make_network(config), MODELS.find(config.model).plastic)

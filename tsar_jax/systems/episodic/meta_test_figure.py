@@ -11,9 +11,10 @@ from tsar_jax.evaluation.published_results import LEGEND
 from tsar_jax.evaluation.spread import CONFIDENCE, FEWEST, PROPORTION, confidence_band
 from tsar_jax.plots.bands import draw_bars, draw_line
 from tsar_jax.plots.style import GREY, PALETTE, bar_look, dot_look, look, save_figure, styled
-from tsar_jax.systems.episodic.results import Conditions, class_counts, published_series
+from tsar_jax.systems.episodic.meta_test_results import Conditions, class_counts, published_series
 
 MEASURES = {"test": "accuracy", "train": "train_accuracy"}
+"""Published measures by the part of the images that is scored."""
 
 
 def meta_test_figure(
@@ -24,13 +25,13 @@ def meta_test_figure(
     Bands are those of the tables (`confidence_band`).
 
     Args:
-        conditions: what was measured; every one is drawn.
-        path: without suffix.
+        conditions: the results that were measured; every condition is drawn.
+        path: the figure's, without suffix.
         band: what the band is taken over, such as "10 runs".
         published: models whose published accuracies are drawn too, at the same numbers of classes.
 
     Returns:
-        The files.
+        The files that are written.
     """
     counts = class_counts(conditions)
     draw = _lines if len(counts) > 1 else _bars
@@ -64,14 +65,16 @@ def _lines(axes: Any, conditions: Conditions, part: str, counts: Sequence[int]) 
 
 def _published_lines(axes: Any, models: Collection[str], part: str, counts: Sequence[int]) -> None:
     """Draw the models' published accuracies at some of the numbers of classes."""
-    places = {label: at for at, label in enumerate(published_series(models, MEASURES["test"]))}
+    places = {
+        label: place for place, label in enumerate(published_series(models, MEASURES["test"]))
+    }
     for label, row in published_series(models, MEASURES[part]).items():
         place = places.setdefault(label, len(places))
         values = {n: row[n].value for n in counts if n in row}
-        found = {n: float(value) for n, value in values.items() if value is not None}
-        if len(found) > 1:
+        points = {n: float(value) for n, value in values.items() if value is not None}
+        if len(points) > 1:
             axes.plot(
-                *zip(*found.items(), strict=True),
+                *zip(*points.items(), strict=True),
                 color=GREY,
                 linestyle="--",
                 marker=dot_look(len(PALETTE) * (1 + place))["marker"],
@@ -82,7 +85,7 @@ def _published_lines(axes: Any, models: Collection[str], part: str, counts: Sequ
 
 
 def _bars(axes: Any, conditions: Conditions, part: str, counts: Sequence[int]) -> None:
-    """Draw bars, since one number of classes makes no line."""
+    """Draw a bar for each condition, since one number of classes makes no line."""
     for place, (name, rows) in enumerate(conditions.items()):
         runs = [np.asarray(getattr(rows[0], part))]
         look_of_bar = {**bar_look(place), "label": name}
@@ -99,11 +102,12 @@ def learning_figure(
     """Draw meta-test accuracy over meta-training, bands as in `meta_test_figure`.
 
     Args:
-        curves: per model, its seeds' curves of (step, accuracy); one may end before another.
-        path: without suffix.
+        curves: curves of (step, accuracy), one for each seed of each model; one may end before
+            another.
+        path: the figure's, without suffix.
 
     Returns:
-        The files.
+        The files that are written.
     """
     with styled():
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
@@ -131,9 +135,13 @@ def learning_figure(
 def _line_with_band(
     axes: Any, x: Sequence[float], values: Sequence[Sequence[float]], place: int, name: str
 ) -> None:
-    """Draw the line at a place: values of every run at each x, fewer at some."""
+    """Draw the mean over runs in its band, looking as the line at a place does.
+
+    Args:
+        values: the runs' values at each x, [x][runs]; fewer runs at some.
+    """
     runs = np.full((max(map(len, values)), len(x)), np.nan)
-    for at, of_runs in enumerate(values):
-        runs[: len(of_runs), at] = of_runs
+    for column, run_values in enumerate(values):
+        runs[: len(run_values), column] = run_values
     marks: dict[str, Any] = {"marker": "o", "markersize": 3.5, "label": name}
     draw_line(axes, x, runs, confidence_band, PROPORTION, look(place), **marks)

@@ -11,8 +11,8 @@ from tsar_jax.data.episodes import Pixels
 from tsar_jax.networks import Network, init_params
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network, make_system
 from tsar_jax.systems.episodic.anml_presets import EXPERIMENT
-from tsar_jax.systems.episodic.protocol import MetaTestConfig, Result, meta_test
-from tsar_jax.systems.episodic.results import (
+from tsar_jax.systems.episodic.meta_test import MetaTestConfig, Result, run_meta_test
+from tsar_jax.systems.episodic.meta_test_results import (
     RANDOM,
     SCRATCH,
     TRAINED,
@@ -33,7 +33,7 @@ def load_trained(
 
     Args:
         path: folder of the run.
-        step: of the checkpoint. None: the newest usable one.
+        step: step of the checkpoint. None: the newest usable one.
         number: seed of a run of several, counted from 0.
 
     Raises:
@@ -58,13 +58,13 @@ def run_conditions(
     Args:
         network: the run's network.
         params: its meta-trained parameters.
-        images: those of the unseen classes, uint8 [classes, per_class, H, W].
-        config: the meta-test.
+        images: images of the unseen classes, uint8 [classes, per_class, H, W].
+        config: settings of the meta-test.
         pixels: the scale that the network was trained with.
         baselines: whether untrained networks are tested as well.
 
     Returns:
-        By condition, a result for each number of classes.
+        The results of each condition, one for each number of classes.
     """
     untrained = init_params(network, jax.random.fold_in(jax.random.key(config.seed), 1))
     from_scratch = dataclasses.replace(config, plastic=("all",), reset=True)
@@ -74,7 +74,7 @@ def run_conditions(
     if baselines:
         conditions |= {RANDOM: (untrained, config), SCRATCH: (untrained, from_scratch)}
     results = {}
-    for name, (theta, settings) in conditions.items():
+    for name, (initial, settings) in conditions.items():
 
         def report(row: Result, name: str = name, settings: MetaTestConfig = settings) -> None:
             accuracy = sum(row.test) / len(row.test)
@@ -87,7 +87,7 @@ def run_conditions(
                 say_compiling(name)
 
         say_compiling(name)
-        results[name] = meta_test(network, theta, images, settings, report, pixels=pixels)
+        results[name] = run_meta_test(network, initial, images, settings, report, pixels=pixels)
     return results
 
 
@@ -102,7 +102,11 @@ def write_and_show(
 ) -> None:
     """Write JSON and figure below `path`; print the table and where they are.
 
-    published: models whose published accuracies the figure has too.
+    Args:
+        name: name of the files, without suffix.
+        title: the table's.
+        band: what the figure's band is taken over, such as "10 runs".
+        published: models whose published accuracies the figure has too.
     """
     from tsar_jax.systems.episodic.meta_test_figure import meta_test_figure
 

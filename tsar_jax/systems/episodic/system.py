@@ -1,7 +1,8 @@
 """Meta-train a network on episodes of Omniglot: what ANML, OML and TSAR share.
 
 One meta-step (Beaulieu et al. 2020, algorithm 1): forget a class, learn its images one after
-another, and improve the slow weights by the loss on those and on a random remember set.
+another, and improve the slow weights by the loss on the query set: those images, and random ones
+of all training classes.
 """
 
 import dataclasses
@@ -36,7 +37,12 @@ from tsar_jax.plasticity.gradient_learner import current_params, network_learner
 from tsar_jax.plasticity.learner import Remat, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.episodic.meta_test import Protocol, automatic_memory, frozen_signals, run_many
+from tsar_jax.systems.episodic.meta_test_lifetime import (
+    LifetimeSpec,
+    default_memory_budget,
+    frozen_activations,
+    run_lifetimes,
+)
 from tsar_jax.training.config import FORMERLY_ZERO, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import Arrays, Metrics, System
@@ -46,10 +52,10 @@ def inner_loop(
     network: Network,
     theta: Params,
     plastic: Params,
-    signals: Activations,
+    activations: Activations,
     labels: jax.Array,
     *,
-    rate: float,
+    learning_rate: float,
     first_order: bool,
     remat: bool = False,
 ) -> Params:
@@ -58,15 +64,21 @@ def inner_loop(
     Args:
         theta: the slow weights.
         plastic: tree of booleans, True where they learn.
-        signals: signals [T, ...] that enter the first plastic level; they do not change meanwhile.
+        activations: activations [T, ...] that enter the first plastic stage; they do not change
+            within the loop.
         labels: classes [T].
+        learning_rate: of SGD.
+        first_order: whether inner gradients are constants of the meta-gradient.
+        remat: whether the backward pass recomputes the loop's states.
     """
     if first_order:  # no gradient reaches them: spare the backward pass a visit
-        signals = lax.stop_gradient(signals)
+        activations = lax.stop_gradient(activations)
     depth = frozen_stages(network, plastic)
-    learner = network_learner(network, plastic, depth, optax.sgd(rate), first_order=first_order)
+    sgd = optax.sgd(learning_rate)
+    learner = network_learner(network, plastic, depth, sgd, first_order=first_order)
     strategy: Remat = "rematerialise" if remat else "store"
-    fast, _ = unroll(learner, theta, learner.init(theta, None), (signals, labels), remat=strategy)
+    examples = activations, labels
+    fast, _ = unroll(learner, theta, learner.init(theta, None), examples, remat=strategy)
     return current_params(theta, plastic, fast)
 
 
@@ -76,28 +88,36 @@ def meta_objective(
     plastic: Params,
     episode: Episode,
     *,
-    rate: float,
+    learning_rate: float,
     first_order: bool,
     remat: bool = False,
 ) -> tuple[jax.Array, Metrics]:
-    """Cross-entropy of the query set after the inner loop, and its accuracy.
+    """Return the query set's cross-entropy and accuracy after the inner loop.
 
-    episode: images normalised, [N, H, W, C]. Levels that do not learn see each image once, for
-    the trajectory and the query set alike.
+    Stages that do not learn see each image once, for the trajectory and the query set alike.
+
+    Args:
+        theta: the slow weights.
+        plastic: tree of booleans, True where they learn.
+        episode: with images normalised, [N, H, W, C].
+        learning_rate, first_order, remat: see `inner_loop`.
+
+    Returns:
+        The loss [] and {"accuracy": []}.
     """
     depth = frozen_stages(network, plastic)
-    signals = run_stages(network, theta, episode.images, 0, depth)
+    activations = run_stages(network, theta, episode.images, 0, depth)
 
     def at(rows: jax.Array | None) -> tuple[Activations, jax.Array]:
-        every = signals, episode.labels
-        return every if rows is None else jax.tree.map(lambda s: s[rows], every)
+        examples = activations, episode.labels
+        return examples if rows is None else jax.tree.map(lambda x: x[rows], examples)
 
     fast = inner_loop(
         network,
         theta,
         plastic,
         *at(episode.trajectory),
-        rate=rate,
+        learning_rate=learning_rate,
         first_order=first_order,
         remat=remat,
     )
@@ -107,9 +127,13 @@ def meta_objective(
 
 
 def forget_classes(theta: Params, classes: jax.Array, key: jax.Array) -> Params:
-    """Re-draw the output rows of some classes (He normal over the fan-in; bias untouched).
+    """Return the slow weights with the output rows of some classes drawn anew.
 
-    A row depends on the key and its class alone, so a class named twice is no ambiguity.
+    They are He normal over the fan-in; the bias stays. A row depends on the key and its class
+    alone, so a class named twice is no ambiguity.
+
+    Args:
+        classes: int [n].
     """
     kernel = theta["head"]["kernel"]
     scale = jnp.sqrt(2.0 / kernel.shape[0]).astype(kernel.dtype)
@@ -133,34 +157,41 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class EpisodicConfig(LoopConfig):
-    """Meta-training on Omniglot, whatever the network. Raises UserError for impossible values."""
+    """Settings of meta-training on Omniglot, whatever the network.
+
+    Raises:
+        UserError: a value is impossible.
+    """
 
     pixels: Pixels = dataclasses.field(
         default="byte-normalised", metadata=earlier("byte-normalised")
     )
-    """Input for a pixel v in 0..255: byte-normalised, (v - 236.05) / 5522.06, as the TSAR release;
-    unit-normalised, (v / 255 - 236.05) / 5522.06, as the ANML release; or unit, v / 255."""
+    """Input for a pixel v in 0..255: byte-normalised, (v - 236.05) / 5522.06, as in TSAR's release;
+    unit-normalised, (v / 255 - 236.05) / 5522.06, as in ANML's release; or unit, v / 255."""
     outputs: int = 1000
-    """Output units, at least one per class."""
+    """Output units, at least one for each class."""
     order: Literal["first", "second"] = "first"
-    """first: inner gradients are constants (the releases); second: through the inner loop."""
+    """Order of the meta-gradient: first, inner gradients being constants, as in the releases; or
+    second, through the inner loop."""
     remat: bool = False
-    """Recompute the inner loop in the backward pass: memory grows with the root of its length."""
+    """Whether the backward pass recomputes the inner loop: memory grows with the root of its
+    length."""
     plastic: tuple[str, ...] = ()
-    """Parameters that learn in the inner loop, by name; none named: as published."""
+    """Parameters that learn in the inner loop, by name. None named: as published."""
     train_classes: int = 963
-    """Background classes to meta-train on, the first ones."""
+    """Number of background classes that are meta-trained on, the first ones."""
     tasks: int = 1
     """Classes of one trajectory."""
     inner_updates: int = 20
-    """Length of a trajectory; an equal share of images of each of its classes."""
+    """Images of a trajectory, equally many of each of its classes; one update each."""
     repeat_first: bool = False
-    """Learn the first image twice, one update more, as the TSAR release does."""
+    """Whether the first image is learned twice, one update more, as in TSAR's release."""
     reset: bool = dataclasses.field(default=True, metadata=earlier(True))
-    """Forget a trajectory's classes before it: their output rows are drawn anew in the slow
-    weights (the releases' --no-reset leaves them)."""
+    """Whether the output rows of a trajectory's classes are drawn anew in the slow weights before
+    it (the releases' --no-reset leaves them)."""
     remember: int = 64
-    """Random images of all training classes in the query set, beside the trajectory's."""
+    """Random images of all training classes in the query set, beside the trajectory's; at least
+    0."""
     episodes: int = 1
     """Episodes averaged in one meta-step."""
     inner_rate: float = 0.1
@@ -168,15 +199,15 @@ class EpisodicConfig(LoopConfig):
     meta_rate: float = 1e-3
     """Learning rate of Adam across lifetimes."""
     microbatch: int | None = dataclasses.field(default=4, metadata=FORMERLY_ZERO)
-    """Images that a convolution takes at a time on a CPU, to stay in its cache; None: all."""
+    """Images that a convolution takes at a time on a CPU, to stay in its cache. None: all."""
     init: str | None = dataclasses.field(default=None, metadata=earlier(None))
-    """Run whose weights meta-training begins with, of the same network; None: random weights."""
+    """Run whose weights meta-training begins with, of the same network. None: random weights."""
     eval_classes: int = 50
     """Unseen classes of the meta-test in training's evaluations (last layer learning)."""
     eval_runs: int = 3
-    """Runs of that meta-test."""
+    """Runs of the evaluations' meta-test at each learning rate."""
     eval_rates: tuple[float, ...] = (1e-3, 3e-3)
-    """Its learning rates; the best one's mean accuracy counts."""
+    """Learning rates of the evaluations' meta-test; the best one's mean accuracy counts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,23 +235,31 @@ class EpisodicConfig(LoopConfig):
 
 
 EVALUATION_POPULATION = 650
-"""Meta-tests draw their classes among this many of the evaluation classes, as the release does."""
+"""Number of evaluation classes that a meta-test draws its classes from, as the release does."""
+
+EVALUATION_IMAGES = 400
+"""Images of training classes on which an evaluation takes the accuracy: to within 2.5 % (standard
+error)."""
 
 
 def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
-    """Raises UserError where the data cannot serve the config."""
+    """Raise UserError where the data cannot serve the config.
+
+    Args:
+        data: as in `meta_training`.
+    """
     for split, array in data.items():
         check_side(f"The {split} images", array.shape[2:4])
     classes, per_class = data["background"].shape[:2]
     unseen, unseen_per_class = data["evaluation"].shape[:2]
-    learned = Protocol(config.eval_classes).learn
+    learned = LifetimeSpec(config.eval_classes).learn
     if unseen_per_class <= learned:
         raise UserError(
             f"The evaluation classes have {unseen_per_class} images each, but a meta-test learns "
             f"{learned} and needs others to test: use data with more."
         )
     drawn_from = min(EVALUATION_POPULATION, unseen)
-    each = config.inner_updates // config.tasks
+    updates_per_task = config.inner_updates // config.tasks
     images = config.train_classes * per_class
     check_limits(
         ("train_classes", config.train_classes, classes, "background classes in the data"),
@@ -228,13 +267,17 @@ def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
         ("tasks", config.tasks, config.train_classes, "training classes"),
         ("eval_classes", config.eval_classes, drawn_from, "evaluation classes to draw from"),
         ("eval_classes", config.eval_classes, config.outputs, "outputs"),
-        ("inner_updates per task", each, per_class, "images of a class"),
+        ("inner_updates per task", updates_per_task, per_class, "images of a class"),
         ("remember", config.remember, images, "training images"),
     )
 
 
 def first_state(config: EpisodicConfig, params: Params, in_bfloat16: tuple[str, ...] = ()) -> State:
-    """Return the state of meta-training before its first step. in_bfloat16: see `meta_training`."""
+    """Return the state of meta-training before its first step.
+
+    Args:
+        in_bfloat16: see `meta_training`.
+    """
     state = State(params, optax.adam(config.meta_rate).init(params))
     return to_bfloat16(state, in_bfloat16)
 
@@ -245,11 +288,13 @@ def meta_training(
     plastic_names: tuple[str, ...],
     in_bfloat16: tuple[str, ...] = (),
 ) -> System:
-    """Meta-training as init, step and evaluate.
+    """Return meta-training as a system.
 
-    plastic_names: parameters that learn in the inner loop unless config.plastic names others.
-    in_bfloat16: parameters kept in bfloat16, as are Adam's moments of them.
-    data: {"background", "evaluation"}, uint8 [classes, 20, 28, 28].
+    Its data are {"background", "evaluation"}, images uint8 [classes, 20, 28, 28].
+
+    Args:
+        plastic_names: parameters that learn in the inner loop unless config.plastic names others.
+        in_bfloat16: parameters kept in bfloat16, as are Adam's moments of them.
     """
     optimiser = optax.adam(config.meta_rate)
 
@@ -274,7 +319,7 @@ def meta_training(
                 theta,
                 plastic,
                 episode,
-                rate=config.inner_rate,
+                learning_rate=config.inner_rate,
                 first_order=config.order == "first",
                 remat=config.remat,
             )
@@ -294,7 +339,11 @@ def meta_training(
 
 
 def draw(config: EpisodicConfig, background: jax.Array, key: jax.Array) -> Episode:
-    """An episode with its images normalised."""
+    """Draw an episode, with its images normalised.
+
+    Args:
+        background: images of the background classes, uint8 [classes, per_class, H, W].
+    """
     episode = draw_episode(
         key,
         background[: config.train_classes],
@@ -317,33 +366,39 @@ def evaluate_params(
     data: dict[str, jax.Array],
     key: jax.Array,
 ) -> Metrics:
-    """Accuracy of the slow weights on training classes, and a small meta-test on unseen ones.
+    """Return the slow weights' accuracy on training classes, and that of a small meta-test.
 
-    The meta-test lets the output layer alone learn and takes the best of `eval_rates`.
+    The meta-test is on unseen classes; it lets the output layer alone learn, and takes the best of
+    `eval_rates`.
+
+    Args:
+        data: as in `meta_training`.
     """
     sample_key, run_key = jax.random.split(key)
     background = data["background"][: config.train_classes]
     per_class = background.shape[1]
-    sample = jax.random.randint(sample_key, (400,), 0, config.train_classes * per_class)
-    chosen = background.reshape(-1, *background.shape[2:])[sample]
-    images = scale_omniglot(chosen, config.pixels)
+    sample = jax.random.randint(
+        sample_key, (EVALUATION_IMAGES,), 0, config.train_classes * per_class
+    )
+    images = background.reshape(-1, *background.shape[2:])[sample]
+    images = scale_omniglot(images, config.pixels)
     logits = run_stages(network, params, images)
     plastic = mask(params, ("head",))
     unseen = data["evaluation"]
-    rates = jnp.repeat(jnp.array(config.eval_rates), config.eval_runs)
+    learning_rates = jnp.repeat(jnp.array(config.eval_rates), config.eval_runs)
     keys = jnp.tile(jax.random.split(run_key, config.eval_runs), len(config.eval_rates))
-    protocol = Protocol(config.eval_classes, population=min(EVALUATION_POPULATION, unseen.shape[0]))
-    signals = frozen_signals(network, params, plastic, unseen, pixels=config.pixels)
-    result = run_many(
+    spec = LifetimeSpec(config.eval_classes, population=min(EVALUATION_POPULATION, unseen.shape[0]))
+    activations = frozen_activations(network, params, plastic, unseen, pixels=config.pixels)
+    result = run_lifetimes(
         network,
         params,
         plastic,
-        signals,
-        protocol,
+        activations,
+        spec,
         unseen.shape[1],
         keys,
-        rates,
-        memory=automatic_memory(),
+        learning_rates,
+        memory_budget=default_memory_budget(),
     )
     by_rate = {
         name: result[name].reshape(len(config.eval_rates), -1).mean(1) for name in ("train", "test")

@@ -1,4 +1,4 @@
-"""Domains that a network is transferred to: their classes, and how their images are scaled."""
+"""Domains that a network is transferred to: their classes, and how their images are normalised."""
 
 import functools
 
@@ -18,18 +18,19 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "cifar100": ("train",),
     "omniglot": ("evaluation",),
 }
-"""Splits of a data set whose classes are learned."""
+"""Splits whose classes are learned, by data set."""
 
 
-def check_domain(name: str) -> None:
-    """Raise UserError for what is neither a domain nor the name of images of the user's own."""
-    check_known("target", name, [*TARGETS, *own.own_names()])
+def check_domain(target: str) -> None:
+    """Raise UserError where the target is neither a domain nor the name of a user's own images."""
+    check_known("target", target, [*TARGETS, *own.own_names()])
 
 
 def normaliser(target: str, pixels: Pixels) -> Normalise:
-    """Return how images of a domain are normalised.
+    """Return the function that normalises the images of a domain.
 
-    pixels: the scale of Omniglot's that the network was meta-trained with.
+    Args:
+        pixels: the scale of Omniglot that the network was meta-trained with.
     """
     if target == "omniglot":
         return omniglot_scaling(pixels)
@@ -40,10 +41,10 @@ def normaliser(target: str, pixels: Pixels) -> Normalise:
 
 @functools.cache
 def own_scaling(pixels: Pixels) -> Normalise:
-    """Return how images of a user's own are normalised, the same function each time.
+    """Return the function that normalises a user's own images, the same one each time.
 
-    Colour is taken for photographs, by ImageNet's statistics, and grey for drawings like those that
-    the network was meta-trained with.
+    Images in colour are taken for photographs, with ImageNet's statistics, and grey ones for
+    drawings like those that the network was meta-trained with.
     """
 
     def normalise(images: jax.Array) -> jax.Array:
@@ -53,20 +54,24 @@ def own_scaling(pixels: Pixels) -> Normalise:
     return normalise
 
 
-def load_target(name: str, pixels: Pixels) -> tuple[jax.Array, Normalise]:
+def load_target(target: str, pixels: Pixels) -> tuple[jax.Array, Normalise]:
     """Return images uint8 [classes, per_class, H, W (, 3)] of a domain, and their `normaliser`."""
-    classes, normalise = load_classes(name, pixels)
+    classes, normalise = load_classes(target, pixels)
     return jnp.asarray(classes.images), normalise
 
 
-def load_classes(name: str, pixels: Pixels) -> tuple[ImageSet, Normalise]:
-    """Return the classes of a domain with their names, on the host, and their `normaliser`."""
-    with doing_without("--target omniglot needs no data to be prepared"):
-        loaded = load(name).splits
-    if name not in TARGETS:
-        classes = own.all_of_each(name, loaded)
-        return classes, normaliser(name, pixels)
-    sets = [loaded[split] for split in TARGETS[name]]
+def load_classes(target: str, pixels: Pixels) -> tuple[ImageSet, Normalise]:
+    """Return the classes of a domain with their names, on the host, and their `normaliser`.
+
+    Raises:
+        NotThere: the domain's data have not been prepared.
+    """
+    with doing_without("target omniglot needs no data to be prepared"):
+        splits = load(target).splits
+    if target not in TARGETS:
+        classes = own.all_of_each(target, splits)
+        return classes, normaliser(target, pixels)
+    sets = [splits[split] for split in TARGETS[target]]
     images = np.concatenate([s.images for s in sets])
     classes = ImageSet(images, tuple(name for s in sets for name in s.names))
-    return classes, normaliser(name, pixels)
+    return classes, normaliser(target, pixels)

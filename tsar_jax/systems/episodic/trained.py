@@ -1,4 +1,4 @@
-"""Meta-trained networks: their checkpoints, and the names of their parameters."""
+"""Meta-trained networks: their checkpoints, and the names of parameters that learn."""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from tsar_jax.training.initial import init_from_run
 from tsar_jax.training.run import Run
 from tsar_jax.training.system import System
 
-LONGEST = 60
-"""Characters of parameters' names in a file's name; file systems take 255 in all."""
+MAX_NAMES_LENGTH = 60
+"""Characters of parameters' names in a file's name, of which file systems take 255 in all."""
 
 
 def load_state(path: Path, system: System, step: int | None, number: int = 0) -> tuple[State, int]:
@@ -29,12 +29,15 @@ def load_state(path: Path, system: System, step: int | None, number: int = 0) ->
         number: seed of a run of several, counted from 0.
     """
     like = jax.eval_shape(system.init, jax.random.key(0))
-    state, found = load_checkpoint(path, step, like=like, seed=number)
-    return cast_to_float32(state), found
+    state, loaded_step = load_checkpoint(path, step, like=like, seed=number)
+    return cast_to_float32(state), loaded_step
 
 
 def check_plastic(network: Network, names: Sequence[str]) -> None:
-    """Raise UserError where no parameter of the network has one of the names, computing nothing."""
+    """Raise UserError where no parameter of the network has one of the names.
+
+    Only shapes are computed.
+    """
     if names:
         mask(params_like(network), names)
 
@@ -42,7 +45,7 @@ def check_plastic(network: Network, names: Sequence[str]) -> None:
 def join_names(names: Sequence[str]) -> str:
     """Return parameters' names as a part of a file's name, such as trunk+head.gain."""
     joined = "+".join(names).replace("/", ".")
-    if len(joined) <= LONGEST:
+    if len(joined) <= MAX_NAMES_LENGTH:
         return joined
     return f"{len(names)}names{zlib.crc32(joined.encode()):08x}"
 
@@ -50,9 +53,13 @@ def join_names(names: Sequence[str]) -> str:
 def begin_trained(
     config: EpisodicConfig, network: Network, run: Run, in_bfloat16: tuple[str, ...] = ()
 ) -> Callable[[jax.Array], State] | None:
-    """Return what makes a seed's first state from the run that --init names; None: none is.
+    """Return the function that makes a seed's first state from the run that config.init names.
 
-    in_bfloat16: parameters that are kept in bfloat16.
+    Args:
+        in_bfloat16: names of the parameters that are kept in bfloat16.
+
+    Returns:
+        (key) -> state; None where config.init names no run.
 
     Raises:
         UserError: a new run's weights do not fit its network.

@@ -1,4 +1,4 @@
-"""Domain transfer: learn the classes of another data set, one image at a time, and remember them.
+"""Domain transfer: learn the classes of another data set, image by image, and be tested on all.
 
 Beaulieu, Clune and Cheney (2021), arXiv 2108.12056: 100 classes in random order, 30 images of
 each, everything learning but the encoder.
@@ -35,64 +35,65 @@ from tsar_jax.plasticity.gradient_learner import GradientState
 from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.image_regulation import Normalise, mean_regulation, regulates_third
-from tsar_jax.systems.episodic.meta_test import (
+from tsar_jax.systems.episodic.meta_test import Result, search_and_run
+from tsar_jax.systems.episodic.meta_test_lifetime import (
     adam_learner,
-    as_many_as_fit,
-    automatic_memory,
-    bytes_per_run,
-    fresh_start,
+    bytes_per_lifetime,
+    default_memory_budget,
+    map_in_batches,
+    reinitialise,
 )
-from tsar_jax.systems.episodic.protocol import Result, search_and_run
 from tsar_jax.training.config import earlier
 
 Params = Any
 Condition = Literal["random", "spikes", "nonspikes", "mixed"]
 
 RATES = tuple(round(1e-3 - 1e-4 * step, 4) for step in range(10))
-"""The published grid: 1e-3, 9e-4 ... 1e-4."""
+"""Learning rates of the published search: 1e-3, 9e-4 ... 1e-4."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TransferConfig:
-    """The transfer. Raises UserError for impossible values."""
+    """Settings of a transfer. Raises UserError for impossible values."""
 
     classes: int = 100
     """Classes of the new domain, in random order."""
     learn: int = 30
     """Images of a class that are learned, one at a time."""
     test: bool = False
-    """Score held-out images: those of the lower half of each class, those of the upper half being
-    learned (the release's --test). Otherwise learn any images and score the same ones, which
-    measures retention, as the release's documented command does."""
+    """Whether held-out images are scored: those of the lower half of each class, those of the upper
+    half being learned (the release's --test). Otherwise any images are learned and the same ones
+    scored, which measures retention, as the release's documented command does."""
     score: int | None = dataclasses.field(default=None, metadata=earlier(None))
-    """Images of each class to score, with test. Where half a class is too few to learn or to score,
-    as with Omniglot's 15 + 5, the first images are learned and the last scored, as in its
+    """Images of each class that are scored, with test. Where half a class is too few to learn or to
+    score, as with Omniglot's 15 + 5, the first images are learned and the last scored, as in its
     meta-test. None: as many as are learned."""
     iid: bool = dataclasses.field(default=False, metadata=earlier(False))
-    """Learn the images of all classes shuffled, not class after class: the oracle. Right after a
-    class is then right after its last image."""
+    """Whether the images of all classes are learned shuffled, not class after class: the oracle.
+    Right after a class is then right after its last image."""
     reset: bool = dataclasses.field(default=False, metadata=earlier(False))
-    """Begin with everything that learns re-initialised, not only the output layer."""
+    """Whether everything that learns is re-initialised at first, not only the output layer."""
     condition: Condition = "random"
-    """Which images are learned: random ones, or those to which the third convolution responds
-    with the highest mean regulation (spikes), the lowest (nonspikes), or some of both (mixed)."""
+    """Choice of the images that are learned: random ones, or those to which the third convolution
+    responds with the highest mean regulation (spikes), the lowest (nonspikes), or some of both
+    (mixed)."""
     mixed: int = 15
-    """How many spikes the mixed condition has; the others are nonspikes."""
+    """Number of spikes in condition mixed, from 0 to learn; the other images are nonspikes."""
     head_bias: float = -1.7
-    """Bias that the fresh output head of the regulator begins with."""
+    """Initial bias of the regulator's head for the output layer, which is drawn anew."""
     rates: tuple[float, ...] = RATES
     """Learning rates of Adam to search."""
     draws: int = 1
-    """Times that the search tries every rate: best rate each time, the mode wins."""
+    """Number of times that the search tries every rate; it takes the mode of the best rates."""
     fresh_draws: bool = dataclasses.field(default=True, metadata=earlier(False))
-    """Give every rate of the search a draw of classes and images of its own, as published;
+    """Whether every rate of the search has a draw of classes and images of its own, as published;
     otherwise the rates share one, and differ by themselves alone."""
     runs: int = 49
-    """Fresh draws at the chosen learning rate."""
+    """Lifetimes at the chosen learning rate, each with a fresh draw of classes and images."""
     memory: int | None = None
-    """Bytes for simultaneous runs; None: what suits the device."""
+    """Bytes of runs side by side. None: what suits the device."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws, in [0, 2**32)."""
 
     def __post_init__(self) -> None:
         check_positive(self, "classes", "learn", "draws", "runs", "score", "memory")
@@ -110,14 +111,19 @@ class TransferConfig:
 
 
 class Selection(NamedTuple):
-    """Which images [classes, n] of each class are learned, and which are scored."""
+    """Indices [classes, n] of the images of each class that are learned, and that are scored."""
 
     learn: jax.Array
     score: jax.Array
 
 
 def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -> None:
-    """Raises UserError where images [classes, per_class, ...] cannot serve the config."""
+    """Raise UserError where the images or the network cannot serve the config.
+
+    Args:
+        shape: shape of the images [classes, per_class, ...].
+        outputs: output units of the network.
+    """
     classes, per_class = shape[:2]
     if len(shape) > 2:
         check_side("The images", shape[2:4])
@@ -134,8 +140,8 @@ def check_target(config: TransferConfig, shape: tuple[int, ...], outputs: int) -
 def split_class(config: TransferConfig, per_class: int) -> tuple[range, range]:
     """Return which images of a class may be learned, and which may be scored.
 
-    Halves of the class, the upper one to learn; where one of them is too small, the first images
-    and the last. All and all where the learned images are scored.
+    These are the halves of the class, the upper one to learn; or where one of them is too small,
+    the first images and the last. Where the learned images are scored, both are all images.
     """
     if not config.test:
         return range(per_class), range(per_class)
@@ -147,13 +153,15 @@ def split_class(config: TransferConfig, per_class: int) -> tuple[range, range]:
     return range(border), range(border, per_class)
 
 
-def select(
+def select_images(
     key: jax.Array, shape: tuple[int, ...], config: TransferConfig, regulation: jax.Array | None
 ) -> Selection:
-    """Choose images of each class; shape: classes, images of a class.
+    """Select the images of each class that are learned, in random order, and that are scored.
 
-    regulation [classes, per_class] ranks the images for the conditions that need it. What is
-    learned comes in random order.
+    Args:
+        shape: number of classes, and of images of a class.
+        regulation: mean regulation [classes, per_class] of the images, by which the conditions
+            but random rank them. None: for condition random.
     """
     classes, per_class = shape
     learnable, scorable = split_class(config, per_class)
@@ -179,24 +187,33 @@ def select(
     return Selection(learn, draw(score_key, scorable, scored) if config.test else learn)
 
 
-def fresh_output(network: Network, params: Params, bias: float, key: jax.Array) -> Params:
-    """Re-initialise the output layer and, of a TSAR, the regulator's head for it."""
+def reinitialise_output(network: Network, params: Params, bias: float, key: jax.Array) -> Params:
+    """Return the parameters with the output layer drawn anew.
+
+    The head of a TSAR's regulator for that layer is drawn anew too.
+
+    Args:
+        bias: initial bias of the regulator's head.
+    """
     if not isinstance(network, TSAR):
         return {**params, "head": init_params(network, key)["head"]}
-    fresh = init_params(network.clone(initial_bias=bias), key)
+    drawn = init_params(network.clone(initial_bias=bias), key)
     if "head" not in network.regulated:
-        return {**params, "head": fresh["head"]}
-    regulator = {**params["regulator"], "head": fresh["regulator"]["head"]}
-    return {**params, "head": fresh["head"], "regulator": regulator}
+        return {**params, "head": drawn["head"]}
+    regulator = {**params["regulator"], "head": drawn["regulator"]["head"]}
+    return {**params, "head": drawn["head"], "regulator": regulator}
 
 
-def starting_params(
+def initial_params(
     network: Network, params: Params, plastic: Params, config: TransferConfig, key: jax.Array
 ) -> Params:
-    """Return what a transfer begins with: the output, or with reset all that learns, drawn anew."""
+    """Return the parameters that a transfer begins with.
+
+    The output layer is drawn anew; with config.reset, everything plastic.
+    """
     if config.reset:
-        params = fresh_start(network, params, plastic, key, everything=True)
-    return fresh_output(network, params, config.head_bias, key)
+        params = reinitialise(network, params, plastic, key, everything=True)
+    return reinitialise_output(network, params, config.head_bias, key)
 
 
 def learn_shuffled(
@@ -227,14 +244,14 @@ def learn_shuffled(
     ) -> tuple[tuple[GradientState, jax.Array], jax.Array]:
         learned, done = carry
         end = last[position] + 1
-        learned = lax.fori_loop(done, end, lambda n, before: learn(before, stream[n]), learned)
+        learned = lax.fori_loop(done, end, lambda n, state: learn(state, stream[n]), learned)
         return (learned, end), score(learned, position)
 
-    (learned, _), found = lax.scan(complete, (first, jnp.int32(0)), by_last)
-    return learned, jnp.zeros_like(found).at[by_last].set(found)
+    (learned, _), accuracies = lax.scan(complete, (first, jnp.int32(0)), by_last)
+    return learned, jnp.zeros_like(accuracies).at[by_last].set(accuracies)
 
 
-def transfer_once(
+def run_transfer_lifetime(
     network: Network,
     params: Params,
     plastic: Params,
@@ -243,44 +260,54 @@ def transfer_once(
     config: TransferConfig,
     regulation: jax.Array | None,
     key: jax.Array,
-    rate: jax.Array,
+    learning_rate: jax.Array,
 ) -> dict[str, jax.Array]:
-    """One transfer to images uint8 [classes, per_class, ...].
+    """Run one lifetime of a transfer.
 
-    Returns "train" and "test", accuracy at the end on the images learned and scored, and by
-    class in the order of learning [classes]: "right_after", accuracy on the scored images as
-    soon as the class has been learned (its last image, with iid), and "per_class", the same at
-    the end.
+    Args:
+        params: the meta-trained parameters.
+        plastic: tree of booleans like params, True where they learn.
+        images: uint8 [classes, per_class, ...].
+        normalise: maps images to the network's input.
+        regulation: see `select_images`.
+        key: key of the draws.
+        learning_rate: Adam's, float [].
+
+    Returns:
+        "train" and "test" [], accuracy at the end on the images learned and scored; and by class in
+        the order of learning [classes] "right_after", accuracy on the scored images as soon as the
+        class has been learned (its last image, with iid), and "per_class", the same at the end.
     """
-    class_key, image_key, fresh_key, stream_key = jax.random.split(key, 4)
+    class_key, image_key, initial_key, stream_key = jax.random.split(key, 4)
     order = draw_without_replacement(class_key, images.shape[0], config.classes)
-    chosen = select(image_key, images.shape[:2], config, regulation)
-    start = starting_params(network, params, plastic, config, fresh_key)
-    learner = adam_learner(network, plastic, rate)
-    first = learner.init(start, None)
+    selection = select_images(image_key, images.shape[:2], config, regulation)
+    initial = initial_params(network, params, plastic, config, initial_key)
+    learner = adam_learner(network, plastic, learning_rate)
+    first = learner.init(initial, None)
     depth = stored_stages(network, plastic)
 
-    def signals_of(rows: jax.Array, position: jax.Array) -> Any:
-        shown = images[order[position]][rows[order[position]]]
-        return run_stages(network, start, normalise(shown), 0, depth)
+    def class_activations(rows: jax.Array, position: jax.Array) -> Any:
+        class_images = images[order[position]][rows[order[position]]]
+        return run_stages(network, initial, normalise(class_images), 0, depth)
 
     def accuracy(learned: GradientState, rows: jax.Array, position: jax.Array) -> jax.Array:
-        logits = learner.predict(start, learned, signals_of(rows, position))
+        logits = learner.predict(initial, learned, class_activations(rows, position))
         return (logits.argmax(-1) == position).mean()
 
     def learn_class(learned: GradientState, position: jax.Array) -> tuple[GradientState, jax.Array]:
-        examples = signals_of(chosen.learn, position), jnp.full(config.learn, position)
-        learned, _ = unroll(learner, start, learned, examples)
+        labels = jnp.full(config.learn, position)
+        examples = class_activations(selection.learn, position), labels
+        learned, _ = unroll(learner, initial, learned, examples)
         return learned, score(learned, position)
 
     def learn_image(learned: GradientState, index: jax.Array) -> GradientState:
         position, number = jnp.divmod(index, config.learn)
-        one = signals_of(chosen.learn[:, number, None], position)
-        example = jax.tree.map(lambda s: s[0], one), position
-        return learner.update(start, learned, example, None)[0]
+        batch_of_one = class_activations(selection.learn[:, number, None], position)
+        example = jax.tree.map(lambda a: a[0], batch_of_one), position
+        return learner.update(initial, learned, example, None)[0]
 
     def score(learned: GradientState, position: jax.Array) -> jax.Array:
-        return accuracy(learned, chosen.score, position)
+        return accuracy(learned, selection.score, position)
 
     positions = jnp.arange(config.classes)
     if config.iid:
@@ -289,7 +316,7 @@ def transfer_once(
     else:
         learned, right_after = lax.scan(learn_class, first, positions)
     at_end = lax.map(lambda position: score(learned, position), positions)
-    train = lax.map(lambda position: accuracy(learned, chosen.learn, position), positions)
+    train = lax.map(lambda position: accuracy(learned, selection.learn, position), positions)
     return {
         "train": train.mean(),
         "test": at_end.mean(),
@@ -308,16 +335,22 @@ def _run(
     images: jax.Array,
     regulation: jax.Array | None,
     keys: jax.Array,
-    rates: jax.Array,
+    learning_rates: jax.Array,
     count: jax.Array,
 ) -> dict[str, jax.Array]:
+    """Return the arrays of `run_transfer_lifetime`, of the first `count` keys and rates [n]."""
     learned = mask(params, plastic)
     run = functools.partial(
-        transfer_once, network, params, learned, images, normalise, config, regulation
+        run_transfer_lifetime, network, params, learned, images, normalise, config, regulation
     )
-    memory = config.memory or automatic_memory()
-    each = bytes_per_run(params, learned)
-    return as_many_as_fit(run, keys, rates, each=each, memory=memory, count=count)
+    return map_in_batches(
+        run,
+        keys,
+        learning_rates,
+        lifetime_bytes=bytes_per_lifetime(params, learned),
+        memory_budget=config.memory or default_memory_budget(),
+        count=count,
+    )
 
 
 def transfer(
@@ -328,10 +361,19 @@ def transfer(
     normalise: Normalise,
     config: TransferConfig,
 ) -> tuple[Result, np.ndarray]:
-    """Search for the learning rate, then fresh runs; also accuracies right after learning.
+    """Search for the learning rate, then run lifetimes of the transfer at it.
 
-    images: uint8 [classes, per_class, ...]. Returns the result and [runs, classes]. Raises
-    UserError where data or network cannot serve the config.
+    Args:
+        params: the meta-trained parameters.
+        plastic: names of the parameters that learn.
+        images: uint8 [classes, per_class, ...].
+        normalise: maps images to the network's input.
+
+    Returns:
+        The result, and the accuracies on each class right after it was learned [runs, classes].
+
+    Raises:
+        UserError: the images or the network cannot serve the config.
     """
     check_target(config, images.shape, params["head"]["bias"].size)
     mask(params, plastic)
@@ -346,14 +388,14 @@ def transfer(
             network, params, images, normalise
         )
     run = functools.partial(_run, network, plastic, normalise, config, params, images, regulation)
-    rate, found = search_and_run(
+    learning_rate, arrays = search_and_run(
         run,
         jax.random.key(config.seed),
-        rates=config.rates,
+        learning_rates=config.rates,
         draws=config.draws,
         runs=config.runs,
         fresh_draws=config.fresh_draws,
     )
-    right_after = found.pop("right_after")
-    accuracies = {name: values.tolist() for name, values in found.items()}
-    return Result(config.classes, rate, **accuracies), right_after
+    right_after = arrays.pop("right_after")
+    accuracies = {name: values.tolist() for name, values in arrays.items()}
+    return Result(config.classes, learning_rate, **accuracies), right_after

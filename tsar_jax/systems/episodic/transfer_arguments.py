@@ -17,25 +17,26 @@ from tsar_jax.training.config import earlier
 
 @dataclasses.dataclass(frozen=True)
 class TransferArguments(TransferConfig):
-    """A transfer of one run."""
+    """Settings of a transfer of one run."""
 
     target: str = "mini_imagenet"
     """The new domain: mini_imagenet, cifar100, omniglot, or the name of images of your own."""
     baselines: bool = False
-    """Also transfer the same network untrained (from scratch)."""
+    """Whether the same network is transferred untrained too (from scratch)."""
     plastic: tuple[str, ...] | None = dataclasses.field(default=None, metadata=earlier(None))
     """Parameters that learn, by name (all: nothing is frozen). None: as published, all but the
     encoder of TSAR, all but the neuromodulatory network's trunk of ANML."""
     rln: int | None = dataclasses.field(default=None, metadata=earlier(None))
-    """The releases' way to name what learns: the first RLN layers stay frozen, a convolution, a
-    norm and a dense layer counting as one each (0: nothing is frozen). None: as published, 6."""
+    """Number of layers that stay frozen, the first ones, as the releases name what learns: a
+    convolution, a norm and a dense layer count as one each (0: nothing is frozen). None: as
+    published, 6."""
     step: int | None = None
-    """Checkpoint to transfer (default: the newest)."""
+    """Step of the checkpoint that is transferred. None: the newest."""
     number: int = dataclasses.field(default=0, metadata=earlier(0))
-    """Seed to transfer of a run of several, counted from 0."""
+    """Seed that is transferred of a run of several, counted from 0."""
     name: str | None = None
-    """Name of the files written; default: target and condition, and what is not as in preset cpu,
-    such as 600x15 for classes and images, or retention where the learned images are scored."""
+    """Name of the files written. None: target and condition, and what is not as in preset cpu, such
+    as 600x15 for classes and images, or retention where the learned images are scored."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,7 +51,7 @@ CPU = TransferConfig(test=True, rates=(3e-3, 1e-3, 3e-4), draws=1, fresh_draws=F
 USUAL = {
     "mini_imagenet": CPU,
     "cifar100": CPU,
-    "omniglot": dataclasses.replace(CPU, learn=10),  # half of a class
+    "omniglot": dataclasses.replace(CPU, learn=10),  # half of a class's 20 images
 }
 """Transfers whose files are named after target and condition alone."""
 
@@ -58,7 +59,7 @@ SMOKE = dataclasses.replace(CPU, classes=3, learn=2, rates=(1e-3, 1e-2))
 
 
 def names_of_plastic(arguments: TransferArguments, config: TsarConfig) -> tuple[str, ...]:
-    """Return the names of what learns, as plastic or rln say, or as published."""
+    """Return the names of the parameters that learn, as plastic or rln say, or as published."""
     if arguments.rln is not None:
         return plastic_after(config, arguments.rln)
     return TRANSFERRED[config.model] if arguments.plastic is None else arguments.plastic
@@ -68,6 +69,9 @@ def default_name(arguments: TransferArguments, config: TsarConfig) -> str:
     """Return the name of a transfer by what it measures, such as omniglot-random-retention.
 
     Settings that say how exactly it is measured (rates, draws, runs, seed) are left out.
+
+    Args:
+        config: the run's.
 
     Raises:
         UserError: no parameter is called as plastic says.

@@ -26,11 +26,11 @@ from tsar_jax.plots.style import (
 )
 
 WINDOW = 10
-"""Labels 100 and 0.01 where a logarithmic axis has powers of ten."""
+"""Neighbouring classes in a moving average: enough to smooth the line, few of 100 classes."""
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Means of `window` neighbours along the last axis: [..., n] -> [..., n - window + 1]."""
+    """Return means of `window` neighbours on the last axis: [..., n] -> [..., n - window + 1]."""
     return np.lib.stride_tricks.sliding_window_view(values, window, axis=-1).mean(-1)
 
 
@@ -43,12 +43,12 @@ def forgetting_figure(
     Means over rows, smoothed over neighbouring classes, in the confidence band of the tables.
 
     Args:
-        curves: by condition, both accuracies [rows, classes]; every condition is drawn.
-        path: without suffix.
-        rows: what they are.
+        curves: both accuracies [rows, classes] by condition; every condition is drawn.
+        path: the figure's, without suffix.
+        rows: the noun for the rows in the caption.
 
     Returns:
-        The files.
+        The files that are written.
     """
     classes = next(iter(curves.values()))[0].shape[1]
     window = min(WINDOW, classes)
@@ -92,49 +92,59 @@ def condition_look(place: int) -> dict[str, Any]:
 
 
 class Examples(NamedTuple):
-    """Images of one class with their mean regulation, each list from the highest down.
+    """Images of one class with their mean regulation, from the highest down.
 
-    highest, lowest: uint8 [n, H, W (, 3)]. high, low: [n].
+    name: the class's.
+    highest, lowest: images of the highest and the lowest mean regulation, uint8 [n, H, W (, 3)].
+    highest_regulation, lowest_regulation: their mean regulation [n].
     """
 
     name: str
     highest: np.ndarray
-    high: np.ndarray
+    highest_regulation: np.ndarray
     lowest: np.ndarray
-    low: np.ndarray
+    lowest_regulation: np.ndarray
 
 
 @styled()
 def spikes_figure(regulation: np.ndarray, rows: Sequence[Examples], path: Path) -> list[Path]:
-    """A histogram of mean regulation [classes, per_class], beside example images of some classes.
+    """Draw a histogram of mean regulation, beside example images of some classes.
 
-    path: without suffix. Returns the files.
+    Args:
+        regulation: mean regulation of every image [classes, per_class].
+        rows: the examples, a row for each class.
+        path: the figure's, without suffix.
+
+    Returns:
+        The files that are written.
     """
-    each = max(len(row.high) for row in rows)
-    sides = 0.4 + 2 * each
-    figure = Figure(figsize=(4.2 + 0.8 * sides, max(3.4, 0.7 + len(rows))), layout="constrained")
-    halves: Any = figure.subfigures(1, 2, width_ratios=(4.2, 0.8 * sides))
+    per_side = max(len(row.highest) for row in rows)
+    gap = 0.4  # of an image's width: the empty column between the highest and the lowest
+    widths = [1.0] * per_side + [gap] + [1.0] * per_side
+    examples_width = 0.8 * (gap + 2 * per_side)  # inches, as are all sizes of figures
+    size = (4.2 + examples_width, max(3.4, 0.7 + len(rows)))
+    figure = Figure(figsize=size, layout="constrained")
+    halves: Any = figure.subfigures(1, 2, width_ratios=(4.2, examples_width))
     left, right = halves
     draw_histogram(left.subplots(), regulation.reshape(-1))
-    # An empty column stands between the highest and the lowest.
-    widths = [1.0] * each + [0.4] + [1.0] * each
     cells = right.subplots(
         len(rows), len(widths), squeeze=False, gridspec_kw={"width_ratios": widths}
     )
     for axis in cells.flat:
         axis.set_axis_off()
     for line, row in zip(cells, rows, strict=True):
-        draw_images(line[:each], row.highest, row.high)
-        draw_images(line[each + 1 :], row.lowest, row.low)
-        line[each].text(
+        draw_images(line[:per_side], row.highest, row.highest_regulation)
+        draw_images(line[per_side + 1 :], row.lowest, row.lowest_regulation)
+        line[per_side].text(
             *(0.5, 0.5, row.name.replace("/", "\n")),
-            transform=line[each].transAxes,
+            transform=line[per_side].transAxes,
             rotation=90,
             ha="center",
             va="center",
             fontsize=8,
         )
-    for middle, title in ((each // 2, "highest of the class"), (-1 - each // 2, "lowest")):
+    middles = per_side // 2, -1 - per_side // 2
+    for middle, title in zip(middles, ("highest of the class", "lowest"), strict=True):
         cells[0, middle].set_title(title)
     return save_figure(figure, path)
 
@@ -158,7 +168,7 @@ def draw_histogram(axes: Axes, values: np.ndarray) -> None:
 
 
 def draw_images(line: Sequence[Axes], images: np.ndarray, values: np.ndarray) -> None:
-    """Images [n, H, W (, 3)] with a value [n] under each."""
+    """Draw images [n, H, W (, 3)] with a value [n] under each."""
     for axes, image, value in zip(line, images, values, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         axes.set_axis_on()
@@ -175,10 +185,20 @@ def bias_figure(
     classes: int,
     path: Path,
 ) -> list[Path]:
-    """By initial bias: accuracies of transfers [runs], right after and at the end; open gates.
+    """Draw accuracies of transfers, and how many gates are open, against the initial bias.
 
-    Means in confidence bands. open_shares: mean share of the third convolution's gates above the
-    threshold, before the transfer. path: without suffix. Returns the files.
+    Accuracies are means over runs in confidence bands.
+
+    Args:
+        accuracies: accuracies [runs] by initial bias, right after a class and at the end.
+        open_shares: mean share of the third convolution's gates above the threshold before the
+            transfer, by initial bias.
+        threshold: gates above it count as open.
+        classes: number of classes of a transfer.
+        path: the figure's, without suffix.
+
+    Returns:
+        The files that are written.
     """
     figure, (left, right) = new_figure(1, 2, width=8.0, height=3.9)
     biases = sorted(accuracies)
@@ -189,8 +209,8 @@ def bias_figure(
     runs = max(len(values) for pair in accuracies.values() for values in pair)
     for part, colour, line, label in lines:
         values = np.full((runs, len(biases)), np.nan)
-        for at, bias in enumerate(biases):
-            values[: len(accuracies[bias][part]), at] = accuracies[bias][part]
+        for column, bias in enumerate(biases):
+            values[: len(accuracies[bias][part]), column] = accuracies[bias][part]
         look = {"color": colour, "linestyle": line}
         marks: dict[str, Any] = {"marker": "o", "label": label, "clip_on": False}
         draw_line(left, biases, values, confidence_band, PROPORTION, look, **marks)

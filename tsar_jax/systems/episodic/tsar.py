@@ -24,7 +24,7 @@ from tsar_jax.training.config import earlier
 from tsar_jax.training.system import System
 
 INNER = ("trunk", "head")
-"""What learns in the inner loop: the classifier."""
+"""Parameters that learn in the inner loop: the classifier's."""
 
 TRANSFERRED = {
     "tsar": ("regulator", "trunk", "head"),
@@ -32,33 +32,38 @@ TRANSFERRED = {
     "unregulated": ("trunk", "head"),
 }
 """Parameters that learn in a new domain as published (rln 6), by model: all but the first trunk,
-which is TSAR's encoder and, of the treatment anml, the neuromodulatory network's."""
+which is TSAR's encoder and, in model anml, the neuromodulatory network's."""
 
 CHANNELS = {"tsar": 112, "anml": 256, "unregulated": 112}
-"""Published channels of the classifier, by model; unregulated is TSAR's classifier."""
+"""Published channels of the classifier's convolutions, by model; unregulated is TSAR's
+classifier."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TsarConfig(EpisodicConfig):
-    """Meta-training of TSAR or of a treatment to compare it with."""
+    """Settings of meta-training of TSAR, or of a baseline to compare it with.
+
+    Raises:
+        UserError: a value is impossible.
+    """
 
     model: Literal["tsar", "anml", "unregulated"] = "tsar"
-    """tsar; anml, which gates features; or unregulated, TSAR's classifier alone."""
+    """Network: tsar; anml, which gates features; or unregulated, TSAR's classifier alone."""
     channels: int | None = None
     """Channels of the classifier's convolutions. None: as published, 256 for model anml and 112
     for the others."""
     regulator_channels: int = 192
-    """Channels of TSAR's encoder, and of the neuromodulatory network of treatment anml."""
+    """Channels of TSAR's encoder, and of the neuromodulatory network of model anml."""
     initial_bias: float = -8.0
-    """Bias that the regulator's heads begin with: -8 silences nearly every synapse ("growing
+    """Initial bias of the regulator's heads: -8 silences nearly every synapse ("growing
     sensors"), 0 and more opens them ("sculpting")."""
     gate_bias: float | None = dataclasses.field(default=None, metadata=earlier(0.0))
-    """Bias that the gate of model anml begins with. None: initial_bias, as published."""
+    """Initial bias of the gate of model anml. None: initial_bias, as published."""
     regulated: tuple[str, ...] = REGULATED
-    """Which of the classifier's kernels are regulated, by layer."""
+    """Layers of the classifier whose kernels are regulated."""
     bfloat16: bool = False
-    """Keep the regulator's heads, nearly all of TSAR's weights, and Adam's moments of them in
-    bfloat16: half the memory, for accelerators."""
+    """Whether the regulator's heads, nearly all of TSAR's weights, and Adam's moments of them are
+    kept in bfloat16: half the memory, for accelerators."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,20 +76,20 @@ class TsarConfig(EpisodicConfig):
 
 
 def classifier_channels(config: TsarConfig) -> int:
-    """Return the channels of the classifier's convolutions, published ones unless config says."""
+    """Return the channels of the classifier's convolutions, as published where config has None."""
     return CHANNELS[config.model] if config.channels is None else config.channels
 
 
-def starting_gate_bias(config: TsarConfig) -> float:
-    """Return the bias that the gate of model anml begins with."""
+def initial_gate_bias(config: TsarConfig) -> float:
+    """Return the initial bias of the gate of model anml."""
     return config.initial_bias if config.gate_bias is None else config.gate_bias
 
 
 def effective_config(config: TsarConfig) -> TsarConfig:
-    """Return a config of the same network that says what None stands for.
+    """Return a config of the same network with values in place of None.
 
-    Args:
-        config: any; two of one network, such as one of an earlier version, may differ.
+    Two configs of one network, such as one by an earlier version, may differ; their effective
+    configs do not.
 
     Returns:
         The config with the classifier's channels, and with a bias of the gate where the model has
@@ -93,12 +98,16 @@ def effective_config(config: TsarConfig) -> TsarConfig:
     return dataclasses.replace(
         config,
         channels=classifier_channels(config),
-        gate_bias=starting_gate_bias(config) if config.model == "anml" else None,
+        gate_bias=initial_gate_bias(config) if config.model == "anml" else None,
     )
 
 
 def make_network(config: TsarConfig) -> Network:
-    """The network that a config describes. Raises UserError for layers that do not exist."""
+    """Return the network that a config describes.
+
+    Raises:
+        UserError: the config names layers that do not exist.
+    """
     channels = classifier_channels(config)
     if config.model == "tsar":
         return TSAR(
@@ -115,17 +124,17 @@ def make_network(config: TsarConfig) -> Network:
             channels,
             config.regulator_channels,
             config.outputs,
-            starting_gate_bias(config),
+            initial_gate_bias(config),
         )
     return Ungated(config.microbatch, channels, config.outputs, ALL_POOLED)
 
 
 def plastic_after(config: TsarConfig, rln: int) -> tuple[str, ...]:
-    """Return the names of what learns where the first `rln` layers do not, as the releases count.
+    """Return the names of the parameters that learn where the first `rln` layers do not.
 
-    A convolution, a norm and a dense layer count as one layer each, in the release's order: of
-    TSAR the encoder has six, the regulator's heads four, the classifier seven; of ANML the
-    neuromodulatory network's trunk has six, the gate one, the classifier seven.
+    Layers are counted as the releases do, a convolution, a norm and a dense layer as one each. In
+    TSAR the encoder has six, the regulator's heads four and the classifier seven; in ANML the
+    neuromodulatory network's trunk has six, the gate one and the classifier seven.
 
     Raises:
         UserError: the model is in no release, or has no such number of layers.
@@ -148,7 +157,7 @@ def plastic_after(config: TsarConfig, rln: int) -> tuple[str, ...]:
 
 
 def learns_as_published(config: TsarConfig, plastic: tuple[str, ...]) -> bool:
-    """Return whether these names, in whatever words, are of what learns as published.
+    """Return whether these names, in whatever words, mean the parameters that learn as published.
 
     Raises:
         UserError: no parameter has such a name.
@@ -158,7 +167,7 @@ def learns_as_published(config: TsarConfig, plastic: tuple[str, ...]) -> bool:
 
 
 def make_system(config: TsarConfig) -> System:
-    """Meta-training as init, step and evaluate; data: see `meta_training`."""
+    """Return meta-training as a system, whose data are those of `meta_training`."""
     return meta_training(config, make_network(config), INNER, in_bfloat16(config))
 
 

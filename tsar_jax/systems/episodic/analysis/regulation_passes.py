@@ -23,8 +23,8 @@ from tsar_jax.plasticity.gradient_learner import current_params
 from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.systems.episodic.analysis import regulation as analysis
-from tsar_jax.systems.episodic.meta_test import adam_learner
-from tsar_jax.systems.episodic.transfer import TransferConfig, select
+from tsar_jax.systems.episodic.meta_test_lifetime import adam_learner
+from tsar_jax.systems.episodic.transfer import TransferConfig, select_images
 from tsar_jax.systems.episodic.tsar import TRANSFERRED
 
 Normalise = Callable[[jax.Array], jax.Array]
@@ -96,7 +96,7 @@ def draw_images(images: jax.Array, protocol: TransferConfig, key: jax.Array) -> 
     """Classes in random order, images of each in random order, as a transfer learns them."""
     class_key, image_key = jax.random.split(key)
     order = draw_without_replacement(class_key, images.shape[0], protocol.classes)
-    rows = select(image_key, images.shape[:2], protocol, None).learn[order]
+    rows = select_images(image_key, images.shape[:2], protocol, None).learn[order]
     chosen = images[order[:, None], rows]
     labels = jnp.repeat(jnp.arange(protocol.classes), protocol.learn)
     return Shown(chosen.reshape(-1, *images.shape[2:]), labels)

@@ -16,7 +16,7 @@ from tsar_jax.systems.episodic.analysis.regulation_passes import (
     Plan,
     class_means,
 )
-from tsar_jax.systems.episodic.protocol import mean_and_band
+from tsar_jax.systems.episodic.meta_test import mean_and_band
 
 Record = dict[str, np.ndarray]
 """Raw arrays of one run or of several, by name; LAYER is block_0, block_1, block_2 or head.

@@ -14,7 +14,7 @@ from tsar_jax.systems.episodic.analysis import regulation_passes as passes
 from tsar_jax.systems.episodic.analysis import regulation_record as records
 from tsar_jax.systems.episodic.targets import normaliser
 from tsar_jax.systems.episodic.trained import load_state
-from tsar_jax.systems.episodic.transfer import TransferConfig, fresh_output
+from tsar_jax.systems.episodic.transfer import TransferConfig, reinitialise_output
 from tsar_jax.systems.episodic.transfer_files import Transfer
 from tsar_jax.systems.episodic.tsar import TsarConfig, effective_config, make_network, make_system
 from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT
@@ -130,7 +130,7 @@ def analyse(
     normalise = normaliser(config.target, source.config.pixels)
     plan = passes.Plan(network, normalise, layers, config.layer, config.transfer.classes)
     say_compiling(source.name)
-    fresh = jax.jit(fresh_output, static_argnums=(0, 2))(
+    fresh = jax.jit(reinitialise_output, static_argnums=(0, 2))(
         network, params, config.transfer.head_bias, fresh_key
     )
     learner = passes.Subject(fresh, jnp.float32(source.rate))
@@ -211,7 +211,7 @@ def accuracies(runs: list[Analysed]) -> tuple[list[float], str]:
     """
     made = [run.source.transferred for run in runs]
     transfers = [transfer for transfer in made if transfer is not None]
-    alike = all(transfer.protocol == transfers[0].protocol for transfer in transfers)
+    alike = all(transfer.settings == transfers[0].settings for transfer in transfers)
     if len(transfers) == len(runs) and alike:
         found = [float(np.mean(transfer.result.test)) for transfer in transfers]
         return found, "accuracy at the end of its transfer"

@@ -1,4 +1,4 @@
-"""What a classifier's units respond to: sparsity, dead units, nearest neighbours.
+"""Measures of a classifier's representations: sparsity, dead units, nearest neighbours.
 
 The measures of Beaulieu et al. (2020), arXiv 2002.09571, on 600 unseen classes of Omniglot.
 """
@@ -17,43 +17,47 @@ from tsar_jax.networks import Network
 
 Params = Any
 
-THRESHOLD = 0.01  # a unit above it is active
+THRESHOLD = 0.01
+"""Activation above which a unit is active, as published."""
 NEIGHBOURS = 5
+"""Nearest neighbours that vote on a label, as published."""
 
-# The spaces of all networks, from input to output.
-SPACES = ("gate", "features before gate", "representation", "features")
+REPRESENTATIONS = ("gate", "features before gate", "representation", "features")
+"""Names of all networks' representations, from input to output."""
 
 SPARSITY = "sparsity"
 DEAD_UNITS = "dead_units"
 NEAREST_NEIGHBOUR = "nearest_neighbour_accuracy"
 
-PUBLISHED_CLASSES = 600  # unseen ones, of Omniglot
+PUBLISHED_CLASSES = 600
+"""Unseen classes of Omniglot that the published measures are on."""
 
 
 def published_measures(model: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the published measures of a model's spaces.
+    """Return the published measures of a model's representations.
 
     Args:
-      model: as `AnmlConfig.model` names it.
+        model: as `AnmlConfig.model` names it.
 
     Returns:
-      "trained" or "untrained" -> space -> measure -> share, in [0, 1].
+        "trained" or "untrained" -> representation -> measure -> share, in [0, 1].
     """
-    found: dict[str, dict[str, dict[str, float]]] = {"trained": {}, "untrained": {}}
-    for row in _of_spaces(model):
+    measures: dict[str, dict[str, dict[str, float]]] = {"trained": {}, "untrained": {}}
+    for row in _published_rows(model):
         state = "trained" if row.method == model else "untrained"
-        space, _, measure = row.measure.replace("_before_", " before ").partition("/")
+        name, _, measure = row.measure.replace("_before_", " before ").partition("/")
         if row.value is not None:
-            found[state].setdefault(space, {})[measure] = float(row.value / 100)
-    return found
+            measures[state].setdefault(name, {})[measure] = float(row.value / 100)
+    return measures
 
 
 def published_marks(model: str) -> str:
     """Return the kinds of source of `published_measures`, such as "T", empty if there is none."""
-    return ", ".join(sorted({row.mark for row in _of_spaces(model)}))
+    return ", ".join(sorted({row.mark for row in _published_rows(model)}))
 
 
-def _of_spaces(model: str) -> list[Published]:
+def _published_rows(model: str) -> list[Published]:
+    """Return the rows of published results that are measures of a representation."""
     rows = find_published(
         system="anml", method=(model, f"{model}_untrained"), size=PUBLISHED_CLASSES
     )
@@ -61,10 +65,11 @@ def _of_spaces(model: str) -> list[Published]:
 
 
 class Activity(NamedTuple):
-    """What the units of one space did on a set of images.
+    """Activity of one representation's F units on a set of images.
 
-    sparsity: share of units above the threshold, averaged over images. dead_units: share of
-    units that no image drove above it. mean [F]: each unit's mean activation.
+    sparsity: share of units above the threshold, averaged over images, in [0, 1].
+    dead_units: share of units that no image drives above it, in [0, 1].
+    mean: each unit's mean activation [F].
     """
 
     sparsity: jax.Array
@@ -73,30 +78,41 @@ class Activity(NamedTuple):
 
 
 def images_that_activate(activations: jax.Array, threshold: float = THRESHOLD) -> jax.Array:
-    """How many images drive each unit above the threshold. activations [N, F] -> int32 [F]."""
+    """Return how many images drive each unit above the threshold, int32 [F].
+
+    Args:
+        activations: [N, F].
+    """
     chex.assert_rank(activations, 2)
     return (activations > threshold).sum(0, dtype=jnp.int32)
 
 
 def sparsity(activations: jax.Array, threshold: float = THRESHOLD) -> jax.Array:
-    """Share of units above the threshold, averaged over images; small is sparse.
+    """Return the share of units above the threshold, averaged over images; small is sparse.
 
-    activations [N, F] -> between 0 and 1.
+    Args:
+        activations: [N, F].
     """
     return images_that_activate(activations, threshold).mean() / activations.shape[0]
 
 
 def dead_units(activations: jax.Array, threshold: float = THRESHOLD) -> jax.Array:
-    """Share of units that exceed the threshold on no image. activations [N, F]."""
+    """Return the share of units that exceed the threshold on no image.
+
+    Args:
+        activations: [N, F].
+    """
     return (images_that_activate(activations, threshold) == 0).mean()
 
 
-def spaces_of(
+def named_representations(
     network: Network, pixels: Pixels, params: Params, images: jax.Array
 ) -> dict[str, jax.Array]:
-    """Return the network's named spaces, [N, F] each.
+    """Return the network's representations by name, [N, F] each.
 
-    images: uint8 [N, H, W]; pixels: the scale that the network was trained with.
+    Args:
+        pixels: the scale that the network was trained with.
+        images: uint8 [N, H, W].
     """
     images = scale_omniglot(images, pixels)
     named: Any = network.apply({"params": params}, images, method="representations")
@@ -111,23 +127,25 @@ def activity(
     images: jax.Array,
     threshold: float = THRESHOLD,
 ) -> dict[str, Activity]:
-    """`sparsity` and `dead_units` of each space, one class of images in memory at a time.
+    """Return the activity of each representation, with one class of images in memory at a time.
 
-    images: uint8 [classes, per_class, H, W]; pixels: see `spaces_of`.
+    Args:
+        pixels: the scale that the network was trained with.
+        images: uint8 [classes, per_class, H, W].
     """
     chex.assert_rank(images, 4)
     count = images.shape[0] * images.shape[1]
 
-    def of_class(images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+    def class_totals(images: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
         return {
             name: (images_that_activate(units, threshold), units.sum(0))
-            for name, units in spaces_of(network, pixels, params, images).items()
+            for name, units in named_representations(network, pixels, params, images).items()
         }
 
     def add(totals: Any, images: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, totals, of_class(images)), None
+        return jax.tree.map(jnp.add, totals, class_totals(images)), None
 
-    shapes = jax.eval_shape(of_class, images[0])
+    shapes = jax.eval_shape(class_totals, images[0])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     totals, _ = lax.scan(add, zeros, images)
     return {
@@ -140,12 +158,16 @@ def activity(
 def features(
     network: Network, pixels: Pixels, params: Params, images: jax.Array
 ) -> dict[str, jax.Array]:
-    """Return each space for images uint8 [classes, per_class, H, W]: [classes, per_class, F].
+    """Return each representation [classes, per_class, F] by name.
 
-    pixels: see `spaces_of`.
+    Args:
+        pixels: the scale that the network was trained with.
+        images: uint8 [classes, per_class, H, W].
     """
     chex.assert_rank(images, 4)
-    return lax.map(lambda of_class: spaces_of(network, pixels, params, of_class), images)
+    return lax.map(
+        lambda class_images: named_representations(network, pixels, params, class_images), images
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("neighbours", "block"))
@@ -157,12 +179,21 @@ def nearest_neighbour_labels(
     neighbours: int = NEIGHBOURS,
     block: int = 256,
 ) -> jax.Array:
-    """The majority label among each query's nearest neighbours, by Euclidean distance.
+    """Return the majority label among each query's nearest neighbours, by Euclidean distance.
 
-    learn_features [L, F], learn_labels [L], test_features [T, F] -> [T]. Of labels with equally
-    many votes the one with the nearest neighbour wins. Distances are taken as one matrix product
-    for `block` queries at a time: |a - b|^2 = |a|^2 - 2 a.b + |b|^2, where |b|^2, the query's
-    own, changes no order.
+    Among labels with equally many votes, that with the nearest neighbour wins. Distances are one
+    matrix product for `block` queries at a time: |a - b|^2 = |a|^2 - 2 a.b + |b|^2, where |b|^2,
+    the query's own, changes no order.
+
+    Args:
+        learn_features: [L, F].
+        learn_labels: [L].
+        test_features: the queries [T, F].
+        neighbours: neighbours that vote.
+        block: queries at a time, which bounds the memory of the products [block, L].
+
+    Returns:
+        Labels [T].
     """
     chex.assert_rank([learn_features, learn_labels, test_features], [2, 1, 2])
     chex.assert_equal_shape_prefix([learn_features, learn_labels], 1)
@@ -188,7 +219,7 @@ def nearest_neighbour_accuracy(
     test_labels: jax.Array,
     neighbours: int = NEIGHBOURS,
 ) -> jax.Array:
-    """Share of queries whose majority label is theirs; see `nearest_neighbour_labels`."""
+    """Return the share of queries that `nearest_neighbour_labels` labels rightly."""
     labels = nearest_neighbour_labels(
         learn_features, learn_labels, test_features, neighbours=neighbours
     )
@@ -196,25 +227,32 @@ def nearest_neighbour_accuracy(
 
 
 def held_out_accuracy(
-    space: jax.Array, *, learn: int = 15, neighbours: int = NEIGHBOURS
+    representation: jax.Array, *, learn: int = 15, neighbours: int = NEIGHBOURS
 ) -> jax.Array:
-    """Nearest-neighbour accuracy where a class's first images vote on its others.
+    """Return the nearest-neighbour accuracy where a class's first images vote on its others.
 
-    space: [classes, per_class, F] as `features` gives it; images 0 .. learn-1 are neighbours.
+    Args:
+        representation: [classes, per_class, F], as `features` gives it.
+        learn: images of a class that are neighbours, the first ones.
+        neighbours: neighbours that vote.
     """
-    chex.assert_rank(space, 3)
-    classes, per_class, units = space.shape
+    chex.assert_rank(representation, 3)
+    classes, per_class, units = representation.shape
     labels = jnp.arange(classes)
     return nearest_neighbour_accuracy(
-        space[:, :learn].reshape(-1, units),
+        representation[:, :learn].reshape(-1, units),
         jnp.repeat(labels, learn),
-        space[:, learn:].reshape(-1, units),
+        representation[:, learn:].reshape(-1, units),
         jnp.repeat(labels, per_class - learn),
         neighbours,
     )
 
 
 def classes_above_chance(per_class_accuracy: jax.Array, classes: int) -> jax.Array:
-    """Share of classes whose accuracy exceeds 1 / classes. per_class_accuracy [..., classes]."""
+    """Return the share of classes whose accuracy exceeds 1 / classes.
+
+    Args:
+        per_class_accuracy: [..., classes].
+    """
     chex.assert_axis_dimension(per_class_accuracy, -1, classes)
     return (per_class_accuracy > 1 / classes).mean()

@@ -1,4 +1,4 @@
-"""A network's representation measured on unseen classes: the numbers of one analysis."""
+"""A network's representations measured on unseen classes: the numbers of one analysis."""
 
 import functools
 from typing import Any, NamedTuple
@@ -16,35 +16,39 @@ from tsar_jax.systems.episodic.analysis.representation import (
     NEAREST_NEIGHBOUR,
     SPARSITY,
 )
-from tsar_jax.systems.episodic.meta_test import Protocol, run_many
+from tsar_jax.systems.episodic.meta_test_lifetime import LifetimeSpec, run_lifetimes
 
 LEARN = 15
-"""Images of a class that are learned, or that are neighbours; the others test."""
+"""Images of a class that are learned, or that are neighbours; the others are tested on."""
 
 
 class MetaTests(NamedTuple):
     """Meta-tests in which the output layer alone learns.
 
-    protocol: of each run. keys: one per run. rate: Adam's learning rate. memory: bytes for runs
-    that go at the same time.
+    spec: of each run.
+    keys: one for each run.
+    learning_rate: Adam's.
+    memory_budget: bytes of runs side by side.
     """
 
-    protocol: Protocol
+    spec: LifetimeSpec
     keys: jax.Array
-    rate: float
-    memory: int
+    learning_rate: float
+    memory_budget: int
 
 
 class Analysis(NamedTuple):
-    """One network's numbers, and what its figure needs.
+    """One network's numbers, and the arrays that its figure draws.
 
-    measures: space -> measure -> share. meta_test: mean test accuracy and share of classes
-    above chance. shown: space -> units [images, F]. means: space -> mean activation [F].
+    measures: representation -> measure -> share, in [0, 1].
+    meta_test: mean test accuracy, and share of classes above chance, in [0, 1].
+    examples: representation -> units on the figure's images [images, F].
+    means: representation -> mean activation [F].
     """
 
     measures: dict[str, dict[str, float]]
     meta_test: dict[str, float]
-    shown: dict[str, np.ndarray]
+    examples: dict[str, np.ndarray]
     means: dict[str, np.ndarray]
 
 
@@ -53,7 +57,7 @@ def analyse(
     pixels: Pixels,
     params: Any,
     images: np.ndarray,
-    shown: np.ndarray,
+    example_classes: np.ndarray,
     tests: MetaTests,
 ) -> Analysis:
     """Return every number for one network.
@@ -62,13 +66,13 @@ def analyse(
         network: the network.
         pixels: the scale that it was trained with.
         params: its parameters.
-        images: those of the unseen classes, uint8 [classes, per_class, H, W].
-        shown: indices of the classes in the figure of gates [images].
+        images: images of the unseen classes, uint8 [classes, per_class, H, W].
+        example_classes: indices of the classes in the figure of gates [images].
         tests: the meta-tests.
     """
     active = jax.device_get(representation.activity(network, pixels, params, images))
     features = representation.features(network, pixels, params, images)
-    known = [name for name in representation.SPACES if name in features]
+    known = [name for name in representation.REPRESENTATIONS if name in features]
     names = [*known, *(name for name in features if name not in known)]
     measures = {
         name: {
@@ -78,35 +82,51 @@ def analyse(
         }
         for name in names
     }
-    protocol, keys, rate, memory = tests
-    result = meta_test(network, protocol, memory, params, features["features"], keys, rate)
-    above_chance = representation.classes_above_chance(result["per_class"], protocol.classes)
+    spec, keys, learning_rate, memory_budget = tests
+    result = run_head_lifetimes(
+        network, spec, memory_budget, params, features["features"], keys, learning_rate
+    )
+    above_chance = representation.classes_above_chance(result["per_class"], spec.classes)
     return Analysis(
         measures,
         {
             "test_accuracy": float(result["test"].mean()),
             "classes_above_chance": float(above_chance),
         },
-        {name: np.asarray(features[name][shown, 0]) for name in names},
+        {name: np.asarray(features[name][example_classes, 0]) for name in names},
         {name: active[name].mean for name in names},
     )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def meta_test(
+def run_head_lifetimes(
     network: Network,
-    protocol: Protocol,
-    memory: int,
+    spec: LifetimeSpec,
+    memory_budget: int,
     params: Any,
     features: jax.Array,
     keys: jax.Array,
-    rate: float,
+    learning_rate: float,
 ) -> dict[str, jax.Array]:
-    """Meta-test on features [classes, per_class, F], the output layer alone learning."""
-    plastic = mask(params, ("head",))
-    signals = features.reshape(-1, features.shape[-1])
-    rates = jnp.full(keys.shape, rate)
-    per_class = features.shape[1]
-    return run_many(
-        network, params, plastic, signals, protocol, per_class, keys, rates, memory=memory
+    """Run lifetimes of a meta-test in which the output layer alone learns.
+
+    Args:
+        memory_budget: bytes of runs side by side.
+        features: activations that enter the output layer [classes, per_class, F].
+        keys: one for each run [n].
+        learning_rate: Adam's.
+
+    Returns:
+        The arrays of `run_lifetime` [n, ...].
+    """
+    return run_lifetimes(
+        network,
+        params,
+        mask(params, ("head",)),
+        features.reshape(-1, features.shape[-1]),
+        spec,
+        features.shape[1],
+        keys,
+        jnp.full(keys.shape, learning_rate),
+        memory_budget=memory_budget,
     )

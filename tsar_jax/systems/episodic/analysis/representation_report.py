@@ -1,4 +1,4 @@
-"""An analysis of a network's representation as numbers in a file and as a table."""
+"""An analysis of a network's representations as numbers in a file and as a table."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tsar_jax.systems.episodic.analysis.representation import (
     published_measures,
 )
 from tsar_jax.systems.episodic.analysis.representation_analysis import Analysis, MetaTests
-from tsar_jax.systems.episodic.analysis.representation_figures import space_title
+from tsar_jax.systems.episodic.analysis.representation_figures import representation_title
 from tsar_jax.systems.episodic.anml import AnmlConfig
 
 TITLES = {
@@ -38,7 +38,7 @@ def make_report(
     """Return the numbers of a run, and how they were measured, as JSON values.
 
     Args:
-        config: the run's.
+        config: config of the run.
         tests: the meta-tests of both networks.
         trained: numbers of the network after `step` steps of meta-training.
         untrained: numbers of the same network before it.
@@ -58,9 +58,9 @@ def make_report(
         "threshold": representation.THRESHOLD,
         "neighbours": representation.NEIGHBOURS,
         "meta_test": {
-            "classes": tests.protocol.classes,
+            "classes": tests.spec.classes,
             "runs": len(tests.keys),
-            "rate": tests.rate,
+            "rate": tests.learning_rate,
         },
         "seed": seed,
         "trained": numbers(trained),
@@ -83,24 +83,24 @@ def make_table(report: dict[str, Any]) -> Table:
     )
     table.add_column("space")
     table.add_column("measure")
-    for name in ("trained", "untrained", "published"):
-        table.add_column(name, justify="right")
+    for column in ("trained", "untrained", "published"):
+        table.add_column(column, justify="right")
     trained, untrained = report["trained"], report["untrained"]
-    for space, measures in trained["spaces"].items():
-        title = space_title(space, list(trained["spaces"]))
+    for name, measures in trained["spaces"].items():
+        title = representation_title(name, list(trained["spaces"]))
         for measure, value in measures.items():
             values = (
                 value,
-                untrained["spaces"][space][measure],
-                report["published"]["trained"].get(space, {}).get(measure),
+                untrained["spaces"][name][measure],
+                report["published"]["trained"].get(name, {}).get(measure),
             )
             table.add_row(title, TITLES[measure], *map(percent, values))
             title = ""
         table.add_section()
     title = "Meta-test"
-    for name, value in trained["meta_test"].items():
-        values = (value, untrained["meta_test"][name], None)
-        table.add_row(title, name.replace("_", " "), *map(percent, values))
+    for measure, value in trained["meta_test"].items():
+        values = (value, untrained["meta_test"][measure], None)
+        table.add_row(title, measure.replace("_", " "), *map(percent, values))
         title = ""
     return table
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsar_jax.errors import UserError
-from tsar_jax.systems.episodic.protocol import Result
-from tsar_jax.systems.episodic.results import (
+from tsar_jax.systems.episodic.meta_test import Result
+from tsar_jax.systems.episodic.meta_test_results import (
     markdown,
     percent,
     pool_seeds,

@@ -1,4 +1,4 @@
-"""Meta-test results as a file and as a table."""
+"""The results of meta-tests as a file, as a table and in Markdown."""
 
 import dataclasses
 import json
@@ -11,18 +11,19 @@ import numpy as np
 from tsar_jax.errors import UserError
 from tsar_jax.evaluation.published_results import LEGEND, Published, find_published
 from tsar_jax.evaluation.spread import PROPORTION, confidence_band, spread_text
-from tsar_jax.systems.episodic.protocol import Result
+from tsar_jax.systems.episodic.meta_test import Result
 from tsar_jax.untrusted.files import read_json
 
 TRAINED, RANDOM, SCRATCH = "meta-trained", "random features", "from scratch"
-"""Conditions: a run's network; an untrained one whose last layer learns; one that learns whole."""
+"""Names of conditions: a run's network; an untrained one whose last layer learns; an untrained one
+that learns whole."""
 
 Conditions = Mapping[str, Sequence[Result]]
 """Results by condition, such as "meta-trained" or "random features"."""
 
 
 def results_to_json(conditions: Conditions, settings: Mapping[str, Any]) -> str:
-    """The results with the settings they were made with."""
+    """Return the results, with the settings that they were made with, as JSON."""
     rows = {name: [dataclasses.asdict(r) for r in rs] for name, rs in conditions.items()}
     return json.dumps({"settings": settings, "conditions": rows}, indent=1) + "\n"
 
@@ -30,10 +31,13 @@ def results_to_json(conditions: Conditions, settings: Mapping[str, Any]) -> str:
 def read_results(
     path: Path, script: str = "anml_meta_test"
 ) -> tuple[dict[str, list[Result]], dict[str, Any]]:
-    """Undo `results_to_json`: conditions and settings.
+    """Return the conditions and the settings in a file that holds `results_to_json`.
 
-    script: what writes such files. Raises UserError, which names it, for a missing file or one
-    of another form.
+    Args:
+        script: name of the script that writes such files, for an error's sentence.
+
+    Raises:
+        UserError: the file is missing, or of another form.
     """
     try:
         stored = read_json(path)
@@ -51,10 +55,12 @@ def read_results(
 
 
 def pool_seeds(results: Sequence[Sequence[Result]]) -> list[Result]:
-    """One condition of several seeds: each seed's mean over runs counts as one run.
+    """Return one condition's results on several seeds as one, each seed's mean counting as a run.
 
-    Rows are matched by number of classes; the rate is the median of the seeds' rates. Raises
-    UserError where the seeds were tested on different numbers of classes.
+    Rows are matched by number of classes; the learning rate is the median over the seeds.
+
+    Raises:
+        UserError: the seeds were tested on different numbers of classes.
     """
     if len({tuple(row.classes for row in rows) for rows in results}) != 1:
         raise UserError(
@@ -74,7 +80,11 @@ def pool_seeds(results: Sequence[Sequence[Result]]) -> list[Result]:
 
 
 def class_counts(conditions: Conditions) -> list[int]:
-    """The numbers of classes that every condition was tested on. UserError where they differ."""
+    """Return the numbers of classes that every condition was tested on.
+
+    Raises:
+        UserError: they differ between conditions.
+    """
     counts = {tuple(row.classes for row in rows) for rows in conditions.values()}
     if len(counts) != 1:
         raise UserError(
@@ -91,21 +101,21 @@ def table(conditions: Conditions, title: str) -> Any:
     """
     from rich.table import Table
 
-    made = Table(title=title)
-    made.add_column("condition")
+    result = Table(title=title)
+    result.add_column("condition")
     counts = class_counts(conditions)
     for count in counts:
-        made.add_column(f"test, {count} classes", justify="right")
-    made.add_column("train", justify="right")
-    made.add_column("learning rates", justify="right")
+        result.add_column(f"test, {count} classes", justify="right")
+    result.add_column("train", justify="right")
+    result.add_column("learning rates", justify="right")
     for name, rows in conditions.items():
-        made.add_row(
+        result.add_row(
             name,
             *(percent(row.test) for row in rows),
             " ".join(f"{np.mean(row.train):.2f}" for row in rows),
             " ".join(f"{row.rate:g}" for row in rows),
         )
-    return made
+    return result
 
 
 def percent(values: Sequence[float]) -> str:
@@ -123,26 +133,26 @@ Series = Mapping[str, Mapping[int, Published]]
 
 
 def published_series(models: Collection[str], measure: str) -> dict[str, dict[int, Published]]:
-    """Return what is published of models' meta-tests, a series for each model and reference.
+    """Return the published accuracies of models' meta-tests, a series for each model and reference.
 
     Args:
-      models: as `AnmlConfig.model` names them.
-      measure: accuracy, of held-out images, or train_accuracy.
+        models: as `AnmlConfig.model` names them.
+        measure: accuracy, of held-out images, or train_accuracy.
     """
-    found: dict[str, dict[int, Published]] = {}
+    series: dict[str, dict[int, Published]] = {}
     for row in find_published(system="anml", measure=measure, method=tuple(models)):
         if row.size is not None:
             label = f"{row.method}, {row.reference.partition(' (')[0]} ({row.mark})"
-            found.setdefault(label, {})[row.size] = row
-    return found
+            series.setdefault(label, {})[row.size] = row
+    return series
 
 
 def markdown(conditions: Conditions, published: Series | None = None) -> str:
     """Return the table's test accuracies in Markdown.
 
     Args:
-      conditions: what was measured.
-      published: further rows of figures at the same numbers of classes; None: none.
+        conditions: the results that were measured.
+        published: further rows of figures at the same numbers of classes. None: none.
     """
     counts = class_counts(conditions)
     lines = [
@@ -151,12 +161,14 @@ def markdown(conditions: Conditions, published: Series | None = None) -> str:
     ]
     for name, rows in conditions.items():
         lines.append(f"| {name} | " + " | ".join(percent(row.test) for row in rows) + " |")
-    shown = {
+    published_rows = {
         label: [row[count].figure if count in row else "–" for count in counts]
         for label, row in (published or {}).items()
         if not row.keys().isdisjoint(counts)
     }
-    lines += [f"| published: {label} | {' | '.join(cells)} |" for label, cells in shown.items()]
-    if shown:
+    lines += [
+        f"| published: {label} | {' | '.join(cells)} |" for label, cells in published_rows.items()
+    ]
+    if published_rows:
         lines += ["", f"Published: full-size networks. {LEGEND}."]
     return "\n".join(lines) + "\n"
