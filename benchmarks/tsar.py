@@ -16,7 +16,7 @@ from tsar_jax.data.episodes import omniglot_scaling
 from tsar_jax.networks import init_params, params_like
 from tsar_jax.networks.regulated import TSAR
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.episodic.analysis.regulation import collect, first_pass, fold_gates
+from tsar_jax.systems.episodic.analysis.regulation import add_gates, fold_gates, init_statistics
 from tsar_jax.systems.episodic.meta_test_lifetime import frozen_activations, learn_stream
 from tsar_jax.systems.episodic.tsar import (
     TRANSFERRED,
@@ -109,11 +109,11 @@ def analysis_pass(config: TsarConfig, images: int) -> Work:
     network, params = _network(config)
     shown = omniglot.load_on_device()["evaluation"].reshape(-1, 28, 28)[:images]
     labels = jnp.asarray(np.arange(images, dtype=np.int32) // 30)
-    start = first_pass(images // 30 + 1, 9 * classifier_channels(config) ** 2)
+    start = init_statistics(images // 30 + 1, 9 * classifier_channels(config) ** 2)
     normalise = omniglot_scaling(config.pixels)
 
     def fold(state: Any, gates: dict[str, jax.Array], label: jax.Array) -> Any:
-        return collect(state, gates["block_2"].reshape(-1), label)
+        return add_gates(state, gates["block_2"].reshape(-1), label)
 
     def function(
         state: Any, _: jax.Array, params: Any, shown: jax.Array, labels: jax.Array

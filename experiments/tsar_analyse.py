@@ -39,12 +39,12 @@ import jax
 from tsar_jax import cli
 from tsar_jax.errors import UserError, check_positive, check_rates, check_seed
 from tsar_jax.plots.style import save_figure
-from tsar_jax.systems.episodic.analysis.regulation_passes import draw_images
+from tsar_jax.systems.episodic.analysis.regulation_passes import draw_image_stream
 from tsar_jax.systems.episodic.analysis.regulation_report import (
     count_runs,
-    draw,
+    draw_figures,
+    make_report,
     record_lines,
-    report,
     without_nan,
 )
 from tsar_jax.systems.episodic.analysis.regulation_runs import (
@@ -121,16 +121,16 @@ def main() -> None:
     sources = read_sources(settings)
     check_writable(settings.out, "--out")
     images, _ = load_target(settings.target, sources[0].config.pixels)
-    protocol = TransferConfig(
+    transfer = TransferConfig(
         classes=settings.classes, learn=settings.learn, test=False, head_bias=settings.head_bias
     )
-    check_target(protocol, images.shape, min(source.config.outputs for source in sources))
-    draw_key, fresh_key = jax.random.split(jax.random.key(settings.seed))
-    shown = draw_images(images, protocol, draw_key)
+    check_target(transfer, images.shape, min(source.config.outputs for source in sources))
+    draw_key, output_key = jax.random.split(jax.random.key(settings.seed))
+    stream = draw_image_stream(images, transfer, draw_key)
     config = RegulationConfig(
-        settings.mode, settings.layer, settings.target, protocol, settings.step
+        settings.mode, settings.layer, settings.target, transfer, settings.step
     )
-    analysed = [analyse(source, config, shown, fresh_key) for source in sources]
+    analysed = [analyse(source, config, stream, output_key) for source in sources]
     write_and_show(settings, pool_by_bias(analysed))
 
 
@@ -147,10 +147,10 @@ def read_sources(settings: Arguments) -> list[Source]:
         if path.resolve() in {source.path.resolve() for source in sources}:
             raise UserError(f"--runs names {path} twice: name each run once.")
         config = read_tsar(path, settings.layer)
-        transferred = find_transfer(path, config, settings.target, settings.step)
-        rate = settings.rate or (transferred.result.rate if transferred else RATE)
+        transfer = find_transfer(path, config, settings.target, settings.step)
+        learning_rate = settings.rate or (transfer.result.rate if transfer else RATE)
         name = path.name if short else f"{path.name}_{number}"
-        sources.append(Source(path, name, config, transferred, rate))
+        sources.append(Source(path, name, config, transfer, learning_rate))
     first: dict[float, Source] = {}
     for source in sources:
         check_poolable(first.setdefault(source.config.initial_bias, source), source)
@@ -166,7 +166,7 @@ def settings_to_json(settings: Arguments) -> dict[str, Any]:
 
 def write_and_show(settings: Arguments, groups: dict[float, Group]) -> None:
     """Write numbers, arrays and figures; print a line per analysis and where they are."""
-    made = {"settings": settings_to_json(settings), **report(groups)}
+    made = {"settings": settings_to_json(settings), **make_report(groups)}
     out = settings.out
     path, arrays = out / "analysis.json", out / "arrays"
     make_folder(arrays, "--out")
@@ -181,7 +181,7 @@ def write_and_show(settings: Arguments, groups: dict[float, Group]) -> None:
         for line in record_lines(made["initial_biases"][f"{bias:g}"], settings.layer):
             print(f"  {line}")
     write_atomically(path, json.dumps(without_nan(made), indent=2, allow_nan=False) + "\n")
-    for name, figure in draw(groups, settings.mode, settings.layer).items():
+    for name, figure in draw_figures(groups, settings.mode, settings.layer).items():
         save_figure(figure, out / "figures" / name)
     print(f"results: {path}")
     print(f"arrays:  {arrays}")

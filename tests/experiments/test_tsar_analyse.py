@@ -219,8 +219,11 @@ def test_transfers_of_other_settings_do_not_tell_the_best(monkeypatch) -> None:
 
     monkeypatch.setattr(regulation_runs, "read_rows", lambda path: [])
     runs = [analysed("a", 0.2, True), analysed("b", 0.3, True)]
-    assert regulation_runs.accuracies(runs) == ([0.2, 0.3], "accuracy at the end of its transfer")
-    _, best_by = regulation_runs.accuracies([runs[0], analysed("b", 0.9, False)])
+    assert regulation_runs.run_accuracies(runs) == (
+        [0.2, 0.3],
+        "accuracy at the end of its transfer",
+    )
+    _, best_by = regulation_runs.run_accuracies([runs[0], analysed("b", 0.9, False)])
     assert "meta-training" in best_by
 
 
@@ -250,7 +253,7 @@ def test_without_transfers_the_best_is_told_by_meta_training(monkeypatch) -> Non
         ],
     }
     monkeypatch.setattr(regulation_runs, "read_rows", lambda path: rows[path.name])
-    scores, best_by = regulation_runs.accuracies(one)
+    scores, best_by = regulation_runs.run_accuracies(one)
     assert scores == [0.4, 0.3]
     assert "meta-training" in best_by
 

@@ -17,7 +17,7 @@ from tsar_jax.networks import (
     params_like,
 )
 from tsar_jax.systems.episodic import anml as anml_system
-from tsar_jax.systems.episodic import meta_test
+from tsar_jax.systems.episodic import meta_test_lifetime
 from tsar_jax.systems.episodic import system as episodic
 from tsar_jax.systems.episodic import tsar as tsar_system
 from tsar_jax.systems.episodic.anml import MODELS, AnmlConfig, make_network, make_system
@@ -201,7 +201,7 @@ def test_training_and_its_evaluation_scale_pixels_as_the_config_says(data, monke
         seen.append(pixels)
         return scale_omniglot(images, pixels)
 
-    for module in (episodic, meta_test):
+    for module in (episodic, meta_test_lifetime):
         monkeypatch.setattr(module, "scale_omniglot", recorded)
     config, key = replace(pixels=pixels), jax.random.key(0)
     system = make_system(config)

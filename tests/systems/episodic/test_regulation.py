@@ -21,9 +21,9 @@ LABELS = np.repeat(np.arange(4), 10)
 def first():
     def fold(gates, labels):
         def step(state, moment):
-            return r.collect(state, *moment), None
+            return r.add_gates(state, *moment), None
 
-        return jax.lax.scan(step, r.first_pass(4, 30), (gates, labels))[0]
+        return jax.lax.scan(step, r.init_statistics(4, 30), (gates, labels))[0]
 
     return jax.device_get(jax.jit(fold)(GATES, LABELS))
 
@@ -83,7 +83,7 @@ def test_rank_rank_is_brute_force():
 
 def test_time_lag_counts_pairs_of_neighbouring_images():
     chosen = np.arange(30) % 3 == 0
-    state = r.lag_start(30)
+    state = r.init_lag(30)
     for gates in GATES[:6]:
         state = r.add_lag(state, gates, chosen)
     wanted, _, _ = np.histogram2d(
@@ -93,15 +93,15 @@ def test_time_lag_counts_pairs_of_neighbouring_images():
     assert np.abs(np.asarray(state.counts) - wanted).sum() <= 4
 
 
-def test_middling_synapses_lie_between_percentiles():
-    assert np.flatnonzero(r.middling(np.arange(101.0))).tolist() == list(range(75, 100))
+def test_synapses_lie_between_percentiles():
+    assert np.flatnonzero(r.between_percentiles(np.arange(101.0))).tolist() == list(range(75, 100))
 
 
 def test_regulation_by_sign_is_a_plain_loop():
     rng = np.random.default_rng(2)
     means, weights = rng.uniform(size=(4, 12, 4)), rng.normal(size=(12, 4))
     weights[:, 3] = np.abs(weights[:, 3])  # no negative weight
-    found = r.by_sign(means, weights)
+    found = r.regulation_by_sign(means, weights)
     for shown in range(4):
         for unit in range(4):
             positive = [means[shown, f, unit] for f in range(12) if weights[f, unit] > 0]

@@ -14,7 +14,7 @@ from tsar_jax.systems.episodic.analysis.regulation_report import record_figures,
 
 LABELS = np.repeat(np.arange(4), 10)
 LAYERS = passes.CO_ACTIVE
-PLAN = SimpleNamespace(lagged="block_2", co_active=LAYERS)
+SPEC = SimpleNamespace(lagged="block_2", co_active=LAYERS)
 
 
 def collected(seed: int):
@@ -23,12 +23,12 @@ def collected(seed: int):
     gates = {layer: rng.beta(0.3, 1, (40, 30)).astype(np.float32) for layer in LAYERS}
     layers, bits = {}, {}
     for layer, values in gates.items():
-        layers[layer] = analysis.first_pass(4, 30)
+        layers[layer] = analysis.init_statistics(4, 30)
         for row, label in zip(values, LABELS, strict=True):
-            layers[layer] = analysis.collect(layers[layer], row, label)
+            layers[layer] = analysis.add_gates(layers[layer], row, label)
         above = values[:, None] > np.array(analysis.THRESHOLDS)[:, None]
         bits[layer] = jnp.packbits(jnp.asarray(above), axis=-1)
-    lag = analysis.lag_start(30)
+    lag = analysis.init_lag(30)
     for row in gates["block_2"]:
         lag = analysis.add_lag(lag, row, jnp.ones(30, bool))
     return gates, passes.Collected(layers, lag, bits)
@@ -43,7 +43,7 @@ def output_layer(seed: int):
 def record(seed: int) -> records.Record:
     _, found = collected(seed)
     chosen = np.ones(30, bool)
-    return records.make_record(PLAN, found, chosen, output_layer(seed), lambda line: None)
+    return records.make_record(SPEC, found, chosen, output_layer(seed), lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +114,14 @@ def test_numbers_of_pooled_runs_are_means_over_both(two) -> None:
 
 def test_a_silent_network_has_figures_and_lines_too() -> None:
     _, found = collected(3)
-    layers = {name: analysis.first_pass(4, 30) for name in LAYERS}
+    layers = {name: analysis.init_statistics(4, 30) for name in LAYERS}
     for layer in LAYERS:
         for label in LABELS:
-            layers[layer] = analysis.collect(layers[layer], jnp.zeros(30), label)
-    lag = analysis.lag_start(30)._replace(seen=jnp.int32(40))
+            layers[layer] = analysis.add_gates(layers[layer], jnp.zeros(30), label)
+    lag = analysis.init_lag(30)._replace(images=jnp.int32(40))
     bits = {layer: jnp.zeros_like(kept) for layer, kept in found.bits.items()}
     silent = passes.Collected(layers, lag, bits)
-    made = records.make_record(PLAN, silent, np.zeros(30, bool), None, lambda line: None)
+    made = records.make_record(SPEC, silent, np.zeros(30, bool), None, lambda line: None)
     assert np.isnan(records.summarise(made)["co_activity"]["block_1"]["mean_information"]["0.1"])
     text = "\n".join(record_lines(records.summarise(made), "block_2"))
     assert "output: left out" in text

@@ -1,4 +1,4 @@
-"""Parameters to and from the original PyTorch releases' order and layout.
+"""Conversion of parameters to and from the order and layout of the original PyTorch releases.
 
 A release stores a flat list of arrays: convolutions [out, in, 3, 3], dense weights [out, in],
 images and flattened features channel first. Here convolutions are [3, 3, in, out], dense weights
@@ -29,7 +29,10 @@ Params = Any
 class Layout(NamedTuple):
     """A pair of inverse maps between a release's array and ours.
 
-    rank: of both. flat_axes: of the release's array, those that flatten (channel, 3, 3).
+    rank: number of axes of both arrays.
+    from_release: maps the release's array to ours.
+    to_release: maps our array to the release's.
+    flat_axes: axes of the release's array that flatten (channel, 3, 3).
     """
 
     rank: int
@@ -66,24 +69,29 @@ DENSE_FLAT_TO_FLAT = Layout(
 
 
 def _regulation(taps: int, inputs: int | None = None) -> tuple[Layout, Layout]:
-    """Layouts of the weights and bias of a head that regulates a kernel.
+    """Return the layouts of the weights and bias of a head that regulates a kernel.
 
-    The head's outputs are the kernel's weights, flattened as [out, in, taps]; here they are
-    [taps, in, out]. inputs: the kernel's in; None: as many as out.
+    The head's outputs are the kernel's weights, flattened as [out, in, taps] in the release and as
+    [taps, in, out] here.
+
+    Args:
+        taps: spatial positions of the kernel.
+        inputs: input channels of the kernel. None: as many as output channels.
     """
 
-    def sizes(count: int) -> tuple[int, int]:
-        each = inputs or math.isqrt(count // taps)
-        return count // (each * taps), each
+    def channels(count: int) -> tuple[int, int]:
+        """Return the output and input channels of a kernel of `count` weights."""
+        in_channels = inputs or math.isqrt(count // taps)
+        return count // (in_channels * taps), in_channels
 
     def ours(x: Any) -> Any:
-        out, each = sizes(x.shape[-1])
-        kernels = x.reshape(*x.shape[:-1], out, each, taps)
+        out_channels, in_channels = channels(x.shape[-1])
+        kernels = x.reshape(*x.shape[:-1], out_channels, in_channels, taps)
         return kernels.swapaxes(-1, -3).reshape(x.shape)
 
     def theirs(x: Any) -> Any:
-        out, each = sizes(x.shape[-1])
-        kernels = x.reshape(*x.shape[:-1], taps, each, out)
+        out_channels, in_channels = channels(x.shape[-1])
+        kernels = x.reshape(*x.shape[:-1], taps, in_channels, out_channels)
         return kernels.swapaxes(-1, -3).reshape(x.shape)
 
     weights = Layout(
@@ -96,9 +104,11 @@ def _regulation(taps: int, inputs: int | None = None) -> tuple[Layout, Layout]:
 
 
 Entry = tuple[str, Layout]
+"""Our name of a release's array, and its layout."""
 
 
 def _trunk(prefix: str) -> list[Entry]:
+    """Return the entries of three blocks of convolution and norm."""
     return [
         (f"{prefix}/block_{index}/{leaf}", layout)
         for index in range(3)
@@ -112,10 +122,12 @@ def _trunk(prefix: str) -> list[Entry]:
 
 
 def _dense(prefix: str, layout: Layout, bias: Layout = VECTOR) -> list[Entry]:
+    """Return the entries of a dense layer\'s weights and bias."""
     return [(f"{prefix}/kernel", layout), (f"{prefix}/bias", bias)]
 
 
 def _anml() -> list[Entry]:
+    """Return ANML\'s entries."""
     return [
         *_trunk("neuromodulator/trunk"),
         *_dense("neuromodulator/gate", DENSE_FLAT_TO_FLAT, FLAT_VECTOR),
@@ -125,6 +137,7 @@ def _anml() -> list[Entry]:
 
 
 def _oml() -> list[Entry]:
+    """Return OML\'s entries."""
     return [
         *(
             (f"representation/conv_{index}/{leaf}", layout)
@@ -137,7 +150,12 @@ def _oml() -> list[Entry]:
 
 
 def _tsar(channels: int) -> list[Entry]:
-    """channels: of the classifier, which the layout of the output layer's regulation needs."""
+    """Return TSAR's entries.
+
+    Args:
+        channels: channels of the classifier, which the layout of the output layer's regulation
+            needs.
+    """
     return [
         *_trunk("encoder"),
         *_dense("regulator/block_0", *_regulation(9, IMAGE_CHANNELS)),
@@ -154,15 +172,23 @@ KINDS = tuple(NETWORKS)
 
 
 def release_names(kind: str) -> list[str]:
-    """Our names of a release's arrays, in the release's order. Raises UserError: unknown kind."""
+    """Return our names of a release's arrays, in the release's order.
+
+    Raises:
+        UserError: the kind is unknown.
+    """
     return [name for name, _ in _entries(kind, 1)]
 
 
 def from_release(kind: str, arrays: Sequence[np.ndarray]) -> Params:
-    """A release's arrays, in its order and layout, as our parameters.
+    """Return a release's arrays, in its order and layout, as our parameters in float32.
 
-    They become float32. Raises UserError where the count is wrong, or an array is not of finite
-    numbers or cannot belong to such a network.
+    Args:
+        kind: anml, oml or tsar.
+
+    Raises:
+        UserError: the number of arrays is wrong, or an array is not of finite numbers or cannot
+            belong to such a network.
     """
     names = release_names(kind)
     arrays = [
@@ -188,9 +214,12 @@ def from_release(kind: str, arrays: Sequence[np.ndarray]) -> Params:
 
 
 def to_release(kind: str, params: Params) -> list[np.ndarray]:
-    """Our parameters as a release's arrays, in its order and layout. Undoes `from_release`.
+    """Return our parameters as a release's arrays, in its order and layout.
 
-    Raises UserError where params lacks an array of that kind of network.
+    It is the inverse of `from_release`.
+
+    Raises:
+        UserError: params lacks an array of that kind of network.
     """
     leaves = [_leaf(kind, params, name) for name in release_names(kind)]
     layouts = [layout for _, layout in _entries(kind, leaves[-2].shape[0])]
@@ -198,6 +227,7 @@ def to_release(kind: str, params: Params) -> list[np.ndarray]:
 
 
 def _leaf(kind: str, params: Params, name: str) -> Any:
+    """Return the array under a name such as trunk/block_0/kernel."""
     for part in name.split("/"):
         if part not in params:
             raise UserError(f"These parameters have no {name}: they are not of kind {kind!r}.")
@@ -206,9 +236,13 @@ def _leaf(kind: str, params: Params, name: str) -> Any:
 
 
 def _entries(kind: str, inputs: int) -> list[Entry]:
-    """A release's arrays in order. inputs: of the output layer, always the last but one array.
+    """Return the entries of a release's arrays, in order.
 
-    Raises UserError for an unknown kind.
+    Args:
+        inputs: inputs of the output layer, whose weights are always the last array but one.
+
+    Raises:
+        UserError: the kind is unknown.
     """
     check_known("kind of release", kind, KINDS)
     if kind == "anml":
@@ -220,12 +254,17 @@ def _entries(kind: str, inputs: int) -> list[Entry]:
 
 
 def _read(kind: str, index: int, name: str, layout: Layout, array: np.ndarray) -> Any:
+    """Return one of a release\'s arrays in our layout.
+
+    Raises:
+        UserError: its shape is none that the layout can have.
+    """
     shape = np.shape(array)
     wrong = len(shape) != layout.rank or (layout.rank == 4 and shape[2:] != (3, 3))
     if not wrong and not any(shape[axis] % 9 for axis in layout.flat_axes):
         try:
             return layout.from_release(array)
-        except ValueError:  # a regulator's head of no kernel's size
+        except ValueError:  # a regulator's head whose outputs are no kernel's number of weights
             pass
     want = {1: "[n]", 2: "[out, in]", 4: "[out, in, 3, 3]"}[layout.rank]
     if layout.flat_axes:
@@ -237,7 +276,7 @@ def _read(kind: str, index: int, name: str, layout: Layout, array: np.ndarray) -
 
 
 def network_widths(kind: str, params: Params) -> dict[str, int]:
-    """Return the network's widths, which its arrays tell, by the names that networks give them."""
+    """Return the network's widths, read from its arrays, by the names that networks give them."""
     widths = {"classes": params["head"]["bias"].size}
     if kind == "oml":
         return widths | {
@@ -252,7 +291,7 @@ def network_widths(kind: str, params: Params) -> dict[str, int]:
 
 
 def _check_network(kind: str, params: Params) -> None:
-    """Compare every shape with those of the network that the arrays' widths describe."""
+    """Raise UserError where a shape is not that of the network which the widths describe."""
     network = NETWORKS[kind](**network_widths(kind, params))
     expected = params_like(network)
     for index, (name, layout) in enumerate(_entries(kind, params["head"]["kernel"].shape[0])):

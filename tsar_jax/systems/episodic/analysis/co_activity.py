@@ -1,6 +1,6 @@
-"""Which synapses of a TSAR fire for the same images: all pairs of them, in bounded memory.
+"""Co-activity of a TSAR's synapses, over all pairs of them, in bounded memory.
 
-At full width a layer has 112,896 synapses, 6e9 pairs of them. Which fired in which image is kept
+At full width a layer has 112,896 synapses, 6e9 pairs of them. Which fired in which image is stored
 as bits, [images, synapses / 8] bytes; joint counts are products of binary matrices, a block of
 synapses against another, and only the histogram of the pairs' information outlives a block.
 """
@@ -15,13 +15,21 @@ import numpy as np
 from tsar_jax.systems.episodic.analysis.regulation import histogram
 
 BINS = 2000
+"""Bins of a histogram of information, from 0 to 1."""
 BLOCK = 2048
+"""Largest side of a block of pairs, a power of two: it bounds the memory of joint counts to
+16 MiB."""
 OFTEN = 0.01
-"""A synapse counts if it fires on more than this share of the images."""
+"""Share of the images above which a synapse fires often enough to count."""
 
 
 def fires_often(fired: np.ndarray, images: int) -> np.ndarray:
-    """Return the indices of synapses that fire on more than OFTEN of the images; fired [S]."""
+    """Return the indices of synapses that fire on more than OFTEN of the images.
+
+    Args:
+        fired: number of images in which each synapse fires [S].
+        images: number of all images.
+    """
     return np.flatnonzero(fired > OFTEN * images)
 
 
@@ -30,7 +38,7 @@ def normalised_mutual_information(
 ) -> jax.Array:
     """Return the normalised pointwise mutual information of firing together, clipped at 0.
 
-    log(p(x, y) / (p(x) p(y))) / -log p(x, y) (Bouma 2009), 1 where two always fire together.
+    It is log(p(x, y) / (p(x) p(y))) / -log p(x, y) (Bouma 2009), 1 where two always fire together.
 
     Args:
         joint: images in which both of two synapses fire, float [A, B].
@@ -38,7 +46,7 @@ def normalised_mutual_information(
         images: number of all images.
 
     Returns:
-        Float [A, B], from 0 to 1.
+        Float [A, B], in [0, 1].
     """
     # One division and one logarithm of counts that float32 holds: differences of logarithms would
     # lose most digits where synapses fire on nearly all images.
@@ -51,7 +59,9 @@ def normalised_mutual_information(
 def fired_in(bits: jax.Array, synapses: jax.Array) -> jax.Array:
     """Return whether synapses [B] fired in each image: float32 [T, B], 0 or 1.
 
-    bits: uint8 [T, ceil(S / 8)], as `jnp.packbits` packs [T, S].
+    Args:
+        bits: uint8 [T, ceil(S / 8)], as `jnp.packbits` packs [T, S].
+        synapses: indices [B].
     """
     return ((bits[:, synapses // 8] >> (7 - synapses % 8).astype(jnp.uint8)) & 1).astype(
         jnp.float32
@@ -66,9 +76,14 @@ def _count_block(
     places: tuple[jax.Array, jax.Array],
     triangle: bool,
 ) -> jax.Array:
-    """Histogram [BINS] of a block of pairs: synapses [B] each, valid ones; places: positions.
+    """Return the histogram [BINS] of a block of pairs.
 
-    triangle: only the pairs whose first position is before the second.
+    Args:
+        bits: of the two layers, as `fired_in` takes them.
+        synapses: indices on the two sides [B] each.
+        valid: bool [B] each, False for padding.
+        places: positions of the synapses in their layers' lists [B] each.
+        triangle: whether only pairs whose first position is before the second count.
     """
     first, second = (fired_in(b, s) for b, s in zip(bits, synapses, strict=True))
     information = normalised_mutual_information(
@@ -94,7 +109,7 @@ def count_pairs(
         report: called with the number of blocks done, and of all.
 
     Returns:
-        Histogram int64 [BINS] of 0..1: A * B pairs, or A * (A - 1) / 2.
+        Histogram int64 [BINS] over [0, 1]: A * B pairs, or A * (A - 1) / 2.
     """
     groups = (first, first if second is None else second)
     counts = np.zeros(BINS, np.int64)
@@ -102,20 +117,20 @@ def count_pairs(
     for done, (size, *starts) in enumerate(blocks, 1):
         places = [start + np.arange(size) for start in starts]
         valid = [place < len(group[1]) for place, group in zip(places, groups, strict=True)]
-        chosen = [
+        synapses = [
             group[1][np.minimum(place, len(group[1]) - 1)]
             for place, group in zip(places, groups, strict=True)
         ]
         bits = tuple(group[0] for group in groups)
         counts += np.asarray(
-            _count_block(bits, tuple(chosen), tuple(valid), tuple(places), second is None)
+            _count_block(bits, tuple(synapses), tuple(valid), tuple(places), second is None)
         )
         report(done, len(blocks))
     return counts
 
 
 def _blocks(rows: int, columns: int, *, triangle: bool) -> Iterator[tuple[int, int, int]]:
-    """Blocks (size, first row, first column) that cover all pairs, or those above the diagonal.
+    """Yield blocks (size, first row, first column) that cover all pairs, or the upper triangle.
 
     The size is a power of two, so that few programs are compiled.
     """

@@ -9,18 +9,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-FEWEST_BINS, FEWEST_COUNTS = 10, 50
-"""Filled bins and observations that a tail has at least."""
+MIN_BINS, MIN_COUNTS = 10, 50
+"""Least numbers of filled bins and of observations in a tail."""
 CANDIDATES = 60
-"""Beginnings of the tail that are tried, spread over decades."""
-STEEPEST = 50.0
+"""Number of lower ends of the tail that are tried, spread over decades."""
+MAX_EXPONENT = 50.0
+"""Bound of the exponent's absolute value in the search, far beyond that of any tail with as many
+bins."""
 
 
 class Tail(NamedTuple):
     """The density x^-exponent from xmin to 1; every field is NaN where there is no tail to fit.
 
-    share: of the observations above 0 that lie in the tail. distance: Kolmogorov-Smirnov distance
-    between the tail's observations and the fitted law, 0 to 1.
+    exponent: the fitted one.
+    xmin: lower end of the tail, in (0, 1).
+    share: share of the observations above 0 that lie in the tail, in [0, 1].
+    distance: Kolmogorov-Smirnov distance between the tail's observations and the fitted law, in
+        [0, 1].
     """
 
     exponent: float
@@ -38,12 +43,13 @@ def fit_tail(counts: np.ndarray) -> Tail:
     The tail begins where the distance between observations and law is smallest.
 
     Args:
-        counts: of equal bins of 0..1 [bins]; the first bin, which holds 0, is never in the tail.
+        counts: observations in equal bins of [0, 1], [bins]; the first bin, which holds 0, is never
+            in the tail.
     """
     edges = np.linspace(0, 1, counts.size + 1)
     positive = counts[1:].sum()
     fits = []
-    for first in _beginnings(counts):
+    for first in _lower_ends(counts):
         tail = counts[first:].astype(float)
         exponent = _most_likely(tail, edges[first:])
         expected = _cumulative(exponent, edges[first:])
@@ -53,11 +59,11 @@ def fit_tail(counts: np.ndarray) -> Tail:
     return min(fits, key=lambda fit: fit.distance, default=NO_TAIL)
 
 
-def _beginnings(counts: np.ndarray) -> list[int]:
+def _lower_ends(counts: np.ndarray) -> list[int]:
     """Return the bins at which a tail with enough bins and observations may begin."""
     filled = np.cumsum((counts > 0)[::-1])[::-1]
     left = np.cumsum(counts[::-1])[::-1]
-    possible = np.flatnonzero((filled >= FEWEST_BINS) & (left >= FEWEST_COUNTS) & (counts > 0))
+    possible = np.flatnonzero((filled >= MIN_BINS) & (left >= MIN_COUNTS) & (counts > 0))
     possible = possible[possible > 0]
     if not possible.size:
         return []
@@ -76,10 +82,10 @@ def _most_likely(counts: np.ndarray, edges: np.ndarray) -> float:
         total = np.logaddexp.reduce(logs)
         return float(-(counts[filled] * (logs[filled] - total)).sum() / counts.sum())
 
-    found = minimize_scalar(
-        loss, bounds=(-STEEPEST, STEEPEST), method="bounded", options={"xatol": 1e-6}
+    minimum = minimize_scalar(
+        loss, bounds=(-MAX_EXPONENT, MAX_EXPONENT), method="bounded", options={"xatol": 1e-6}
     )
-    return float(found.x)
+    return float(minimum.x)
 
 
 def _log_masses(exponent: float, edges: np.ndarray) -> np.ndarray:
@@ -93,6 +99,7 @@ def _log_masses(exponent: float, edges: np.ndarray) -> np.ndarray:
 
 
 def _cumulative(exponent: float, edges: np.ndarray) -> np.ndarray:
+    """Return the law's cumulative distribution at the upper edge of every bin."""
     logs = _log_masses(exponent, edges)
     masses = np.exp(logs - logs.max())
     return np.cumsum(masses) / masses.sum()

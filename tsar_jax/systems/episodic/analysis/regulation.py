@@ -1,4 +1,4 @@
-"""How a TSAR regulates its synapses: histograms, avalanches, ranks, co-activity, time lags.
+"""Statistics of a TSAR's regulation: histograms, avalanches, ranks, time lags, output weights.
 
 Beaulieu, Clune and Cheney (2021), arXiv 2108.12056. A layer has as many gates per image as
 weights (112,896 at full width), so nothing here holds the gates of all images: each analysis is
@@ -20,16 +20,24 @@ from tsar_jax.ops.products import largest_divisor
 Params = Any
 Gates = dict[str, jax.Array]
 Fold = Callable[[Any, Gates, jax.Array], Any]
-Moments = TypeVar("Moments")
+Stream = TypeVar("Stream")
 
-TOGETHER = 16
+BATCH = 16
+"""Largest number of images whose gates are computed together, so that the regulator is read once
+for them."""
 BINS = 1000
+"""Bins of a histogram of gates, from 0 to 1."""
 AVALANCHE_BINS = 2000
+"""Bins of a histogram of the share of synapses above a threshold, from 0 to 1."""
 THRESHOLDS = (0.10, 0.25, 0.50)
+"""Gates above which a synapse fires."""
 RANK_BINS = 100
+"""Bins of log10 ranks, from 0 to log10 of the number of synapses."""
 LAG_BINS = 250
+"""Bins of gates at one image and at the next, from 0 to 1."""
 BEFORE, AFTER = 5, 10
-"""How many classes before and after a class its output weights' regulation is compared with."""
+"""Number of classes before and after a class with which its output weights' regulation is
+compared."""
 
 
 def fold_gates(
@@ -41,43 +49,56 @@ def fold_gates(
     fold: Fold,
     state: Any,
 ) -> Any:
-    """fold(state, gates, label) over images uint8 [T, ...] in order; gates {layer: [*kernel]}.
+    """Return the state after folding the gates of every image in order.
 
     Gates are computed for a few images at a time, so that the regulator is read once for them.
+
+    Args:
+        images: uint8 [T, ...].
+        labels: [T].
+        normalise: maps images to the network's input.
+        fold: (state, gates {layer: [*kernel]}, label []) -> state.
+        state: the state before the first image.
     """
 
-    def look(state: Any, moment: tuple[Gates, jax.Array]) -> tuple[Any, None]:
-        return fold(state, *moment), None
+    def fold_one(state: Any, example: tuple[Gates, jax.Array]) -> tuple[Any, None]:
+        return fold(state, *example), None
 
-    def step(state: Any, moments: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-        few, their_labels = moments
-        _, gates = run_stages(network, params, normalise(few), 0, 2)
+    def fold_batch(state: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        batch_images, batch_labels = batch
+        _, gates = run_stages(network, params, normalise(batch_images), 0, 2)
         kernels = {name: gate["kernel"] for name, gate in gates.items()}
-        return lax.scan(look, state, (kernels, their_labels))
+        return lax.scan(fold_one, state, (kernels, batch_labels))
 
-    return lax.scan(step, state, in_batches((images, labels)))[0]
+    return lax.scan(fold_batch, state, in_batches((images, labels)))[0]
 
 
-def in_batches(moments: Moments) -> Moments:
-    """Split the leading axis [T] of every array into [batches, up to TOGETHER]."""
-    size = largest_divisor(jax.tree.leaves(moments)[0].shape[0], TOGETHER)
-    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), moments)
+def in_batches(stream: Stream) -> Stream:
+    """Split the leading axis [T] of every array into [batches, up to BATCH]."""
+    size = largest_divisor(jax.tree.leaves(stream)[0].shape[0], BATCH)
+    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), stream)
 
 
 def histogram(values: jax.Array, bins: int, weights: jax.Array | None = None) -> jax.Array:
-    """Counts [bins] of values within 0..1; 1 belongs to the last bin."""
+    """Return the counts int32 [bins] of values in [0, 1]; 1 belongs to the last bin.
+
+    Args:
+        weights: number of times that each value counts, of the same shape. None: once.
+    """
     index = jnp.clip((values * bins).astype(jnp.int32), 0, bins - 1).reshape(-1)
     ones = jnp.ones_like(index) if weights is None else weights.reshape(-1).astype(jnp.int32)
     return jnp.zeros(bins, jnp.int32).at[index].add(ones)
 
 
-class FirstPass(NamedTuple):
-    """What one pass over the images collects of a layer with S synapses.
+class LayerStatistics(NamedTuple):
+    """Statistics of a layer's S gates over images.
 
-    regulation [BINS]: histogram of all gates. avalanches [thresholds, AVALANCHE_BINS]: histogram
-    of how many synapses, as a share of all, are above a threshold in an image. class_sums
-    [classes, S], class_counts [classes]. fired [thresholds, S]: images in which a synapse is
-    above a threshold.
+    regulation: histogram of all gates [BINS].
+    avalanches: histogram of the share of synapses above a threshold in an image [thresholds,
+        AVALANCHE_BINS].
+    class_sums: sum of each gate over a class's images [classes, S].
+    class_counts: images of a class [classes].
+    fired: images in which a synapse is above a threshold [thresholds, S].
     """
 
     regulation: jax.Array
@@ -87,9 +108,9 @@ class FirstPass(NamedTuple):
     fired: jax.Array
 
 
-def first_pass(classes: int, synapses: int) -> FirstPass:
-    """Nothing collected yet."""
-    return FirstPass(
+def init_statistics(classes: int, synapses: int) -> LayerStatistics:
+    """Return the statistics before the first image."""
+    return LayerStatistics(
         jnp.zeros(BINS, jnp.int32),
         jnp.zeros((len(THRESHOLDS), AVALANCHE_BINS), jnp.int32),
         jnp.zeros((classes, synapses)),
@@ -98,12 +119,12 @@ def first_pass(classes: int, synapses: int) -> FirstPass:
     )
 
 
-def collect(state: FirstPass, gates: jax.Array, label: jax.Array) -> FirstPass:
-    """Add one image's gates [S]."""
+def add_gates(state: LayerStatistics, gates: jax.Array, label: jax.Array) -> LayerStatistics:
+    """Return the statistics with one image's gates [S] added."""
     chex.assert_shape(gates, state.fired.shape[1:])
     above = firing(gates)
     shares = above.mean(1)
-    return FirstPass(
+    return LayerStatistics(
         state.regulation + histogram(gates, BINS),
         state.avalanches + jax.vmap(lambda s: histogram(s[None], AVALANCHE_BINS))(shares),
         state.class_sums.at[label].add(gates),
@@ -118,29 +139,33 @@ def firing(gates: jax.Array) -> jax.Array:
 
 
 def bin_centres(bins: int) -> np.ndarray:
-    """Middles of `bins` equal bins of 0..1."""
+    """Return the centres of equal bins of [0, 1]."""
     return (np.arange(bins) + 0.5) / bins
 
 
 def ranks(values: jax.Array) -> jax.Array:
-    """Rank of each value, 1 for the largest; the first of equals ranks first."""
+    """Return the rank of each value, 1 for the largest; the first of equals ranks first."""
     order = jnp.argsort(values, descending=True, stable=True)
     return jnp.zeros(values.size, jnp.int32).at[order].set(jnp.arange(1, values.size + 1))
 
 
 def rank_rank(class_means: jax.Array) -> jax.Array:
-    """Histogram of log10 ranks [RANK_BINS, RANK_BINS]: in one class, against all other classes.
+    """Return a histogram of synapses' log10 ranks in one class, against those over the others.
 
-    class_means [classes, S]: mean gate of each synapse in each class. Summed over classes; the
-    bins divide 0 .. log10 S equally.
+    Args:
+        class_means: mean gate of each synapse in each class [classes, S].
+
+    Returns:
+        Counts [RANK_BINS, RANK_BINS], summed over classes: rows are ranks in the class, columns
+        those of the mean over all others; bins divide 0 .. log10 S equally.
     """
     classes, synapses = class_means.shape
     total = class_means.sum(0)
     span = jnp.log10(jnp.float32(synapses))
 
     def bins(values: jax.Array) -> jax.Array:
-        share = jnp.log10(ranks(values).astype(jnp.float32)) / jnp.maximum(span, 1e-6)
-        return jnp.clip((share * RANK_BINS).astype(jnp.int32), 0, RANK_BINS - 1)
+        scaled = jnp.log10(ranks(values).astype(jnp.float32)) / jnp.maximum(span, 1e-6)
+        return jnp.clip((scaled * RANK_BINS).astype(jnp.int32), 0, RANK_BINS - 1)
 
     def add(counts: jax.Array, own: jax.Array) -> tuple[jax.Array, None]:
         others = (total - own) / max(classes - 1, 1)
@@ -150,34 +175,49 @@ def rank_rank(class_means: jax.Array) -> jax.Array:
     return lax.scan(add, empty, class_means)[0]
 
 
-class Lag(NamedTuple):
-    """Histogram [LAG_BINS, LAG_BINS] of gates at image t - 1 (rows) and t, and the last gates."""
+class LagHistogram(NamedTuple):
+    """Histogram of gates at one image and at the next.
+
+    counts: [LAG_BINS, LAG_BINS], rows being gates at image t - 1 and columns those at t.
+    last: gates at the last image [S].
+    images: images so far, int32 [].
+    """
 
     counts: jax.Array
     last: jax.Array
-    seen: jax.Array
+    images: jax.Array
 
 
-def lag_start(synapses: int) -> Lag:
-    """No image yet."""
-    return Lag(
+def init_lag(synapses: int) -> LagHistogram:
+    """Return the histogram before the first image."""
+    return LagHistogram(
         jnp.zeros((LAG_BINS, LAG_BINS), jnp.int32), jnp.zeros(synapses), jnp.zeros((), jnp.int32)
     )
 
 
-def add_lag(state: Lag, gates: jax.Array, chosen: jax.Array) -> Lag:
-    """Add one image's gates [S]; chosen [S]: which synapses count."""
+def add_lag(state: LagHistogram, gates: jax.Array, counted: jax.Array) -> LagHistogram:
+    """Return the histogram with one image's gates [S] added.
+
+    Args:
+        counted: bool [S], the synapses that count.
+    """
 
     def index(values: jax.Array) -> jax.Array:
         return jnp.clip((values * LAG_BINS).astype(jnp.int32), 0, LAG_BINS - 1)
 
-    counts = (chosen & (state.seen > 0)).astype(jnp.int32)
-    histogram = state.counts.at[index(state.last), index(gates)].add(counts)
-    return Lag(histogram, gates, state.seen + 1)
+    increments = (counted & (state.images > 0)).astype(jnp.int32)
+    counts = state.counts.at[index(state.last), index(gates)].add(increments)
+    return LagHistogram(counts, gates, state.images + 1)
 
 
-def middling(means: np.ndarray, low: float = 75, high: float = 99) -> np.ndarray:
-    """Which synapses' mean gates lie between two percentiles: neither silent nor always open."""
+def between_percentiles(means: np.ndarray, low: float = 75, high: float = 99) -> np.ndarray:
+    """Return which synapses' mean gates lie between two percentiles, bool [S].
+
+    By default these synapses are neither silent nor always open.
+
+    Args:
+        means: mean gates [S].
+    """
     lower, upper = np.percentile(means, [low, high])
     return (means >= lower) & (means <= upper)
 
@@ -185,40 +225,42 @@ def middling(means: np.ndarray, low: float = 75, high: float = 99) -> np.ndarray
 class OutputRegulation(NamedTuple):
     """Mean regulation of each output unit's weights while each class is shown.
 
-    positive, negative: [classes shown, units], over the unit's positive and negative weights;
-    classes in the order of learning, unit i being that of class i. NaN where a unit has none.
+    Classes are in the order of learning, unit i being that of class i.
+
+    positive, negative: mean over the unit's positive and negative weights [classes shown, units];
+        NaN where a unit has none.
     """
 
     positive: np.ndarray
     negative: np.ndarray
 
 
-def by_sign(class_means: np.ndarray, weights: np.ndarray) -> OutputRegulation:
+def regulation_by_sign(class_means: np.ndarray, weights: np.ndarray) -> OutputRegulation:
     """Return the mean regulation of each unit's positive and negative weights.
 
     Args:
-        class_means: mean gates of the output layer [classes, F, classes]: shown, feature, unit.
-        weights: [F, classes].
+        class_means: mean gates of the output layer [classes shown, F, units].
+        weights: the output layer's [F, units].
     """
 
-    def mean_over(chosen: np.ndarray) -> np.ndarray:
-        total = np.einsum("sfu,fu->su", class_means, chosen, dtype=np.float64)
-        with np.errstate(invalid="ignore"):
-            return total / chosen.sum(0)
+    def mean_over(counted: np.ndarray) -> np.ndarray:
+        total = np.einsum("sfu,fu->su", class_means, counted, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where a unit has no such weight
+            return total / counted.sum(0)
 
     return OutputRegulation(mean_over(weights > 0), mean_over(weights < 0))
 
 
 def output_windows(regulation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean regulation of each class's own unit before, during and after it.
+    """Return the mean regulation of each class's own unit before, during and after the class.
 
     Args:
         regulation: [classes shown, units], as `OutputRegulation` holds it.
 
     Returns:
-        Three arrays [classes - 2], of every class but the first and the last: the mean over the
-        BEFORE classes before it, itself, and the mean over the AFTER classes after it. Windows
-        are shorter at the ends of the stream.
+        Three arrays [classes - 2], for every class but the first and the last: the mean over the
+        BEFORE classes before it, the value during it, and the mean over the AFTER classes after it.
+        Windows are shorter at the ends of the stream.
     """
     units = range(1, len(regulation) - 1)
     before = [regulation[max(unit - BEFORE, 0) : unit, unit].mean() for unit in units]
@@ -250,7 +292,7 @@ def output_profile(regulation: np.ndarray) -> np.ndarray:
         regulation: [classes shown, units], as `OutputRegulation` holds it.
 
     Returns:
-        Relative changes [classes - 2, BEFORE + 1 + AFTER] of every class but the first and the
+        Relative changes [classes - 2, BEFORE + 1 + AFTER] for every class but the first and the
         last; column BEFORE is the class itself. NaN beyond the ends of the stream.
     """
     classes = len(regulation)
@@ -258,7 +300,7 @@ def output_profile(regulation: np.ndarray) -> np.ndarray:
     profile = np.full((max(classes - 2, 0), BEFORE + 1 + AFTER), np.nan)
     for row, unit in enumerate(range(1, classes - 1)):
         first, last = max(unit - BEFORE, 0), min(unit + AFTER, classes - 1)
-        shown = slice(first - unit + BEFORE, last - unit + BEFORE + 1)
+        columns = slice(first - unit + BEFORE, last - unit + BEFORE + 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            profile[row, shown] = regulation[first : last + 1, unit] / before[row] - 1
+            profile[row, columns] = regulation[first : last + 1, unit] / before[row] - 1
     return profile

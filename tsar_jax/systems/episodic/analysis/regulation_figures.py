@@ -1,7 +1,7 @@
-"""The figures of how a TSAR regulates its synapses: power laws, histograms, co-activity.
+"""The figures of a TSAR's regulation: power laws, histograms, co-activity, output weights.
 
-Each draws what `tsar_jax.systems.episodic.analysis.regulation` has counted and returns the
-figure; `save_figure` writes it.
+Each function draws counts of `tsar_jax.systems.episodic.analysis.regulation` and returns the
+figure, which `save_figure` writes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,15 +40,19 @@ LAYERS = {
 """The layers' names in the paper."""
 
 SIGNS = {"positive": BLUE, "negative": VERMILION}
-DRAWN = 100
+"""Colours of the output weights' signs."""
+DRAWN_BINS = 100
+"""Bins in which histograms of information are drawn; it divides the number of those counted."""
 
 
 def draw_points(
     axes: Axes, centres: np.ndarray, heights: np.ndarray, place: int, label: str
 ) -> Line2D:
-    """Draw filled bins as points; return the legend's entry.
+    """Draw filled bins as points, and return the legend's entry.
 
-    centres, heights: [bins]. place: chooses colour and marker.
+    Args:
+        centres, heights: [bins].
+        place: number of the colour and marker.
     """
     filled = heights > 0
     points: dict[str, Any] = {**dot_look(place), "markersize": 3.5}
@@ -59,7 +63,12 @@ def draw_points(
 
 
 def draw_tail(axes: Axes, centres: np.ndarray, counts: np.ndarray, tail: Tail, place: int) -> None:
-    """Draw the fitted power law of a histogram [bins] over its tail, if it has one."""
+    """Draw the fitted power law of a histogram over its tail, if it has one.
+
+    Args:
+        centres, counts: [bins].
+        place: number of the colour.
+    """
     inside = (centres > tail.xmin) & (counts > 0)
     if not inside.any():
         return
@@ -79,15 +88,25 @@ def tail_text(tail: Tail) -> str:
 
 
 def decades(values: np.ndarray) -> tuple[float, float]:
-    """Ends of an axis: whole powers of ten around positive values [n], which are its labels."""
+    """Return an axis's ends, a little beyond the powers of ten around positive values [n].
+
+    The powers are then inside, and label the axis.
+    """
+    margin = 1.3
     low, high = np.log10([values.min(), values.max()])
-    return float(10 ** np.floor(low)) / 1.3, float(10 ** np.ceil(high)) * 1.3
+    return float(10 ** np.floor(low)) / margin, float(10 ** np.ceil(high)) * margin
 
 
 def log_log_figure(
     centres: np.ndarray, rows: Mapping[str, np.ndarray], title: str, x: str, y: str
 ) -> tuple[Figure, Axes]:
-    """Draw rows of heights [bins] by label on log-log axes."""
+    """Return a figure of rows of heights on log-log axes, with its axes.
+
+    Args:
+        centres: centres of the bins [bins].
+        rows: heights [bins] by label.
+        title, x, y: title, and labels of the axes.
+    """
     figure, axes = new_figure(width=5.6, height=4.0)
     entries = [
         draw_points(axes, centres, heights, place, label)
@@ -107,7 +126,13 @@ def log_log_figure(
 
 @styled()
 def regulation_figure(histograms: Mapping[str, np.ndarray], layer: str, whose: str) -> Figure:
-    """Draw log-log histograms of a layer's regulation, counts [bins] of 0..1 by initial bias."""
+    """Draw log-log histograms of a layer's regulation.
+
+    Args:
+        histograms: counts [bins] of gates in [0, 1], by label.
+        layer: the layer's name.
+        whose: last line of the title.
+    """
     rows = {label: counts / counts.sum() for label, counts in histograms.items()}
     bins = next(iter(rows.values())).size
     figure, _ = log_log_figure(
@@ -128,7 +153,10 @@ def avalanche_figure(
 
     A line is the power law of the tail alone, fitted by maximum likelihood (`fit_tail`).
 
-    counts [thresholds, bins]: images in which that share, 0..1, of the synapses is.
+    Args:
+        counts: images by the share of synapses above a threshold, in [0, 1]; [thresholds, bins].
+        layer: the layer's name.
+        whose: last line of the title.
     """
     bins = counts.shape[1]
     tails = [fit_tail(row) for row in counts]
@@ -149,10 +177,15 @@ def avalanche_figure(
 
 
 def draw_counts(figure: Figure, axes: Axes, counts: np.ndarray, end: float, label: str) -> None:
-    """Counts [bins, bins] of rows (upwards) against columns, 0 to `end` each; empty bins white."""
-    shown = np.ma.masked_equal(counts, 0)
+    """Draw counts of rows (upwards) against columns on logarithmic colours, empty bins white.
+
+    Args:
+        counts: [bins, bins].
+        end: end of both axes, which begin at 0.
+        label: label of the colour bar.
+    """
     image = axes.imshow(
-        shown,
+        np.ma.masked_equal(counts, 0),
         origin="lower",
         extent=(0, end, 0, end),
         norm=LogNorm(1, max(counts.max(), 10)),
@@ -164,7 +197,7 @@ def draw_counts(figure: Figure, axes: Axes, counts: np.ndarray, end: float, labe
 
 
 def correlation_text(correlation: float) -> str:
-    """A correlation, or why there is none."""
+    """Return a correlation in words, or why there is none."""
     if np.isnan(correlation):
         return "no correlation, all in one bin"
     return f"correlation {correlation:.2f}"
@@ -174,9 +207,15 @@ def correlation_text(correlation: float) -> str:
 def rank_figure(
     counts: np.ndarray, synapses: int, correlation: float, layer: str, whose: str
 ) -> Figure:
-    """Ranks of a layer's synapses in one class against those over the other classes.
+    """Draw the ranks of a layer's synapses in one class against those over the other classes.
 
-    counts [bins, bins]: own class (rows), others; bins divide 0 .. log10 synapses.
+    Args:
+        counts: histogram of log10 ranks in a class (rows) and over the others [bins, bins]; bins
+            divide 0 .. log10 synapses.
+        synapses: number of the layer's synapses.
+        correlation: of the ranks.
+        layer: the layer's name.
+        whose: last line of the title.
     """
     figure, axes = new_figure(width=5.2, height=4.4)
     end = float(np.log10(max(synapses, 2)))
@@ -196,11 +235,16 @@ def rank_figure(
 def lag_figure(
     counts: np.ndarray, synapses: int, correlation: float, layer: str, whose: str
 ) -> Figure:
-    """Regulation at one image against the image before.
+    """Draw regulation at one image against the image before.
 
-    counts [bins, bins]: image t - 1 (rows) and t, bins of 0..1. synapses: how many were counted,
-    those that `middling` chooses by their mean regulation.
     The axes end where nothing more was counted.
+
+    Args:
+        counts: histogram of gates in [0, 1] at image t - 1 (rows) and at t [bins, bins].
+        synapses: number of synapses that were counted, those `between_percentiles`.
+        correlation: of the gates.
+        layer: the layer's name.
+        whose: last line of the title.
     """
     figure, axes = new_figure(width=5.6, height=4.6)
     # The rows go up, so that the later image is on the vertical axis only once turned over.
@@ -223,10 +267,14 @@ def lag_figure(
 def co_activity_figure(
     counts: Mapping[tuple[str, ...], np.ndarray], thresholds: Sequence[float], whose: str
 ) -> Figure:
-    """Histograms of the normalised pointwise mutual information of pairs of synapses.
+    """Draw histograms of the normalised pointwise mutual information of pairs of synapses.
 
-    counts: by layer, or two layers, [thresholds, bins] of 0..1. Drawn in DRAWN bins; where there
-    is no pair, the axes say so.
+    Where there is no pair, the axes say so.
+
+    Args:
+        counts: pairs by information in [0, 1], [thresholds, bins], by one or two layers.
+        thresholds: gates above which a synapse fires.
+        whose: last line of the title.
     """
     figure, row = new_figure(
         1, len(counts), width=3.6 * len(counts), height=4.9, sharey=True, squeeze=False
@@ -247,20 +295,24 @@ def co_activity_figure(
 
 
 def draw_information(axes: Axes, rows: np.ndarray, thresholds: Sequence[float]) -> None:
-    """Histograms [thresholds, bins] of 0..1 as shares, on a logarithmic axis."""
+    """Draw histograms of information in [0, 1] as shares of pairs, on a logarithmic axis.
+
+    Args:
+        rows: counts [thresholds, bins].
+        thresholds: gates above which a synapse fires.
+    """
     centres = bin_centres(rows.shape[1])
-    edges = np.linspace(0, 1, DRAWN + 1)
+    edges = np.linspace(0, 1, DRAWN_BINS + 1)
     for place, (counts, threshold) in enumerate(zip(rows, thresholds, strict=True)):
         name = f"r > {threshold:.2f}: "
-        drawn = look(place)
-        if not counts.sum():
-            axes.plot([], [], **drawn, label=name + "no pairs")
+        line_look = look(place)
+        pairs = counts.sum()
+        if not pairs:
+            axes.plot([], [], **line_look, label=name + "no pairs")
             continue
-        shares = counts.reshape(DRAWN, -1).sum(1) / counts.sum()
-        label = (
-            f"{name}{short_count(counts.sum())} pairs, mean {counts @ centres / counts.sum():.3f}"
-        )
-        axes.stairs(np.where(shares > 0, shares, np.nan), edges, label=label, **drawn)
+        shares = counts.reshape(DRAWN_BINS, -1).sum(1) / pairs
+        label = f"{name}{short_count(pairs)} pairs, mean {counts @ centres / pairs:.3f}"
+        axes.stairs(np.where(shares > 0, shares, np.nan), edges, label=label, **line_look)
     axes.set(yscale="log", xlim=(0, 1))
     axes.grid()
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
@@ -278,11 +330,15 @@ def short_count(number: float) -> str:
 def output_figure(
     changes: Mapping[str, np.ndarray], profiles: Mapping[str, np.ndarray], whose: str
 ) -> Figure:
-    """How the output layer's regulation changes around the class shown.
+    """Draw how the output layer's regulation changes around the class shown.
 
-    changes: as `output_changes` gives them, relative changes [classes - 2] by "before" or
-    "after" and sign of the weights: boxes. profiles: as `output_profile` gives them, [classes - 2,
-    BEFORE + 1 + AFTER] by sign: lines. What is not finite is left out.
+    Values that are not finite are left out.
+
+    Args:
+        changes: relative changes [classes - 2] as `output_changes` gives them; drawn as boxes.
+        profiles: relative changes [classes - 2, BEFORE + 1 + AFTER] as `output_profile` gives them,
+            by sign of the weights; drawn as lines.
+        whose: last line of the title.
     """
     figure, (left, right) = new_figure(1, 2, width=9.4, height=4.2)
     for sign, colour in SIGNS.items():
@@ -308,16 +364,20 @@ def output_figure(
 def draw_profile(axes: Axes, profile: np.ndarray, colour: str) -> None:
     """Draw the mean of relative changes [classes, BEFORE + 1 + AFTER] in its confidence band."""
     finite = np.where(np.isfinite(profile), profile, np.nan)
-    shown = np.isfinite(finite).any(0)
-    if shown.any():
-        x = np.arange(finite.shape[1])[shown] - BEFORE
+    known = np.isfinite(finite).any(0)
+    if known.any():
+        x = np.arange(finite.shape[1])[known] - BEFORE
         marks: dict[str, Any] = {"marker": "o", "markersize": 4}
-        values = finite[:, shown]
+        values = finite[:, known]
         draw_line(axes, x, values, confidence_band, UNBOUNDED, {"color": colour}, **marks)
 
 
 def draw_changes(axes: Axes, changes: Mapping[str, np.ndarray]) -> list[Any]:
-    """Boxes of relative changes by window and sign of the weights; the legend's entries."""
+    """Draw boxes of relative changes, and return the legend's entries.
+
+    Args:
+        changes: relative changes by window and sign of the weights, as in `output_figure`.
+    """
     entries = []
     for side, (sign, colour) in enumerate(SIGNS.items()):
         for place, when in enumerate(("before", "after")):

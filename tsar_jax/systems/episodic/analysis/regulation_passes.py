@@ -1,10 +1,10 @@
-"""Passes over the images of a transfer that collect what the analyses of a TSAR show.
+"""Passes over the images of a transfer that collect the statistics of a TSAR's regulation.
 
-Regulation is watched while the network learns the images, as the release does, or of a network
-that stays as it is. Each is one compiled program: a scan over the images, whatever their number,
-that holds counts, sums and bits alone. What depends on the whole stream (the synapses whose time
-lag counts) comes from a first run of that program, and is counted in a second run of the same
-program, which learns the same weights bit for bit.
+Regulation is collected while the network learns the images, as the release does, or of a network
+whose weights are constant. Each pass is one compiled program: a scan over the images, whatever
+their number, that holds counts, sums and bits alone. The synapses whose time lag counts depend on
+the whole stream: they come from a first run of that program, and are counted in a second run of the
+same program, which learns the same weights bit for bit.
 """
 
 import functools
@@ -32,28 +32,32 @@ Normalise = Callable[[jax.Array], jax.Array]
 CO_ACTIVE = ("block_1", "block_2")
 """Layers whose synapses are compared: the second and third convolution."""
 
-COUNTABLE = 2**31 - 1
+MAX_COUNT = 2**31 - 1
+"""Largest count that a histogram of int32 holds."""
 
 
-class Shown(NamedTuple):
-    """Images uint8 [T, H, W (, 3)] in the order of a transfer, and labels [T] in that order."""
+class ImageStream(NamedTuple):
+    """Images uint8 [T, H, W (, 3)] in the order of a transfer, and their labels [T]."""
 
     images: jax.Array
     labels: jax.Array
 
 
-class Subject(NamedTuple):
+class LearnerSetup(NamedTuple):
     """A network's parameters before the first image, and Adam's learning rate in the transfer."""
 
     params: Any
-    rate: jax.Array
+    learning_rate: jax.Array
 
 
-class Plan(NamedTuple):
-    """What is watched.
+class PassSpec(NamedTuple):
+    """The static description of a pass.
 
-    network: the TSAR. normalise: its images. layers: those collected. lagged: the layer whose
-    time lag is counted. classes: of the transfer.
+    network: the TSAR.
+    normalise: maps images to its input.
+    layers: the layers whose regulation is collected.
+    lagged: the layer whose time lag is counted.
+    classes: number of classes of the transfer.
     """
 
     network: TSAR
@@ -64,27 +68,30 @@ class Plan(NamedTuple):
 
     @property
     def co_active(self) -> tuple[str, ...]:
-        """The layers whose firing is kept for their co-activity."""
+        """Layers whose firing is recorded, for their co-activity."""
         return tuple(layer for layer in CO_ACTIVE if layer in self.layers)
 
 
 class Collected(NamedTuple):
-    """What one pass collects.
+    """Statistics that one pass collects.
 
-    layers: by layer. lag: of chosen synapses of the lagged layer. bits: of each co-active layer,
-    which of its S synapses fire in each image, uint8 [T, thresholds, ceil(S / 8)].
+    layers: statistics of every layer.
+    lag: time lag of the lagged layer's synapses that count.
+    bits: which synapses of a co-active layer fire in each image, uint8 [T, thresholds,
+        ceil(S / 8)].
     """
 
-    layers: dict[str, analysis.FirstPass]
-    lag: analysis.Lag
+    layers: dict[str, analysis.LayerStatistics]
+    lag: analysis.LagHistogram
     bits: dict[str, jax.Array]
 
 
 class OutputLayer(NamedTuple):
     """The output layer over a transfer.
 
-    means [classes shown, F, classes]: mean gates. weights [F, classes], and accuracy on the
-    images learned: at the end.
+    means: mean gates while each class is shown [classes shown, F, classes].
+    weights: weights at the end [F, classes].
+    accuracy: accuracy on the learned images at the end, in [0, 1].
     """
 
     means: jax.Array
@@ -92,166 +99,198 @@ class OutputLayer(NamedTuple):
     accuracy: jax.Array
 
 
-def draw_images(images: jax.Array, protocol: TransferConfig, key: jax.Array) -> Shown:
-    """Classes in random order, images of each in random order, as a transfer learns them."""
+def draw_image_stream(images: jax.Array, config: TransferConfig, key: jax.Array) -> ImageStream:
+    """Draw classes in random order, and images of each in random order, as a transfer does.
+
+    Args:
+        images: uint8 [classes, per_class, H, W (, 3)].
+        config: settings of the transfer.
+    """
     class_key, image_key = jax.random.split(key)
-    order = draw_without_replacement(class_key, images.shape[0], protocol.classes)
-    rows = select_images(image_key, images.shape[:2], protocol, None).learn[order]
-    chosen = images[order[:, None], rows]
-    labels = jnp.repeat(jnp.arange(protocol.classes), protocol.learn)
-    return Shown(chosen.reshape(-1, *images.shape[2:]), labels)
+    order = draw_without_replacement(class_key, images.shape[0], config.classes)
+    rows = select_images(image_key, images.shape[:2], config, None).learn[order]
+    drawn = images[order[:, None], rows]
+    labels = jnp.repeat(jnp.arange(config.classes), config.learn)
+    return ImageStream(drawn.reshape(-1, *images.shape[2:]), labels)
 
 
-def check_countable(params: Any, layers: tuple[str, ...], shown: Shown) -> None:
-    """Raises UserError where a histogram of all gates could pass its 32 bits."""
+def check_countable(params: Any, layers: tuple[str, ...], stream: ImageStream) -> None:
+    """Raise UserError where a histogram of all gates could pass its 32 bits."""
     synapses = max(params["regulator"][layer]["bias"].size for layer in layers)
-    if synapses * shown.labels.size > COUNTABLE:
+    if synapses * stream.labels.size > MAX_COUNT:
         raise UserError(
-            f"classes x learn is {shown.labels.size} images, but a layer of {synapses} synapses "
-            f"can be counted over at most {COUNTABLE // synapses}: lower classes or learn."
+            f"classes x learn is {stream.labels.size} images, but a layer of {synapses} synapses "
+            f"can be counted over at most {MAX_COUNT // synapses}: lower classes or learn."
         )
 
 
 def learn_and_fold(
     network: TSAR,
     normalise: Normalise,
-    subject: Subject,
-    shown: Shown,
+    setup: LearnerSetup,
+    stream: ImageStream,
     fold: analysis.Fold,
     state: Any,
 ) -> tuple[Any, Any]:
     """Learn the images one after another, as a transfer does, and fold their gates.
 
-    fold(state, gates, label) sees an image's gates {layer: [*kernel]} in the forward pass that
-    the image's own update follows.
+    Args:
+        normalise: maps images to the network's input.
+        fold: (state, gates {layer: [*kernel]}, label []) -> state, of the gates in the forward pass
+            that the image's own update follows.
+        state: the state before the first image.
 
     Returns:
         The parameters after the last update, and the state.
     """
-    start, rate = subject
-    plastic = mask(start, TRANSFERRED["tsar"])
+    initial, learning_rate = setup
+    plastic = mask(initial, TRANSFERRED["tsar"])
     depth = stored_stages(network, plastic)
-    learner = adam_learner(network, plastic, rate)
+    learner = adam_learner(network, plastic, learning_rate)
 
     def update(theta: Any, carry: Any, example: tuple[Any, jax.Array], key: Any) -> tuple[Any, Any]:
         """Fold an image's gates, then learn it."""
         learned, state = carry
-        signal = jax.tree.map(lambda s: s[None], example[0])
+        activations = jax.tree.map(lambda a: a[None], example[0])
         params = current_params(theta, plastic, learned)
-        _, gates = run_stages(network, params, signal, depth, 2)
+        _, gates = run_stages(network, params, activations, depth, 2)
         state = fold(state, {name: gate["kernel"][0] for name, gate in gates.items()}, example[1])
         return (learner.update(theta, learned, example, key)[0], state), ()
 
-    watched = learner._replace(update=update)
+    folding_learner = learner._replace(update=update)
 
-    def see_batch(carry: Any, batch: Shown) -> tuple[Any, None]:
-        signals = run_stages(network, start, normalise(batch.images), 0, depth)
-        return unroll(watched, start, carry, (signals, batch.labels))[0], None
+    def learn_batch(carry: Any, batch: ImageStream) -> tuple[Any, None]:
+        activations = run_stages(network, initial, normalise(batch.images), 0, depth)
+        return unroll(folding_learner, initial, carry, (activations, batch.labels))[0], None
 
-    first = learner.init(start, None)
-    (learned, state), _ = lax.scan(see_batch, (first, state), analysis.in_batches(shown))
-    return current_params(start, plastic, learned), state
+    first = learner.init(initial, None)
+    (learned, state), _ = lax.scan(learn_batch, (first, state), analysis.in_batches(stream))
+    return current_params(initial, plastic, learned), state
 
 
 def _collector(
-    plan: Plan, params: Any, images: int, chosen: jax.Array
+    spec: PassSpec, params: Any, images: int, counted: jax.Array
 ) -> tuple[analysis.Fold, Collected]:
-    """A fold that collects all that Collected holds, and the state it begins with."""
-    sizes = {layer: params["regulator"][layer]["bias"].size for layer in plan.layers}
+    """Return a fold that collects what Collected holds, and its initial state.
+
+    Args:
+        images: number of images in the stream.
+        counted: bool [S], the lagged layer's synapses whose time lag counts.
+    """
+    sizes = {layer: params["regulator"][layer]["bias"].size for layer in spec.layers}
 
     def fold(state: Collected, gates: analysis.Gates, label: jax.Array) -> Collected:
-        flat = {layer: gates[layer].reshape(-1) for layer in plan.layers}
+        flat = {layer: gates[layer].reshape(-1) for layer in spec.layers}
+        row = state.lag.images
         bits = {
-            layer: kept.at[state.lag.seen].set(jnp.packbits(analysis.firing(flat[layer]), axis=-1))
-            for layer, kept in state.bits.items()
+            layer: rows.at[row].set(jnp.packbits(analysis.firing(flat[layer]), axis=-1))
+            for layer, rows in state.bits.items()
         }
         layers = {
-            layer: analysis.collect(state.layers[layer], flat[layer], label)
-            for layer in plan.layers
+            layer: analysis.add_gates(state.layers[layer], flat[layer], label)
+            for layer in spec.layers
         }
-        return Collected(layers, analysis.add_lag(state.lag, flat[plan.lagged], chosen), bits)
+        return Collected(layers, analysis.add_lag(state.lag, flat[spec.lagged], counted), bits)
 
-    start = Collected(
-        {layer: analysis.first_pass(plan.classes, sizes[layer]) for layer in plan.layers},
-        analysis.lag_start(sizes[plan.lagged]),
+    initial = Collected(
+        {layer: analysis.init_statistics(spec.classes, sizes[layer]) for layer in spec.layers},
+        analysis.init_lag(sizes[spec.lagged]),
         {
             layer: jnp.zeros((images, len(analysis.THRESHOLDS), -(-sizes[layer] // 8)), jnp.uint8)
-            for layer in plan.co_active
+            for layer in spec.co_active
         },
     )
-    return fold, start
+    return fold, initial
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def collect_frozen(
-    plan: Plan, subject: Subject, shown: Shown, chosen: jax.Array
+    spec: PassSpec, setup: LearnerSetup, stream: ImageStream, counted: jax.Array
 ) -> tuple[Collected, None]:
-    """Collect the regulation of the network as it is; chosen [S]: whose time lag counts."""
-    fold, start = _collector(plan, subject.params, shown.labels.size, chosen)
-    network, params = plan.network, subject.params
-    return analysis.fold_gates(network, params, *shown, plan.normalise, fold, start), None
+    """Collect the regulation of the network while its weights are constant.
+
+    Args:
+        counted: bool [S], the lagged layer's synapses whose time lag counts.
+    """
+    fold, initial = _collector(spec, setup.params, stream.labels.size, counted)
+    network, params = spec.network, setup.params
+    return analysis.fold_gates(network, params, *stream, spec.normalise, fold, initial), None
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def collect_learning(
-    plan: Plan, subject: Subject, shown: Shown, chosen: jax.Array
+    spec: PassSpec, setup: LearnerSetup, stream: ImageStream, counted: jax.Array
 ) -> tuple[Collected, OutputLayer | None]:
-    """Collect regulation while the network learns; also its output layer, where regulated."""
-    fold, start = _collector(plan, subject.params, shown.labels.size, chosen)
-    after, found = learn_and_fold(plan.network, plan.normalise, subject, shown, fold, start)
-    if "head" not in plan.layers:
-        return found, None
-    means = class_means(found.layers["head"]).reshape(plan.classes, *after["head"]["kernel"].shape)
-    return found, _output_layer(plan, after, shown, means[..., : plan.classes])
+    """Collect the regulation of the network while it learns.
+
+    Args:
+        counted: bool [S], the lagged layer's synapses whose time lag counts.
+
+    Returns:
+        The statistics, and the output layer; None where that is not regulated.
+    """
+    fold, initial = _collector(spec, setup.params, stream.labels.size, counted)
+    after, collected = learn_and_fold(spec.network, spec.normalise, setup, stream, fold, initial)
+    if "head" not in spec.layers:
+        return collected, None
+    means = class_means(collected.layers["head"])
+    means = means.reshape(spec.classes, *after["head"]["kernel"].shape)
+    return collected, _output_layer(spec, after, stream, means[..., : spec.classes])
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def learn_and_look(plan: Plan, subject: Subject, shown: Shown) -> OutputLayer:
-    """Learn the images, then show them again and look at the output layer as it has become."""
+def learn_then_show(spec: PassSpec, setup: LearnerSetup, stream: ImageStream) -> OutputLayer:
+    """Learn the images, then show them again; return the output layer as it was the second time."""
 
     def fold(sums: jax.Array, gates: analysis.Gates, label: jax.Array) -> jax.Array:
-        return sums.at[label].add(gates["head"][:, : plan.classes])
+        return sums.at[label].add(gates["head"][:, : spec.classes])
 
-    def unseen(state: Any, gates: analysis.Gates, label: jax.Array) -> Any:
+    def ignore(state: Any, gates: analysis.Gates, label: jax.Array) -> Any:
         return state
 
-    network, normalise = plan.network, plan.normalise
-    after, _ = learn_and_fold(network, normalise, subject, shown, unseen, ())
+    network, normalise = spec.network, spec.normalise
+    after, _ = learn_and_fold(network, normalise, setup, stream, ignore, ())
     features = after["head"]["kernel"].shape[0]
-    sums = jnp.zeros((plan.classes, features, plan.classes))
-    sums = analysis.fold_gates(network, after, *shown, normalise, fold, sums)
-    return _output_layer(plan, after, shown, sums * plan.classes / shown.labels.size)
+    sums = jnp.zeros((spec.classes, features, spec.classes))
+    sums = analysis.fold_gates(network, after, *stream, normalise, fold, sums)
+    return _output_layer(spec, after, stream, sums * spec.classes / stream.labels.size)
 
 
-def _output_layer(plan: Plan, after: Any, shown: Shown, means: jax.Array) -> OutputLayer:
-    def correct(moment: Shown) -> jax.Array:
-        logits = run_stages(plan.network, after, plan.normalise(moment.images[None]))
-        return logits[0].argmax() == moment.labels
+def _output_layer(spec: PassSpec, after: Any, stream: ImageStream, means: jax.Array) -> OutputLayer:
+    """Return the output layer with its accuracy on the stream; after: the last parameters."""
 
-    weights = after["head"]["kernel"][:, : plan.classes]
-    return OutputLayer(means, weights, lax.map(correct, shown).mean())
+    def correct(example: ImageStream) -> jax.Array:
+        logits = run_stages(spec.network, after, spec.normalise(example.images[None]))
+        return logits[0].argmax() == example.labels
 
-
-def class_means(found: analysis.FirstPass) -> jax.Array:
-    """Mean gate of each synapse in each class: [classes, S]."""
-    return found.class_sums / found.class_counts[:, None]
+    weights = after["head"]["kernel"][:, : spec.classes]
+    return OutputLayer(means, weights, lax.map(correct, stream).mean())
 
 
-Collect = Callable[[Plan, Subject, Shown, jax.Array], tuple[Collected, OutputLayer | None]]
+def class_means(statistics: analysis.LayerStatistics) -> jax.Array:
+    """Return the mean gate of each synapse in each class [classes, S]."""
+    return statistics.class_sums / statistics.class_counts[:, None]
+
+
+Collect = Callable[
+    [PassSpec, LearnerSetup, ImageStream, jax.Array], tuple[Collected, OutputLayer | None]
+]
 
 
 def collect_twice(
-    collect: Collect, plan: Plan, subject: Subject, shown: Shown
+    collect: Collect, spec: PassSpec, setup: LearnerSetup, stream: ImageStream
 ) -> tuple[Collected, OutputLayer | None, np.ndarray]:
     """Run `collect_frozen` or `collect_learning` without a time lag, then with it.
 
     Returns:
-        What the second run collected, and which synapses [S] of the lagged layer its time lag
-        counts: those of middling mean regulation in the first run.
+        The statistics and the output layer of the second run, and the lagged layer's synapses
+        whose time lag it counts, bool [S]: those `between_percentiles` by their mean regulation in
+        the first run.
     """
-    synapses = subject.params["regulator"][plan.lagged]["bias"].size
-    first, _ = collect(plan, subject, shown, jnp.zeros(synapses, bool))
-    chosen = analysis.middling(np.asarray(class_means(first.layers[plan.lagged]).mean(0)))
+    synapses = setup.params["regulator"][spec.lagged]["bias"].size
+    first, _ = collect(spec, setup, stream, jnp.zeros(synapses, bool))
+    means = np.asarray(class_means(first.layers[spec.lagged]).mean(0))
+    counted = analysis.between_percentiles(means)
     del first  # 140 MB at full width
-    found, output = collect(plan, subject, shown, jnp.asarray(chosen))
-    return found, output, chosen
+    collected, output = collect(spec, setup, stream, jnp.asarray(counted))
+    return collected, output, counted

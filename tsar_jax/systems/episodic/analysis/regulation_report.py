@@ -1,4 +1,4 @@
-"""An analysis of regulation as figures, as numbers in a file and as lines of text."""
+"""An analysis of a TSAR's regulation as figures, as numbers in a file and as lines of text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,8 @@ WHEN: Mapping[Mode, tuple[str, str]] = {
     "learning": ("while it learns", "while it learns"),
     "frozen": ("as meta-trained", "once it has learned all classes"),
 }
-"""When the regulation in a figure was collected, by mode; and in that of the output layer."""
+"""When the regulation was collected, by mode: in all figures but the output layer's, and in
+that."""
 
 
 def record_figures(
@@ -24,12 +25,15 @@ def record_figures(
 ) -> dict[str, Figure]:
     """Return the figures of a record, pooled or of one run, by name.
 
-    whose: their title's last line, and of the output layer's figure. layer: the one shown.
+    Args:
+        whose: last line of the titles, but for the output layer's figure.
+        whose_output: last line of the title of the output layer's figure.
+        layer: the layer that is drawn.
     """
     numbers = records.summarise(record)
     synapses = int(record[f"synapses_{layer}"])
     lag = numbers["time_lag"]
-    made = {
+    drawn = {
         "avalanches": figures.avalanche_figure(
             record[f"avalanches_{layer}"], analysis.THRESHOLDS, layer, whose
         ),
@@ -41,29 +45,30 @@ def record_figures(
         ),
     }
     pairs = {
-        layers: record[f"co_activity_{name}"] for name, layers in records.groups_of(record).items()
+        layers: record[f"co_activity_{name}"]
+        for name, layers in records.recorded_groups(record).items()
     }
     if pairs:
-        made["co_activity"] = figures.co_activity_figure(pairs, analysis.THRESHOLDS, whose)
+        drawn["co_activity"] = figures.co_activity_figure(pairs, analysis.THRESHOLDS, whose)
     if "output_positive" in record:
         changes, profiles = records.output_changes(record), records.output_profiles(record)
-        made["output"] = figures.output_figure(changes, profiles, whose_output)
-    return made
+        drawn["output"] = figures.output_figure(changes, profiles, whose_output)
+    return drawn
 
 
 def record_lines(numbers: dict[str, Any], layer: str) -> list[str]:
-    """Return the numbers that `summarise` gives in words, a line per analysis."""
-    shown = numbers["layers"][layer]
+    """Return the numbers of `summarise` in words, a line for each analysis."""
+    layer_numbers = numbers["layers"][layer]
     tails = ", ".join(
         f"{figures.tail_text(Tail(**tail))} for r > {name}"
-        for name, tail in shown["avalanche_tails"].items()
+        for name, tail in layer_numbers["avalanche_tails"].items()
     )
 
     def by_threshold(values: dict[str, float], form: str) -> str:
         return ", ".join(f"{value:{form}} for r > {name}" for name, value in values.items())
 
-    found = [
-        f"regulation: mean {shown['mean_regulation']:.4f}",
+    lines = [
+        f"regulation: mean {layer_numbers['mean_regulation']:.4f}",
         f"avalanches: {tails}",
         f"ranks: correlation {numbers['ranks']['correlation']:.2f} of log ranks in a class and "
         "over the others",
@@ -72,27 +77,27 @@ def record_lines(numbers: dict[str, Any], layer: str) -> list[str]:
     ]
     for name, pairs in numbers["co_activity"].items():
         layers = " with ".join(figures.LAYERS[layer] for layer in records.CO_ACTIVITY[name])
-        found.append(
+        lines.append(
             f"co-activity of {layers}: mean information "
             f"{by_threshold(pairs['mean_information'], '.3f')}"
         )
     if not numbers["co_activity"]:
-        found.append("co-activity: left out, for neither C2 nor C3 is regulated")
+        lines.append("co-activity: left out, for neither C2 nor C3 is regulated")
     if "output" not in numbers:
-        return [*found, "output: left out, for the output layer is not regulated"]
+        return [*lines, "output: left out, for the output layer is not regulated"]
     changes = numbers["output"]["changes"].items()
     words = ", ".join(f"{100 * value['mean']:+.1f} % ({name})" for name, value in changes)
     accuracy = numbers["output"]["learned_accuracy"]
-    return [*found, f"output: {words}; accuracy {accuracy:.3f} on what it learned"]
+    return [*lines, f"output: {words}; accuracy {accuracy:.3f} on what it learned"]
 
 
-def draw(groups: Mapping[float, Group], mode: Mode, layer: str) -> dict[str, Figure]:
+def draw_figures(groups: Mapping[float, Group], mode: Mode, layer: str) -> dict[str, Figure]:
     """Return all figures of runs pooled by initial bias, by path below the folder of figures.
 
     Args:
         groups: the runs by initial bias.
-        mode: whose regulation was collected.
-        layer: the one shown.
+        mode: mode in which the regulation was collected.
+        layer: the layer that is drawn.
     """
     when, output_when = WHEN[mode]
     several = any(len(group.runs) > 1 for group in groups.values())
@@ -105,22 +110,22 @@ def draw(groups: Mapping[float, Group], mode: Mode, layer: str) -> dict[str, Fig
             rows[f"initial bias {bias:g} ({name})"] = record[f"regulation_{layer}"]
         return rows
 
-    made = {"regulation": figures.regulation_figure(histograms(False), layer, when)}
+    drawn = {"regulation": figures.regulation_figure(histograms(False), layer, when)}
     if several:
         title = f"{when}, the best run of each initial bias"
-        made["regulation_best"] = figures.regulation_figure(histograms(True), layer, title)
+        drawn["regulation_best"] = figures.regulation_figure(histograms(True), layer, title)
     for bias, group in groups.items():
         folder = f"initial_bias_{bias:g}"
         best, alone = group.best.source.name, len(group.runs) == 1
-        shown = [(folder, group.pooled, best if alone else count_runs(group))]
+        parts = [(folder, group.pooled, best if alone else count_runs(group))]
         if not alone:
-            shown.append((f"{folder}/best", group.best.record, f"{best}, the best"))
-        for place, record, runs in shown:
+            parts.append((f"{folder}/best", group.best.record, f"{best}, the best"))
+        for place, record, runs in parts:
             whose = f"initial bias {bias:g}, {runs}"
             titles = f"{when}, {whose}", f"{output_when}, {whose}"
             for name, figure in record_figures(record, *titles, layer).items():
-                made[f"{place}/{name}"] = figure
-    return made
+                drawn[f"{place}/{name}"] = figure
+    return drawn
 
 
 def count_runs(group: Group) -> str:
@@ -128,15 +133,15 @@ def count_runs(group: Group) -> str:
     return "1 run" if len(group.runs) == 1 else f"{len(group.runs)} runs pooled"
 
 
-def report(groups: Mapping[float, Group]) -> dict[str, Any]:
-    """Return the numbers of an analysis by run, and pooled by initial bias; some may be NaN."""
+def make_report(groups: Mapping[float, Group]) -> dict[str, Any]:
+    """Return an analysis's numbers by run, and pooled by initial bias; some may be NaN."""
     return {
         "thresholds": analysis.THRESHOLDS,
         "runs": {
             run.source.name: {
                 "step": run.step,
                 "initial_bias": run.source.config.initial_bias,
-                "rate": run.source.rate,
+                "rate": run.source.learning_rate,
                 **records.summarise(run.record),
             }
             for group in groups.values()

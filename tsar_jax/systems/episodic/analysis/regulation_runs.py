@@ -23,37 +23,51 @@ from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import read_run
 
 Mode = Literal["learning", "frozen"]
-"""Whose regulation is collected: of a network while it learns, or as it was meta-trained."""
+"""State of the network whose regulation is collected: while it learns, or as meta-trained
+(frozen)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RegulationConfig:
-    """What is collected of a run's regulation."""
+    """Settings of an analysis of a run's regulation."""
 
     mode: Mode
-    """Whose regulation."""
+    """State of the network: learning or frozen."""
     layer: str
     """Layer whose time lag is counted."""
     target: str
-    """The new domain."""
+    """Name of the new domain."""
     transfer: TransferConfig
-    """How the domain is learned: classes, images of each, bias of the output layer's fresh head."""
+    """Settings of the transfer: number of classes, images of each, bias of the regulator's head for
+    the output layer."""
     step: int | None
     """Step of the checkpoint. None: the newest usable one."""
 
 
 class Source(NamedTuple):
-    """A run to analyse: its transfer, if it has one, and the learning rate."""
+    """A run to analyse.
+
+    path: its folder.
+    name: its name in texts and files.
+    config: its config.
+    transfer: its transfer to the domain, None where it has none.
+    learning_rate: Adam's while it learns the domain.
+    """
 
     path: Path
     name: str
     config: TsarConfig
-    transferred: Transfer | None
-    rate: float
+    transfer: Transfer | None
+    learning_rate: float
 
 
 class Analysed(NamedTuple):
-    """A run's raw arrays, and the checkpoint's step they are of."""
+    """An analysed run.
+
+    source: the run.
+    step: step of its checkpoint.
+    record: its raw arrays.
+    """
 
     source: Source
     step: int
@@ -61,7 +75,13 @@ class Analysed(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The runs of one initial bias: their arrays pooled, the best of them, and best by what."""
+    """The runs of one initial bias.
+
+    runs: the runs.
+    pooled: their raw arrays pooled.
+    best: the run of the highest accuracy.
+    best_by: the kind of that accuracy, in words.
+    """
 
     runs: list[Analysed]
     pooled: records.Record
@@ -73,7 +93,7 @@ def read_tsar(path: Path, layer: str) -> TsarConfig:
     """Return the config of a run of model tsar that regulates a layer.
 
     Raises:
-        UserError: it is another run.
+        UserError: the folder holds no such run.
     """
     config = read_run(path, EXPERIMENT, TsarConfig)
     if config.model != "tsar":
@@ -103,20 +123,20 @@ def check_poolable(first: Source, other: Source) -> None:
 
 def load_params(path: Path, config: TsarConfig, step: int | None) -> tuple[Any, int]:
     """Return a run's parameters, without the optimiser's state, and the checkpoint's step."""
-    state, found = load_state(path, make_system(config), step)
-    return state.params, found
+    state, loaded_step = load_state(path, make_system(config), step)
+    return state.params, loaded_step
 
 
 def analyse(
-    source: Source, config: RegulationConfig, images: passes.Shown, fresh_key: jax.Array
+    source: Source, config: RegulationConfig, stream: passes.ImageStream, output_key: jax.Array
 ) -> Analysed:
-    """Collect one run's regulation, and print what is being done.
+    """Collect one run's regulation, and print the progress.
 
     Args:
         source: the run.
-        config: what is collected.
-        images: those of the transfer, in the order of learning.
-        fresh_key: key of the fresh output layer.
+        config: settings of the analysis.
+        stream: images of the transfer, in the order of learning.
+        output_key: key of the output layer, which is drawn anew.
 
     Raises:
         UserError: the run has no such checkpoint, or there are too many images to be counted.
@@ -126,68 +146,74 @@ def analyse(
     assert isinstance(network, TSAR)
     params, step = load_params(source.path, source.config, config.step)
     layers = tuple(network.regulated)
-    passes.check_countable(params, layers, images)
+    passes.check_countable(params, layers, stream)
     normalise = normaliser(config.target, source.config.pixels)
-    plan = passes.Plan(network, normalise, layers, config.layer, config.transfer.classes)
+    spec = passes.PassSpec(network, normalise, layers, config.layer, config.transfer.classes)
     say_compiling(source.name)
-    fresh = jax.jit(reinitialise_output, static_argnums=(0, 2))(
-        network, params, config.transfer.head_bias, fresh_key
+    initial = jax.jit(reinitialise_output, static_argnums=(0, 2))(
+        network, params, config.transfer.head_bias, output_key
     )
-    learner = passes.Subject(fresh, jnp.float32(source.rate))
+    setup = passes.LearnerSetup(initial, jnp.float32(source.learning_rate))
     if config.mode == "learning":
-        collected = collect_while_learning(source, plan, learner, images)
+        collected, output, counted = collect_while_learning(source, spec, setup, stream)
     else:
-        collected = collect_as_meta_trained(source, plan, learner, params, images)
-    found, output, chosen = collected
-    say(source, "counts pairs of synapses")
-    record = records.make_record(plan, found, chosen, output, lambda line: say(source, line))
+        collected, output, counted = collect_as_meta_trained(source, spec, setup, params, stream)
+
+    def report(line: str) -> None:
+        print_progress(source, line)
+
+    report("counts pairs of synapses")
+    record = records.make_record(spec, collected, counted, output, report)
     return Analysed(source, step, record)
 
 
 def collect_while_learning(
-    source: Source, plan: passes.Plan, learner: passes.Subject, images: passes.Shown
+    source: Source,
+    spec: passes.PassSpec,
+    setup: passes.LearnerSetup,
+    stream: passes.ImageStream,
 ) -> tuple[passes.Collected, passes.OutputLayer | None, np.ndarray]:
     """Collect the regulation of a network while it learns, as `collect_twice` returns it."""
-    say(source, f"learns {learned(source, images)}, twice")
-    return passes.collect_twice(passes.collect_learning, plan, learner, images)
+    print_progress(source, f"learns {learning_text(source, stream)}, twice")
+    return passes.collect_twice(passes.collect_learning, spec, setup, stream)
 
 
 def collect_as_meta_trained(
     source: Source,
-    plan: passes.Plan,
-    learner: passes.Subject,
+    spec: passes.PassSpec,
+    setup: passes.LearnerSetup,
     params: Any,
-    images: passes.Shown,
+    stream: passes.ImageStream,
 ) -> tuple[passes.Collected, passes.OutputLayer | None, np.ndarray]:
-    """Collect the regulation of a network as it is, and its output layer once it has learned.
+    """Collect the regulation of a meta-trained network, and its output layer once it has learned.
 
     Args:
         source: the run.
-        plan: what is collected.
-        learner: the network with the fresh output layer that it learns with.
+        spec: description of the passes.
+        setup: the network with the new output layer that it learns with.
         params: parameters as they were meta-trained.
-        images: those of the transfer, in the order of learning.
+        stream: images of the transfer, in the order of learning.
 
     Returns:
-        As `collect_twice`; the output layer is None where it is not regulated.
+        The results of `collect_twice`; the output layer is None where it is not regulated.
     """
-    say(source, f"sees {images.labels.size:,} images, twice")
-    meta_trained = learner._replace(params=params)
-    found, output, chosen = passes.collect_twice(passes.collect_frozen, plan, meta_trained, images)
-    if "head" in plan.layers:
-        say(source, f"learns {learned(source, images)}, for its output layer")
-        output = passes.learn_and_look(plan, learner, images)
-    return found, output, chosen
+    print_progress(source, f"sees {stream.labels.size:,} images, twice")
+    frozen = setup._replace(params=params)
+    collected, output, counted = passes.collect_twice(passes.collect_frozen, spec, frozen, stream)
+    if "head" in spec.layers:
+        print_progress(source, f"learns {learning_text(source, stream)}, for its output layer")
+        output = passes.learn_then_show(spec, setup, stream)
+    return collected, output, counted
 
 
-def learned(source: Source, images: passes.Shown) -> str:
+def learning_text(source: Source, stream: passes.ImageStream) -> str:
     """Return in words how many images are learned, and at which learning rate."""
-    return f"{images.labels.size:,} images at learning rate {source.rate:g}"
+    return f"{stream.labels.size:,} images at learning rate {source.learning_rate:g}"
 
 
-def say(source: Source, what: str) -> None:
+def print_progress(source: Source, text: str) -> None:
     """Print a line of progress on a run."""
-    print(f"{source.name}: {what} ...", flush=True)
+    print(f"{source.name}: {text} ...", flush=True)
 
 
 def pool_by_bias(analysed: list[Analysed]) -> dict[float, Group]:
@@ -197,32 +223,31 @@ def pool_by_bias(analysed: list[Analysed]) -> dict[float, Group]:
         by_bias.setdefault(run.source.config.initial_bias, []).append(run)
     groups = {}
     for bias, runs in by_bias.items():
-        scores, best_by = accuracies(runs)
+        scores, best_by = run_accuracies(runs)
         best = runs[int(np.argmax(scores))]
         groups[bias] = Group(runs, records.pool([run.record for run in runs]), best, best_by)
     return groups
 
 
-def accuracies(runs: list[Analysed]) -> tuple[list[float], str]:
-    """Return an accuracy of each run by which the best of them is told, and what it is.
+def run_accuracies(runs: list[Analysed]) -> tuple[list[float], str]:
+    """Return an accuracy of each run, by which the best of them is found, and its kind in words.
 
     It is that at the end of their transfers where all have one, with the same settings; else the
     query accuracy over the last tenth of meta-training.
     """
-    made = [run.source.transferred for run in runs]
-    transfers = [transfer for transfer in made if transfer is not None]
+    transfers = [run.source.transfer for run in runs if run.source.transfer is not None]
     alike = all(transfer.settings == transfers[0].settings for transfer in transfers)
     if len(transfers) == len(runs) and alike:
-        found = [float(np.mean(transfer.result.test)) for transfer in transfers]
-        return found, "accuracy at the end of its transfer"
+        at_end = [float(np.mean(transfer.result.test)) for transfer in transfers]
+        return at_end, "accuracy at the end of its transfer"
     scores = []
     for run in runs:
-        rows = [
+        query_accuracies = [
             row["accuracy"]
             for row in read_rows(run.source.path)
             if row["split"] == "train"
             and "accuracy" in row
             and 0.9 * run.step < row["step"] <= run.step
         ]
-        scores.append(float(np.mean(rows)) if rows else float("-inf"))
+        scores.append(float(np.mean(query_accuracies)) if query_accuracies else float("-inf"))
     return scores, "query accuracy over the last tenth of its meta-training"

@@ -18,9 +18,9 @@ from tsar_jax.networks import Network
 Params = Any
 
 THRESHOLD = 0.01
-"""Activation above which a unit is active, as published."""
+"""Activation above which a unit counts as active."""
 NEIGHBOURS = 5
-"""Nearest neighbours that vote on a label, as published."""
+"""Nearest neighbours that vote on a label."""
 
 REPRESENTATIONS = ("gate", "features before gate", "representation", "features")
 """Names of all networks' representations, from input to output."""
