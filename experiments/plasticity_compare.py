@@ -26,8 +26,8 @@ from tsar_jax.systems.learned_rules.comparison_table import (
     markdown,
     table_rows,
 )
-from tsar_jax.systems.learned_rules.episode_curves import WINDOW, Run
-from tsar_jax.systems.learned_rules.figures import comparison_figures
+from tsar_jax.systems.learned_rules.episode_curves import WINDOW, EpisodeColumns
+from tsar_jax.systems.learned_rules.episode_figures import comparison_figures
 from tsar_jax.terminal import print_tables
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
 
@@ -62,8 +62,10 @@ def main() -> None:
     show(arguments.out, rows, note)
 
 
-def write(arguments: Arguments, rules: Mapping[str, Run], table: str, *, chance: float) -> None:
-    """Write table, curves and figures. chance: accuracy of a guess, in [0, 1]."""
+def write(
+    arguments: Arguments, rules: Mapping[str, EpisodeColumns], table: str, *, chance: float
+) -> None:
+    """Write table, curves and figures. chance: the accuracy of a guess, 0..1."""
     out = arguments.out
     make_folder(out, "--out")
     write_atomically(out / "table.md", table)

@@ -28,8 +28,8 @@ from tsar_jax.devices import split_cpu
 from tsar_jax.errors import UserError, check_known, check_limits, check_rates, doing_without
 from tsar_jax.modules import check_allowed, import_modules
 from tsar_jax.systems.learned_rules.episode_curves import bootstrap
-from tsar_jax.systems.learned_rules.evaluation import CurveConfig, check_rule, learning_curves
-from tsar_jax.systems.learned_rules.records import LearnedRule, read_rule
+from tsar_jax.systems.learned_rules.learning_curves import CurveConfig, check_rule, learning_curves
+from tsar_jax.systems.learned_rules.rule_file import LearnedRule, read_rule
 from tsar_jax.terminal import print_tables
 from tsar_jax.training.progress import say_compiling
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
@@ -149,7 +149,7 @@ def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
     """Write table and figure below `out`; print the table and where they are."""
     from rich.table import Table
 
-    from tsar_jax.systems.learned_rules.curves_figure import rule_curves_figure
+    from tsar_jax.systems.learned_rules.learning_curves_figure import learning_curves_figure
 
     updates = arguments.every * np.arange(
         arguments.classes * arguments.learn // arguments.every + 1
@@ -175,7 +175,7 @@ def write_and_show(out: Path, arguments: Arguments, curves: Curves) -> None:
         table.add_row(name, f"{median:.1f}", f"{low:.1f} to {high:.1f}")
     make_folder(out, "--out")
     write_atomically(out / "evaluation.csv", text.getvalue())
-    figures = rule_curves_figure(
+    figures = learning_curves_figure(
         updates, curves, 1 / arguments.classes, out / "figures" / "evaluation"
     )
     print_tables(table, width=100)

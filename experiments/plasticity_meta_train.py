@@ -20,14 +20,9 @@ from tsar_jax.data import load
 from tsar_jax.devices import split_cpu
 from tsar_jax.errors import quoted
 from tsar_jax.modules import allowing
+from tsar_jax.systems.learned_rules.episodes_file import read_episodes, write_episodes
 from tsar_jax.systems.learned_rules.presets import EXPERIMENT, PRESETS
-from tsar_jax.systems.learned_rules.records import (
-    RULE,
-    learned_rule,
-    read_episodes,
-    write_episodes,
-    write_rule,
-)
+from tsar_jax.systems.learned_rules.rule_file import RULE, learned_rule, write_rule
 from tsar_jax.systems.learned_rules.system import (
     LearnedRuleConfig,
     check_data,
@@ -54,7 +49,7 @@ def main() -> None:
         learned_rule(config, trained.state, f"{run.path.name}, {config.steps} episodes"),
     )
     print(f"episodes: {write_episodes(run.path, config, trained.arrays)}")
-    from tsar_jax.systems.learned_rules.figures import episodes_figure
+    from tsar_jax.systems.learned_rules.episode_figures import episodes_figure
 
     figure, _ = episodes_figure(
         read_episodes(run.path),

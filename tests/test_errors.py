@@ -12,7 +12,7 @@ from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.systems.episodic.meta_test import MetaTestConfig
 from tsar_jax.systems.episodic.transfer import TransferConfig
 from tsar_jax.systems.hebbian.system import HebbianConfig
-from tsar_jax.systems.learned_rules.evaluation import CurveConfig
+from tsar_jax.systems.learned_rules.learning_curves import CurveConfig
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
 from tsar_jax.training.loop import make_keys
 

@@ -12,8 +12,8 @@ import pytest
 from experiments import plasticity_compare as script
 from tsar_jax import cli
 from tsar_jax.systems.learned_rules.episode_curves import bootstrap, curve
+from tsar_jax.systems.learned_rules.episodes_file import EPISODES, read_episodes, write_episodes
 from tsar_jax.systems.learned_rules.presets import EXPERIMENT
-from tsar_jax.systems.learned_rules.records import EPISODES, read_episodes, write_episodes
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
 from tsar_jax.training.arrays import StepArrays
 from tsar_jax.training.run import Run

@@ -20,8 +20,9 @@ from tsar_jax import cli
 from tsar_jax.data.types import Dataset
 from tsar_jax.errors import UserError
 from tsar_jax.plasticity import rules
+from tsar_jax.systems.learned_rules.episodes_file import read_episodes
 from tsar_jax.systems.learned_rules.presets import EXPERIMENT, PRESETS
-from tsar_jax.systems.learned_rules.records import read_episodes, read_rule
+from tsar_jax.systems.learned_rules.rule_file import read_rule
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

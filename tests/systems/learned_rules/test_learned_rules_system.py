@@ -19,8 +19,9 @@ from tsar_jax.errors import UserError
 from tsar_jax.networks.feedback_network import init_weights
 from tsar_jax.plasticity.rule_learner import Rule
 from tsar_jax.plasticity.rules import find_terms
+from tsar_jax.systems.learned_rules.episodes_file import read_episodes, write_episodes
 from tsar_jax.systems.learned_rules.objective import alignment, angle
-from tsar_jax.systems.learned_rules.records import learned_rule, read_episodes, write_episodes
+from tsar_jax.systems.learned_rules.rule_file import learned_rule
 from tsar_jax.systems.learned_rules.system import (
     LearnedRuleConfig,
     check_data,

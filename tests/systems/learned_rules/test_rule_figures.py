@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tsar_jax.plasticity.rules import POOL
-from tsar_jax.systems.learned_rules import figures
+from tsar_jax.systems.learned_rules import episode_figures
 from tsar_jax.systems.learned_rules.episode_curves import bootstrap, curve, smoothed
 
 RANDOM = np.random.default_rng(0)
@@ -40,7 +40,9 @@ def episodes(terms=F_BIO, seeds=4, count=30, layers=3, per_layer=False) -> dict[
 def drawn(monkeypatch) -> list[Figure]:
     """The figures that are drawn, in place of their files."""
     kept: list[Figure] = []
-    monkeypatch.setattr(figures, "write", lambda figure, path: kept.append(figure) or [path])
+    monkeypatch.setattr(
+        episode_figures, "write", lambda figure, path: kept.append(figure) or [path]
+    )
     return kept
 
 
@@ -82,7 +84,7 @@ def test_one_wild_seed_does_not_leave_the_axis_and_a_lost_one_is_counted(drawn, 
     run = episodes(seeds=5)
     run["loss"][0, 20:] = 1e20
     run["theta_oja"][1, 20:] = np.nan
-    figures.learning_figure({"F_bio": run}, tmp_path / "learning", window=1)
+    episode_figures.learning_figure({"F_bio": run}, tmp_path / "learning", window=1)
     shown = drawn[0].axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(shown, np.median(run["loss"], axis=0))
     assert shown.max() <= drawn[0].axes[0].get_ylim()[1]
@@ -118,7 +120,7 @@ def test_coefficients_alone_are_drawn_as_they_are() -> None:
 def test_learning_shows_every_rule_in_percent_and_chance(drawn, tmp_path: Path) -> None:
     run = episodes()
     runs = {"FA": run, "a_long_term + another_long_term": episodes()}
-    figures.learning_figure(runs, tmp_path / "learning", 0.2)
+    episode_figures.learning_figure(runs, tmp_path / "learning", 0.2)
     loss, accuracy = drawn[0].axes
     assert len(loss.lines) == 2
     np.testing.assert_allclose(
@@ -128,7 +130,7 @@ def test_learning_shows_every_rule_in_percent_and_chance(drawn, tmp_path: Path) 
     [legend] = drawn[0].legends
     assert labels(legend) == ["FA", "a_long_term +\nanother_long_term", "chance"]
     assert "4 seeds" in drawn[0].get_suptitle()
-    figures.learning_figure({"FA": episodes(seeds=1)}, tmp_path / "learning")
+    episode_figures.learning_figure({"FA": episodes(seeds=1)}, tmp_path / "learning")
     assert [len(axes.lines) for axes in drawn[1].axes] == [1, 1]
     assert "one seed" in drawn[1].get_suptitle()
 
@@ -136,7 +138,7 @@ def test_learning_shows_every_rule_in_percent_and_chance(drawn, tmp_path: Path) 
 def test_a_term_looks_the_same_in_every_rule_and_the_legend_is_in_order(drawn, tmp_path) -> None:
     pool, three = episodes((*POOL, "my_$term")), episodes()
     for run in (pool, three):
-        figures.coefficients_figure(run, tmp_path / "coefficients", "rule")
+        episode_figures.coefficients_figure(run, tmp_path / "coefficients", "rule")
     entries = []
     for figure, run in zip(drawn, (pool, three), strict=True):
         legend = figure.axes[0].get_legend()
@@ -163,19 +165,19 @@ def test_a_term_looks_the_same_in_every_rule_and_the_legend_is_in_order(drawn, t
 
 def test_small_coefficients_beside_large_ones_are_not_squeezed(drawn, tmp_path: Path) -> None:
     run = episodes()
-    figures.coefficients_figure(run, tmp_path / "coefficients")
+    episode_figures.coefficients_figure(run, tmp_path / "coefficients")
     for name in ("theta_oja", "theta_ehebb"):
         run[name] = run[name] * 1e-3
-    figures.coefficients_figure(run, tmp_path / "coefficients")
+    episode_figures.coefficients_figure(run, tmp_path / "coefficients")
     assert [figure.axes[0].get_yscale() for figure in drawn] == ["linear", "symlog"]
 
 
 @pytest.mark.parametrize("window", [1, 4])
 def test_a_moving_average_is_as_long_as_asked_in_every_figure(drawn, window, tmp_path) -> None:
     run = episodes()
-    figures.learning_figure({"FA": run}, tmp_path / "learning", window=window)
-    figures.alignment_figure({"FA": run}, tmp_path / "angles", "angle", window=window)
-    figures.episodes_figure(run, tmp_path / "episodes", window=window)
+    episode_figures.learning_figure({"FA": run}, tmp_path / "learning", window=window)
+    episode_figures.alignment_figure({"FA": run}, tmp_path / "angles", "angle", window=window)
+    episode_figures.episodes_figure(run, tmp_path / "episodes", window=window)
     learning, angles, episodes_drawn = drawn
     for axes, column in (
         (learning.axes[0], "loss"),
@@ -198,7 +200,7 @@ def test_a_moving_average_is_as_long_as_asked_in_every_figure(drawn, window, tmp
 def test_a_panel_for_every_layer(drawn, layers: int, tmp_path: Path) -> None:
     runs = {"a": episodes(layers=layers), "b": episodes(layers=layers)}
     for what, first in (("angle", 0), ("orthonormality", 1)):
-        figures.alignment_figure(runs, tmp_path / what, what)
+        episode_figures.alignment_figure(runs, tmp_path / what, what)
         panels = [axes for axes in drawn[-1].axes if axes.lines]
         names = [f"layer {layer}" for layer in range(first, layers + first)]
         assert [axes.get_title().removesuffix(", the input") for axes in panels] == names
@@ -207,14 +209,14 @@ def test_a_panel_for_every_layer(drawn, layers: int, tmp_path: Path) -> None:
             np.testing.assert_allclose(axes.lines[1].get_ydata(), mean)
             assert axes.get_ylim()[0] < mean.min() < mean.max() < axes.get_ylim()[1]
             assert axes.get_yscale() == ("linear" if what == "angle" else "log")
-    figures.coefficients_figure(episodes(layers=layers, per_layer=True), tmp_path / "own")
+    episode_figures.coefficients_figure(episodes(layers=layers, per_layer=True), tmp_path / "own")
     assert sum(bool(axes.lines) for axes in drawn[-1].axes) == layers
 
 
 def test_the_widest_angle_of_any_panel_fits(drawn, tmp_path: Path) -> None:
     run = episodes()
     run["layer_0_angle"] = run["layer_0_angle"] + 70
-    figures.alignment_figure({"a": run}, tmp_path / "angles", "angle")
+    episode_figures.alignment_figure({"a": run}, tmp_path / "angles", "angle")
     widest = curve(run, "layer_0_angle").high.max()
     assert widest > 100
     assert all(axes.get_ylim()[1] > widest for axes in drawn[0].axes[:3])
@@ -233,7 +235,7 @@ def test_the_widest_angle_of_any_panel_fits(drawn, tmp_path: Path) -> None:
 )
 def test_a_run_has_a_figure_of_all_that_was_recorded(drawn, run: dict, panels, tmp_path) -> None:
     columns = episodes(**run)
-    figures.episodes_figure(columns, tmp_path / "episodes", 0.2)
+    episode_figures.episodes_figure(columns, tmp_path / "episodes", 0.2)
     shown = [axes for axes in drawn[0].axes if axes.lines]
     assert len(shown) == panels
     drawn_lines = sum(line.get_linewidth() == 1.4 for axes in shown for line in axes.lines)
@@ -245,11 +247,11 @@ def test_a_run_has_a_figure_of_all_that_was_recorded(drawn, run: dict, panels, t
 def test_a_figure_is_written_and_the_same_each_time(tmp_path: Path) -> None:
     columns = episodes(seeds=1, count=1)
     path = tmp_path / "figures" / "episodes"
-    files = figures.episodes_figure(columns, path, 0.2)
+    files = episode_figures.episodes_figure(columns, path, 0.2)
     assert files == [path.with_suffix(".png"), path.with_suffix(".pdf")]
     with Image.open(files[0]) as image:
         assert image.width == 1400
     first = [file.read_bytes() for file in files]
     assert all(len(content) > 8_000 for content in first)
-    figures.episodes_figure(columns, path, 0.2)
+    episode_figures.episodes_figure(columns, path, 0.2)
     assert [file.read_bytes() for file in files] == first

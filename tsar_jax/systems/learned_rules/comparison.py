@@ -1,4 +1,4 @@
-"""Finished trainings of plasticity rules side by side: what may differ, names, pooled seeds."""
+"""Finished trainings of learned rules side by side: free settings, names, pooled seeds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,52 +8,59 @@ import numpy as np
 
 from tsar_jax.errors import UserError, quoted
 from tsar_jax.plasticity.rules import POOL
-from tsar_jax.systems.learned_rules.episode_curves import Run
+from tsar_jax.systems.learned_rules.episode_curves import EpisodeColumns
+from tsar_jax.systems.learned_rules.episodes_file import EPISODES, read_episodes
 from tsar_jax.systems.learned_rules.presets import EXPERIMENT
-from tsar_jax.systems.learned_rules.records import EPISODES, read_episodes
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, columns, record_shapes
 from tsar_jax.training.config import config_difference, config_to_json
 from tsar_jax.training.run import read_run
 
-FIRST = "pseudo_gradient"
-NAMES = {
-    frozenset({FIRST, "ehebb"}): "eHebb",
-    frozenset({FIRST, "oja"}): "Oja",
-    frozenset({FIRST, "ehebb", "oja"}): "F_bio",
+PSEUDO_GRADIENT = "pseudo_gradient"
+"""First term of every published rule."""
+RULE_NAMES = {
+    frozenset({PSEUDO_GRADIENT, "ehebb"}): "eHebb",
+    frozenset({PSEUDO_GRADIENT, "oja"}): "Oja",
+    frozenset({PSEUDO_GRADIENT, "ehebb", "oja"}): "F_bio",
     frozenset(POOL): "pool",
 }
 """The paper's names of rules that begin with the pseudo-gradient."""
-ALONE = {"fix": "FA", "sym": "BP", "sign": "sign-symmetric"}
+SINGLE_TERM_NAMES = {"fix": "FA", "sym": "BP", "sign": "sign-symmetric"}
 """The paper's names of the pseudo-gradient alone, by feedback."""
-FEEDBACK = {"fix": "", "sym": ", symmetric", "sign": ", sign-symmetric"}
+FEEDBACK_ENDINGS = {"fix": "", "sym": ", symmetric", "sign": ", sign-symmetric"}
 """Ends of the other names, by feedback."""
 
-OF_THE_RULE = ("terms", "feedback", "per_layer", "l1", "start", "modules", "seed")
+RULE_SETTINGS = ("terms", "feedback", "per_layer", "l1", "start", "modules", "seed")
 """Settings in which compared runs may differ."""
-OF_THE_OPTIMISER = ("meta_rate", "rate_shares", "clip")
+OPTIMISER_SETTINGS = ("meta_rate", "rate_shares", "clip")
 """Settings of Adam, in which they may differ too, as where a rule would diverge."""
-OF_THE_EPISODES = ("split", "fixed_images", "replacement")
+EPISODE_SETTINGS = ("split", "fixed_images", "replacement")
 """Settings of how episodes are drawn, in which they may differ too."""
-OF_THE_MACHINE = (
+MACHINE_SETTINGS = (
     *("chunk", "eval_every", "checkpoint_every", "keep", "tensorboard"),
     *("memory", "segment", "avg_window"),
 )
 """Settings on which no result depends."""
 
 
-class Trained(NamedTuple):
-    """A run: its settings and the columns of its episodes, each [seeds, episodes]."""
+class TrainedRun(NamedTuple):
+    """A finished run.
+
+    path: its folder.
+    config: its config.
+    episodes: columns of its episodes, each [seeds, episodes].
+    """
 
     path: Path
     config: LearnedRuleConfig
     episodes: dict[str, np.ndarray]
 
 
-def read_trained(path: Path) -> Trained:
+def read_trained(path: Path) -> TrainedRun:
     """Return a finished run of plasticity_meta_train.
 
     Raises:
-        UserError: the folder holds no such run, it is not finished, or its episodes are another's.
+        UserError: the folder holds no such run, the run is not finished, or the episodes are
+            another run's.
     """
     config = read_run(path, EXPERIMENT, LearnedRuleConfig)
     remedy = f"finish it with tsar-jax run {EXPERIMENT} --resume {quoted(path)}"
@@ -65,28 +72,29 @@ def read_trained(path: Path) -> Trained:
             f"The columns of {path / EPISODES} are not those of its config.json: write it anew "
             f"with tsar-jax run {EXPERIMENT} --resume {quoted(path)}."
         )
-    found, wanted = episodes["loss"].shape, (config.seeds, config.steps)
-    if found != wanted:
+    seeds, steps = episodes["loss"].shape
+    if (seeds, steps) != (config.seeds, config.steps):
         raise UserError(
-            f"{path} is not finished, for its {EPISODES} holds {found[1]} episodes of {found[0]} "
-            f"seeds, not {wanted[1]} of {wanted[0]}: {remedy}."
+            f"{path} is not finished, for its {EPISODES} holds {steps} episodes of {seeds} "
+            f"seeds, not {config.steps} of {config.seeds}: {remedy}."
         )
-    return Trained(path, config, episodes)
+    return TrainedRun(path, config, episodes)
 
 
 def expected_columns(config: LearnedRuleConfig) -> list[str]:
-    """Return the columns that a run's episodes have, without episode and seed."""
+    """Return the names of the columns of a run's episodes, but for episode and seed."""
     shapes = record_shapes(config)
     return [column for name, shape in shapes.items() for column, _ in columns(config, name, shape)]
 
 
-def check_comparable(runs: Sequence[Trained]) -> None:
-    """Check that runs differ in their rules, and in what a table of them can say.
+def check_comparable(runs: Sequence[TrainedRun]) -> None:
+    """Raise UserError where runs cannot stand in one table.
 
-    Raises:
-        UserError: a run is named twice, or another setting differs.
+    They can where they differ in no other settings than those of RULE_SETTINGS,
+    OPTIMISER_SETTINGS, EPISODE_SETTINGS, MACHINE_SETTINGS and the number of seeds, and each is
+    named once.
     """
-    free = (*OF_THE_RULE, *OF_THE_OPTIMISER, *OF_THE_EPISODES, *OF_THE_MACHINE, "seeds")
+    free = (*RULE_SETTINGS, *OPTIMISER_SETTINGS, *EPISODE_SETTINGS, *MACHINE_SETTINGS, "seeds")
     settings = [
         {name: value for name, value in config_to_json(run.config).items() if name not in free}
         for run in runs
@@ -105,26 +113,27 @@ def check_comparable(runs: Sequence[Trained]) -> None:
 
 
 def rule_name(config: LearnedRuleConfig) -> str:
-    """Return a rule's name: the paper's where it has one, else its terms."""
+    """Return a rule's name, the paper's where it has one, otherwise its terms."""
     terms = frozenset(config.terms)
-    if config.terms == (FIRST,):
-        name = ALONE[config.feedback]
+    if config.terms == (PSEUDO_GRADIENT,):
+        name = SINGLE_TERM_NAMES[config.feedback]
     else:
-        published = NAMES.get(terms) if config.terms[:1] == (FIRST,) else None
-        name = (published or " + ".join(config.terms)) + FEEDBACK[config.feedback]
+        published = RULE_NAMES.get(terms) if config.terms[:1] == (PSEUDO_GRADIENT,) else None
+        name = (published or " + ".join(config.terms)) + FEEDBACK_ENDINGS[config.feedback]
     return name + (", L1" if config.l1 else "") + (", per layer" if config.per_layer else "")
 
 
 def labels(configs: Sequence[LearnedRuleConfig]) -> list[str]:
     """Return rules' names, with the settings that tell those of one name apart.
 
-    Such as "pool, L1, l1 0.01".
+    One such name is "pool, L1, l1 0.01".
     """
     names = [rule_name(config) for config in configs]
 
     def apart(name: str, config: LearnedRuleConfig) -> str:
-        alike = [other for other, its in zip(configs, names, strict=True) if its == name]
-        for setting in ("l1", "start", "modules", *OF_THE_OPTIMISER, *OF_THE_EPISODES):
+        pairs = zip(configs, names, strict=True)
+        alike = [other for other, other_name in pairs if other_name == name]
+        for setting in ("l1", "start", "modules", *OPTIMISER_SETTINGS, *EPISODE_SETTINGS):
             if len({getattr(other, setting) for other in alike}) > 1:
                 name += f", {setting_text(config, setting)}"
         return name
@@ -147,37 +156,39 @@ def setting_text(config: LearnedRuleConfig, setting: str) -> str:
     return f"{setting} {value}"
 
 
-def unusual_settings(runs: Sequence[Trained]) -> list[str]:
-    """Return how each rule's optimiser and episodes differ from the published ones."""
-    usual = LearnedRuleConfig()
-    settings = (*OF_THE_OPTIMISER, *OF_THE_EPISODES)
-    found = {}
+def unusual_settings(runs: Sequence[TrainedRun]) -> list[str]:
+    """Return in words how each rule's optimiser and episodes differ from the published ones."""
+    published = LearnedRuleConfig()
+    settings = (*OPTIMISER_SETTINGS, *EPISODE_SETTINGS)
+    differences = {}
     for label, run in zip(labels([run.config for run in runs]), runs, strict=True):
-        differing = [s for s in settings if getattr(run.config, s) != getattr(usual, s)]
+        differing = [s for s in settings if getattr(run.config, s) != getattr(published, s)]
         if differing:
-            found[label] = ", ".join(setting_text(run.config, setting) for setting in differing)
-    return [f"{label}: {text}" for label, text in found.items()]
+            differences[label] = ", ".join(
+                setting_text(run.config, setting) for setting in differing
+            )
+    return [f"{label}: {text}" for label, text in differences.items()]
 
 
-def pool_seeds(runs: Sequence[Trained]) -> Mapping[str, Run]:
-    """Return the columns [seeds, episodes] of each rule by its label, the seeds of all its runs.
+def pool_seeds(runs: Sequence[TrainedRun]) -> Mapping[str, EpisodeColumns]:
+    """Return the columns [seeds, episodes] of each rule by its label, with seeds of all its runs.
 
     Raises:
         UserError: two runs are of one rule and one seed.
     """
-    found: dict[str, list[Trained]] = {}
+    by_label: dict[str, list[TrainedRun]] = {}
     for label, run in zip(labels([run.config for run in runs]), runs, strict=True):
-        for other in found.setdefault(label, []):
+        for other in by_label.setdefault(label, []):
             if other.config.seed == run.config.seed:
                 raise UserError(
                     f"{other.path} and {run.path} are the same rule, {label}, with the same seed "
                     f"{run.config.seed}: leave one of them out."
                 )
-        found[label].append(run)
+        by_label[label].append(run)
     return {
         label: {
             column: np.concatenate([run.episodes[column] for run in alike])
             for column in alike[0].episodes
         }
-        for label, alike in found.items()
+        for label, alike in by_label.items()
     }

@@ -1,4 +1,4 @@
-"""The table of plasticity rules side by side, and the curves of their figures as CSV."""
+"""The table of learned rules side by side, and the curves of their figures as CSV."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ import numpy as np
 from tsar_jax.evaluation.published_results import LEGEND, find_published, joined_figures
 from tsar_jax.systems.learned_rules.episode_curves import (
     Curve,
-    Run,
+    EpisodeColumns,
     bootstrap,
     coefficient_columns,
     curve,
@@ -19,13 +19,13 @@ from tsar_jax.systems.learned_rules.episode_curves import (
 )
 
 LAST = 50
-"""Episodes at the end of a run that stand for what it reached."""
+"""Number of episodes at a run's end over which its results are averaged."""
 EARLY = ((10, 20), (90, 110))
-"""Episodes from and to which the accuracy is tabulated too."""
+"""First and last of the early episodes over which the accuracy is averaged too."""
 
 
-def table_rows(rules: Mapping[str, Run]) -> list[list[str]]:
-    """Return the table, its head first: what each rule reached, and how soon."""
+def table_rows(rules: Mapping[str, EpisodeColumns]) -> list[list[str]]:
+    """Return the rows of the table, its head first, with each rule's last and early results."""
     rows = [
         [
             *("rule", "seeds (lost)", "episodes", "accuracy (%)", "meta-loss"),
@@ -58,10 +58,12 @@ def markdown(rows: Sequence[Sequence[str]], note: str) -> str:
     return f"{table}\n\n{note}\n"
 
 
-def explanation(rules: Mapping[str, Run], notes: Sequence[str]) -> str:
-    """Return what the table's numbers are, and which rules were trained otherwise than published.
+def explanation(rules: Mapping[str, EpisodeColumns], notes: Sequence[str]) -> str:
+    """Return a note on the table's numbers, and on rules trained otherwise than published.
 
-    notes: as of `unusual_settings`.
+    Args:
+        rules: columns of every rule by its name.
+        notes: as `unusual_settings` gives them.
     """
     last = min(LAST, next(iter(rules.values()))["loss"].shape[1])
     early = " and ".join(f"{first}–{end}" for first, end in EARLY)
@@ -77,36 +79,40 @@ def explanation(rules: Mapping[str, Run], notes: Sequence[str]) -> str:
 
 def interval(values: np.ndarray, form: str) -> str:
     """Return a median over seeds [seeds] with its bootstrap interval: 70.1 (68.9–71.3)."""
-    median, low, high = (format(float(end), form) for end in bootstrap(values))
+    median, low, high = (format(float(number), form) for number in bootstrap(values))
     return f"{median} ({low}–{high})" if len(values) > 1 else median
 
 
 def early_accuracy(accuracy: np.ndarray, first: int, last: int) -> str:
     """Return the median over seeds, in percent, of the mean from one episode to another.
 
-    A dash where there are fewer episodes. accuracy: [seeds, episodes], 0..1.
+    It is a dash where there are fewer episodes.
+
+    Args:
+        accuracy: [seeds, episodes], in [0, 1].
+        first, last: first and last episode, counted from 1.
     """
     if accuracy.shape[1] < last:
         return "–"
     return f"{100 * medians(accuracy[:, first - 1 : last].mean(1)):.1f}"
 
 
-def coefficients(run: Run) -> str:
-    """Return the last coefficients, medians over seeds; by layer where each has its own."""
+def coefficients(run: EpisodeColumns) -> str:
+    """Return the last coefficients, medians over seeds, layer by layer where each has its own."""
     return ", ".join(
-        f"{term} {' '.join(f'{medians(run[column][:, -1]):.3g}' for column in of_layers)}"
-        for term, of_layers in by_term(coefficient_columns(run)).items()
+        f"{term} {' '.join(f'{medians(run[column][:, -1]):.3g}' for column in term_columns)}"
+        for term, term_columns in by_term(coefficient_columns(run)).items()
     )
 
 
 def by_term(columns: Mapping[int, Mapping[str, str]]) -> dict[str, list[str]]:
     """Return columns by layer and term as a list over layers for each term."""
     terms = next(iter(columns.values()))
-    return {term: [of_layer[term] for of_layer in columns.values()] for term in terms}
+    return {term: [by_name[term] for by_name in columns.values()] for term in terms}
 
 
-def with_lost(run: Run) -> str:
-    """Return how many seeds a run has, and how many of them are lost, if any: "20 (1)"."""
+def with_lost(run: EpisodeColumns) -> str:
+    """Return the number of a run's seeds, with that of lost ones if there are any: "20 (1)"."""
     lost = lost_seeds(run)
     return f"{len(run['loss'])}" + (f" ({lost})" if lost else "")
 
@@ -114,21 +120,26 @@ def with_lost(run: Run) -> str:
 def published_accuracy(label: str) -> str:
     """Return a rule's published accuracy on EMNIST with its source, or a dash where there is none.
 
-    label: as of `labels`; the paper has none of a rule with settings of its own.
+    Args:
+        label: as `labels` gives it; a rule with settings of its own has no published accuracy.
     """
     rows = find_published(system="learned_rules", stream="emnist", method=label, measure="accuracy")
     return joined_figures(rows) if rows else "–"
 
 
-def hidden_angles(run: Run) -> list[str]:
-    """Return the columns of the hidden layers' angles."""
+def hidden_angles(run: EpisodeColumns) -> list[str]:
+    """Return the names of the columns of the hidden layers' angles."""
     return [column for layer, column in layer_columns(run, "angle").items() if layer]
 
 
-def curves_csv(rules: Mapping[str, Run], window: int) -> str:
-    """Return what the figures draw: a row per episode and rule, three numbers for every column.
+def curves_csv(rules: Mapping[str, EpisodeColumns], window: int) -> str:
+    """Return the figures' curves as CSV: a row for each episode and rule.
 
-    Empty where a rule lacks a column. window: episodes in the moving average.
+    Every column has three numbers, which are empty where a rule lacks the column.
+
+    Args:
+        rules: columns of every rule by its name.
+        window: episodes in the moving average.
     """
     names = list(dict.fromkeys(column for run in rules.values() for column in run))
     text = io.StringIO()
@@ -142,5 +153,5 @@ def curves_csv(rules: Mapping[str, Run], window: int) -> str:
                 [f"{part[episode]:.6g}" for part in curves[name]] if name in curves else absent
                 for name in names
             ]
-            writer.writerow([episode + 1, label, *(value for three in values for value in three)])
+            writer.writerow([episode + 1, label, *(value for triple in values for value in triple)])
     return text.getvalue()

@@ -1,15 +1,11 @@
-"""The meta-objective of a plasticity rule: what a lifetime under it leads to, and its alignment."""
+"""The meta-objective of a learned rule: the loss after a lifetime under it, and its alignment."""
 
 import jax
 import jax.numpy as jnp
 
 from tsar_jax.data.rule_episodes import RuleEpisode
-from tsar_jax.networks.feedback_network import (
-    activities,
-    errors,
-    feedback_weights,
-    output_error,
-)
+from tsar_jax.networks import feedback_network
+from tsar_jax.networks.feedback_network import activities, errors, output_error
 from tsar_jax.networks.types import LayerArrays
 from tsar_jax.plasticity.learner import Remat, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
@@ -34,14 +30,18 @@ def meta_objective(
     remat: Remat = "reconstruct",
     segment: int = 25,
 ) -> tuple[jax.Array, Metrics]:
-    """Return the query set's cross-entropy after a lifetime + l1 |coefficients|, and what it shows.
-
-    Metrics: "accuracy", "angle" [layers + 1] and "orthonormality" [layers], all on the query set
-    after the lifetime.
+    """Return the query set's cross-entropy after a lifetime + l1 |coefficients|, and metrics.
 
     Args:
-        weights: [out, in] of each layer before the lifetime.
+        theta: coefficients, and feedback weights of the lifetime.
+        weights: forward weights [out, in] of each layer before the lifetime.
+        lifetime: the examples, and the query set.
+        l1: weight of the coefficients' L1 norm.
         remat, segment: see `unroll`.
+
+    Returns:
+        The loss [], and "accuracy" [], "angle" [layers + 1] and "orthonormality" [layers], all on
+        the query set after the lifetime: see `alignment`.
     """
     learner = rule_learner(rule, layer_sizes(weights))
     adapted, _ = unroll(learner, theta, weights, lifetime.examples, remat=remat, segment=segment)
@@ -55,23 +55,35 @@ def meta_objective(
     return loss, jax.lax.stop_gradient(recorded)
 
 
-def alignment(rule: Rule, weights: LayerArrays, random: LayerArrays, query: Examples) -> Metrics:
-    """Measure how errors and weights stand to each other, on a query set.
+def alignment(
+    rule: Rule, weights: LayerArrays, feedback_weights: LayerArrays, query: Examples
+) -> Metrics:
+    """Return the alignment of errors and of weights on a query set.
 
-    "angle" [layers + 1], degrees: between the mean error sent back through the feedback weights and
-    through the forward weights, the input layer first. "orthonormality" [layers]: the paper's E1,
-    |y_{l-1} W_l' - (y_l W_l) W_l'|^2 summed over the query set.
+    Args:
+        weights: forward weights [out, in] of each layer.
+        feedback_weights: random weights shaped as these; () where feedback is "sym".
+        query: images [N, pixels] and labels [N].
+
+    Returns:
+        "angle" [layers + 1], degrees in [0, 180], between the mean error sent back through the
+        feedback weights and through the forward weights, the input layer first; and
+        "orthonormality" [layers], E1 of Shervani-Tabar and Rosenbaum (2023),
+        |y_{l-1} W_l' - (y_l W_l) W_l'|^2 summed over the query set.
     """
 
-    def one(image: jax.Array, label: jax.Array) -> tuple[LayerArrays, LayerArrays, LayerArrays]:
+    def backpropagate(
+        image: jax.Array, label: jax.Array
+    ) -> tuple[LayerArrays, LayerArrays, LayerArrays]:
+        """Return activities, errors through the feedback weights, and through the forward ones."""
         active = activities(weights, image, rule.beta)
         error = output_error(active, label)
-        back = feedback_weights(rule.feedback, weights, random)
-        sent = errors(back, active, error, rule.beta)
-        return active, sent, errors(weights, active, error, rule.beta)
+        backward = feedback_network.feedback_weights(rule.feedback, weights, feedback_weights)
+        fed_back = errors(backward, active, error, rule.beta)
+        return active, fed_back, errors(weights, active, error, rule.beta)
 
-    active, sent, true = jax.vmap(one)(*query)
-    angles = [angle(a.mean(0), b.mean(0)) for a, b in zip(sent, true, strict=True)]
+    active, fed_back, true = jax.vmap(backpropagate)(*query)
+    angles = [angle(a.mean(0), b.mean(0)) for a, b in zip(fed_back, true, strict=True)]
     deviations = [
         jnp.square((active[layer] - active[layer + 1] @ w) @ w.T).sum()
         for layer, w in enumerate(weights)
@@ -80,6 +92,6 @@ def alignment(rule: Rule, weights: LayerArrays, random: LayerArrays, query: Exam
 
 
 def angle(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return the angle between two vectors in degrees, by Kahan's formula, exact near 0 too."""
+    """Return the angle between two vectors [n] in degrees, by Kahan's formula, exact near 0 too."""
     a, b = a * jnp.linalg.norm(b), b * jnp.linalg.norm(a)
     return jnp.rad2deg(2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)))

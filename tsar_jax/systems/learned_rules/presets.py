@@ -1,4 +1,4 @@
-"""Presets of the meta-training of plasticity rules."""
+"""Presets of the meta-training of learned rules."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
 from tsar_jax.training.preset import Preset
 
 EXPERIMENT = "plasticity_meta_train"
-"""Name of the script that runs these trainings."""
+"""Script of the meta-training, whose name its runs carry."""
 
 F_BIO = LearnedRuleConfig(steps=600, chunk=10, eval_every=100, checkpoint_every=50)
 
@@ -20,7 +20,7 @@ def variant(**changes: object) -> LearnedRuleConfig:
 POOL_RULE = variant(
     terms=POOL,
     meta_rate=3e-4,
-    # F5 is the pseudo-gradient times the sum of a layer's activities, some 50.
+    # F5 is the pseudo-gradient times the sum of a layer's activities, some 50: 1 / 50 makes up.
     rate_shares=tuple(0.02 if name == "f5" else 1.0 for name in POOL),
     clip=10.0,
 )

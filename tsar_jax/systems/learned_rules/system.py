@@ -1,4 +1,4 @@
-"""Meta-learn the coefficients of a plasticity rule through a lifetime of online updates.
+"""Meta-learn the coefficients of a rule through a lifetime of updates by it.
 
 Shervani-Tabar and Rosenbaum (2023), arXiv 2210.16414. One meta-step is one episode: new random
 forward and feedback weights, a few classes of handwriting learned image by image, and Adam on the
@@ -42,28 +42,32 @@ from tsar_jax.training.system import System
 
 @dataclasses.dataclass(frozen=True)
 class LearnedRuleConfig(LoopConfig):
-    """Meta-training of a plasticity rule. Raises UserError for impossible values."""
+    """Settings of the meta-training of a learned rule.
+
+    Raises:
+        UserError: a value is impossible.
+    """
 
     terms: tuple[str, ...] = ("pseudo_gradient", "ehebb", "oja")
     """Terms of the rule by name; --modules adds your own."""
     feedback: Feedback = "fix"
-    """What errors travel back through: random weights, fixed (fix), the forward weights (sym), or
-    the random ones with the forward ones' signs (sign)."""
+    """Weights through which errors are sent back: fixed random ones (fix), the forward weights
+    (sym), or the random ones with the forward ones' signs (sign)."""
     per_layer: bool = False
-    """A coefficient for every layer and term, instead of one per term."""
+    """Whether every layer has coefficients of its own, instead of one for each term."""
     start: float = 1e-3
-    """Coefficient that the first term begins with; the others begin at 0."""
+    """Initial coefficient of the first term; the others begin at 0."""
     l1: float = 0.0
-    """Weight of the coefficients' L1 norm in the meta-loss."""
+    """Weight of the coefficients' L1 norm in the meta-loss, at least 0."""
     meta_rate: float = 1e-3
     """Learning rate of Adam across lifetimes."""
     rate_shares: tuple[float, ...] = ()
-    """Of each term, the share of meta_rate that its coefficient learns at; none given: all of it.
+    """Share of meta_rate at which each term's coefficient learns, positive; none given: all of it.
     Adam's steps are as long for every coefficient, so a term whose changes are many times longer
     than the first one's wants a small share, or its first step is the whole rule."""
     clip: float | None = dataclasses.field(default=None, metadata=FORMERLY_ZERO)
     """Largest norm of a seed's meta-gradient, longer ones being scaled down and infinite ones left
-    out; None: any, as published. A lifetime at the edge of stability has a gradient that throws
+    out. None: any, as published. A lifetime at the edge of stability has a gradient that throws
     Adam off for many episodes. Each coefficient is measured in units of its share."""
     seeds: int = 20
     """Meta-trainings side by side, from `seed` on, each as if it were alone."""
@@ -77,22 +81,24 @@ class LearnedRuleConfig(LoopConfig):
     """Split of EMNIST Balanced that episodes are drawn from, as published the test split. Where
     Balanced is not prepared, the packaged part of ByMerge's test split serves for either."""
     fixed_images: bool = dataclasses.field(default=True, metadata=earlier(False))
-    """Always the first learn + query images of a class in the data set's order, as published;
-    otherwise random ones in every episode."""
+    """Whether an episode has the first learn + query images of a class in the data set's order, as
+    published; otherwise random ones."""
     replacement: bool = dataclasses.field(default=True, metadata=earlier(False))
-    """Draw an episode's classes with replacement, as published: of episodes of 5 of 47 classes a
-    fifth repeats one, with the same images. Otherwise all classes of an episode differ."""
+    """Whether an episode's classes are drawn with replacement, as published: of episodes of 5 of 47
+    classes a fifth repeats one, with the same images. Otherwise an episode's classes differ."""
     held_out: int = 0
-    """Last classes of the data that meta-training does not see, for plasticity_evaluate."""
+    """Number of the data's last classes that meta-training does not see, for
+    plasticity_evaluate."""
     hidden: tuple[int, ...] = (170, 130, 100, 70)
     """Widths of the hidden layers."""
     beta: float = 10.0
-    """Sharpness of the softplus."""
+    """Sharpness of the softplus, positive."""
     memory: Remat = "reconstruct"
-    """How a lifetime's weights come back for its gradient: taken back update by update, computed
-    anew, or stored. A term that is a whole matrix is always computed anew."""
+    """Strategy by which the backward pass gets a lifetime's weights: by inverting update after
+    update (reconstruct), by computing them again (rematerialise), or from memory (store). With a
+    term that is a whole matrix they are always computed again."""
     segment: int = 25
-    """Updates between stored weights when they are taken back."""
+    """Updates between stored weights where updates are inverted."""
     avg_window: int = dataclasses.field(default=10, metadata=earlier(10))
     """Episodes in the moving average of the figure's curves, at least 1; coefficients are drawn
     as they are. A resumed run keeps it: plasticity_compare --avg-window draws with another."""
@@ -120,29 +126,33 @@ class LearnedRuleConfig(LoopConfig):
 
 
 def make_rule(config: LearnedRuleConfig) -> Rule:
-    """The rule that a config describes, its coefficients left open. Raises UserError."""
+    """Return the rule that a config describes, without its coefficients.
+
+    Raises:
+        UserError: a term has no such name.
+    """
     return Rule(find_terms(config.terms), config.feedback, config.beta)
 
 
 def check_data(config: LearnedRuleConfig, images: Any) -> None:
-    """Raises UserError where images [classes, per_class, H, W] cannot serve the config."""
+    """Raise UserError where images [classes, per_class, H, W] cannot serve the config."""
     classes, per_class = images.shape[:2]
     check_limits(
         ("held_out", config.held_out, classes - 1, "classes in the data, and one must remain"),
         ("learn + query", config.learn + config.query, per_class, "images of a class"),
     )
     if not config.replacement:
-        seen = classes - config.held_out
+        available = classes - config.held_out
         check_limits(
             (
-                *("classes", config.classes, seen),
+                *("classes", config.classes, available),
                 "classes in the data to draw from without replacement",
             )
         )
 
 
 def make_optimiser(config: LearnedRuleConfig) -> optax.GradientTransformation:
-    """Adam, of clipped gradients and at each term's own rate where the config asks for it."""
+    """Return Adam, with clipped gradients and rates of the terms where the config asks for them."""
     shares = jnp.asarray(config.rate_shares or [1.0] * len(config.terms))
     in_shares = optax.stateless(lambda gradient, _: gradient * shares)
     adam = optax.adam(config.meta_rate)
@@ -153,28 +163,30 @@ def make_optimiser(config: LearnedRuleConfig) -> optax.GradientTransformation:
 
 
 def finite_or_none(gradient: jax.Array, _: Any) -> jax.Array:
-    """A gradient, or zeros if an entry of it is not finite."""
+    """Return the gradient, or zeros if an entry of it is not finite."""
     return jnp.where(jnp.isfinite(gradient).all(), gradient, 0)
 
 
 @struct.dataclass
 class State:
-    """Coefficients [terms] or [layers, terms], and Adam's moments of them."""
+    """State of meta-training: coefficients [terms] or [layers, terms], and Adam's moments."""
 
     coefficients: jax.Array
     opt_state: optax.OptState
 
 
 def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> System:
-    """Return meta-training as a system: a step is one episode. Raises UserError.
+    """Return meta-training as a system, a step of which is one episode.
 
-    data: uint8 [classes, per_class, H, W]. A step's arrays are "loss", "accuracy", "theta" (the
-    coefficients that the episode was lived with), "angle" and "orthonormality", see `alignment`.
+    Its data are images uint8 [classes, per_class, H, W]. A step's arrays are "loss", "accuracy",
+    "theta" (the coefficients during the episode), "angle" and "orthonormality": see `alignment`.
 
     Args:
-        config: what is meta-trained, and how.
-        outputs: classes in the data, units of the last layer.
-        pixels: of an image.
+        outputs: classes in the data, which are the units of the last layer.
+        pixels: pixels of an image.
+
+    Raises:
+        UserError: a term has no such name.
     """
     rule, optimiser = make_rule(config), make_optimiser(config)
     sizes = (pixels, *config.hidden, outputs)
@@ -188,7 +200,7 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
         state: State, images: jax.Array, key: jax.Array
     ) -> tuple[State, Metrics, dict[str, jax.Array]]:
         def objective(theta: jax.Array, episode: jax.Array, _: Any) -> tuple[jax.Array, Metrics]:
-            return live_episode(config, rule, sizes, theta, images, episode)
+            return run_episode(config, rule, sizes, theta, images, episode)
 
         batch = jax.random.split(key, 1)  # of one episode, which is drawn from its key
         estimate = meta_gradient(objective, state.coefficients, batch, key)
@@ -198,13 +210,13 @@ def make_system(config: LearnedRuleConfig, outputs: int, pixels: int = 784) -> S
         return State(coefficients, opt_state), scalars(config, recorded), recorded
 
     def evaluate(state: State, images: jax.Array, key: jax.Array) -> Metrics:
-        loss, recorded = live_episode(config, rule, sizes, state.coefficients, images, key)
+        loss, recorded = run_episode(config, rule, sizes, state.coefficients, images, key)
         return {"loss": loss, "accuracy": recorded["accuracy"]}
 
     return System(init, step, evaluate)
 
 
-def live_episode(
+def run_episode(
     config: LearnedRuleConfig,
     rule: Rule,
     sizes: tuple[int, ...],
@@ -212,11 +224,14 @@ def live_episode(
     images: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Draw an episode and its networks from a key, live it, and return `meta_objective`'s result.
+    """Draw an episode and its networks, run it, and return the result of `meta_objective`.
 
     Args:
-        sizes: units of every layer, pixels the first.
+        rule: the rule.
+        sizes: units of every layer, the input's first.
+        coefficients: the rule's, [terms] or [layers, terms].
         images: uint8 [classes, per_class, H, W].
+        key: key of the draws.
     """
     lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
     lifetime = draw_rule_episode(
@@ -228,10 +243,10 @@ def live_episode(
         fixed_images=config.fixed_images,
         replacement=config.replacement,
     )
-    random = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
+    feedback_weights = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
     return meta_objective(
         rule,
-        RuleTheta(coefficients, random),
+        RuleTheta(coefficients, feedback_weights),
         init_weights(weights_key, sizes),
         lifetime,
         l1=config.l1,
@@ -241,7 +256,7 @@ def live_episode(
 
 
 def record_shapes(config: LearnedRuleConfig) -> dict[str, tuple[int, ...]]:
-    """Of what is recorded of one episode and seed, by name, in the order of the table."""
+    """Return the shapes of one episode's and seed's arrays by name, in the order of the table."""
     layers, terms = len(config.hidden) + 1, len(config.terms)
     return {
         "loss": (),
@@ -253,7 +268,7 @@ def record_shapes(config: LearnedRuleConfig) -> dict[str, tuple[int, ...]]:
 
 
 def scalars(config: LearnedRuleConfig, recorded: Metrics) -> Metrics:
-    """Return what an episode gave, arrays by name, as a flat dictionary of scalars."""
+    """Return an episode's arrays as a flat dictionary of scalars."""
     return {
         column: value[index]
         for name, value in recorded.items()
@@ -264,9 +279,13 @@ def scalars(config: LearnedRuleConfig, recorded: Metrics) -> Metrics:
 def columns(
     config: LearnedRuleConfig, name: str, shape: tuple[int, ...]
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """A record's columns and where they are in it: theta_oja; layer_2_theta_oja; layer_2_angle.
+    """Return an array's columns with their indices in it.
 
-    shape: of one episode's record.
+    Columns are called theta_oja, or layer_2_theta_oja where layers have their own; layer_2_angle.
+
+    Args:
+        name: name of the array.
+        shape: its shape in one episode.
     """
     if not shape:
         return [(name, ())]

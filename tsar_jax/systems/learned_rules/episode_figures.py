@@ -1,7 +1,7 @@
-"""The figures of learned plasticity rules: loss and accuracy, coefficients, alignment.
+"""The figures of learned rules over episodes: loss and accuracy, coefficients, alignment.
 
-A run is what `read_episodes` gives: columns [seeds, episodes] by name. Drawn are medians over seeds
-in 98 % bootstrap intervals; in Shervani-Tabar and Rosenbaum (2023), arXiv 2210.16414, means.
+A run is given by the columns [seeds, episodes] of `read_episodes`. Lines are medians over seeds in
+98 % bootstrap intervals; in Shervani-Tabar and Rosenbaum (2023), arXiv 2210.16414, means.
 """
 
 import re
@@ -13,7 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tsar_jax.plots.style import GREY, new_figure, styled
-from tsar_jax.systems.learned_rules.drawing import (
+from tsar_jax.systems.learned_rules.episode_curves import (
+    WINDOW,
+    EpisodeColumns,
+    coefficient_columns,
+    curve,
+    layer_columns,
+)
+from tsar_jax.systems.learned_rules.figure_parts import (
     caption,
     cells_and_legend,
     draw_angles,
@@ -25,43 +32,51 @@ from tsar_jax.systems.learned_rules.drawing import (
     wrapped,
     write,
 )
-from tsar_jax.systems.learned_rules.episode_curves import (
-    WINDOW,
-    Run,
-    coefficient_columns,
-    curve,
-    layer_columns,
-)
 
 
 @styled()
 def learning_figure(
-    runs: Mapping[str, Run], path: Path, chance: float | None = None, *, window: int = WINDOW
+    runs: Mapping[str, EpisodeColumns],
+    path: Path,
+    chance: float | None = None,
+    *,
+    window: int = WINDOW,
 ) -> list[Path]:
     """Draw meta-loss and accuracy of each rule over episodes.
 
-    runs: by the rule's name. chance: the accuracy of a guess, 0..1. path: without suffix. window:
-    episodes in the moving average. Returns the files.
+    Args:
+        runs: columns of every rule by its name.
+        path: the figure's, without suffix.
+        chance: accuracy of a guess, in [0, 1]. None: it is not drawn.
+        window: episodes in the moving average.
+
+    Returns:
+        The files that are written.
     """
     figure, (loss, accuracy) = new_figure(1, 2, width=7, height=3.7)
-    of_rules = list(runs.values())
-    draw_learning(loss, accuracy, of_rules, chance, window)
+    columns_of_rules = list(runs.values())
+    draw_learning(loss, accuracy, columns_of_rules, chance, window)
     for axes in (loss, accuracy):
         axes.set_xlabel("episode")
     handles = entries(list(runs))
     if chance is not None:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="chance"))
-    columns = 4 if max(map(len, runs)) <= 16 else 3
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
-    figure.suptitle(caption(of_rules, window), fontsize=9, color="0.35")
+    legend_columns = 4 if max(map(len, runs)) <= 16 else 3  # as the labels' width allows
+    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns)
+    figure.suptitle(caption(columns_of_rules, window), fontsize=9, color="0.35")
     return write(figure, path)
 
 
 @styled()
-def coefficients_figure(run: Run, path: Path, title: str = "") -> list[Path]:
-    """Draw a run's coefficients over episodes; per layer, where each has its own.
+def coefficients_figure(run: EpisodeColumns, path: Path, title: str = "") -> list[Path]:
+    """Draw a run's coefficients over episodes, layer by layer where each has its own.
 
-    title: the rule's name. path: without suffix. Returns the files.
+    Args:
+        path: the figure's, without suffix.
+        title: the rule's name.
+
+    Returns:
+        The files that are written.
     """
     layers = len(coefficient_columns(run))
     size = (4.2, 3.1) if layers == 1 else (7.0, grid_height(layers))
@@ -73,7 +88,7 @@ def coefficients_figure(run: Run, path: Path, title: str = "") -> list[Path]:
 
 @styled()
 def alignment_figure(
-    runs: Mapping[str, Run],
+    runs: Mapping[str, EpisodeColumns],
     path: Path,
     what: Literal["angle", "orthonormality"],
     *,
@@ -81,32 +96,45 @@ def alignment_figure(
 ) -> list[Path]:
     """Draw angles in degrees, or orthonormality errors, of each rule, layer by layer.
 
-    runs: by the rule's name, of networks of the same depth. path: without suffix. window: episodes
-    in the moving average. Returns the files.
+    Args:
+        runs: columns of every rule by its name; the networks are of the same depth.
+        path: the figure's, without suffix.
+        what: the measure that is drawn.
+        window: episodes in the moving average.
+
+    Returns:
+        The files that are written.
     """
-    of_rules = list(runs.values())
-    layers = layer_columns(of_rules[0], what)
+    columns_of_rules = list(runs.values())
+    layers = layer_columns(columns_of_rules[0], what)
     draw = draw_angles if what == "angle" else draw_orthonormality
     figure = Figure(figsize=(7, grid_height(len(layers))), layout="constrained")
     names = {"angle": "angle (degrees)", "orthonormality": "orthonormality error"}
     panels = cells_and_legend(
-        figure, len(layers), entries(list(runs)), names[what], share=what == "angle"
+        figure, len(layers), entries(list(runs)), names[what], sharey=what == "angle"
     )
     for axes, (layer, column) in zip(panels, layers.items(), strict=True):
-        draw(axes, {place: curve(run, column, window) for place, run in enumerate(of_rules)})
+        draw(
+            axes, {place: curve(run, column, window) for place, run in enumerate(columns_of_rules)}
+        )
         axes.set_title(f"layer {layer}" + (", the input" if layer == 0 else ""), fontsize=10)
-    figure.suptitle(caption(of_rules, window), fontsize=9, color="0.35")
+    figure.suptitle(caption(columns_of_rules, window), fontsize=9, color="0.35")
     return write(figure, path)
 
 
 @styled()
 def episodes_figure(
-    run: Run, path: Path, chance: float | None = None, *, window: int = WINDOW
+    run: EpisodeColumns, path: Path, chance: float | None = None, *, window: int = WINDOW
 ) -> list[Path]:
     """Draw a run: meta-loss, accuracy, angles and orthonormality errors by layer, coefficients.
 
-    chance: the accuracy of a guess, 0..1. path: without suffix. window: episodes in the moving
-    average. Returns the files.
+    Args:
+        path: the figure's, without suffix.
+        chance: accuracy of a guess, in [0, 1]. None: it is not drawn.
+        window: episodes in the moving average.
+
+    Returns:
+        The files that are written.
     """
     layers = len(coefficient_columns(run))
     below = 2.4 if layers == 1 else grid_height(layers)
@@ -130,12 +158,15 @@ def episodes_figure(
 
 
 def comparison_figures(
-    runs: Mapping[str, Run], folder: Path, chance: float, *, window: int = WINDOW
+    runs: Mapping[str, EpisodeColumns], folder: Path, chance: float, *, window: int = WINDOW
 ) -> None:
     """Write every figure that compares rules, and one of each rule's coefficients.
 
-    runs: by the rule's name, of networks of the same depth. chance: the accuracy of a guess, 0..1.
-    window: episodes in the moving average.
+    Args:
+        runs: columns of every rule by its name; the networks are of the same depth.
+        folder: folder of the figures.
+        chance: accuracy of a guess, in [0, 1].
+        window: episodes in the moving average.
     """
     learning_figure(runs, folder / "learning", chance, window=window)
     alignment_figure(runs, folder / "angles", "angle", window=window)

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from tsar_jax.errors import UserError
-from tsar_jax.systems.learned_rules.evaluation import CurveConfig, check_rule, learning_curves
-from tsar_jax.systems.learned_rules.records import (
+from tsar_jax.systems.learned_rules.episodes_file import read_episodes, write_episodes
+from tsar_jax.systems.learned_rules.learning_curves import CurveConfig, check_rule, learning_curves
+from tsar_jax.systems.learned_rules.rule_file import (
     LearnedRule,
     learned_rule,
-    read_episodes,
     read_rule,
-    write_episodes,
     write_rule,
 )
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig, make_system

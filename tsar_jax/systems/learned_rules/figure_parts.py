@@ -1,4 +1,4 @@
-"""Parts of the figures of learned plasticity rules: looks, legends, and what is drawn on axes."""
+"""Parts of the figures of learned rules: looks, legends, panels, and curves on axes."""
 
 import math
 import textwrap
@@ -16,19 +16,21 @@ from tsar_jax.plasticity.rules import POOL
 from tsar_jax.plots.style import GREY, PALETTE, PLAIN, save_figure
 from tsar_jax.systems.learned_rules.episode_curves import (
     Curve,
-    Run,
+    EpisodeColumns,
     coefficient_columns,
     curve,
     lost_seeds,
     seed_count,
 )
 
-PUBLISHED_NAMES = {"pseudo_gradient": "pseudo-gradient", "ehebb": "eHebb", "oja": "Oja"}
-DISTINCT = (*PUBLISHED_NAMES, *(term for term in POOL if term not in PUBLISHED_NAMES))
+TERM_NAMES = {"pseudo_gradient": "pseudo-gradient", "ehebb": "eHebb", "oja": "Oja"}
+"""The paper's names of terms."""
+TERM_ORDER = (*TERM_NAMES, *(term for term in POOL if term not in TERM_NAMES))
 """The pool's terms in the order in which they get a colour: those of F_bio first."""
 COLOURS = tuple(colour for colour in PALETTE if colour != GREY)
-"""Grey is left to what is no measurement."""
+"""Colours of measurements; grey is for chance and other guides."""
 LINES = ("-", "--", "-.", ":")
+"""Dashes of lines, which change once all colours are taken."""
 SQUEEZED = 10
 """Ratio of the largest coefficient to the middle one above which the axis is logarithmic."""
 
@@ -38,7 +40,7 @@ def term_label(term: str) -> str:
     if term not in POOL:
         return wrapped(term, 18)
     number = POOL.index(term)
-    name = "" if term == f"f{number}" else f" {PUBLISHED_NAMES.get(term, term)}"
+    name = "" if term == f"f{number}" else f" {TERM_NAMES.get(term, term)}"
     return rf"$\theta_{number}${name}"
 
 
@@ -63,7 +65,12 @@ def wrapped(label: str, width: int = 22) -> str:
 
 
 def draw_curves(axes: Axes, curves: Mapping[int, Curve], scale: float = 1) -> None:
-    """Draw curves [episodes] by their place, times a scale, over the episodes from 1."""
+    """Draw curves over the episodes from 1.
+
+    Args:
+        curves: curves [episodes] by the place whose look they have.
+        scale: factor of the values.
+    """
     for place, (median, low, high) in curves.items():
         episodes = np.arange(1, len(median) + 1)
         marker = "." if len(median) == 1 else ""
@@ -82,16 +89,25 @@ def draw_curves(axes: Axes, curves: Mapping[int, Curve], scale: float = 1) -> No
 
 
 def usual_range(curves: Mapping[int, Curve]) -> tuple[float, float]:
-    """Return the ends between which the medians lie, but for a few episodes, off the scale."""
-    found = np.concatenate([band.median for band in curves.values()])
-    low, high = np.nanpercentile(found[found > 0], [1, 98])
+    """Return the ends between which the medians lie, but for a few episodes far off.
+
+    Positive values alone count.
+    """
+    values = np.concatenate([band.median for band in curves.values()])
+    low, high = np.nanpercentile(values[values > 0], [1, 98])
     return float(low), float(high)
 
 
 def draw_learning(
-    loss: Axes, accuracy: Axes, runs: Sequence[Run], chance: float | None, window: int
+    loss: Axes, accuracy: Axes, runs: Sequence[EpisodeColumns], chance: float | None, window: int
 ) -> None:
-    """Draw meta-loss and accuracy in percent, each on its axes; chance: an accuracy of 0..1."""
+    """Draw meta-loss and accuracy in percent, each on its axes.
+
+    Args:
+        runs: columns of every rule.
+        chance: accuracy of a guess, in [0, 1]. None: it is not drawn.
+        window: episodes in the moving average.
+    """
     losses, accuracies = (
         {place: curve(run, column, window) for place, run in enumerate(runs)}
         for column in ("loss", "accuracy")
@@ -110,7 +126,7 @@ def draw_angles(axes: Axes, curves: Mapping[int, Curve]) -> None:
     """Draw angles in degrees by place, and mark 90°, where errors agree by chance alone."""
     draw_curves(axes, curves)
     axes.axhline(90, color=GREY, linestyle=":", linewidth=1.4)
-    # From a little below 0, where backpropagation's line is; panels may share the axis.
+    # The axis begins a little below 0, where backpropagation's line is; panels may share the axis.
     widest = max(np.nanmax(band.high) for band in curves.values())
     axes.set_ylim(-4, max(94, 4 + widest, axes.get_ylim()[1]))
     axes.set_yticks(range(0, math.ceil(axes.get_ylim()[1]), 30))
@@ -126,16 +142,22 @@ def draw_orthonormality(axes: Axes, curves: Mapping[int, Curve]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def caption(runs: Sequence[Run], window: int = 1) -> str:
-    """Return a line that says what lines and bands are, and of how many episodes a point is."""
-    counts = {len(next(iter(run.values()))) for run in runs}
-    lost, of_all = (sum(count(run) for run in runs) for count in (lost_seeds, seed_count))
-    over = f"; means of {window} episodes" if window > 1 else ""
-    if counts == {1}:
-        return f"one seed{over}"
-    number = f"{counts.pop()} " if len(counts) == 1 else ""
-    said = f"; {lost} of {of_all} seeds lost" if lost else ""
-    return f"median over {number}seeds in its 98 % bootstrap interval{over}{said}"
+def caption(runs: Sequence[EpisodeColumns], window: int = 1) -> str:
+    """Return a sentence on what lines and bands are, and on the moving average.
+
+    Args:
+        runs: columns of every rule.
+        window: episodes in the moving average.
+    """
+    seed_counts = {seed_count(run) for run in runs}
+    lost = sum(map(lost_seeds, runs))
+    total = sum(map(seed_count, runs))
+    average_text = f"; means of {window} episodes" if window > 1 else ""
+    if seed_counts == {1}:
+        return f"one seed{average_text}"
+    number = f"{seed_counts.pop()} " if len(seed_counts) == 1 else ""
+    lost_text = f"; {lost} of {total} seeds lost" if lost else ""
+    return f"median over {number}seeds in its 98 % bootstrap interval{average_text}{lost_text}"
 
 
 def grid(count: int) -> tuple[int, int]:
@@ -150,10 +172,15 @@ def grid_height(count: int) -> float:
 
 
 def cells_and_legend(
-    figure: FigureBase, count: int, handles: Sequence[Line2D], ylabel: str, share: bool
+    figure: FigureBase, count: int, handles: Sequence[Line2D], ylabel: str, sharey: bool
 ) -> list[Axes]:
-    """Return `count` panels, with the legend after the last; share: one vertical scale."""
-    cells = figure.subplots(*grid(count), squeeze=False, sharey=share).ravel()
+    """Return `count` panels, with the legend after the last.
+
+    Args:
+        handles: the legend's entries.
+        sharey: whether the panels have one vertical scale.
+    """
+    cells = figure.subplots(*grid(count), squeeze=False, sharey=sharey).ravel()
     for cell in cells[count:]:
         cell.set_axis_off()
     cells[count].legend(handles=handles, loc="center left", borderaxespad=0, labelspacing=0.3)
@@ -163,9 +190,13 @@ def cells_and_legend(
 
 
 def write(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure with its panels in rounded places, and return the files.
+    """Write a figure with its panels at rounded positions, and return the files.
 
-    The last digits of what the layout's solver finds differ from time to time.
+    The last digits of positions from the layout's solver differ from time to time, and with them
+    would the files.
+
+    Args:
+        path: the figure's, without suffix.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -178,25 +209,26 @@ def term_places(terms: Sequence[str]) -> dict[str, int]:
     """Return the place of each term's line: one of the pool looks the same in every figure."""
     own = [term for term in terms if term not in POOL]
     return {
-        term: DISTINCT.index(term) if term in POOL else len(POOL) + own.index(term)
+        term: TERM_ORDER.index(term) if term in POOL else len(POOL) + own.index(term)
         for term in terms
     }
 
 
-def draw_coefficients(figure: FigureBase, run: Run) -> None:
-    """Draw a run's coefficients in a figure or a part of one: one panel, or one for each layer."""
+def draw_coefficients(figure: FigureBase, run: EpisodeColumns) -> None:
+    """Draw a run's coefficients in a figure or a part of one, layer by layer if layers differ."""
     columns = coefficient_columns(run)
     places = term_places(list(next(iter(columns.values()))))
     curves = {
-        layer: {places[term]: curve(run, column) for term, column in of_layer.items()}
-        for layer, of_layer in columns.items()
+        layer: {places[term]: curve(run, column) for term, column in layer_columns.items()}
+        for layer, layer_columns in columns.items()
     }
-    last = {
-        t: sum(of_layer[p].median[-1] for of_layer in curves.values()) for t, p in places.items()
+    last_sums = {
+        term: sum(layer_curves[place].median[-1] for layer_curves in curves.values())
+        for term, place in places.items()
     }
     handles = [
         Line2D([], [], label=term_label(term), **look(places[term]))
-        for term in sorted(places, key=lambda term: -last[term])
+        for term in sorted(places, key=lambda term: -last_sums[term])
     ]
     if len(columns) == 1:
         panels = [figure.subplots()]
@@ -204,16 +236,17 @@ def draw_coefficients(figure: FigureBase, run: Run) -> None:
         panels[0].set(xlabel="episode", ylabel="coefficient")
     else:
         panels = cells_and_legend(figure, len(columns), handles, "coefficient", True)
-    for axes, (layer, of_layer) in zip(panels, curves.items(), strict=True):
-        draw_curves(axes, of_layer)
+    every_curve = [band for layer_curves in curves.values() for band in layer_curves.values()]
+    for axes, (layer, layer_curves) in zip(panels, curves.items(), strict=True):
+        draw_curves(axes, layer_curves)
         axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
         if layer:
             axes.set_title(f"layer {layer}", fontsize=10)
-        scale_coefficients(axes, [band for each in curves.values() for band in each.values()])
+        scale_coefficients(axes, every_curve)
 
 
 def scale_coefficients(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Make the vertical axis linear near 0 alone, where a linear one squeezes most curves."""
+    """Make the vertical axis logarithmic but near 0 where a linear one would squeeze curves."""
     peaks = [np.nanmax(np.abs(band.median)) for band in curves]
     middle, top = np.median(peaks), max(peaks)
     if 0 < SQUEEZED * middle < top:

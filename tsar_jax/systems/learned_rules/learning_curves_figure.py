@@ -1,4 +1,4 @@
-"""The figure of plasticity rules that learn new characters: accuracy and loss over updates."""
+"""The figure of rules' learning curves: accuracy and loss over updates."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,21 +6,27 @@ from pathlib import Path
 import numpy as np
 
 from tsar_jax.plots.style import GREY, new_figure, save_figure, styled
-from tsar_jax.systems.learned_rules.drawing import entries, look
 from tsar_jax.systems.learned_rules.episode_curves import bootstrap
+from tsar_jax.systems.learned_rules.figure_parts import entries, look
 
 
 @styled()
-def rule_curves_figure(
+def learning_curves_figure(
     updates: np.ndarray,
     curves: Mapping[str, Mapping[str, np.ndarray]],
     chance: float,
     path: Path,
 ) -> list[Path]:
-    """By rule, "accuracy" and "loss" [runs, points] after `updates` [points] online updates.
+    """Draw the rules' learning curves, medians over lifetimes in 98 % bootstrap intervals.
 
-    Medians in 98 % bootstrap intervals; chance: an accuracy of 0..1. path: without suffix. Returns
-    the files.
+    Args:
+        updates: numbers of updates at which rules were scored [points].
+        curves: "accuracy" and "loss" [runs, points] by rule.
+        chance: accuracy of a guess, in [0, 1].
+        path: the figure's, without suffix.
+
+    Returns:
+        The files that are written.
     """
     figure, (left, right) = new_figure(1, 2, width=7.0, height=3.2)
     for axes, measure, scale in ((left, "accuracy", 100), (right, "loss", 1)):
@@ -36,9 +42,9 @@ def rule_curves_figure(
     left.set(ylabel="accuracy on other images (%)", ylim=(0, 100))
     right.set(ylabel="cross-entropy")
     runs = len(next(iter(curves.values()))["accuracy"])
-    ended = [np.isfinite(measured["loss"][:, -1]) for measured in curves.values()]
-    number = int(sum((~known).sum() for known in ended))
-    lost = f"; {number} of {sum(map(len, ended))} lost" if number else ""
+    finite = [np.isfinite(measured["loss"][:, -1]) for measured in curves.values()]
+    count = int(sum((~ends).sum() for ends in finite))
+    lost = f"; {count} of {sum(map(len, finite))} lost" if count else ""
     figure.suptitle(
         f"median over {runs} lifetimes in its 98 % bootstrap interval{lost}; dotted: chance",
         fontsize=9,

@@ -1,4 +1,4 @@
-"""How fast a plasticity rule learns classes it may never have met: accuracy over online updates."""
+"""The learning curves of rules on classes that they may never have met: accuracy over updates."""
 
 import dataclasses
 from functools import partial
@@ -18,12 +18,16 @@ from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.plasticity.rule_learner import Examples, Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import find_terms
-from tsar_jax.systems.learned_rules.records import LearnedRule
+from tsar_jax.systems.learned_rules.rule_file import LearnedRule
 
 
 @dataclasses.dataclass(frozen=True)
 class CurveConfig:
-    """Lifetimes to evaluate a rule in. Raises UserError for impossible values."""
+    """Settings of the lifetimes that a rule is evaluated in.
+
+    Raises:
+        UserError: a value is impossible.
+    """
 
     classes: int = 5
     """Classes of a lifetime, drawn at random."""
@@ -32,13 +36,13 @@ class CurveConfig:
     query: int = 10
     """Other images of each class, which are scored."""
     every: int = 10
-    """Updates between two scores."""
+    """Updates between two scores; it divides the number of updates."""
     runs: int = 20
-    """Lifetimes: of other classes, images, forward and feedback weights each."""
+    """Number of lifetimes, each with other classes, images, forward and feedback weights."""
     hidden: tuple[int, ...] = (170, 130, 100, 70)
     """Widths of the hidden layers."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws, in [0, 2**32)."""
 
     def __post_init__(self) -> None:
         check_positive(self, "classes", "learn", "query", "every", "runs")
@@ -52,7 +56,12 @@ class CurveConfig:
 
 
 def check_rule(rule: LearnedRule, config: CurveConfig, shape: tuple[int, ...], name: str) -> None:
-    """Raises UserError where a rule, or images [classes, per_class, ...], cannot serve."""
+    """Raise UserError where the rule or the images cannot serve the config.
+
+    Args:
+        shape: shape of the images [classes, per_class, ...].
+        name: the rule's, for an error's sentence.
+    """
     check_limits(
         ("classes", config.classes, shape[0], "classes in the data to draw from"),
         ("learn + query", config.learn + config.query, shape[1], "images of a class"),
@@ -69,23 +78,33 @@ def check_rule(rule: LearnedRule, config: CurveConfig, shape: tuple[int, ...], n
 def learning_curves(
     learned: LearnedRule, images: jax.Array, config: CurveConfig
 ) -> dict[str, np.ndarray]:
-    """ "accuracy" and "loss" [runs, 1 + updates / every] on the query set, before and on the way.
+    """Return the curves of accuracy and loss on the query set.
 
-    images: uint8 [classes, per_class, H, W], ink bright. The network has an output per class.
+    Args:
+        images: uint8 [classes, per_class, H, W], ink bright. The network has an output for each
+            class.
+
+    Returns:
+        "accuracy", in [0, 1], and "loss" [runs, 1 + updates / every], before the first update and
+        after every `every` updates.
     """
     rule = Rule(find_terms(learned.terms), learned.feedback, learned.beta)
     run = map_over(partial(_curve, rule, config), config.runs)
     keys = jax.random.split(jax.random.key(config.seed), config.runs)
     coefficients = jnp.asarray(learned.coefficients, jnp.float32)
-    found = jax.jit(run)(keys, (coefficients, images))
-    return {name: np.asarray(values) for name, values in found.items()}
+    curves = jax.jit(run)(keys, (coefficients, images))
+    return {name: np.asarray(values) for name, values in curves.items()}
 
 
 def _curve(
-    rule: Rule, config: CurveConfig, key: jax.Array, given: tuple[jax.Array, jax.Array]
+    rule: Rule, config: CurveConfig, key: jax.Array, inputs: tuple[jax.Array, jax.Array]
 ) -> dict[str, jax.Array]:
-    """One lifetime. given: coefficients, images."""
-    coefficients, images = given
+    """Return the curves [1 + updates / every] of one lifetime.
+
+    Args:
+        inputs: coefficients, and images uint8 [classes, per_class, H, W].
+    """
+    coefficients, images = inputs
     lifetime_key, weights_key, feedback_key = jax.random.split(key, 3)
     pixels = images.shape[2] * images.shape[3]
     sizes = (pixels, *config.hidden, images.shape[0])
@@ -103,16 +122,16 @@ def _curve(
     )
 
     def score(weights: LayerArrays) -> dict[str, jax.Array]:
-        shown, labels = lifetime.query
-        logits = learner.predict(theta, weights, shown)
+        query_images, labels = lifetime.query
+        logits = learner.predict(theta, weights, query_images)
         return {"accuracy": accuracy(logits, labels), "loss": cross_entropy(logits, labels)}
 
     def step(weights: LayerArrays, examples: Examples) -> tuple[LayerArrays, dict[str, jax.Array]]:
         weights, _ = unroll(learner, theta, weights, examples)
         return weights, score(weights)
 
-    parts: Any = jax.tree.map(
+    segments: Any = jax.tree.map(
         lambda leaf: leaf.reshape(-1, config.every, *leaf.shape[1:]), lifetime.examples
     )
-    _, scores = lax.scan(step, weights, parts)
+    _, scores = lax.scan(step, weights, segments)
     return jax.tree.map(lambda first, later: jnp.append(first, later), score(weights), scores)
