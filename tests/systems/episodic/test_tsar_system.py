@@ -1,4 +1,4 @@
-"""The TSAR system: its treatments, what learns, and the first image learned twice."""
+"""The TSAR system: its baselines, what learns, and the first image learned twice."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""How strongly a TSAR regulates a layer's weights, image by image."""
+"""The strength of a TSAR's regulation of a layer's weights, image by image."""
 
 from collections.abc import Callable
 from typing import Any, TypeGuard

@@ -128,7 +128,7 @@ def best_learning_rate(accuracy: np.ndarray, learning_rates: Sequence[float], ti
     Args:
         accuracy: [draws, rates]; of rates equally good in a draw the largest is its best.
         learning_rates: the rates, in the columns' order.
-        ties: which rate of those that are best in equally many draws.
+        ties: choice among rates that are best in equally many draws.
     """
     order = np.argsort(learning_rates)[::-1]
     winners = np.asarray(learning_rates)[order][accuracy[:, order].argmax(1)]
@@ -202,6 +202,7 @@ def run_meta_test(
 def _frozen_activations(
     network: Network, plastic: tuple[str, ...], pixels: Pixels, params: Any, images: jax.Array
 ) -> Any:
+    """Return `frozen_activations`, compiled once for each network."""
     return frozen_activations(network, params, mask(params, plastic), images, pixels=pixels)
 
 
@@ -252,7 +253,7 @@ def search_and_run(
         run: (keys [n], learning rates [n], count) -> {"test": [n], ...}, of which the first `count`
             are run.
         learning_rates: the rates to search; a single one is taken without a search.
-        draws: how many times the search tries every rate.
+        draws: number of times that the search tries every rate.
         runs: lifetimes at the chosen rate.
         ties: see `best_learning_rate`.
         fresh_draws: whether each rate has keys of its own; otherwise all rates of a draw share its

@@ -1,4 +1,4 @@
-"""Meta-test figures: accuracy against number of classes, and over meta-training."""
+"""The figures of meta-tests: accuracy against number of classes, and over meta-training."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +56,7 @@ def meta_test_figure(
 
 
 def _lines(axes: Any, conditions: Conditions, part: str, counts: Sequence[int]) -> None:
+    """Draw a line for each condition, and chance, against the number of classes."""
     for place, (name, rows) in enumerate(conditions.items()):
         _line_with_band(axes, counts, [getattr(row, part) for row in rows], place, name)
     axes.plot(counts, [1 / c for c in counts], color=GREY, linestyle=":", label="chance")

@@ -90,7 +90,7 @@ def learn_stream(
     Args:
         plastic: tree of booleans like params, True where they learn.
         activations: activations of the stages that do not learn [T, ...], a row per example; or any
-            rows, of which index [T] names one per example.
+            rows, of which index [T] names one for each example.
         labels: classes [T].
         learning_rate: Adam's.
 

@@ -53,7 +53,7 @@ def run_conditions(
     pixels: Pixels,
     baselines: bool,
 ) -> dict[str, list[Result]]:
-    """Meta-test a run's network and, if asked for, the two baselines, printing each result.
+    """Run the meta-test of a network and, if asked for, of two baselines; print each result.
 
     Args:
         network: the run's network.

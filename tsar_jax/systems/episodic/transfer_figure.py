@@ -150,7 +150,7 @@ def spikes_figure(regulation: np.ndarray, rows: Sequence[Examples], path: Path) 
 
 
 def draw_histogram(axes: Axes, values: np.ndarray) -> None:
-    """Numbers of images by mean regulation [N], their mean and their 99th percentile."""
+    """Draw a histogram of images by mean regulation [N], with the mean and 99th percentile."""
     axes.hist(values, bins=50, color=BLUE)
     for place, colour, line, label in (
         (values.mean(), BLACK, "-", "mean"),
