@@ -103,8 +103,8 @@ def _co_activity(
 
             rows.append(co_activity.count_pairs(*sides, report=tell))
         record[f"co_activity_{suffix}"] = np.array(rows)
-    for layer, by_threshold in often.items():
-        record[f"co_active_{layer}"] = np.array([len(synapses) for synapses in by_threshold])
+    for layer, synapse_lists in often.items():
+        record[f"co_active_{layer}"] = np.array([len(synapses) for synapses in synapse_lists])
     return record
 
 
