@@ -1,4 +1,4 @@
-"""Meta-train TSAR, or a treatment to compare it with, on Omniglot.
+"""Meta-train TSAR, or a baseline to compare it with, on Omniglot.
 
 Examples:
   tsar-jax run tsar_meta_train --preset smoke                 seconds: does it run?

@@ -65,7 +65,7 @@ def pool_seeds(results: Sequence[Sequence[Result]]) -> list[Result]:
     if len({tuple(row.classes for row in rows) for rows in results}) != 1:
         raise UserError(
             "The runs were meta-tested on different numbers of classes: "
-            "repeat anml_meta_test with the same --classes."
+            "repeat anml_meta_test with the same classes."
         )
     return [
         Result(
@@ -89,7 +89,7 @@ def class_counts(conditions: Conditions) -> list[int]:
     if len(counts) != 1:
         raise UserError(
             "The conditions were meta-tested on different numbers of classes: "
-            "repeat anml_meta_test with the same --classes."
+            "repeat anml_meta_test with the same classes."
         )
     return list(counts.pop())
 

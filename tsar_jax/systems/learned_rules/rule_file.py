@@ -105,7 +105,7 @@ def read_rule(path: Path) -> LearnedRule:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} is not a rule ({error}): mend it, or train anew.") from error
+        raise UserError(f"{path} is not a rule ({error}): fix it, or train anew.") from error
 
 
 def _frozen(value: Any) -> Any:
