@@ -267,9 +267,7 @@ def test_what_cannot_be_made_is_named(name, sentence) -> None:
 
 def test_an_environment_without_a_limit_asks_for_one(echo) -> None:
     name = echo(ONE, ONE, 0, max_episode_steps=None)
-    with pytest.raises(
-        UserError, match="Echo-v0 has no limit of steps of its own: set max_episode_steps"
-    ):
+    with pytest.raises(UserError, match="Echo-v0 has no limit of steps of its own: give it one"):
         GymnasiumEnvironments(name, 1)
     assert GymnasiumEnvironments(name, 1, max_episode_steps=4).max_episode_steps == 4
     envs = GymnasiumEnvironments(name, 1, default_episode_steps=4)

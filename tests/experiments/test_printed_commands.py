@@ -77,8 +77,8 @@ def understood(command: str) -> bool:
             return True
         except UserError as error:  # of a run that is to be resumed
             return "--resume" in arguments and arguments[-1] in str(error)
-        except SystemExit:
-            return False
+        except SystemExit as ended:  # of --help
+            return "--help" in arguments and not ended.code
     return False
 
 

@@ -115,9 +115,8 @@ def method_of(golden: dict) -> Method:
     """The file's method; its numbers are floats, whatever the hyper-parameters are."""
     kinds = {field.name: field.type for field in fields(METHODS[str(golden["method"])])}
     hyper = zip(golden["hyper_names"], golden["hyper_values"].tolist(), strict=True)
-    return make_method(
-        str(golden["method"]), [f"{name}={kinds[str(name)](value)}" for name, value in hyper]
-    )
+    values = {str(name): kinds[str(name)](value) for name, value in hyper}
+    return make_method(str(golden["method"]), **values)
 
 
 def test_hyper_parameters_that_are_no_floats_are_read() -> None:
