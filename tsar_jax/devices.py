@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+
+from tsar_jax import processes
 
 DEVICE_COUNT = "xla_force_host_platform_device_count"
 """Flag of XLA by which users split a CPU into devices themselves."""
@@ -88,10 +90,9 @@ def usable_cores() -> int:
 
 def on_all_devices(tree: Any) -> Any:
     """Return the arrays, within a compiled program, copied to every device of all processes."""
-    if jax.device_count() == 1 or _within_shard.get():
+    if len(processes.devices()) == 1 or _within_shard.get():
         return tree
-    everywhere = NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), P())
-    return lax.with_sharding_constraint(tree, everywhere)
+    return lax.with_sharding_constraint(tree, processes.everywhere())
 
 
 def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -111,12 +112,12 @@ def one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def map_over(
     function: Callable[[Any, Any], Any],
     count: int,
-    devices: Sequence[jax.Device] | None = None,
     *,
     together: bool = False,
 ) -> Callable[[Any, Any], Any]:
-    """Return the function mapped over its first argument's leading axis, spread over devices.
+    """Return the function mapped over its first argument's leading axis.
 
+    The items are spread over the devices, in a training of several processes those of all.
     A call within another `map_over`, as for the population of one of several seeds, stays on its
     device.
 
@@ -124,24 +125,23 @@ def map_over(
         function: (item, shared) -> result.
         count: number of items. Where the number of devices does not divide it, some of the first
             items are computed twice.
-        devices: devices to use; None: those of this process.
         together: whether a device computes its items in one batch, as for a function so short that
             on a CPU a loop would cost more than itself; else as `one_by_one` does.
 
     Returns:
         A function (items [count, ...], shared) -> results [count, ...].
     """
-    devices = jax.local_devices() if devices is None else devices
 
     def on_one_device(items: Any, shared: Any) -> Any:
         map_items = jax.vmap if together else one_by_one
         return map_items(lambda item: function(item, shared))(items)
 
     def mapped(items: Any, shared: Any) -> Any:
+        devices = processes.devices()
         if len(devices) == 1 or _within_shard.get():
             return on_one_device(items, shared)
         padded = math.ceil(count / len(devices)) * len(devices)
-        on_devices = _sharded(on_one_device, devices, (P(AXIS), P()))
+        on_devices = _sharded(on_one_device, devices, (P(AXIS), P()), P(AXIS))
         if padded == count:
             return on_devices(items, shared)
         items = jax.tree.map(lambda leaf: leaf[jnp.arange(padded) % count], items)
@@ -163,13 +163,20 @@ def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
     devices = jax.local_devices()
     if len(devices) == 1:
         return on_one_device
-    return _sharded(on_one_device, devices, P(AXIS))
+    return _sharded(on_one_device, devices, P(AXIS), P(AXIS))
 
 
 def _sharded(
-    function: Callable[..., Any], devices: Sequence[jax.Device], in_specs: Any
+    function: Callable[..., Any],
+    devices: Sequence[jax.Device],
+    in_specs: Any,
+    out_specs: Any,
 ) -> Callable[..., Any]:
-    """Return the function run on each device; results are concatenated along their leading axes."""
+    """Return the function run on each device.
+
+    out_specs: P(AXIS) where results are concatenated along their leading axes, P() where they are
+        the same on all devices.
+    """
     mesh = Mesh(np.asarray(devices), (AXIS,))
 
     def within_shard(*arguments: Any) -> Any:
@@ -180,5 +187,5 @@ def _sharded(
             _within_shard.reset(token)
 
     return jax.shard_map(
-        within_shard, mesh=mesh, in_specs=in_specs, out_specs=P(AXIS), check_vma=False
+        within_shard, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )

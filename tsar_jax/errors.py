@@ -30,6 +30,10 @@ class UserError(ValueError):
     """
 
 
+class ProcessLost(Exception):
+    """The loss of another process of the training; the command exits 1."""
+
+
 class Unavailable(UserError):
     """A lack of something that not every machine has, and that one can do without."""
 

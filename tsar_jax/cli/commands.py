@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tsar_jax.cli import launch
 from tsar_jax.cli.exits import exit_code, run_main
 from tsar_jax.cli.flags import parse_arguments
 from tsar_jax.cli.scripts import experiments, first_line, list_text, prepare_data, run_experiment
@@ -111,6 +112,7 @@ SELECTOR_HELP = (
 
 
 OTHERS = {
+    "launch": "start several processes of one training here: tsar-jax launch --help shows how",
     "import": "make a run of a release's weights: tsar-jax import --help shows how",
     "export": "write a run's weights as a release's file: tsar-jax export --help shows how",
     "prepare": "prepare a data set: tsar-jax prepare --help lists them",
@@ -122,4 +124,7 @@ def run_other(name: str, argv: Sequence[str]) -> None:
     """Run one of `OTHERS` with its arguments. Raises UserError."""
     if name == "prepare":
         raise SystemExit(prepare_data(argv))
+    if name == "launch":
+        launch.main(argv)
+        return
     importlib.import_module(f"tsar_jax.cli.{name}_weights").main(argv)

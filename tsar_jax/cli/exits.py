@@ -1,19 +1,24 @@
 """Exit codes of commands, and their error messages on stderr."""
 
+import os
 import signal
 import sys
+import time
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
-from tsar_jax.errors import DISK_ERRORS, FORBIDDEN, MAX_MESSAGE, UserError, escaped
+from tsar_jax.errors import DISK_ERRORS, FORBIDDEN, MAX_MESSAGE, ProcessLost, UserError, escaped
 from tsar_jax.output import outlasting_output
 from tsar_jax.pretrained import resolve
 from tsar_jax.terminal import prepare_terminal, use_utf8
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
 
+FAREWELL_SECONDS = 1
+"""Time by which the first of several processes ends after the others, where they fail."""
 SIGNAL_EXIT = 128
 """Exit code to which a signal's number is added, as shells do."""
 
@@ -32,7 +37,20 @@ def run_main(main: Callable[[], Any]) -> None:
             sys.argv[1:] = map(resolve, sys.argv[1:])
         main()
 
-    code = exit_code(run, hint="; a training goes on with --resume")
+    try:
+        code = exit_code(run, hint="; a training goes on with --resume")
+    except Exception:
+        if not _among_several():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and _among_several():
+        # At once: JAX would wait for the other processes, of which one may be gone. The first one
+        # lets them speak, for JAX aborts them where it is gone.
+        sys.stderr.flush()
+        if _is_first():
+            time.sleep(FAREWELL_SECONDS)
+        os._exit(code)
     if code:
         raise SystemExit(code)
 
@@ -69,9 +87,11 @@ def exit_code(main: Callable[[], int | None], stopped: str = "stopped", hint: st
                 raise
             return _report(f"error: {message}", 2)
         except TrainingDiverged as error:
-            return _report(f"error: {error}", 1)
+            return _report(f"error: {error}" if _is_first() else "", 1)
         except TrainingInterrupted as error:
-            return _report(str(error), SIGNAL_EXIT + error.signum)
+            return _report(str(error) if _is_first() else "", SIGNAL_EXIT + error.signum)
+        except ProcessLost as error:
+            return _report(f"error: {error}", 1)
         except KeyboardInterrupt:
             return _report(stopped, SIGNAL_EXIT + signal.SIGINT)
         finally:
@@ -92,6 +112,17 @@ def _disk_message(error: OSError, hint: str) -> str:
     )
 
 
+def _among_several() -> bool:
+    """Return whether this process trains together with others."""
+    processes = sys.modules.get("tsar_jax.processes")  # not imported, for it imports JAX
+    return processes is not None and processes.several()
+
+
+def _is_first() -> bool:
+    """Return whether this process speaks for all that train together with it."""
+    return not _among_several() or sys.modules["tsar_jax.processes"].is_first()
+
+
 def _missing_platform() -> str:
     """Return why JAX's platform is missing, or "" if it is not or JAX is not used."""
     if "jax" not in sys.modules:
@@ -107,6 +138,7 @@ def _show_warning(message: Any, *_: Any, **__: Any) -> None:
 
 
 def _report(message: str, code: int) -> int:
-    """Print a message to stderr and return the exit code that goes with it."""
-    print(escaped(message, MAX_MESSAGE), file=sys.stderr, flush=True)
+    """Print a message, if there is one, to stderr and return the exit code that goes with it."""
+    if message:
+        print(escaped(message, MAX_MESSAGE), file=sys.stderr, flush=True)
     return code

@@ -2,11 +2,12 @@
 
 import argparse
 import datetime
+import functools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsar_jax.cli.flags import parse_flags
 from tsar_jax.errors import (
@@ -30,6 +31,9 @@ from tsar_jax.training.config import (
 )
 from tsar_jax.training.preset import Preset
 from tsar_jax.training.run import Run
+
+if TYPE_CHECKING:
+    from tsar_jax import processes
 
 Config = TypeVar("Config")
 
@@ -64,21 +68,42 @@ def parse(
     own, rest = _own_parser().parse_known_args(argv)
     if own.preset is not None:
         _check_preset(own.preset, presets)
+    asks_for_help = "--help" in rest or "-h" in rest
+    joined = not asks_for_help and _join(own)
     text = _help_text(description, presets)
-    if own.resume is not None and "--help" not in rest and "-h" not in rest:
+    if own.resume is not None and not asks_for_help:
         return _parse_resumed(config_class, own, rest, experiment, text)
     rest = _import_named(config_class, rest)
     preset = own.preset or next(iter(presets))
     config = parse_config(
         config_class, presets[preset].config, rest, f"run {experiment}", text, OWN_FLAGS
     )
-    if own.out is None:
+    make = functools.partial(_folder, own.out, experiment, preset, config)
+    path = _of_first(make) if joined else make()
+    return config, Run(path, config, experiment, preset)
+
+
+def _folder(out: str | None, experiment: str, preset: str, config: Any) -> Path:
+    """Return the folder of a new run: `out`, or one of its own in runs/ where it is None.
+
+    Raises:
+        UserError: it cannot be written or holds a run already.
+    """
+    if out is None:
         seed = getattr(getattr(config, "loop", config), "seed", None)
         path = _new_folder(Path("runs"), [experiment, preset, *_distinctive(config)], seed)
     else:
-        path = Path(own.out)
+        path = Path(out)
     run_folder.check_new(path, "--out")
-    return config, Run(path, config, experiment, preset)
+    return path
+
+
+def _of_first(make: Callable[[], Path]) -> Path:
+    """Return the folder that the first of several processes makes."""
+    from tsar_jax import processes  # here, for it imports JAX
+
+    with processes.noticing_losses("repeat the command."):
+        return Path(processes.text_of_first(str(make()) if processes.is_first() else ""))
 
 
 def parse_for_run(
@@ -172,15 +197,65 @@ def _check_preset(name: str, presets: Mapping[str, Preset[Any]]) -> None:
     check_known("preset", name, presets)
 
 
-OWN_FLAGS = ("preset", "out", "resume")
+OWN_FLAGS = (
+    *("preset", "out", "resume"),
+    *("distributed", "coordinator", "processes", "process"),
+)
 """Flags of a training that are no settings of its config."""
 
 
 def _own_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in OWN_FLAGS:
+    for name in ("preset", "out", "resume", "coordinator", "processes", "process"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--distributed", action="store_true")
     return parser
+
+
+def _join(own: argparse.Namespace) -> bool:
+    """Connect this process with the others of its training, if the command line names any.
+
+    Returns:
+        Whether it names any.
+
+    Raises:
+        UserError: the flags do not fit together, or the others do not come.
+    """
+    numbered = (own.coordinator, own.processes, own.process)
+    given = any(value is not None for value in numbered)
+    if own.distributed and given:
+        raise UserError(
+            "--distributed takes everything from the cluster: leave out --coordinator, --processes "
+            "and --process."
+        )
+    if not own.distributed and not given:
+        return False
+    from tsar_jax import processes  # here, for it imports JAX
+
+    processes.join(processes.Place() if own.distributed else _checked_place(*numbered))
+    return True
+
+
+def _checked_place(
+    coordinator: str | None, count: str | None, number: str | None
+) -> "processes.Place":
+    """Return the place of a process. Raises UserError where a flag is missing or makes no sense."""
+    if coordinator is None or count is None or number is None:
+        raise UserError(
+            "A process among several needs --coordinator HOST:PORT, --processes N and --process I: "
+            "give all three."
+        )
+    host, colon, port = coordinator.rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
+        raise UserError(f"--coordinator must be HOST:PORT, but is {coordinator!r}.")
+    if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
+        raise UserError(
+            "--process must be a whole number from 0 to --processes - 1, but is "
+            f"{number!r} of {count!r}."
+        )
+    from tsar_jax.processes import Place
+
+    return Place(coordinator, int(count), int(number))
 
 
 def _help_text(description: str, presets: Mapping[str, Preset[Any]]) -> str:
@@ -194,6 +269,10 @@ def _help_text(description: str, presets: Mapping[str, Preset[Any]]) -> str:
             f"  --preset NAME    settings to begin with (default: {next(iter(presets))})",
             "  --out FOLDER     where the run is written (default: a new one in runs/)",
             "  --resume FOLDER  continue that run, with its settings, to the same bits",
+            "  --distributed    one of several processes, as Slurm, MPI or a TPU pod started them",
+            "  --coordinator HOST:PORT --processes N --process I",
+            "                   process number I of N, the first of which is reached there;",
+            "                   tsar-jax launch --processes N run ... starts N on this machine",
             "",
             "Settings:",
         ]

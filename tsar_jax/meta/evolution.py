@@ -117,7 +117,7 @@ def es_gradient(
         return one_by_one(evaluate_member)(2 * pair + jnp.arange(2))
 
     pairs = population // 2
-    evaluate_pairs = map_over(evaluate_pair, pairs, jax.devices())
+    evaluate_pairs = map_over(evaluate_pair, pairs)
     by_pair = evaluate_pairs(jnp.arange(pairs), (theta, batch, key, jnp.asarray(sigma)))
     losses, metrics = jax.tree.map(lambda leaf: leaf.reshape(-1), by_pair)
     gradient = gradient_from_losses(theta, key, losses, sigma=sigma, shaping=shaping)
@@ -205,7 +205,7 @@ def weighted_noise_sum(theta: Tree, key: jax.Array, weights: jax.Array) -> Tree:
 
             return jax.lax.fori_loop(0, pair_weights.size, add, jnp.zeros(size))
 
-        sums = map_over(sum_block, count, jax.devices())(jnp.arange(count), pair_weights)
+        sums = map_over(sum_block, count)(jnp.arange(count), pair_weights)
         return restore(sums.reshape(-1)[: flat.size])
 
     return _map_children(noise_sum, theta, key)

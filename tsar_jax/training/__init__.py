@@ -6,6 +6,7 @@ programs      what is compiled, once
 run           a run's folder and its config.json
 config        dataclasses to JSON and back
 preset        a config under a name, and what it is for
+files         all that is written while a run trains, by one process
 metrics       metrics.jsonl, metrics.csv, TensorBoard
 checkpoints   saves the state, verifies and restores it, skips damaged saves
 initial       first weights taken from another run

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsar_jax import processes
 from tsar_jax.errors import MAX_TEXT, UserError, escaped, shown
 from tsar_jax.training.config import config_difference, config_to_json, with_later_fields
 from tsar_jax.training.run import checkpoint_steps, odd_steps
@@ -58,7 +59,10 @@ def to_host(state: State) -> Arrays:
     that buffer to overwrite while a save may still be reading it; hence the copies.
     """
     leaves = [_key_data(leaf) for leaf in jax.tree.leaves(state)]
-    return {name: np.array(leaf) for name, leaf in zip(leaf_names(state), leaves, strict=True)}
+    return {
+        name: np.array(processes.on_host(leaf))
+        for name, leaf in zip(leaf_names(state), leaves, strict=True)
+    }
 
 
 def from_host(arrays: Arrays, like: State, source: str) -> State:
@@ -186,6 +190,7 @@ class CheckpointWriter:
                 max_to_keep=keep,
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
+                **_alone(ocp),
             )
             # Nothing changes the arrays that are handed over, so Orbax need not copy them first.
             numpy = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
@@ -232,6 +237,15 @@ class CheckpointWriter:
                 with contextlib.suppress(Exception):
                     self._manager.close()
                     break
+
+
+def _alone(ocp: Any) -> dict[str, Any]:
+    """Return options by which Orbax waits for no other process, for one has the whole state."""
+    if not processes.several():
+        return {}
+    # Without `create`, which it refuses for a part of the processes: the folder is there.
+    only = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+    return {"multiprocessing_options": only, "create": False}
 
 
 def save_once(folder: Path, step: int, arrays: Arrays, config: Record) -> None:

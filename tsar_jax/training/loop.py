@@ -2,17 +2,18 @@
 
 import contextlib
 import dataclasses
-import errno
-import os
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsar_jax import processes
 from tsar_jax.errors import UserError, check_positive, check_seed, checked_seed
+from tsar_jax.provenance import version_text
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.arrays import ArrayWriter, StepArrays
 from tsar_jax.training.checkpoints import (
@@ -27,6 +28,7 @@ from tsar_jax.training.checkpoints import (
 )
 from tsar_jax.training.config import FORMERLY_ZERO, config_to_json, earlier
 from tsar_jax.training.errors import TrainingDiverged, TrainingInterrupted
+from tsar_jax.training.files import NoFiles, RunFiles
 from tsar_jax.training.interruption import caught_signals
 from tsar_jax.training.metrics import (
     MetricsWriter,
@@ -35,8 +37,7 @@ from tsar_jax.training.metrics import (
 )
 from tsar_jax.training.programs import Programs, make_init, make_programs, strong_types
 from tsar_jax.training.progress import Progress, make_progress
-from tsar_jax.training.rescue import FolderWatch, reason, save_elsewhere
-from tsar_jax.training.run import Run, checkpoint_steps
+from tsar_jax.training.run import Run
 from tsar_jax.training.seeds import LOST_SEEDS, SeedsState, lost_seeds
 from tsar_jax.training.system import State, System, objective_of
 from tsar_jax.training.tensorboard import check_tensorboard
@@ -162,7 +163,8 @@ def train(
 ) -> Trained:
     """Train for `loop.steps` steps and write the run's folder; or, if `run.resume`, continue.
 
-    A resumed run ends bit for bit where an uninterrupted one ends.
+    A resumed run ends bit for bit where an uninterrupted one ends. Of several processes
+    (`tsar_jax.processes`) all but the first end with the training.
 
     Args:
         system: the system that is trained, once for each of `loop.seeds` seeds.
@@ -179,43 +181,87 @@ def train(
         TrainingDiverged: the objective or the state is not finite; the last good checkpoint is
             kept. Of several seeds those that diverge are left out until none remains.
         TrainingInterrupted: Ctrl-C or a signal to stop; the present state is saved.
+        ProcessLost: another process of the training has ended.
     """
     if loop.tensorboard:
         check_tensorboard()
-    keys = make_keys(loop.seed, loop.seeds)
+    remedy = f"continue with: {run.resume_command()}"
+    with processes.noticing_losses(remedy):
+        trained = _train(system, data, loop, run, progress, first_state)
+        if processes.several():
+            own = from_host(to_host(trained.state), trained.state, "state")
+            trained = trained._replace(state=own)
+            processes.leave()
+    return trained
+
+
+def _train(
+    system: System,
+    data: Any,
+    loop: LoopConfig,
+    run: Run,
+    progress: Progress | None,
+    first_state: Callable[[jax.Array], State] | None,
+) -> Trained:
+    """Train as `train` does, as one of the processes that there are."""
+    settings = run.experiment, run.resume, config_to_json(run.config)
+    processes.check_same(json.dumps(settings, sort_keys=True) + version_text())
+    keys = processes.spread(make_keys(loop.seed, loop.seeds))
     init = make_init(system, loop.seeds)
-    size = state_bytes(jax.eval_shape(init, keys.init))
+    with contextlib.ExitStack() as stack:
+        progress = progress or make_progress(loop.steps)
+        stack.callback(progress.close)
+        if processes.is_first():
+            size = state_bytes(jax.eval_shape(init, keys.init))
+            progress.message(_prepare_folder(run, loop, size))
+            stack.enter_context(run_folder.locked(run.path))
+            progress.message("compiling ...")
+        data = processes.spread(data)
+        programs = make_programs(system, data, keys.init, loop.chunk, init, loop.seeds)
+        state, step, restored = _init_or_restore(programs, keys, run, first_state)
+        files: NoFiles = NoFiles()
+        if processes.is_first():
+            files = _open_files(stack, programs, loop, run, step, progress)
+        stopped = stack.enter_context(caught_signals())
+        trainer = _Trainer(programs, data, loop, run, keys, files)
+        return trainer.train(state, step, stopped, restored)
+
+
+def _prepare_folder(run: Run, loop: LoopConfig, size: int) -> str:
+    """Make the run's folder, or check the one that is continued, and return its needs in words.
+
+    size: bytes of a checkpoint.
+    """
     space = check_space(run.checkpoints, size, loop.keep)
     if run.resume:
         run_folder.check_writable(run.path)
     else:
         run_folder.create_run(run, loop.steps)
-    with run_folder.locked(run.path), contextlib.ExitStack() as stack:
-        progress = progress or make_progress(loop.steps)
-        stack.callback(progress.close)
-        progress.message(space)
-        progress.message("compiling ...")
-        data = jax.device_put(data)
-        programs = make_programs(system, data, keys.init, loop.chunk, init, loop.seeds)
-        state, step = _init_or_restore(programs, keys, run, first_state)
-        expected = () if run.begun_elsewhere else due_rows(step, loop)
-        metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard, expected)
-        stack.callback(metrics.close)
-        arrays = ArrayWriter(run.path, programs.arrays, step, seeds=loop.seeds > 1)
-        checkpoints = CheckpointWriter(run.checkpoints, loop.keep)
-        stack.callback(checkpoints.close)
-        stopped = stack.enter_context(caught_signals())
-        watch = FolderWatch(run)
-        trainer = _Trainer(
-            programs, data, loop, run, keys, metrics, arrays, checkpoints, progress, watch
-        )
-        return trainer.train(state, step, stopped)
+    return space
+
+
+def _open_files(
+    stack: contextlib.ExitStack,
+    programs: Programs,
+    loop: LoopConfig,
+    run: Run,
+    step: int,
+    progress: Progress,
+) -> RunFiles:
+    """Return the files of a run, to be closed by `stack`."""
+    expected = () if run.begun_elsewhere else due_rows(step, loop)
+    metrics = MetricsWriter(run.path, programs.columns, step, loop.tensorboard, expected)
+    stack.callback(metrics.close)
+    arrays = ArrayWriter(run.path, programs.arrays, step, seeds=loop.seeds > 1)
+    checkpoints = CheckpointWriter(run.checkpoints, loop.keep)
+    stack.callback(checkpoints.close)
+    return RunFiles(run, loop.steps, programs.columns, metrics, arrays, checkpoints, progress)
 
 
 def _init_or_restore(
     programs: Programs, keys: Keys, run: Run, first_state: Callable[[jax.Array], State] | None
-) -> tuple[State, int]:
-    """Return the newest intact checkpoint's state and step, or the initial ones."""
+) -> tuple[State, int, bool]:
+    """Return state and step of the newest intact checkpoint, or the initial ones; and which."""
 
     def init() -> State:
         if first_state is None:
@@ -226,11 +272,15 @@ def _init_or_restore(
             state: State = SeedsState(stacked, jnp.zeros(len(states), bool))
         else:
             state = strong_types(first_state(keys.init))
-        return jax.device_put(state, programs.places)
+        return processes.spread(state, programs.places)
 
     if not run.resume:
-        return init(), 0
-    newest = read_newest(run.checkpoints, set_aside=run.path / "damaged_checkpoints")
+        return init(), 0, False
+    set_aside = run.path / "damaged_checkpoints"
+    newest = processes.first_then_all(
+        lambda first: read_newest(run.checkpoints, set_aside=set_aside if first else None)
+    )
+    processes.check_same(f"step {newest and newest[1]['step']}")
     if newest is None:
         if any(row["step"] > 0 for row in read_rows(run.path)):
             raise UserError(
@@ -238,13 +288,13 @@ def _init_or_restore(
             )
         run.checkpoints.mkdir(exist_ok=True)
         run.figures.mkdir(exist_ok=True)
-        return init(), 0
+        return init(), 0, False
     arrays, record = newest
     source = f"checkpoint of step {record['step']} in {run.path}"
     check_config(record, run.config, source)
     like = jax.eval_shape(programs.init, keys.init)
     state = from_host(arrays, like, source)
-    return jax.device_put(state, programs.places), record["step"]
+    return processes.spread(state, programs.places), record["step"], True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,28 +306,28 @@ class _Trainer:
     loop: LoopConfig
     run: Run
     keys: Keys
-    metrics: MetricsWriter
-    arrays: ArrayWriter
-    checkpoints: CheckpointWriter
-    progress: Progress
-    watch: FolderWatch
+    files: NoFiles
 
-    def train(self, state: State, step: int, stopped: Callable[[], int | None]) -> Trained:
+    def train(
+        self, state: State, step: int, stopped: Callable[[], int | None], restored: bool
+    ) -> Trained:
         """Run chunks from `step` to the end, unless a signal comes or the loss diverges.
 
-        stopped: returns the signal received, or None.
+        Args:
+            stopped: returns the signal received, or None.
+            restored: whether the state is that of a checkpoint.
         """
-        loop = self.loop
-        if not checkpoint_steps(self.run.checkpoints):
+        loop, files = self.loop, self.files
+        if not restored:
             with self._writing(state, step):
                 self._save(state, step)
                 # A run with metrics but no checkpoint cannot be resumed.
-                self.checkpoints.wait()
+                files.wait()
         run_chunk = None
         if step < loop.steps:
             run_chunk = self.programs.compile_chunk(state, self.data, self.keys.step)
         lost = lost_seeds(state)
-        began = time.perf_counter() - self.metrics.wall_s
+        began = time.perf_counter() - files.wall_s
         while run_chunk is not None and step < loop.steps:
             count = next_boundary(step, loop) - step
             chunk_began = time.perf_counter()
@@ -286,7 +336,7 @@ class _Trainer:
             )
             scalars, arrays = jax.device_get((scalars, arrays))
             means = self._means(scalars, step, count)
-            self.arrays.add(step, count, arrays)
+            files.add_arrays(step, count, arrays)
             step += count
             lost = self._report_lost(state, step, lost)
             if isinstance(state, SeedsState):
@@ -301,32 +351,31 @@ class _Trainer:
                 wall = time.perf_counter() - began
                 rows.append({"step": step, "split": "eval", "wall_s": wall} | values)
             signum = self._write(state, step, rows, stopped)
-            self.progress.update(step, steps_per_s, means)
+            files.show(step, steps_per_s, means)
             if signum is not None and step < loop.steps:
                 raise self._interrupted(step, signum)
         with self._writing(state, step):
-            self.checkpoints.wait()
-        return Trained(state, step, self.metrics.rows, self.arrays.arrays)
+            files.wait()
+        return Trained(state, step, list(files.rows), files.arrays)
 
     def _write(
         self, state: State, step: int, rows: list[Row], stopped: Callable[[], int | None]
     ) -> int | None:
         """Write rows, and a checkpoint where one is due or a signal came; return the signal."""
         with self._writing(state, step):
-            for row in rows:
-                self.metrics.write(row)
-            signum = stopped()
+            self.files.write_rows(rows)
+            signum = processes.any_signal(stopped())
             if signum is not None or is_due(step, self.loop.checkpoint_every, self.loop.steps):
                 self._save(state, step)
             if signum is not None:
-                self.checkpoints.wait()
+                self.files.wait()
         return signum
 
     def _report_lost(self, state: State, step: int, before: list[int]) -> list[int]:
         """Return the numbers of the lost seeds, and report those that were not lost before."""
         lost = lost_seeds(state)
         for number in sorted(set(lost) - set(before)):
-            self.progress.message(
+            self.files.message(
                 f"seed {self.loop.seed + number} is lost: by step {step} an array of its state was "
                 "not finite. It stays as it was before; the others go on."
             )
@@ -359,67 +408,29 @@ class _Trainer:
     def _save(self, state: State, step: int) -> None:
         """Begin to save a state, its metrics first. Raises TrainingDiverged if it is not finite."""
         # Before the copy, so that there is never more than one copy of a large state.
-        self.checkpoints.wait()
+        self.files.wait()
         arrays = to_host(state)
         for name, array in arrays.items():
             if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
                 raise self._diverged(step, f"The state's {name!r} is not finite")
-        self.metrics.sync()
-        if self.watch.gone():  # else Orbax would make it anew
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.run.path))
-        self.arrays.write()
-        self.checkpoints.save(step, arrays, config_to_json(self.run.config))
+        self.files.save(step, arrays)
 
     def _diverged(self, step: int, cause: str) -> TrainingDiverged:
         # That the training diverged matters more than that a save failed as well.
         with contextlib.suppress(SaveFailed):
-            self.checkpoints.wait()
-        steps = checkpoint_steps(self.run.checkpoints)
-        last = f"that of step {steps[-1]} in {self.run.checkpoints}" if steps else "none"
+            self.files.wait()
+        last = self.files.last_saved()
         return TrainingDiverged(
             f"{cause} at step {step}: {self.programs.remedy} (the last good checkpoint is {last}).",
             step,
         )
 
-    @contextlib.contextmanager
-    def _writing(self, state: State, step: int) -> Iterator[None]:
-        """Raise UserError where the block fails to write to the run's folder.
+    def _writing(self, state: State, step: int) -> contextlib.AbstractContextManager[None]:
+        """Return a context that raises UserError where files cannot be written.
 
         Where the folder is gone, the present state is saved in another one first.
         """
-        failure: Exception | None = None
-        try:
-            yield
-        except (OSError, SaveFailed) as error:
-            failure = error
-        if self.watch.gone():
-            raise self._rescued(state, step) from failure
-        if failure is not None:
-            steps = checkpoint_steps(self.run.checkpoints)
-            newest = f"from step {steps[-1]}" if steps else "from its beginning"
-            raise UserError(
-                f"The run {self.run.path} cannot be written ({reason(failure)}): make room for "
-                f"it, then continue {newest} with: {self.run.resume_command()}"
-            ) from failure
-
-    def _rescued(self, state: State, step: int) -> UserError:
-        """Return the error where the folder is gone, with the state saved in another."""
-        loss = f"The run folder {self.run.path} was deleted or moved while its training went on"
-        rows, columns = self.metrics.rows, self.programs.columns
-        try:
-            rescued = save_elsewhere(
-                *(self.run, self.loop.steps, columns, rows, to_host(state), step),
-                *(self.arrays.arrays, self.watch.pretrained),
-            )
-        except (OSError, SaveFailed, UserError) as error:
-            return UserError(
-                f"{loss}, and the state of step {step} could not be saved elsewhere "
-                f"({reason(error)}): train anew."
-            )
-        return UserError(
-            f"{loss}: the state of step {step} is saved in {rescued.path}; continue with: "
-            f"{rescued.resume_command()}"
-        )
+        return self.files.writing(lambda: (to_host(state), step))
 
     def _interrupted(self, step: int, signum: int) -> TrainingInterrupted:
         return TrainingInterrupted(

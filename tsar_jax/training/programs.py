@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tsar_jax import processes
 from tsar_jax.devices import map_over
 from tsar_jax.training.metrics import csv_columns
 from tsar_jax.training.seeds import LOST_SEEDS, SeedsState, finite_mean, unless_lost
@@ -93,7 +94,10 @@ def _traced_programs(
     """Return the programs of a system whose functions are traced."""
     step, evaluate = jax.jit(system.step), jax.jit(system.evaluate)
     state = jax.eval_shape(init, key)
-    places = init.lower(key).compile().output_shardings if jax.local_device_count() > 1 else None
+    spread = len(processes.devices()) > 1
+    places = init.lower(key).compile().output_shardings if spread else None
+    # Every process needs the scalars and arrays whole, the parts of the others included.
+    whole = processes.everywhere() if processes.several() else None
     seed_key = key if seeds == 1 else key[0]
     seed_state = state if seeds == 1 else jax.tree.map(_without_axis, state.state)
     _, step_scalars, step_arrays = jax.eval_shape(step, seed_state, data, seed_key)
@@ -102,7 +106,7 @@ def _traced_programs(
 
     run_chunk = _chunk_function(step, step_scalars, step_arrays, chunk, seeds)
     # The state keeps its shardings, whatever the compiler would prefer.
-    compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, None, None))
+    compiled = jax.jit(run_chunk, donate_argnums=0, out_shardings=(places, whole, whole))
 
     def compile_chunk(state: State, data: Any, root: jax.Array) -> jax.stages.Compiled:
         return compiled.lower(state, data, root, np.int32(0), np.int32(0)).compile()
@@ -111,7 +115,7 @@ def _traced_programs(
         init,
         compiled,
         compile_chunk,
-        evaluate if seeds == 1 else _evaluate_seeds(evaluate, seeds),
+        jax.jit(evaluate if seeds == 1 else _evaluate_seeds(evaluate, seeds), out_shardings=whole),
         places,
         _columns(step_scalars, eval_scalars, seeds),
         tuple(step_arrays),
@@ -169,7 +173,6 @@ def _without_axis(leaf: Any) -> Any:
 def _evaluate_seeds(evaluate: Callable[..., Any], seeds: int) -> Callable[..., Any]:
     """Return the evaluation of several seeds: means over those that are not lost."""
 
-    @jax.jit
     def evaluate_all(state: SeedsState, data: Any, keys: jax.Array) -> dict[str, jax.Array]:
         def evaluate_seed(state_and_key: Any, data: Any) -> dict[str, jax.Array]:
             return evaluate(state_and_key[0], data, state_and_key[1])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsar_jax import processes
 from tsar_jax.errors import UserError
 from tsar_jax.training.system import State
 
@@ -67,7 +68,11 @@ def unless_lost(old: SeedsState, new: State, scalars: Any, arrays: Any) -> tuple
 
 def lost_seeds(state: Any) -> list[int]:
     """Return the numbers, from 0, of the seeds that are lost; [] for a run of one seed."""
-    return np.flatnonzero(state.lost).tolist() if isinstance(state, SeedsState) else []
+    return (
+        np.flatnonzero(processes.on_host(state.lost)).tolist()
+        if isinstance(state, SeedsState)
+        else []
+    )
 
 
 def stack_seeds(state: State) -> State:

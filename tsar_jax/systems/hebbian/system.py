@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsar_jax import processes
 from tsar_jax.devices import map_over, one_by_one
 from tsar_jax.environments.registry import MakeEnvs, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
@@ -152,30 +153,36 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
 def host_system(config: HebbianConfig, make_envs: MakeEnvs) -> System:
     """Return evolution in simulators outside JAX. There is no data.
 
-    The policies of all members, and what happens between generations, are compiled.
+    The policies of all members, and what happens between generations, are compiled. Each of several
+    processes simulates its own share of the members, and all know the fitness of all.
     """
     evolution, count = config.evolution, config.evolution.population
     sigma = sigma_schedule(evolution)
-    envs, evaluation_envs = make_envs(count), make_envs(config.evaluations)
+    members = processes.own_share(count)
+    envs, evaluation_envs = make_envs(len(members)), make_envs(config.evaluations)
     policy = policy_for(config, envs[0])
-    policies = batch_policy(policy, count)
+    policies = batch_policy(policy, len(members))
     centre_policies = batch_policy(policy, config.evaluations, one_genome=True)
 
     @jax.jit
-    def generation(state: EvolutionState, key: jax.Array) -> tuple[Genome, jax.Array]:
-        """Return every member's genome and key."""
-        members = jnp.arange(count)
+    def generation(
+        state: EvolutionState, key: jax.Array, members: jax.Array
+    ) -> tuple[Genome, jax.Array]:
+        """Return each member's genome and key."""
 
         def genome_of(member: jax.Array, shared: tuple[EvolutionState, jax.Array]) -> Genome:
             state, key = shared
             return perturb(state.genome, key, sigma(state.generation), member)
 
         keys = jax.vmap(lambda member: lifetime_key(key, member // 2))(members)
-        return map_over(genome_of, count)(members, (state, key)), keys
+        return map_over(genome_of, len(members))(members, (state, key)), keys
 
     @jax.jit
-    def learn(state: EvolutionState, key: jax.Array, fitness: jax.Array, genomes: Genome) -> Any:
-        losses = -jax.vmap(partial(apply_weight_decay, evolution))(fitness, genomes)
+    def losses_of(fitness: jax.Array, genomes: Genome) -> jax.Array:
+        return -jax.vmap(partial(apply_weight_decay, evolution))(fitness, genomes)
+
+    @jax.jit
+    def learn(state: EvolutionState, key: jax.Array, fitness: Any, losses: Any) -> Any:
         after = es_update_from_losses(evolution, state, key, losses)
         return after, summary(fitness, sigma(state.generation))
 
@@ -183,16 +190,20 @@ def host_system(config: HebbianConfig, make_envs: MakeEnvs) -> System:
         state: EvolutionState, data: Any, key: jax.Array
     ) -> tuple[EvolutionState, Metrics, Arrays]:
         del data
-        genomes, keys = generation(state, key)
-        fitness = _mean_fitness(policies, envs, genomes, keys, config.rollouts)
-        return *learn(state, key, fitness, genomes), {}
+        with processes.alone():
+            genomes, keys = generation(*processes.own_copy((state, key)), members)
+            fitness = _mean_fitness(policies, envs, genomes, keys, config.rollouts)
+            losses = losses_of(fitness, genomes)
+        fitness, losses = processes.join_shares((fitness, losses), count)
+        return *learn(state, key, fitness, losses), {}
 
     def evaluate(state: EvolutionState, data: Any, key: jax.Array) -> Metrics:
         del data
-        keys = jax.random.split(key, config.evaluations)
-        fitness = _mean_fitness(
-            centre_policies, evaluation_envs, state.genome, keys, config.rollouts
-        )
+        with processes.alone():
+            # All of them in every process: in parts of another size, bits of a product differ.
+            genome, key = processes.own_copy((state.genome, key))
+            keys = jax.random.split(key, config.evaluations)
+            fitness = _mean_fitness(centre_policies, evaluation_envs, genome, keys, config.rollouts)
         return {"fitness": fitness.mean(), "fitness_std": fitness.std()}
 
     return System(
