@@ -131,3 +131,43 @@ def test_usable_cores_are_counted_where_the_system_says_and_where_not(known, mon
     else:
         monkeypatch.delattr(devices.os, "sched_getaffinity", raising=False)
         assert usable_cores() == os.cpu_count()
+
+
+EPISODES = """
+import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_num_cpu_devices", {devices})
+from tsar_jax.systems.episodic.anml import AnmlConfig, make_system
+from tsar_jax.training.checkpoints import to_host
+from tsar_jax.training.loop import train
+from tsar_jax.training.run import Run
+import pathlib, sys
+config = AnmlConfig(
+    steps=2, chunk=2, eval_every=None, checkpoint_every=None, episodes=4, channels=2,
+    gate_channels=2, outputs=8, train_classes=8, inner_updates=3, remember=8, eval_classes=2,
+    eval_runs=1, eval_rates=(0.01,),
+)
+images = np.random.RandomState(0).randint(0, 255, (2, 20, 20, 28, 28)).astype(np.uint8)
+data = dict(background=images[0], evaluation=images[1])
+run = Run(pathlib.Path(sys.argv[1]), config, "toy", "cpu")
+trained = train(make_system(config), data, config, run)
+counts = {{len(leaf.sharding.device_set) for leaf in jax.tree.leaves(trained.state)}}
+np.savez(sys.argv[1] + ".npz", devices=max(counts), **to_host(trained.state))
+"""
+
+
+def test_the_episodes_of_a_meta_step_are_shared_by_four_devices(tmp_path) -> None:
+    found = {}
+    for count in (1, 4):
+        done = subprocess.run(
+            [sys.executable, "-c", EPISODES.format(devices=count), str(tmp_path / str(count))],
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        with np.load(tmp_path / f"{count}.npz") as arrays:
+            found[count] = dict(arrays)
+        assert found[count].pop("devices") == count
+    assert found[1].keys() == found[4].keys()
+    for name, array in found[1].items():
+        np.testing.assert_allclose(found[4][name], array, rtol=1e-3, atol=1e-5, err_msg=name)

@@ -150,6 +150,37 @@ def map_over(
     return mapped
 
 
+def spreads(count: int) -> bool:
+    """Return whether `mean_over` spreads `count` items over several devices."""
+    number = len(processes.devices())
+    return number > 1 and count % number == 0 and not _within_shard.get()
+
+
+def mean_over(function: Callable[[Any, Any], Any], count: int) -> Callable[[Any, Any], Any]:
+    """Return a function that is a mean over items, computed in parts by several devices.
+
+    Where the number of devices does not divide the count, each computes the mean over all.
+
+    Args:
+        function: (items [n, ...], shared) -> a tree of means over the n items, for any n.
+        count: number of items.
+
+    Returns:
+        A function (items [count, ...], shared) -> the tree of means over all of them.
+    """
+
+    def on_one_device(items: Any, shared: Any) -> Any:
+        return jax.tree.map(lambda mean: lax.pmean(mean, AXIS), function(items, shared))
+
+    def mean(items: Any, shared: Any) -> Any:
+        if not spreads(count):
+            return function(items, shared)
+        on_devices = _sharded(on_one_device, processes.devices(), (P(AXIS), P()), P())
+        return on_devices(items, shared)
+
+    return mean
+
+
 def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function mapped over arrays [devices, ...], a row on each device of this process.
 

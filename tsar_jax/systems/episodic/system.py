@@ -15,6 +15,7 @@ from flax import struct
 from jax import lax
 
 from tsar_jax.data.episodes import Episode, Pixels, draw_episode, scale_omniglot
+from tsar_jax.devices import on_all_devices, spreads
 from tsar_jax.errors import (
     UserError,
     check_known,
@@ -275,11 +276,13 @@ def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
 def first_state(config: EpisodicConfig, params: Params, in_bfloat16: tuple[str, ...] = ()) -> State:
     """Return the state of meta-training before its first step.
 
+    It is on all devices where these share the episodes of a step.
+
     Args:
         in_bfloat16: see `meta_training`.
     """
-    state = State(params, optax.adam(config.meta_rate).init(params))
-    return to_bfloat16(state, in_bfloat16)
+    state = to_bfloat16(State(params, optax.adam(config.meta_rate).init(params)), in_bfloat16)
+    return on_all_devices(state) if spreads(config.episodes) else state
 
 
 def meta_training(
