@@ -92,7 +92,7 @@ def join(place: Place) -> None:
             )
             _joined = jax.process_count() > 1
             if _joined:
-                _all(np.zeros(1, np.int32))  # connects each with each, now and not in mid-training
+                meet()  # which connects each with each, now and not in mid-training
         except (RuntimeError, ValueError) as error:
             raise UserError(_not_found(str(error).partition("\n")[0][:200])) from error
     if not is_first():
@@ -115,14 +115,20 @@ def leave() -> None:
     """Part from the others at the end of a training; all but the first process end here."""
     global _joined
     first = is_first()
+    meet()
     _left.set()
-    _all(np.zeros(1, np.int32))  # all have come to this
     _joined = False
     jax.clear_caches()  # programs that were compiled for the devices of all
     if not first:
         # Without JAX's own farewell, which aborts where the first process has ended before.
         sys.stderr.flush()
         os._exit(0)
+
+
+def meet() -> None:
+    """Return when all processes have called this as often as this one."""
+    if _joined:
+        _all(np.zeros(1, np.int32))
 
 
 def devices() -> list[jax.Device]:
@@ -146,10 +152,11 @@ def own_copy(tree: Any) -> Any:
 
 
 def _own_leaf(leaf: jax.Array) -> jax.Array:
+    # By way of the host: an array that is bound to one device cannot be spread over several.
     if _is_key(leaf):
-        data = jax.random.key_data(leaf).addressable_data(0)
+        data = jnp.asarray(np.asarray(jax.random.key_data(leaf).addressable_data(0)))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return leaf.addressable_data(0)
+    return jnp.asarray(np.asarray(leaf.addressable_data(0)))
 
 
 def own_share(count: int) -> np.ndarray:
@@ -221,12 +228,19 @@ def _spread_leaf(leaf: Any, sharding: Sharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
+def parted(tree: Any) -> bool:
+    """Return whether other processes have parts of an array that this one has not."""
+    return _joined and not all(
+        leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)
+    )
+
+
 def on_host(leaf: Any) -> np.ndarray:
     """Return an array as NumPy's, gathered from all processes where each has a part of it.
 
     All processes must call it for the same arrays in the same order.
     """
-    if _joined and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+    if parted(leaf):
         from jax.experimental.multihost_utils import process_allgather
 
         return np.asarray(process_allgather(leaf, tiled=True))
@@ -246,10 +260,9 @@ def first_then_all(function: Callable[[bool], Result]) -> Result:
     """Return function(whether this is the first process), which the others call after the first."""
     if is_first():
         result = function(True)
-        if _joined:
-            _all(np.zeros(1, np.int32))
+        meet()
     else:
-        _all(np.zeros(1, np.int32))
+        meet()
         result = function(False)
     return result
 
@@ -270,7 +283,7 @@ def any_signal(signum: int | None) -> int | None:
 
 
 def check_same(settings: str) -> None:
-    """Check that all processes were started with the same settings.
+    """Check that all processes have the same settings, or whatever else is given as text.
 
     Raises:
         UserError: some differ from the first one's.
@@ -282,8 +295,9 @@ def check_same(settings: str) -> None:
     others = np.flatnonzero((digests != digests[0]).any(1)).tolist()
     if others:
         raise UserError(
-            f"Processes {', '.join(map(str, others))} have other settings than process 0, or "
-            "another version of this package or of JAX: start all with the same command."
+            f"Processes {', '.join(map(str, others))} have other settings than process 0, another "
+            "checkpoint, or another version of this package or of JAX: start all with the same "
+            "command, on the same files."
         )
 
 

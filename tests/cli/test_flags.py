@@ -118,6 +118,10 @@ def test_a_resumed_run_keeps_the_hyper_parameters_that_it_began_with():
     [
         (("--method.reg-weigth", "1"), "the nearest is --method.reg-weight;"),
         (("--method", "der", "--method.beta", "1"), "no flag --method.beta"),
+        (
+            ("--method", "sgd", "--method.alpha", "1"),
+            "no flag --method.alpha: ",
+        ),
         (("--method", "der", "--alhpa", "1"), "the nearest is --method.alpha;"),
         (("--method", "dderp", "--method.alpha", "1"), "no method 'dderp'.*nearest is der"),
     ],

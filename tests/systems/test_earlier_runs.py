@@ -3,13 +3,14 @@
 import pytest
 
 from tsar_jax.errors import UserError
-from tsar_jax.systems.continual.methods import method_settings
+from tsar_jax.systems.continual.methods import METHODS, method_settings
 from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.tsar import TsarConfig
 from tsar_jax.systems.hebbian.evolution import Evolution
 from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.systems.learned_rules.system import LearnedRuleConfig
+from tsar_jax.training.checkpoints import check_config
 from tsar_jax.training.config import config_from_json, config_to_json
 
 EPISODIC = {"pixels": "byte-normalised", "reset": True}
@@ -90,11 +91,22 @@ def test_hyper_parameters_that_were_names_with_values(method, former, today) -> 
     assert config_from_json(ContinualConfig, config_to_json(config)) == config
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_checkpoint_of_a_method_without_some_hyper_parameters_is_of_the_same_config(method):
+    """As of runs that were begun before hyper-parameters had types, or before one was added."""
+    stored = config_to_json(ContinualConfig(method=method)) | {"settings": []}
+    config = config_from_json(ContinualConfig, stored)
+    check_config({"config": stored}, config, "checkpoint")
+    check_config({"config": stored | {"settings": {}}}, config, "checkpoint")
+
+
 @pytest.mark.parametrize(
-    "former", [["alpha=much"], ["magic=1"], ["alpha"], [3], "alpha=1", {"a": 1}]
+    "former",
+    [["adjust_fisher=maybe"], ["alpha=much"], ["magic=1"], ["alpha"], [3], "alpha=1", {"a": 1}],
 )
 def test_hyper_parameters_that_no_version_wrote_are_refused(former) -> None:
-    stored = config_to_json(ContinualConfig(method="derpp")) | {"settings": former}
+    method = "ewc_on" if "adjust_fisher=maybe" in former else "derpp"
+    stored = config_to_json(ContinualConfig(method=method)) | {"settings": former}
     with pytest.raises(UserError, match=r"config\.json: .*settings"):
         config_from_json(ContinualConfig, stored)
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tsar_jax.cli import launch
 from tsar_jax.cli.exits import exit_code, run_main
 from tsar_jax.cli.flags import parse_arguments
 from tsar_jax.cli.scripts import experiments, first_line, list_text, prepare_data, run_experiment
@@ -124,7 +123,5 @@ def run_other(name: str, argv: Sequence[str]) -> None:
     """Run one of `OTHERS` with its arguments. Raises UserError."""
     if name == "prepare":
         raise SystemExit(prepare_data(argv))
-    if name == "launch":
-        launch.main(argv)
-        return
-    importlib.import_module(f"tsar_jax.cli.{name}_weights").main(argv)
+    module = "launch" if name == "launch" else f"{name}_weights"
+    importlib.import_module(f"tsar_jax.cli.{module}").main(argv)

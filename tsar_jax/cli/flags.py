@@ -314,6 +314,9 @@ def _unknown_flag(word: str, known: Sequence[str], prog: str) -> str:
 def suggest(flag: str, known: Sequence[str]) -> str | None:
     """Return the known name that a flag which does not exist is likely to mean, or None."""
     wanted = flag.lstrip("-").removeprefix("no-").replace("-", "_").lower()
+    chosen = wanted.rpartition(".")[0]
+    if chosen in known:  # as in --method.alpha, a hyper-parameter of the method
+        known = [name for name in known if name.startswith(f"{chosen}.")]
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
     word = wanted.rpartition(".")[2]
     if word in by_last:

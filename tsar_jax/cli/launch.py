@@ -54,12 +54,17 @@ def launch(command: Sequence[str], count: int) -> int:
     """
     place = ["--coordinator", f"127.0.0.1:{_free_port()}", "--processes", str(count)]
     code = "from tsar_jax.cli import main; main()"
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, *command, *place, "--process", str(number)])
-        for number in range(count)
-    ]
+    started: list[subprocess.Popen[bytes]] = []
     with _passing_signals(started):
-        return _wait(started)
+        try:
+            for number in range(count):
+                words = [*command, *place, "--process", str(number)]
+                started.append(subprocess.Popen([sys.executable, "-c", code, *words]))
+            return _wait(started)
+        except BaseException:
+            for process in started:
+                process.kill()
+            raise
 
 
 def _free_port() -> int:

@@ -69,7 +69,6 @@ def parse(
     if own.preset is not None:
         _check_preset(own.preset, presets)
     asks_for_help = "--help" in rest or "-h" in rest
-    joined = not asks_for_help and _join(own)
     text = _help_text(description, presets)
     if own.resume is not None and not asks_for_help:
         return _parse_resumed(config_class, own, rest, experiment, text)
@@ -79,7 +78,7 @@ def parse(
         config_class, presets[preset].config, rest, f"run {experiment}", text, OWN_FLAGS
     )
     make = functools.partial(_folder, own.out, experiment, preset, config)
-    path = _of_first(make) if joined else make()
+    path = _of_first(make) if _join(own) else make()
     return config, Run(path, config, experiment, preset)
 
 
@@ -348,6 +347,7 @@ def _parse_resumed(
             f"{path} has the preset {shown(preset)}, not {own.preset!r}: leave out --preset."
         )
     rest = _import_allowed(path, stored["config"], rest)
+    _join(own)
     config = config_from_json(config_class, stored["config"], str(path / "config.json"))
     asked = parse_config(config_class, config, rest, f"run {experiment}", text, OWN_FLAGS)
     difference = config_difference(config_to_json(config), config_to_json(asked))

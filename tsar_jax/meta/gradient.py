@@ -45,7 +45,8 @@ def meta_gradient(objective: Objective, theta: Tree, batch: Tree, key: jax.Array
         theta: Tree, batch: Tree, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         if keys.shape[0] == 1:  # vmap over a single lifetime would copy arrays
-            return objective(theta, jax.tree.map(lambda leaf: leaf[0], batch), keys[0])
+            loss, metrics = objective(theta, jax.tree.map(lambda leaf: leaf[0], batch), keys[0])
+            return loss, metrics if count == 1 else jax.tree.map(jnp.mean, metrics)
         losses, metrics = jax.vmap(objective, (None, 0, 0))(theta, batch, keys)
         return losses.mean(), jax.tree.map(jnp.mean, metrics)
 

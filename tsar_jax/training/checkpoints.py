@@ -190,6 +190,8 @@ class CheckpointWriter:
                 max_to_keep=keep,
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
+                # Which Orbax refuses for a part of the processes; the folder is there.
+                create=not processes.several(),
                 **_alone(ocp),
             )
             # Nothing changes the arrays that are handed over, so Orbax need not copy them first.
@@ -240,12 +242,12 @@ class CheckpointWriter:
 
 
 def _alone(ocp: Any) -> dict[str, Any]:
-    """Return options by which Orbax waits for no other process, for one has the whole state."""
+    """Return options by which Orbax waits for no other process, for each has the whole state."""
     if not processes.several():
         return {}
-    # Without `create`, which it refuses for a part of the processes: the folder is there.
-    only = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
-    return {"multiprocessing_options": only, "create": False}
+    process = jax.process_index()
+    only = ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
+    return {"multiprocessing_options": only}
 
 
 def save_once(folder: Path, step: int, arrays: Arrays, config: Record) -> None:
@@ -282,13 +284,16 @@ def read_checkpoint(folder: Path, step: int) -> tuple[Arrays, Record]:
     path = (folder / str(step)).absolute()
     try:
         with _quiet_orbax():
-            with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            alone = _alone(ocp)
+            json_handler = ocp.JsonCheckpointHandler(**alone)
+            with ocp.Checkpointer(json_handler, **alone) as reader:
                 record = reader.restore(path / "record")
             filled = {
                 name: shape for name, (_, shape) in record["shapes"].items() if 0 not in shape
             }
             as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in filled}
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            tree_handler = ocp.PyTreeCheckpointHandler(**alone)
+            with ocp.Checkpointer(tree_handler, **alone) as reader:
                 arrays = reader.restore(
                     path / "state", args=ocp.args.PyTreeRestore(restore_args=as_numpy)
                 )

@@ -102,12 +102,16 @@ def with_later_fields(cls: type[Any], stored: Mapping[str, Any]) -> dict[str, An
             complete[field.name] = complete.pop(former_name)
         if field.name not in complete and EARLIER in field.metadata:
             complete[field.name] = _to_json(field.metadata[EARLIER])
-        if ZERO_IS_NONE in field.metadata and complete.get(field.name) == 0:
+        value = complete.get(field.name)
+        if ZERO_IS_NONE in field.metadata and not isinstance(value, bool) and value == 0:
             complete[field.name] = None
         if field.metadata.get(CHOSEN_BY) is not None and complete.get(field.name) is not None:
             chosen_by: ChosenBy = field.metadata[CHOSEN_BY]
             if isinstance(chosen := complete.get(chosen_by.field), str):
-                complete[field.name] = chosen_by.from_earlier(chosen, complete[field.name])
+                part = chosen_by.from_earlier(chosen, complete[field.name])
+                if isinstance(part, Mapping):
+                    part = with_later_fields(chosen_by.class_of(chosen), part)
+                complete[field.name] = part
         value, hint = complete.get(field.name), hints[field.name]
         if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
             complete[field.name] = with_later_fields(typing.cast(type[Any], hint), value)

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from tsar_jax import processes
 from tsar_jax.output import outlasting, say
 
 SHOW_CURSOR = "\x1b[?25h"
@@ -63,6 +64,6 @@ def _watch(reader: socket.socket, caught: set[int]) -> None:
             # Nothing may delay this exit: neither a compiled chunk nor a save in progress.
             say(SHOW_CURSOR * outlasting(sys.stderr).isatty() + "\nstopped at once")
             os._exit(128 + signum)
-        if not stopping:
+        if not stopping and processes.is_first():
             say("\nfinishing the present chunk; press Ctrl-C to stop at once")
         stopping = True

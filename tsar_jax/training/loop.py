@@ -17,6 +17,7 @@ from tsar_jax.provenance import version_text
 from tsar_jax.training import run as run_folder
 from tsar_jax.training.arrays import ArrayWriter, StepArrays
 from tsar_jax.training.checkpoints import (
+    Arrays,
     CheckpointWriter,
     SaveFailed,
     check_config,
@@ -280,7 +281,7 @@ def _init_or_restore(
     newest = processes.first_then_all(
         lambda first: read_newest(run.checkpoints, set_aside=set_aside if first else None)
     )
-    processes.check_same(f"step {newest and newest[1]['step']}")
+    processes.check_same(f"checkpoint {newest and newest[1]['sha256']}")
     if newest is None:
         if any(row["step"] > 0 for row in read_rows(run.path)):
             raise UserError(
@@ -369,6 +370,7 @@ class _Trainer:
                 self._save(state, step)
             if signum is not None:
                 self.files.wait()
+                processes.meet()  # so that none ends while the first one still saves
         return signum
 
     def _report_lost(self, state: State, step: int, before: list[int]) -> list[int]:
@@ -419,6 +421,7 @@ class _Trainer:
         # That the training diverged matters more than that a save failed as well.
         with contextlib.suppress(SaveFailed):
             self.files.wait()
+        processes.meet()
         last = self.files.last_saved()
         return TrainingDiverged(
             f"{cause} at step {step}: {self.programs.remedy} (the last good checkpoint is {last}).",
@@ -430,7 +433,13 @@ class _Trainer:
 
         Where the folder is gone, the present state is saved in another one first.
         """
-        return self.files.writing(lambda: (to_host(state), step))
+
+        def present() -> tuple[Arrays, int]:
+            if processes.parted(state):
+                raise UserError("other processes have parts of it")
+            return to_host(state), step
+
+        return self.files.writing(present)
 
     def _interrupted(self, step: int, signum: int) -> TrainingInterrupted:
         return TrainingInterrupted(

@@ -185,7 +185,7 @@ def test_a_generation_of_drivers_earns_what_each_earns_alone() -> None:
     )
     system = make_system(config)
     state = jax.jit(system.init)(jax.random.key(1))
-    after, metrics = jax.jit(system.step)(state, (), KEYS[0])
+    after, metrics, _ = jax.jit(system.step)(state, (), KEYS[0])
     env = car_racing()._replace(max_episode_steps=2)
     policy = policy_for(config, env)
     assert policy.learner.init(state.genome, KEYS[0])[0].shape == (4, 648)

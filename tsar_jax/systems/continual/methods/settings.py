@@ -10,6 +10,8 @@ from tsar_jax.errors import UserError, check_known
 from tsar_jax.systems.continual.methods.base import Method
 from tsar_jax.training.config import config_from_json, earlier
 
+BOOLEANS = {"true": True, "false": False}
+
 
 def settings_class(method: type[Method]) -> type[Any]:
     """Return the frozen dataclass of a method's hyper-parameters that may be left open.
@@ -65,7 +67,7 @@ def from_pairs(method: type[Method], pairs: Sequence[Any]) -> dict[str, Any]:
         name, _, text = str(pair).partition("=")
         kind = hints.get(name, str)
         try:
-            values[name] = text.lower() == "true" if kind is bool else kind(text)
-        except ValueError:
+            values[name] = BOOLEANS[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
             values[name] = text
     return values
