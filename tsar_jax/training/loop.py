@@ -205,8 +205,9 @@ def _train(
     first_state: Callable[[jax.Array], State] | None,
 ) -> Trained:
     """Train as `train` does, as one of the processes that there are."""
-    settings = run.experiment, run.resume, config_to_json(run.config)
-    processes.check_same(json.dumps(settings, sort_keys=True) + version_text())
+    if processes.several():
+        settings = run.experiment, run.resume, config_to_json(run.config)
+        processes.check_same(json.dumps(settings, sort_keys=True) + version_text())
     keys = processes.spread(make_keys(loop.seed, loop.seeds))
     init = make_init(system, loop.seeds)
     with contextlib.ExitStack() as stack:
