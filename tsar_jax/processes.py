@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from tsar_jax.errors import ProcessLost, UserError
+from tsar_jax.random_keys import is_key, wrap_key
 
 Result = TypeVar("Result")
 
@@ -153,9 +154,8 @@ def own_copy(tree: Any) -> Any:
 
 def _own_leaf(leaf: jax.Array) -> jax.Array:
     # By way of the host: an array that is bound to one device cannot be spread over several.
-    if _is_key(leaf):
-        data = jnp.asarray(np.asarray(jax.random.key_data(leaf).addressable_data(0)))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    if is_key(leaf):
+        return wrap_key(_own_leaf(jax.random.key_data(leaf)), leaf)
     return jnp.asarray(np.asarray(leaf.addressable_data(0)))
 
 
@@ -196,10 +196,6 @@ def _process_index() -> int:
     return jax.process_index() if _joined else 0
 
 
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def everywhere() -> NamedSharding:
     """Return the sharding of an array that every device holds whole."""
     return NamedSharding(Mesh(np.asarray(devices()), ("all",)), P())
@@ -219,9 +215,9 @@ def spread(tree: Any, places: Any = None) -> Any:
 
 
 def _spread_leaf(leaf: Any, sharding: Sharding) -> jax.Array:
-    if _is_key(leaf):
+    if is_key(leaf):
         data = _spread_leaf(jax.random.key_data(leaf), everywhere())
-        wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(leaf))
+        wrap = functools.partial(wrap_key, like=leaf)
         key: jax.Array = jax.jit(wrap, out_shardings=sharding)(data)
         return key
     host = np.asarray(leaf)

@@ -25,6 +25,7 @@ import numpy as np
 
 from tsar_jax import processes
 from tsar_jax.errors import MAX_TEXT, UserError, escaped, shown
+from tsar_jax.random_keys import is_key, wrap_key
 from tsar_jax.training.config import config_difference, config_to_json, with_later_fields
 from tsar_jax.training.run import checkpoint_steps, odd_steps
 from tsar_jax.training.seeds import arrays_of_seed, of_several_seeds
@@ -97,29 +98,21 @@ def from_host(arrays: Arrays, like: State, source: str) -> State:
         )
     # Copied, for the loop donates the state's buffers and NumPy's are not JAX's to overwrite.
     restored = [
-        _wrap_key(jnp.array(arrays[name]), leaf) for name, leaf in zip(names, leaves, strict=True)
+        _of_kind(jnp.array(arrays[name]), leaf) for name, leaf in zip(names, leaves, strict=True)
     ]
     return jax.tree.unflatten(tree, restored)
 
 
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _key_data(leaf: Any) -> Any:
     """Return a typed random key as the integers it is made of, any other leaf as an array."""
-    if _is_key(leaf):
+    if is_key(leaf):
         return jax.random.key_data(leaf)
     return leaf if isinstance(leaf, jax.Array | np.ndarray) else jnp.asarray(leaf)
 
 
-def _wrap_key(array: jax.Array, like: Any) -> jax.Array:
-    if not _is_key(like):
-        return array
-    # key_impl wants a key, which a traced ShapeDtypeStruct is.
-    traced: list[Any] = []
-    jax.eval_shape(lambda key: traced.append(jax.random.key_impl(key)), like)
-    return jax.random.wrap_key_data(array, impl=traced[0])
+def _of_kind(array: jax.Array, like: Any) -> jax.Array:
+    """Return an array, as typed random keys where `like` are keys."""
+    return wrap_key(array, like) if is_key(like) else array
 
 
 def digest(record: Record, arrays: Arrays) -> str:
