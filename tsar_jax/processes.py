@@ -7,11 +7,13 @@ processes.
 
 import contextlib
 import contextvars
+import ctypes
 import functools
 import hashlib
 import math
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -34,8 +36,9 @@ HEARTBEAT_SECONDS = 10
 """Time without a sign of life after which JAX's runtime takes a process for lost."""
 WATCH_SECONDS = 1
 """Time between two looks at which processes are alive."""
-GRACE_SECONDS = 5
-"""Time that a training has to stop by itself where a process is lost."""
+GRACE_SECONDS = 3
+"""Time that a training has to stop by itself where a process is lost; with `WATCH_SECONDS` it is less
+than the six that `_delay_aborts` gives."""
 
 LOST = re.compile(
     r"gloo|coordination|distributed (service|runtime)|heartbeat|socket closed|"
@@ -99,6 +102,7 @@ def join(place: Place) -> None:
     if not is_first():
         _discard_output(1)
     if _joined:
+        _delay_aborts()
         threading.Thread(target=_watch, daemon=True).start()
 
 
@@ -334,6 +338,20 @@ def _watch() -> None:
         if lost and not _left.wait(GRACE_SECONDS):
             os.write(2, f"error: {_lost()}\n".encode())
             os._exit(1)
+
+
+def _delay_aborts() -> None:
+    """Let a thread that aborts this process sleep for six seconds first.
+
+    JAX's runtime aborts at once where the first process is gone. In that time the computation fails
+    with its own error, or `_watch` finds the loss, and either ends the process with a sentence. A
+    handler in Python would not do: it would run after the abort. The handler here is the system's
+    `sleep`, which is given the signal's number, 6, for the seconds.
+    """
+    if os.name == "posix":
+        libc = ctypes.CDLL(None)
+        libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+        libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
 
 
 def _not_found(reason: str) -> str:
