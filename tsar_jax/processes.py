@@ -113,7 +113,7 @@ def several() -> bool:
 
 def is_first() -> bool:
     """Return whether this process writes the files and shows the progress."""
-    return not _joined or jax.process_index() == 0
+    return _process_index() == 0
 
 
 def leave() -> None:

@@ -351,7 +351,7 @@ def test_a_sweep_that_resets_begins_at_each_bias(tmp_path, monkeypatch, reset) -
 
 
 def test_a_sweep_takes_folders_of_an_earlier_version(tmp_path) -> None:
-    """Its configs had the channels that None stands for now, and a gate's bias without a gate."""
+    """Its configs had the channels that None stands for today, and a gate's bias without a gate."""
     today = dataclasses.replace(TINY, channels=None)
     old = dataclasses.replace(today, channels=112, gate_bias=0.0)
     create_run(Run(tmp_path, old, EXPERIMENT), 2)

@@ -6,7 +6,6 @@ They talk over the loopback interface; each has one device, a CPU.
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from toy_training import ToyConfig, make_toy, same_bits, train_toy, without_times
 
 from tsar_jax import processes
+from tsar_jax.cli.launch import free_port
 from tsar_jax.training.checkpoints import load_checkpoint, load_seeds
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import checkpoint_steps
@@ -28,12 +28,6 @@ PATIENCE = 600.0
 """Seconds for what takes a few, so that a slow and busy machine is no failure."""
 LONG = ("--steps", 100_000, "--chunk", 5)
 """A run that is stopped long before its end."""
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def start(

@@ -52,7 +52,7 @@ def launch(command: Sequence[str], count: int) -> int:
         0 where all succeed; otherwise that of the process that failed first, 128 + N where it was
         ended by signal N.
     """
-    place = ["--coordinator", f"127.0.0.1:{_free_port()}", "--processes", str(count)]
+    place = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(count)]
     code = "from tsar_jax.cli import main; main()"
     started: list[subprocess.Popen[bytes]] = []
     with _passing_signals(started):
@@ -67,7 +67,8 @@ def launch(command: Sequence[str], count: int) -> int:
             raise
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return the number of a port of this machine that nothing listens on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]

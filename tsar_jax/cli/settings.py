@@ -205,9 +205,9 @@ OWN_FLAGS = (
 
 def _own_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("preset", "out", "resume", "coordinator", "processes", "process"):
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--distributed", action="store_true")
+    for name in OWN_FLAGS:
+        action = "store_true" if name == "distributed" else "store"
+        parser.add_argument(f"--{name}", action=action)
     return parser
 
 

@@ -20,7 +20,7 @@ Gate = Callable[[Tree, Tree], Tree]
 
 
 class Modulated(NamedTuple):
-    """What a modulated learner's lifetime is given: the learner's theta, and the modulator's."""
+    """The theta of a modulated learner: the learner's own, and the modulator's parameters."""
 
     learner: Tree
     modulator: Tree
