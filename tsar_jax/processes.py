@@ -37,8 +37,9 @@ HEARTBEAT_SECONDS = 10
 WATCH_SECONDS = 1
 """Time between two looks at which processes are alive."""
 GRACE_SECONDS = 3
-"""Time that a training has to stop by itself where a process is lost; with `WATCH_SECONDS` it is less
-than the six that `_delay_aborts` gives."""
+"""Time that a training has to stop by itself where a process is lost.
+
+With `WATCH_SECONDS` it is less than the six that `_delay_aborts` gives."""
 
 LOST = re.compile(
     r"gloo|coordination|distributed (service|runtime)|heartbeat|socket closed|"
