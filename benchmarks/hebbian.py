@@ -26,8 +26,7 @@ from tsar_jax.networks.hebbian_network import FEATURES
 from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     Genome,
-    es_update_from_losses,
-    init_evolution,
+    make_strategy,
 )
 from tsar_jax.systems.hebbian.policy import Policy, PolicyConfig, make_policy
 from tsar_jax.systems.hebbian.rollouts import batch_policy, host_fitness
@@ -108,14 +107,15 @@ def update(population: int, coefficients: int) -> Work:
     At least, every member's coefficients are read once.
     """
     split_cpu()
-    evolution = Evolution(population=population)
+    genome = Genome(jnp.zeros(coefficients), ())
+    strategy = make_strategy(Evolution(population=population), genome)
     losses = jax.random.normal(jax.random.key(0), (population,))
 
     def function(state: Any, call: jax.Array, losses: jax.Array) -> tuple[Any, Any]:
         key = jax.random.fold_in(jax.random.key(0), call)
-        return es_update_from_losses(evolution, state, key, losses), ()
+        return strategy.tell(state, strategy.ask(state, key), losses), ()
 
-    state = jax.jit(lambda: init_evolution(evolution, Genome(jnp.zeros(coefficients), ())))()
+    state = jax.jit(lambda: strategy.init(genome))()
     amount = float(FLOAT_BYTES * population * coefficients)
     return Work(function, state, (losses,), 1, (Cost(amount, "byte", spread_stream_rates),))
 

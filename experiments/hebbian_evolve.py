@@ -8,6 +8,8 @@ Examples:
   tsar-jax run hebbian_evolve --preset car                  car racing from pixels, compiled
   tsar-jax run hebbian_evolve --environment Ant-v5          any task of gymnasium
   tsar-jax run hebbian_evolve --preset cpu-static           the same with weights that do not change
+  tsar-jax run hebbian_evolve --preset cart-pole --evolution.optimiser adam
+  tsar-jax run hebbian_evolve --preset cart-pole --evolution.strategy SNES     one of evosax's
   tsar-jax run hebbian_evolve --init runs/NAME              begin with another run's genome
   tsar-jax run hebbian_evolve --resume runs/NAME            go on where it was stopped
 
@@ -32,7 +34,9 @@ def main() -> None:
         HebbianConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )
     split_cpu()
-    with doing_without("--preset cart-pole needs none of it"):
+    with doing_without(
+        "--preset cart-pole, with its own strategy and environment, needs none of it"
+    ):
         system = make_system(config)
     first = init_from_run(
         config.init,

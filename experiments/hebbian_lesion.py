@@ -86,7 +86,9 @@ def main() -> None:
         )
     evolved = load_evolved(arguments.run, config, env, arguments.step)
     if not evolved.policy.plastic:
-        raise UserError(f"The weights of {arguments.run} are static: take a run of another rule.")
+        raise UserError(
+            f"The weights of {arguments.run} do not change: take a run of another rule."
+        )
     if arguments.layer > len(config.policy.hidden) + 1:
         raise UserError(
             f"layer is {arguments.layer}, but the network has "

@@ -9,14 +9,15 @@ import pytest
 from golden import close, files, load
 
 from tsar_jax.meta.evolution import standardised_ranks
+from tsar_jax.meta.strategy import follow
 from tsar_jax.networks.hebbian_network import forward, image_features
 from tsar_jax.plasticity.hebbian import RULES, hebbian_update
 from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     Genome,
-    es_update,
     init_evolution,
     learning_rate_schedule,
+    optimiser,
     sigma_schedule,
 )
 from tsar_jax.systems.hebbian.release import (
@@ -104,7 +105,7 @@ def test_evolution(path, case, precision) -> None:
         gradient = Genome(
             jnp.tensordot(weights, main_noise, 1), jnp.tensordot(weights, coevolved_noise, 1)
         )
-        state = es_update(evolution, state, gradient)
+        state = follow(optimiser(evolution), state, gradient)
         close(state.genome.main, golden[prefix + "coefficients"], precision)
         close(state.genome.coevolved, golden[prefix + "coevolved"], precision)
         after = [rate(state.generation), sigma(state.generation)]

@@ -57,6 +57,10 @@ class Kind(NamedTuple):
     make: Callable[[Any], System]
     data: Any
 
+    @property
+    def system(self) -> System:
+        return self.make(self.config)
+
 
 def episodic(config_class: Any, make: Any, **settings: Any) -> Kind:
     return Kind(config_class(**LOOP, **EPISODES, **settings), make, DRAWINGS)
@@ -70,14 +74,14 @@ def learned_rules() -> Kind:
     return Kind(config, lambda config: make_rules(config, 4, 9), images)
 
 
-def hebbian(environment: str) -> Kind:
+def hebbian(environment: str, *, rule: str = "ABCD_lr", standardised=False, **evolution) -> Kind:
     config = HebbianConfig(
         **LOOP,
         environment=environment,
         limit=5,
         evaluations=2,
-        policy=PolicyConfig(hidden=(3,)),
-        evolution=Evolution(population=4),
+        policy=PolicyConfig(rule=rule, hidden=(3,), standardised=standardised),
+        evolution=Evolution(population=4, **evolution),
     )
     return Kind(config, make_hebbian, ())
 
@@ -120,6 +124,8 @@ KINDS: dict[str, Callable[[], Kind]] = {
     },
     "learned rules": learned_rules,
     "hebbian": lambda: hebbian("cart_pole"),
+    "hebbian by SNES": lambda: hebbian("cart_pole", strategy="SNES", optimiser="adam"),
+    "hebbian, gru": lambda: hebbian("cart_pole", rule="gru", standardised=True),
     "hebbian on the host": lambda: hebbian("CartPole-v1"),
     "continual": continual,
 }
@@ -273,6 +279,22 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "hebbian: rule": (lambda: PolicyConfig(rule="ABCDE"), "no Hebbian rule 'ABCDE'"),
     "hebbian: population": (lambda: Evolution(population=3), "population must be an even number"),
+    "hebbian: strategy": (
+        lambda: hebbian("cart_pole", strategy="SNESS").system,
+        "no strategy 'SNESS'.*nearest is SNES",
+    ),
+    "hebbian: optimiser": (
+        lambda: hebbian("cart_pole", optimiser="adamm").system,
+        "no optimiser 'adamm'.*nearest is adam",
+    ),
+    "hebbian: optimiser that needs the loss": (
+        lambda: hebbian("cart_pole", optimiser="polyak_sgd").system,
+        "no optimiser 'polyak_sgd'",
+    ),
+    "hebbian: optimiser of a strategy that has none": (
+        lambda: hebbian("cart_pole", strategy="CMA_ES", optimiser="adam").system,
+        "CMA_ES moves its centre without an optimiser",
+    ),
     "continual: release": (
         lambda: ContinualConfig(published="cls-er"),
         "no release 'cls-er'.*nearest is clser",

@@ -43,6 +43,7 @@ from tsar_jax.systems.episodic.trained import load_state
 from tsar_jax.systems.episodic.tsar import TsarConfig
 from tsar_jax.systems.hebbian import presets as hebbian_presets
 from tsar_jax.systems.hebbian.evolved import Evolved, check_environment, load_evolved, make_envs
+from tsar_jax.systems.hebbian.policy import GRU
 from tsar_jax.systems.hebbian.release import (
     PixelPolicy,
     coevolved_to_release,
@@ -133,6 +134,11 @@ def export_hebbian(run: Path, file: Path, step: int | None) -> list[Path]:
     env = next(iter(make_envs(config, 1).values()))
     evolved = load_evolved(run, config, env, step)
     kernels = evolved.genome.coevolved["kernels"]
+    if config.policy.rule == GRU or config.policy.standardised:
+        raise UserError(
+            f"The policy of {run} is recurrent or standardises its observations, as none of the "
+            "release's does: name a run of another rule."
+        )
     if not evolved.policy.plastic:
         write_state_dict(file, static_arrays(evolved))
         return [file]

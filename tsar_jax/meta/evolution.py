@@ -107,21 +107,57 @@ def es_gradient(
     """
     check_population(population)
 
+    def member(generation: tuple[Tree, jax.Array, jax.Array], number: jax.Array) -> Tree:
+        return perturb(*generation, number)
+
+    losses, metrics = population_losses(
+        objective,
+        member,
+        (theta, key, jnp.asarray(sigma)),
+        batch,
+        key,
+        population=population,
+    )
+    gradient = gradient_from_losses(theta, key, losses, sigma=sigma, shaping=shaping)
+    return Estimate(losses.mean(), gradient, metrics)
+
+
+def population_losses(
+    objective: Objective,
+    member: Callable[[Any, jax.Array], Tree],
+    generation: Any,
+    batch: Tree,
+    key: jax.Array,
+    *,
+    population: int,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Evaluate a population, which is spread over all devices of all processes.
+
+    Members 2 i and 2 i + 1 have the same randomness in their lifetimes.
+
+    Args:
+        objective, batch: see `es_gradient`.
+        member: (generation, number) -> the parameters of a member.
+        generation: what `member` needs, a tree of arrays.
+        key: root of the lifetimes' randomness, see `lifetime_key`.
+        population: number of members, even.
+
+    Returns:
+        Each member's loss [population] and metrics [population], means over the batch.
+    """
+
     def evaluate_pair(pair: jax.Array, shared: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        theta, batch, key, sigma = shared
+        generation, batch, key = shared
         pair_key = lifetime_key(key, pair)
 
-        def evaluate_member(member: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return _mean_over(objective, perturb(theta, key, sigma, member), batch, pair_key)
+        def evaluate_member(number: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return _mean_over(objective, member(generation, number), batch, pair_key)
 
         return one_by_one(evaluate_member)(2 * pair + jnp.arange(2))
 
     pairs = population // 2
-    evaluate_pairs = map_over(evaluate_pair, pairs)
-    by_pair = evaluate_pairs(jnp.arange(pairs), (theta, batch, key, jnp.asarray(sigma)))
-    losses, metrics = jax.tree.map(lambda leaf: leaf.reshape(-1), by_pair)
-    gradient = gradient_from_losses(theta, key, losses, sigma=sigma, shaping=shaping)
-    return Estimate(losses.mean(), gradient, metrics)
+    by_pair = map_over(evaluate_pair, pairs)(jnp.arange(pairs), (generation, batch, key))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1), by_pair)
 
 
 def _mean_over(

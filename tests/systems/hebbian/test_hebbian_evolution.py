@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from tsar_jax.errors import UserError
+from tsar_jax.meta.strategy import follow
 from tsar_jax.systems.hebbian.evolution import (
     Evolution,
     Genome,
     apply_weight_decay,
-    es_update,
     init_evolution,
     learning_rate_schedule,
+    make_strategy,
+    optimiser,
+    optimisers,
     sigma_schedule,
 )
 
@@ -54,7 +57,7 @@ def test_the_coevolved_part_moves_by_the_later_rate_and_sigma() -> None:
     state = init_evolution(evolution, Genome(jnp.zeros(2), {"weights": jnp.zeros(3)}))
     gradient = jax.tree.map(jnp.ones_like, state.genome)
     for rate in (0.2, 0.1):
-        after = es_update(evolution, state, gradient)
+        after = follow(optimiser(evolution), state, gradient)
         moved = jax.tree.map(jnp.subtract, after.genome, state.genome)
         np.testing.assert_allclose(moved.main, -rate, rtol=1e-6)
         np.testing.assert_allclose(moved.coevolved["weights"], -rate * 0.5 / 0.8, rtol=1e-6)
@@ -66,6 +69,21 @@ def test_the_penalty_is_on_the_mean_square_of_the_main_part() -> None:
     genome = Genome((jnp.full(3, 2.0), jnp.zeros(1)), jnp.full(2, 100.0))
     found = apply_weight_decay(Evolution(weight_decay=0.1), jnp.asarray(1.0), genome)
     np.testing.assert_allclose(found, 1 - 0.1 * 3.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(optimisers()))
+def test_every_optimiser_that_is_offered_moves_a_centre(name) -> None:
+    genome = Genome(jnp.ones(3), jnp.ones(2))
+    strategy = make_strategy(Evolution(optimiser=name, population=4), genome)
+    state = strategy.init(genome)
+    after = strategy.tell(state, strategy.ask(state, jax.random.key(0)), jnp.arange(4.0))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+    assert not np.array_equal(after.genome.main, genome.main)
+
+
+def test_optimisers_are_those_of_optax_that_a_rate_completes() -> None:
+    assert {"adam", "adamw", "sgd", "rmsprop", "lion"} <= set(optimisers())
+    assert not {"polyak_sgd", "noisy_sgd", "lbfgs", "scale_by_learning_rate"} & set(optimisers())
 
 
 @pytest.mark.parametrize(

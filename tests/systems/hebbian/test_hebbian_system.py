@@ -14,11 +14,11 @@ from tsar_jax.environments.classic import cart_pole
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
 from tsar_jax.meta.evolution import lifetime_key, perturb
+from tsar_jax.meta.strategy import EvolutionState
 from tsar_jax.systems.hebbian.evolution import (
     Evolution,
-    EvolutionState,
     apply_weight_decay,
-    es_update_from_losses,
+    make_strategy,
     sigma_schedule,
 )
 from tsar_jax.systems.hebbian.policy import PolicyConfig
@@ -75,7 +75,8 @@ def told(state, key, found, genomes):
     fitness = [
         apply_weight_decay(CONFIG.evolution, *pair) for pair in zip(found, genomes, strict=True)
     ]
-    return es_update_from_losses(CONFIG.evolution, state, key, -jnp.stack(fitness))
+    strategy = make_strategy(CONFIG.evolution, state.genome)
+    return strategy.tell(state, strategy.ask(state, key), -jnp.stack(fitness))
 
 
 def assert_summary(metrics, found, sigma) -> None:

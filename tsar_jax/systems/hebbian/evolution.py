@@ -1,29 +1,35 @@
-"""OpenAI-ES as the Hebbian release has it: its two parts, its schedules, its optimiser.
+"""OpenAI-ES as the Hebbian release has it, or another strategy or optimiser in its place.
 
 Najarro and Risi (2020), arXiv 2007.02686, and the release. A generation estimates a gradient
 (`tsar_jax.meta.evolution`); SGD with a decaying learning rate follows it.
 """
 
 import dataclasses
+import functools
+import inspect
 import math
+import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
-from tsar_jax.devices import on_all_devices
 from tsar_jax.errors import UserError, check_known, check_rates
 from tsar_jax.meta.evolution import (
     TIES,
     Shaping,
     check_population,
-    gradient_from_losses,
     standardised_ranks,
 )
+from tsar_jax.meta.evosax_strategies import evosax_strategy
+from tsar_jax.meta.strategy import EvolutionState, Strategy, openai_es
 from tsar_jax.training.config import earlier, formerly
+
+OPENAI_ES = "openai_es"
+"""Name of this package's own strategy, the release's."""
 
 
 class Genome(NamedTuple):
@@ -42,10 +48,19 @@ class Genome(NamedTuple):
 class Evolution:
     """Settings of the evolution strategy.
 
+    A strategy of evosax has its own ranks and, without `optimiser`, its own learning rate. It
+    begins with `sigma`; where it does not adapt its noise, that decays as set here.
+
     Raises:
         UserError: a value is impossible.
     """
 
+    strategy: str = dataclasses.field(default=OPENAI_ES, metadata=earlier(OPENAI_ES))
+    """openai_es, as in the release; or a strategy of evosax, such as SNES, PGPE or Sep_CMA_ES."""
+    optimiser: str | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Optimiser of optax that moves the centre at the learning rate below, such as adam; None: the
+    strategy's own, of openai_es SGD.
+    """
     population: int = 200
     """Members of a generation, in pairs of opposite noise: an even number of at least 2."""
     learning_rate: float = dataclasses.field(default=0.2, metadata=formerly("rate"))
@@ -84,63 +99,44 @@ class Evolution:
         return partial(standardised_ranks, ties=self.ties)
 
 
-@struct.dataclass
-class EvolutionState:
-    """State of an evolution before a generation.
+def make_strategy(evolution: Evolution, genome: Genome) -> Strategy:
+    """Return the strategy that settings name.
 
-    genome: the population's centre. opt_state: of the optimiser that moves it. generation: number
-    of the next generation, int32 [].
+    Args:
+        evolution: settings.
+        genome: tree of arrays, or of their shapes and dtypes, as the members are.
+
+    Raises:
+        UserError: there is no such strategy or optimiser, or they do not fit each other or the
+            genome.
+        NotInstalled: evosax is needed and missing.
     """
-
-    genome: Genome
-    opt_state: optax.OptState
-    generation: jax.Array
+    if evolution.strategy == OPENAI_ES:
+        return openai_es(optimiser(evolution), sigma_schedule(evolution), evolution.shaping)
+    return evosax_strategy(
+        evolution.strategy,
+        genome,
+        population=evolution.population,
+        sigma=sigma_schedule(evolution),
+        optimiser=None if evolution.optimiser is None else chosen_optimiser(evolution),
+    )
 
 
 def init_evolution(evolution: Evolution, genome: Genome) -> EvolutionState:
     """Return the state before the first generation, on all devices."""
-    opt_state = optimiser(evolution).init(genome)
-    return on_all_devices(EvolutionState(genome, opt_state, jnp.zeros((), jnp.int32)))
-
-
-def es_update(evolution: Evolution, state: EvolutionState, gradient: Genome) -> EvolutionState:
-    """Return the state after a generation.
-
-    Args:
-        evolution: settings.
-        state: the state before it.
-        gradient: estimate of the loss's gradient, of the genome's structure.
-    """
-    updates, opt_state = optimiser(evolution).update(gradient, state.opt_state, state.genome)
-    genome = optax.apply_updates(state.genome, updates)
-    return on_all_devices(EvolutionState(genome, opt_state, state.generation + 1))
-
-
-def es_update_from_losses(
-    evolution: Evolution, state: EvolutionState, key: jax.Array, losses: jax.Array
-) -> EvolutionState:
-    """Return the state after a generation whose members' losses were computed elsewhere.
-
-    Args:
-        evolution: settings.
-        state: the state before it.
-        key: the generation's key, as `perturb` was given it.
-        losses: of the members, float [population].
-    """
-    sigma = sigma_schedule(evolution)(state.generation)
-    gradient = gradient_from_losses(
-        state.genome, key, losses, sigma=sigma, shaping=evolution.shaping
-    )
-    return es_update(evolution, state, gradient)
+    return make_strategy(evolution, genome).init(genome)
 
 
 def optimiser(evolution: Evolution) -> optax.GradientTransformation:
-    """Return SGD on a genome with the release's learning rates.
+    """Return what moves the centre of OpenAI-ES: SGD as in the release, or the optimiser named.
 
     The release decays its learning rate and sigma between moving the main part and moving the
     co-evolved one. So the co-evolved part moves by the next generation's rate, and its sum of noise
-    is divided by the next generation's sigma, not by the one that the noise was scaled with.
+    is divided by the next generation's sigma, not by the one that the noise was scaled with. An
+    optimiser that is named moves both parts by the same generation's rate.
     """
+    if evolution.optimiser is not None:
+        return chosen_optimiser(evolution)
     learning_rate, sigma = learning_rate_schedule(evolution), sigma_schedule(evolution)
 
     def later_rate(count: Any) -> Any:
@@ -150,6 +146,47 @@ def optimiser(evolution: Evolution) -> optax.GradientTransformation:
         {"main": optax.sgd(learning_rate), "coevolved": optax.sgd(later_rate)},
         Genome("main", "coevolved"),
     )
+
+
+def chosen_optimiser(evolution: Evolution) -> optax.GradientTransformation:
+    """Return the optimiser of optax that settings name, with their learning rate.
+
+    Raises:
+        UserError: optax has none of the name that needs a learning rate and a gradient alone.
+    """
+    check_known("optimiser", evolution.optimiser or "", optimisers())
+    make = optimisers()[evolution.optimiser or ""]
+    return make(learning_rate_schedule(evolution))
+
+
+@functools.cache
+def optimisers() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Return the optimisers of optax that need a learning rate and a gradient alone, by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on arguments that an optimiser will need one day
+        return {
+            name: function
+            for name, function in sorted(vars(optax).items())
+            if inspect.isfunction(function) and _needs_a_rate_alone(function)
+        }
+
+
+def _needs_a_rate_alone(function: Callable[..., Any]) -> bool:
+    """Return whether a function is an optimiser of optax that a learning rate completes."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or parameters[0].name != "learning_rate":
+        return False
+    others = parameters[1:]
+    if any(parameter.default is inspect.Parameter.empty for parameter in others):
+        return False
+    if function.__name__.startswith("scale_by") or any(p.name in ("key", "seed") for p in others):
+        return False  # a part of an optimiser, or one with randomness of its own
+    try:
+        optimiser, zero = function(optax.constant_schedule(0.1)), jnp.zeros(())
+        jax.eval_shape(lambda: optimiser.update(zero, optimiser.init(zero), zero))
+    except (TypeError, ValueError):  # it takes no schedule, or also needs the loss
+        return False
+    return True
 
 
 def learning_rate_schedule(evolution: Evolution) -> optax.Schedule:

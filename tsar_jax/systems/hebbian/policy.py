@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -36,11 +37,14 @@ from tsar_jax.plasticity.hebbian import (
     without_rate,
 )
 from tsar_jax.plasticity.learner import Learner
+from tsar_jax.systems.hebbian.baselines import gru_learner, standardise
 from tsar_jax.systems.hebbian.evolution import Genome
 from tsar_jax.training.config import earlier, formerly
 
-STATIC = "static"
-"""Name of the rule of static policies: weights that evolve and do not change in a lifetime."""
+STATIC, GRU = "static", "gru"
+"""Names that stand for a rule where weights evolve and do not change in a lifetime: of a static
+policy, and of a recurrent one.
+"""
 
 DISTRIBUTIONS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
     "normal": jax.random.normal,
@@ -59,7 +63,8 @@ class PolicyConfig:
 
     rule: str = "ABCD_lr"
     """Hebbian rule: A, AD, AD_lr, ABC, ABC_lr, ABCD, ABCD_lr, ABCD_lr_D_out or
-    ABCD_lr_D_in_and_out; or static: evolved weights that do not change."""
+    ABCD_lr_D_in_and_out; or evolved weights that do not change: static, or gru, whose first hidden
+    layer is a gated recurrent unit."""
     initial: str = "uni"
     """Weights at birth: uni, normal, xa_uni, ka_uni, sparse, uni_big, xa_uni_big, ones, zeros,
     default, or coevolve: evolved along with the rule."""
@@ -86,8 +91,20 @@ class PolicyConfig:
     PyTorch's default.
     """
 
+    standardised: bool = dataclasses.field(default=False, metadata=earlier(False))
+    """Whether observations are standardised by mean and deviation of those that the lifetime has
+    seen; of rules static and gru."""
+
     def __post_init__(self) -> None:
-        check_known("Hebbian rule", self.rule, (*RULES, STATIC))
+        check_known("Hebbian rule", self.rule, (*RULES, STATIC, GRU))
+        if self.standardised and self.rule not in (STATIC, GRU):
+            raise UserError(
+                f"standardised is for rules {STATIC} and {GRU}, not {self.rule}: leave it out."
+            )
+        if self.rule == GRU and not self.hidden:
+            raise UserError(
+                "hidden is empty, but the rule gru needs a first hidden layer: name it."
+            )
         if self.initial != COEVOLVED:
             find_initialiser(self.initial)
         check_known("distribution", self.distribution, DISTRIBUTIONS)
@@ -135,8 +152,15 @@ def make_policy(
     sizes = (FEATURES if pixels else observation_shape[0], *config.hidden, num_actions)
     encode = _encode_pixels if pixels else _encode_state
     draw_kernels = partial(_draw_kernels, config) if pixels else lambda key: ()
-    make = _static if config.rule == STATIC else _hebbian
-    return make(config, sizes, encode, draw_kernels)
+    if config.standardised and pixels:
+        raise UserError(
+            "standardised is for observations that are vectors, not images: leave it out."
+        )
+    make = {STATIC: _static, GRU: _gru}.get(config.rule, _hebbian)
+    policy = make(config, sizes, encode, draw_kernels)
+    if not config.standardised:
+        return policy
+    return policy._replace(learner=standardise(policy.learner, sizes[0]))
 
 
 Encode = Callable[[Genome, jax.Array], jax.Array]
@@ -197,6 +221,34 @@ def _static(
         return weights
 
     learner = _learner(config, encode, init_weights, change)
+    return Policy(init, lambda genome: genome, learner, plastic=False)
+
+
+def _gru(
+    config: PolicyConfig, sizes: tuple[int, ...], encode: Encode, draw_kernels: DrawKernels
+) -> Policy:
+    draw, cell = _find_draw(config), nn.GRUCell(config.hidden[0])
+    recurrent = gru_learner(cell, bounded=config.bounded, gain=config.gain)
+
+    def init(key: jax.Array) -> Genome:
+        cell_key, layers_key, kernel_key = jax.random.split(key, 3)
+        start = jnp.zeros(config.hidden[0]), jnp.zeros(sizes[0])
+        main = {
+            "cell": cell.init(cell_key, *start)["params"],
+            "layers": draw_layers(draw, layers_key, sizes[1:]),
+        }
+        return Genome(main, {"kernels": draw_kernels(kernel_key)})
+
+    def update(
+        genome: Genome, memory: jax.Array, observation: jax.Array, key: Any = None
+    ) -> tuple[jax.Array, jax.Array]:
+        return recurrent.update(genome.main, memory, encode(genome, observation), key)
+
+    def predict(genome: Genome, memory: jax.Array, observations: jax.Array) -> jax.Array:
+        inputs = jax.vmap(lambda x: encode(genome, x))(observations)
+        return recurrent.predict(genome.main, memory, inputs)
+
+    learner = Learner(lambda genome, key: recurrent.init(genome.main, key), update, predict)
     return Policy(init, lambda genome: genome, learner, plastic=False)
 
 

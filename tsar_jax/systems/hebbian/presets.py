@@ -3,7 +3,7 @@
 import dataclasses
 
 from tsar_jax.systems.hebbian.evolution import Evolution
-from tsar_jax.systems.hebbian.policy import STATIC, PolicyConfig
+from tsar_jax.systems.hebbian.policy import GRU, STATIC, PolicyConfig
 from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.training.preset import Preset
 
@@ -99,6 +99,24 @@ PRESETS = {
     "paper": Preset(QUADRUPED, "two quadrupeds as published: 500 generations of 500"),
     "cpu-static": Preset(
         static(ON_A_LAPTOP, initial="uni"), "as cpu, with weights that do not change"
+    ),
+    "cpu-mlp": Preset(
+        dataclasses.replace(
+            ON_A_LAPTOP,
+            policy=dataclasses.replace(
+                ON_A_LAPTOP.policy, rule=STATIC, initial="default", standardised=True
+            ),
+        ),
+        "as cpu-static, with observations standardised and PyTorch's initial weights",
+    ),
+    "cpu-gru": Preset(
+        dataclasses.replace(
+            ON_A_LAPTOP,
+            policy=dataclasses.replace(
+                ON_A_LAPTOP.policy, rule=GRU, initial="default", hidden=(64,), standardised=True
+            ),
+        ),
+        "as cpu, a recurrent network of 64 gated units whose weights do not change",
     ),
     # The authors' code for static networks starts from PyTorch's default weights.
     "paper-static": Preset(

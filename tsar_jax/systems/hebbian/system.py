@@ -1,7 +1,8 @@
 """Hebbian networks under evolution: a generation is a step.
 
 Najarro and Risi (2020), arXiv 2007.02686. Every member of a population has one rollout or more, in
-an environment or in several bodies, and OpenAI-ES updates the genome by their fitness.
+an environment or in several bodies, and an evolution strategy moves the population's centre by
+their fitness.
 """
 
 import dataclasses
@@ -18,16 +19,13 @@ from tsar_jax.devices import map_over, one_by_one
 from tsar_jax.environments.registry import MakeEnvs, find_environments
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive
-from tsar_jax.meta.evolution import es_gradient, lifetime_key, perturb
+from tsar_jax.meta.evolution import lifetime_key, population_losses
+from tsar_jax.meta.strategy import EvolutionState, Strategy
 from tsar_jax.systems.hebbian.evolution import (
     Evolution,
-    EvolutionState,
     Genome,
     apply_weight_decay,
-    es_update,
-    es_update_from_losses,
-    init_evolution,
-    sigma_schedule,
+    make_strategy,
 )
 from tsar_jax.systems.hebbian.policy import Policy, PolicyConfig, make_policy
 from tsar_jax.systems.hebbian.rollouts import (
@@ -58,8 +56,9 @@ class HebbianConfig(LoopConfig):
     """
 
     environment: str = "cart_pole"
-    """cart_pole, pendulum or car_racing, compiled; quadruped; or any environment that gymnasium
-    knows, such as CartPole-v1, CarRacing-v3 or Ant-v5."""
+    """cart_pole, pendulum or car_racing, compiled; quadruped; any environment that gymnasium knows,
+    such as CartPole-v1, CarRacing-v3 or Ant-v5; or, compiled too, one of gymnax or Brax, such as
+    gymnax/Pendulum-v1 or brax/ant."""
     bodies: tuple[str, ...] = ("standard",)
     """Bodies of the quadruped: standard, or a damaged leg and its length, as right_front or
     left_back:0.2. A member's fitness is its mean over all of them.
@@ -103,7 +102,7 @@ def make_system(config: HebbianConfig) -> System:
 def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) -> System:
     """Return evolution in compiled environments, a generation in one program. There is no data."""
     evolution, policy = config.evolution, policy_for(config, environments[0])
-    sigma = sigma_schedule(evolution)
+    strategy = strategy_for(config, policy)
 
     def mean_fitness(genome: Genome, key: jax.Array) -> jax.Array:
         """Return the mean over the environments, of one lifetime in each."""
@@ -119,17 +118,17 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
         state: EvolutionState, data: Any, key: jax.Array
     ) -> tuple[EvolutionState, Metrics, Arrays]:
         del data
-        estimate = es_gradient(
+        generation = strategy.ask(state, key)
+        losses, metrics = population_losses(
             objective,
-            state.genome,
+            strategy.member,
+            generation,
             jnp.arange(config.rollouts),
             key,
             population=evolution.population,
-            sigma=sigma(state.generation),
-            shaping=evolution.shaping,
         )
-        metrics = summary(estimate.metrics["fitness"], sigma(state.generation))
-        return es_update(evolution, state, estimate.gradient), metrics, {}
+        after = strategy.tell(state, generation, losses)
+        return after, summary(metrics["fitness"], strategy.sigma(state)), {}
 
     def evaluate(state: EvolutionState, data: Any, key: jax.Array) -> Metrics:
         del data
@@ -143,7 +142,7 @@ def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) 
         return {"fitness": fitness.mean(), "fitness_std": fitness.std()}
 
     return System(
-        lambda key: init_evolution(evolution, policy.init(key)),
+        lambda key: strategy.init(policy.init(key)),
         step,
         evaluate,
         remedy=remedy(config),
@@ -157,10 +156,10 @@ def host_system(config: HebbianConfig, make_envs: MakeEnvs) -> System:
     processes simulates its own share of the members, and all know the fitness of all.
     """
     evolution, count = config.evolution, config.evolution.population
-    sigma = sigma_schedule(evolution)
     members = processes.own_share(count)
     envs, evaluation_envs = make_envs(len(members)), make_envs(config.evaluations)
     policy = policy_for(config, envs[0])
+    strategy = strategy_for(config, policy)
     policies = batch_policy(policy, len(members))
     centre_policies = batch_policy(policy, config.evaluations, one_genome=True)
 
@@ -170,12 +169,11 @@ def host_system(config: HebbianConfig, make_envs: MakeEnvs) -> System:
     ) -> tuple[Genome, jax.Array]:
         """Return each member's genome and key."""
 
-        def genome_of(member: jax.Array, shared: tuple[EvolutionState, jax.Array]) -> Genome:
-            state, key = shared
-            return perturb(state.genome, key, sigma(state.generation), member)
+        def genome_of(member: jax.Array, generation: Any) -> Genome:
+            return strategy.member(generation, member)
 
         keys = jax.vmap(lambda member: lifetime_key(key, member // 2))(members)
-        return map_over(genome_of, len(members))(members, (state, key)), keys
+        return map_over(genome_of, len(members))(members, strategy.ask(state, key)), keys
 
     @jax.jit
     def losses_of(fitness: jax.Array, genomes: Genome) -> jax.Array:
@@ -183,8 +181,9 @@ def host_system(config: HebbianConfig, make_envs: MakeEnvs) -> System:
 
     @jax.jit
     def learn(state: EvolutionState, key: jax.Array, fitness: Any, losses: Any) -> Any:
-        after = es_update_from_losses(evolution, state, key, losses)
-        return after, summary(fitness, sigma(state.generation))
+        # Proposed anew, so that the processes need not pass it on.
+        after = strategy.tell(state, strategy.ask(state, key), losses)
+        return after, summary(fitness, strategy.sigma(state))
 
     def step(
         state: EvolutionState, data: Any, key: jax.Array
@@ -207,7 +206,7 @@ def host_system(config: HebbianConfig, make_envs: MakeEnvs) -> System:
         return {"fitness": fitness.mean(), "fitness_std": fitness.std()}
 
     return System(
-        lambda key: init_evolution(evolution, policy.init(key)),
+        lambda key: strategy.init(policy.init(key)),
         step,
         evaluate,
         remedy(config),
@@ -240,6 +239,11 @@ def policy_for(config: HebbianConfig, env: Environment | HostEnvironments) -> Po
     return make_policy(config.policy, env.observation_shape, env.num_actions)
 
 
+def strategy_for(config: HebbianConfig, policy: Policy) -> Strategy:
+    """Return a config's strategy, for the genomes of a policy. Raises UserError."""
+    return make_strategy(config.evolution, jax.eval_shape(policy.init, jax.random.key(0)))
+
+
 def remedy(config: HebbianConfig) -> str:
     """Return advice for when no member of a generation has a finite fitness."""
     return (
@@ -256,7 +260,7 @@ def summary(fitness: jax.Array, sigma: jax.Array) -> Metrics:
 
     Args:
         fitness: of the members, float [population].
-        sigma: standard deviation of the generation's noise.
+        sigma: standard deviation of the generation's noise, a mean over parameters.
     """
     finite = jnp.where(jnp.isfinite(fitness), fitness, jnp.nan)
     return {
