@@ -8,6 +8,7 @@ Examples:
   tsar-jax run tsar_meta_train --preset paper --model anml    256 channels, gate begun at -8
   tsar-jax run tsar_meta_train --initial-bias 0               sculpting: all synapses open at first
   tsar-jax run tsar_meta_train --preset paper                 as published: 590 M parameters
+  tsar-jax run tsar_meta_train --preset paper --divide-heads  the same, shared by all devices
   tsar-jax run tsar_meta_train --init runs/NAME               begin with the weights of another run
   tsar-jax run tsar_meta_train --resume runs/NAME             go on where it was stopped
 
@@ -20,7 +21,7 @@ from tsar_jax.devices import split_cpu
 from tsar_jax.errors import quoted
 from tsar_jax.systems.episodic.system import check_data
 from tsar_jax.systems.episodic.trained import begin_trained, check_plastic
-from tsar_jax.systems.episodic.tsar import TsarConfig, in_bfloat16, make_network, make_system
+from tsar_jax.systems.episodic.tsar import TsarConfig, make_network, make_system, storage
 from tsar_jax.systems.episodic.tsar_presets import EXPERIMENT, PRESETS
 from tsar_jax.training.loop import train
 
@@ -28,11 +29,11 @@ from tsar_jax.training.loop import train
 def main() -> None:
     config, run = cli.parse(TsarConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or "")
     check_plastic(make_network(config), config.plastic)
-    if config.seeds > 1:
+    if config.seeds > 1 or config.divide_heads:
         split_cpu()
     data = omniglot.load_on_device()
     check_data(config, data)
-    begin = begin_trained(config, make_network(config), run, in_bfloat16(config))
+    begin = begin_trained(config, make_network(config), run, storage(config))
     train(make_system(config), data, config, run, first_state=begin)
     print(f"{run.path}: meta-trained for {config.steps} steps.")
     print(f"Next: tsar-jax run tsar_transfer --run {quoted(run.path)}")

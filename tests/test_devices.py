@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -133,14 +134,35 @@ def test_usable_cores_are_counted_where_the_system_says_and_where_not(known, mon
         assert usable_cores() == os.cpu_count()
 
 
+def on_several(code: str, tmp_path: Path) -> str:
+    """What code says that runs where JAX has as many devices as it asks for."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ
+        | {
+            "JAX_PLATFORMS": "cpu",
+            # As `quickly_compiled` has it.
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 EPISODES = """
+import pathlib
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", {devices})
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_system
 from tsar_jax.training.checkpoints import to_host
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
-import pathlib, sys
 config = AnmlConfig(
     steps=2, chunk=2, eval_every=None, checkpoint_every=None, episodes=4, channels=2,
     gate_channels=2, outputs=8, train_classes=8, inner_updates=3, remember=8, eval_classes=2,
@@ -148,26 +170,109 @@ config = AnmlConfig(
 )
 images = np.random.RandomState(0).randint(0, 255, (2, 20, 20, 28, 28)).astype(np.uint8)
 data = dict(background=images[0], evaluation=images[1])
-run = Run(pathlib.Path(sys.argv[1]), config, "toy", "cpu")
+run = Run(pathlib.Path("{devices}"), config, "toy", "cpu")
 trained = train(make_system(config), data, config, run)
 counts = {{len(leaf.sharding.device_set) for leaf in jax.tree.leaves(trained.state)}}
-np.savez(sys.argv[1] + ".npz", devices=max(counts), **to_host(trained.state))
+np.savez("{devices}.npz", devices=max(counts), **to_host(trained.state))
 """
 
 
 def test_the_episodes_of_a_meta_step_are_shared_by_four_devices(tmp_path) -> None:
     found = {}
     for count in (1, 4):
-        done = subprocess.run(
-            [sys.executable, "-c", EPISODES.format(devices=count), str(tmp_path / str(count))],
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+        on_several(EPISODES.format(devices=count), tmp_path)
         with np.load(tmp_path / f"{count}.npz") as arrays:
             found[count] = dict(arrays)
         assert found[count].pop("devices") == count
     assert found[1].keys() == found[4].keys()
     for name, array in found[1].items():
         np.testing.assert_allclose(found[4][name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+DIVIDED = """
+import pathlib
+import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_num_cpu_devices", {devices})
+from tsar_jax.systems.episodic.tsar import TsarConfig, make_system
+from tsar_jax.training.checkpoints import to_host
+from tsar_jax.training.loop import make_keys, train
+from tsar_jax.training.programs import make_programs
+from tsar_jax.training.run import Run
+config = TsarConfig(
+    steps=2, chunk=1, eval_every=2, checkpoint_every=1, channels=8, regulator_channels=8,
+    outputs=32, train_classes=8, inner_updates=3, remember=8, eval_classes=2, eval_runs=3,
+    eval_rates=(0.01,), initial_bias=-1.0, divide_heads=True,
+)
+images = np.random.RandomState(0).randint(0, 255, (2, 20, 20, 28, 28)).astype(np.uint8)
+data = dict(background=images[0], evaluation=images[1])
+path = pathlib.Path("{devices}")
+trained = train(make_system(config), data, config, Run(path, config, "toy", "cpu"))
+(path / "checkpoints" / "2").rename(path / "gone")
+resumed = train(make_system(config), data, config, Run(path, config, "toy", "cpu", resume=True))
+programs = make_programs(make_system(config), data, make_keys(0).init, 1)
+programs_of = {{
+    "chunk": programs.compile_chunk(trained.state, data, make_keys(0).step),
+    "evaluate": programs.evaluate.lower(trained.state, data, make_keys(0).step).compile(),
+}}
+bytes_of = {{}}
+for name, program in programs_of.items():
+    memory = program.memory_analysis()
+    bytes_of[name] = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    bytes_of[name] -= sum(array.nbytes for array in data.values())
+states = trained.state, resumed.state
+heads = [leaf for state in states for leaf in jax.tree.leaves(state.params["regulator"])]
+assert all(len(leaf.sharding.device_set) == {devices} for leaf in heads)
+parts = [leaf.addressable_data(0).size * {devices} == leaf.size for leaf in heads]
+np.savez(
+    path.with_suffix(".npz"), parts=all(parts),
+    heads=sum(leaf.nbytes for leaf in jax.tree.leaves(trained.state.params["regulator"])),
+    **bytes_of, **to_host(trained.state),
+    **{{f"resumed/{{name}}": array for name, array in to_host(resumed.state).items()}},
+    accuracy=trained.metrics[-1]["meta_test_test"],
+)
+"""
+
+
+def test_tsars_heads_are_divided_among_eight_devices(tmp_path) -> None:
+    found = {}
+    for count in (1, 8):
+        on_several(DIVIDED.format(devices=count), tmp_path)
+        with np.load(tmp_path / f"{count}.npz") as arrays:
+            found[count] = dict(arrays)
+    one, eight = found[1], found[8]
+    assert one.keys() == eight.keys()
+    assert eight["parts"]
+    for program, trees in (("chunk", 3), ("evaluate", 1)):  # with Adam's moments, and without
+        saved = int(one.pop(program)) - int(eight.pop(program))
+        assert saved > 0.9 * trees * one["heads"] * 7 / 8
+    for name, array in one.items():
+        np.testing.assert_allclose(eight[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+    states = [name for name in one if name.startswith("params/")]
+    assert states
+    for name in states:
+        np.testing.assert_array_equal(eight[name], eight[f"resumed/{name}"], err_msg=name)
+
+
+LIFETIMES = """
+import jax, jax.numpy as jnp
+from tsar_jax.systems.episodic.meta_test_lifetime import map_in_batches
+jax.config.update("jax_num_cpu_devices", {devices})
+def run(factor, key, rate):
+    return {{"found": factor * rate + jax.random.uniform(key, (2,))}}
+keys, rates = jax.random.split(jax.random.key(0), 7), jnp.arange(7.)
+for memory in (1, 3):
+    many = jax.jit(lambda factor, keys, rates, count: map_in_batches(
+        run, factor, keys, rates, lifetime_bytes=1, memory_budget=memory, count=count
+    ))
+    for count in (7, 5, 1):
+        found = many(jnp.float32(10), keys, rates, jnp.int32(count))["found"]
+        print(found[:count].tolist())
+"""
+
+
+def test_a_meta_tests_lifetimes_are_shared_in_any_number_and_keep_their_places(tmp_path) -> None:
+    said = {}
+    for count in (1, 2, 4):
+        said[count] = on_several(LIFETIMES.format(devices=count), tmp_path)
+    assert len(said[1].splitlines()) == 6
+    assert said[1] == said[2] == said[4]

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tsar_jax import processes
@@ -90,7 +91,7 @@ def usable_cores() -> int:
 
 def on_all_devices(tree: Any) -> Any:
     """Return the arrays, within a compiled program, copied to every device of all processes."""
-    if len(processes.devices()) == 1 or _within_shard.get():
+    if spread_devices() == 1:
         return tree
     return lax.with_sharding_constraint(tree, processes.everywhere())
 
@@ -137,11 +138,11 @@ def map_over(
         return map_items(lambda item: function(item, shared))(items)
 
     def mapped(items: Any, shared: Any) -> Any:
-        devices = processes.devices()
-        if len(devices) == 1 or _within_shard.get():
+        number = spread_devices()
+        if number == 1:
             return on_one_device(items, shared)
-        padded = math.ceil(count / len(devices)) * len(devices)
-        on_devices = _sharded(on_one_device, devices, (P(AXIS), P()), P(AXIS))
+        padded = math.ceil(count / number) * number
+        on_devices = _sharded(on_one_device, processes.devices(), (P(AXIS), P()), P(AXIS))
         if padded == count:
             return on_devices(items, shared)
         items = jax.tree.map(lambda leaf: leaf[jnp.arange(padded) % count], items)
@@ -150,10 +151,14 @@ def map_over(
     return mapped
 
 
+def spread_devices() -> int:
+    """Return the number of devices that `map_over` spreads its items over."""
+    return 1 if _within_shard.get() else len(processes.devices())
+
+
 def spreads(count: int) -> bool:
     """Return whether `mean_over` spreads `count` items over several devices."""
-    number = len(processes.devices())
-    return number > 1 and count % number == 0 and not _within_shard.get()
+    return _divides(count)
 
 
 def mean_over(function: Callable[[Any, Any], Any], count: int) -> Callable[[Any, Any], Any]:
@@ -170,7 +175,7 @@ def mean_over(function: Callable[[Any, Any], Any], count: int) -> Callable[[Any,
     """
 
     def on_one_device(items: Any, shared: Any) -> Any:
-        return jax.tree.map(lambda mean: lax.pmean(mean, AXIS), function(items, shared))
+        return _means(function(items, shared))
 
     def mean(items: Any, shared: Any) -> Any:
         if not spreads(count):
@@ -179,6 +184,112 @@ def mean_over(function: Callable[[Any, Any], Any], count: int) -> Callable[[Any,
         return on_devices(items, shared)
 
     return mean
+
+
+def on_shares(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return the function run once on each of the devices that `map_over` spreads over.
+
+    Args:
+        function: (share, shared) -> result.
+
+    Returns:
+        A function (shares [devices, ...], shared) -> results [devices, ...].
+    """
+
+    def on_one_device(shares: Any, shared: Any) -> Any:
+        result = function(jax.tree.map(lambda leaf: leaf[0], shares), shared)
+        return jax.tree.map(lambda leaf: leaf[None], result)
+
+    return _sharded(on_one_device, processes.devices(), (P(AXIS), P()), P(AXIS))
+
+
+Affine = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""(x [N, K], matrix [K, D], row [D]) -> [N, D], a column from each column and element."""
+
+
+def by_columns(
+    function: Affine, x: jax.Array, matrices: Sequence[jax.Array], rows: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Return function(x, matrix, row) of every matrix, each device computing its own columns.
+
+    Where the number of devices does not divide all numbers of columns, each computes everything.
+
+    All columns are gathered at once, and gradients of x summed at once: on a CPU two collective
+    operations that do not depend on each other may be begun in another order by each device, and
+    then wait for each other for ever.
+
+    Args:
+        function: of one matrix.
+        x: [N, K]. matrices: [K, D] each. rows: [D] each.
+
+    Returns:
+        The results [N, D], which every device holds whole.
+    """
+    sizes = [row.shape[-1] for row in rows]
+    if not all(map(_divides, sizes)):
+        return [function(x, matrix, row) for matrix, row in zip(matrices, rows, strict=True)]
+    number = spread_devices()
+
+    def own_columns(
+        x: jax.Array, matrices: Sequence[jax.Array], rows: Sequence[jax.Array]
+    ) -> jax.Array:
+        parts = [function(x, matrix, row) for matrix, row in zip(matrices, rows, strict=True)]
+        return jnp.concatenate(parts, -1)
+
+    specs = P(), P(None, AXIS), P(AXIS)
+    on_devices = _sharded(own_columns, processes.devices(), specs, P(None, AXIS))
+    gathered = on_all_devices(on_devices(x, tuple(matrices), tuple(rows)))
+    by_device = gathered.reshape(x.shape[0], number, -1)
+    ends = list(itertools.accumulate(size // number for size in sizes))
+    parts = jnp.split(by_device, ends[:-1], -1)
+    return [part.reshape(x.shape[0], -1) for part in parts]
+
+
+def divide_last_axis(tree: Any, names: tuple[str, ...]) -> Any:
+    """Return the arrays, within a compiled program, placed on all devices.
+
+    Args:
+        tree: the arrays.
+        names: arrays whose path, such as `params/a/kernel`, ends in one of these have a part of
+            their last axis on each device, where the number of devices divides it; all others are
+            on each device whole.
+    """
+    if spread_devices() == 1:
+        return tree
+    mesh = Mesh(np.asarray(processes.devices()), (AXIS,))
+
+    def place(path: Any, leaf: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not (name.endswith(names) and _divides(leaf.shape[-1])):
+            return on_all_devices(leaf)
+        parts = P(*[None] * (leaf.ndim - 1), AXIS)
+        return lax.with_sharding_constraint(leaf, NamedSharding(mesh, parts))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def _divides(size: int) -> bool:
+    """Return whether there are several devices to spread over, and their number divides a size."""
+    return spread_devices() > 1 and size % spread_devices() == 0
+
+
+def _means(tree: Any) -> Any:
+    """Return the means over devices of a tree's arrays, on a CPU one after another.
+
+    There each is made to depend on the one before, for the reason that `by_columns` gives.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    means: list[jax.Array] = []
+    for leaf in leaves:
+        if means and leaf.size and means[-1].size:
+            leaf = by_platform(leaf, means[-1], cpu=_after, default=lambda leaf, _: leaf)
+        means.append(lax.pmean(leaf, AXIS))
+    return jax.tree.unflatten(structure, means)
+
+
+def _after(leaf: jax.Array, before: jax.Array) -> jax.Array:
+    """Return an array that cannot be had before another: NaN where that begins with NaN."""
+    return leaf + (0 * before.reshape(-1)[0]).astype(leaf.dtype)
 
 
 def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:

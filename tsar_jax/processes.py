@@ -214,7 +214,9 @@ def spread(tree: Any, places: Any = None) -> Any:
         places: a tree of shardings; None: every device holds them whole.
     """
     if not _joined:
-        return jax.device_put(tree, places)
+        # NumPy's are copied, for the loop donates a state's buffers, which JAX then overwrites.
+        own = jax.tree.map(lambda leaf: not isinstance(leaf, np.ndarray), tree)
+        return jax.device_put(tree, places, may_alias=own)
     shardings = jax.tree.map(lambda _: everywhere(), tree) if places is None else places
     return jax.tree.map(_spread_leaf, tree, shardings)
 

@@ -52,7 +52,7 @@ from tsar_jax.systems.episodic import anml_presets, tsar_presets
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.release import from_release, network_widths
 from tsar_jax.systems.episodic.system import first_state
-from tsar_jax.systems.episodic.tsar import TsarConfig, in_bfloat16
+from tsar_jax.systems.episodic.tsar import TsarConfig, storage
 from tsar_jax.systems.hebbian.system import HebbianConfig
 from tsar_jax.training.checkpoints import save_once, to_host
 from tsar_jax.training.config import config_to_json
@@ -128,7 +128,7 @@ def import_episodic(kind: str, content: Content, argv: list[str], text: str) -> 
         if isinstance(bias, int | float) and not isinstance(bias, bool):
             base = dataclasses.replace(base, initial_bias=finite_bias(bias))
         tsar = settings(kind, base, argv, fixed, text)
-        state = first_state(tsar, params, in_bfloat16(tsar))
+        state = first_state(tsar, params, storage(tsar))
         return Imported(tsar_presets.EXPERIMENT, tsar, state, tsar.steps)
     anml = dataclasses.replace(anml_presets.PRESETS["paper"].config, steps=0)
     anml = settings(kind, anml, argv, fixed, text)

@@ -30,6 +30,11 @@ class Network(nn.Module):
     stages: ClassVar[tuple[str, ...]] = ()
     storable: ClassVar[int | None] = None
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether its parameters are divided among several devices."""
+        return False
+
     def __call__(self, images: jax.Array) -> jax.Array:
         return self.run(images)
 

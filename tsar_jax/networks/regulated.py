@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tsar_jax.devices import by_platform
+from tsar_jax.devices import by_columns, by_platform
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.networks.episodic import Activations, Network
 from tsar_jax.networks.layers import ALL_POOLED, IMAGE_CHANNELS, Trunk, dense
@@ -87,19 +87,29 @@ class Regulator(nn.Module):
     """One dense head per regulated kernel: codes [N, E] -> {layer: gates [N, *kernel]}.
 
     kernels: (layer, shape of its kernel). initial_bias: of every head; sigmoid(-8) = 0.0003
-    silences nearly every synapse at first, 0 or more opens them.
+    silences nearly every synapse at first, 0 or more opens them. divided: whether each device
+    computes its own columns of a head.
     """
 
     kernels: tuple[tuple[str, tuple[int, ...]], ...]
     initial_bias: float
+    divided: bool = False
 
     @nn.compact
     def __call__(self, codes: jax.Array) -> dict[str, jax.Array]:
-        gates = {}
-        for layer, shape in self.kernels:
-            head = WideDense(math.prod(shape), self.initial_bias, name=layer)
-            gates[layer] = nn.sigmoid(head(codes)).reshape(-1, *shape)
-        return gates
+        heads = [
+            WideDense(math.prod(shape), self.initial_bias, name=layer)
+            for layer, shape in self.kernels
+        ]
+        if self.divided:
+            kernels, biases = zip(*(head.weights(codes.shape[-1]) for head in heads), strict=True)
+            drives = by_columns(wide_affine, codes, kernels, biases)
+        else:
+            drives = [head(codes) for head in heads]
+        return {
+            layer: nn.sigmoid(drive).reshape(-1, *shape)
+            for (layer, shape), drive in zip(self.kernels, drives, strict=True)
+        }
 
 
 class WideDense(nn.Module):
@@ -109,10 +119,14 @@ class WideDense(nn.Module):
     initial_bias: float
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", _he_normal_by_rows, (x.shape[-1], self.features))
+    def weights(self, inputs: int) -> tuple[jax.Array, jax.Array]:
+        """Return kernel [inputs, features] and bias [features]."""
+        kernel = self.param("kernel", _he_normal_by_rows, (inputs, self.features))
         bias = self.param("bias", nn.initializers.constant(self.initial_bias), (self.features,))
-        return wide_affine(x, kernel, bias)
+        return kernel, bias
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return wide_affine(x, *self.weights(x.shape[-1]))
 
 
 def _he_normal_by_rows(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -132,6 +146,7 @@ class TSAR(Network):
     weights multiplied by the gates of that image.
 
     regulated: names of the classifier's regulated layers.
+    divided: whether the regulator's heads are divided among the devices.
     """
 
     channels: int = 112
@@ -139,6 +154,7 @@ class TSAR(Network):
     classes: int = 1000
     initial_bias: float = -8.0
     regulated: tuple[str, ...] = REGULATED
+    divided: bool = False
     stages: ClassVar[tuple[str, ...]] = ("encoder", "regulator", "trunk", "head")
     storable: ClassVar[int] = 1  # an image has as many gates as the classifier has weights
 
@@ -148,6 +164,11 @@ class TSAR(Network):
         for layer in self.regulated:
             check_known("layer to regulate", layer, REGULATED)
         super().__post_init__()
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether its parameters are divided among several devices."""
+        return self.divided
 
     def setup(self) -> None:
         width = self.channels
@@ -161,6 +182,7 @@ class TSAR(Network):
         self.regulator = Regulator(
             tuple((layer, shapes[layer]) for layer in REGULATED if layer in self.regulated),
             self.initial_bias,
+            self.divided,
         )
         self.trunk = Trunk(width, self.microbatch, pools=ALL_POOLED)
         self.head = dense(self.classes)

@@ -66,13 +66,15 @@ def to_host(state: State) -> Arrays:
     }
 
 
-def from_host(arrays: Arrays, like: State, source: str) -> State:
+def from_host(arrays: Arrays, like: State, source: str, *, on_device: bool = True) -> State:
     """Return a state of the tree, shapes and dtypes of `like`.
 
     Args:
         arrays: leaves by path, as `to_host` gives them.
         like: a tree of arrays or ShapeDtypeStructs.
         source: where the arrays are from, for error messages.
+        on_device: whether they are copied to JAX's default device; else they stay as they are, but
+            for random keys, so that a state can be placed that one device cannot hold.
 
     Raises:
         UserError: an array is missing, superfluous or of another shape or dtype.
@@ -97,9 +99,8 @@ def from_host(arrays: Arrays, like: State, source: str) -> State:
             "resume with the code and config that it was saved with."
         )
     # Copied, for the loop donates the state's buffers and NumPy's are not JAX's to overwrite.
-    restored = [
-        _of_kind(jnp.array(arrays[name]), leaf) for name, leaf in zip(names, leaves, strict=True)
-    ]
+    placed = [jnp.array(arrays[name]) if on_device else arrays[name] for name in names]
+    restored = [_of_kind(array, leaf) for array, leaf in zip(placed, leaves, strict=True)]
     return jax.tree.unflatten(tree, restored)
 
 
@@ -110,7 +111,7 @@ def _key_data(leaf: Any) -> Any:
     return leaf if isinstance(leaf, jax.Array | np.ndarray) else jnp.asarray(leaf)
 
 
-def _of_kind(array: jax.Array, like: Any) -> jax.Array:
+def _of_kind(array: Any, like: Any) -> Any:
     """Return an array, as typed random keys where `like` are keys."""
     return wrap_key(array, like) if is_key(like) else array
 

@@ -190,7 +190,7 @@ def train(
     with processes.noticing_losses(remedy):
         trained = _train(system, data, loop, run, progress, first_state)
         if processes.several():
-            own = from_host(to_host(trained.state), trained.state, "state")
+            own = from_host(to_host(trained.state), trained.state, "state", on_device=False)
             trained = trained._replace(state=own)
             processes.leave()
     return trained
@@ -295,7 +295,7 @@ def _init_or_restore(
     source = f"checkpoint of step {record['step']} in {run.path}"
     check_config(record, run.config, source)
     like = jax.eval_shape(programs.init, keys.init)
-    state = from_host(arrays, like, source)
+    state = from_host(arrays, like, source, on_device=False)
     return processes.spread(state, programs.places), record["step"], True
 
 

@@ -96,15 +96,18 @@ def runs(memory):
 def test_a_run_is_traced_once(memory):
     traced = []
 
-    def run(key, rate):
+    def run(factor, key, rate):
         traced.append(key)
-        return {"found": rate * jax.random.uniform(key, (2,))}
+        return {"found": factor * rate * jax.random.uniform(key, (2,))}
 
     rates, keys = jnp.arange(3.0), jax.random.split(jax.random.key(0), 3)
-    many = jax.jit(lambda k, r: map_in_batches(run, k, r, lifetime_bytes=1, memory_budget=memory))
-    found = many(keys, rates)["found"]
+    many = jax.jit(
+        lambda f, k, r: map_in_batches(run, f, k, r, lifetime_bytes=1, memory_budget=memory)
+    )
+    found = many(jnp.float32(2), keys, rates)["found"]
     assert len(traced) == 1
-    wanted = [rate * jax.random.uniform(key, (2,)) for key, rate in zip(keys, rates, strict=True)]
+    drawn = [jax.random.uniform(key, (2,)) for key in keys]
+    wanted = [2 * rate * uniform for rate, uniform in zip(rates, drawn, strict=True)]
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 

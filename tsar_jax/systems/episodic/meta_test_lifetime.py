@@ -16,6 +16,7 @@ from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
 from tsar_jax.data.episodes import ClassOrder, Pixels, draw_stream, scale_omniglot
+from tsar_jax.devices import on_shares, spread_devices
 from tsar_jax.networks import (
     Activations,
     Network,
@@ -245,50 +246,96 @@ def run_lifetimes(
     Returns:
         The arrays of `run_lifetime` [n, ...].
     """
-    run = functools.partial(run_lifetime, network, params, plastic, activations, spec, per_class)
+
+    def run(shared: Any, key: jax.Array, learning_rate: jax.Array) -> dict[str, jax.Array]:
+        params, activations = shared
+        return run_lifetime(
+            network, params, plastic, activations, spec, per_class, key, learning_rate
+        )
+
     return map_in_batches(
         run,
+        (params, activations),
         keys,
         learning_rates,
         lifetime_bytes=bytes_per_lifetime(params, plastic),
         memory_budget=memory_budget,
         count=count,
+        # Each device would need a divided network whole.
+        spread=not network.is_divided,
     )
 
 
+Lifetime = Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
+"""(what all lifetimes share, key, learning rate) -> arrays by name."""
+
+
 def map_in_batches(
-    run: Callable[[jax.Array, jax.Array], dict[str, jax.Array]],
+    run: Lifetime,
+    shared: Any,
     keys: jax.Array,
     learning_rates: jax.Array,
     *,
     lifetime_bytes: int,
     memory_budget: int,
     count: jax.Array | int | None = None,
+    spread: bool = True,
 ) -> dict[str, jax.Array]:
     """Map run over keys and learning rates, as many at a time as fit into the memory budget.
 
     Args:
-        run: (key, learning rate) -> arrays by name.
+        run: one lifetime.
+        shared: tree of arrays that all lifetimes need.
         keys: one for each lifetime [n].
         learning_rates: one for each lifetime [n].
         lifetime_bytes: bytes that one lifetime takes.
-        memory_budget: bytes of lifetimes side by side; one is run even where it takes more.
+        memory_budget: bytes of lifetimes side by side on a device; one is run even where it takes
+            more.
         count: number of lifetimes that are run, the first ones, so that searches and runs of
             different numbers share one compiled program. None: all.
+        spread: whether several devices take a share of the lifetimes each.
 
     Returns:
-        The arrays of each lifetime [n, ...]; zeros of those that are not run.
+        The arrays of each lifetime [n, ...]; zeros of those that are not run, but for some that
+        complete a batch.
     """
+    total, shares = learning_rates.size, spread_devices() if spread else 1
+    size = -(-total // shares)
+    batch_size = min(size, max(1, memory_budget // lifetime_bytes))
+    in_turn = functools.partial(_run_batches, run, batch_size)
+    needed = jnp.asarray(total if count is None else count, jnp.int32)
+    if shares == 1:
+        return in_turn((keys, learning_rates, needed), shared)
+    # A share is every so-many-th lifetime, so that the first ones are spread evenly.
+    index = jnp.minimum(jnp.arange(size * shares), total - 1).reshape(size, shares).T
+    counts = (needed - jnp.arange(shares) + shares - 1) // shares
+    items = keys[index], learning_rates[index], counts
+    results = on_shares(in_turn)(items, shared)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:total], results)
+
+
+def _run_batches(
+    run: Lifetime, batch_size: int, items: tuple[jax.Array, jax.Array, jax.Array], shared: Any
+) -> dict[str, jax.Array]:
+    """Run lifetimes on one device, batch after batch.
+
+    Args:
+        run: one lifetime.
+        batch_size: number of lifetimes side by side.
+        items: keys [n], learning rates [n] and the number of lifetimes that are needed, [].
+        shared: see `map_in_batches`.
+    """
+    keys, learning_rates, count = items
     total = learning_rates.size
-    batch_size = min(total, max(1, memory_budget // lifetime_bytes))
     batches = -(-total // batch_size)
     padded = jnp.minimum(jnp.arange(batches * batch_size), total - 1).reshape(batches, batch_size)
 
     def run_batch(batch: jax.Array) -> dict[str, jax.Array]:
         index = padded[batch]
         if batch_size == 1:  # vmap would turn conditions into selections, and cost copies
-            return jax.tree.map(lambda x: x[None], run(keys[index[0]], learning_rates[index[0]]))
-        return jax.vmap(run)(keys[index], learning_rates[index])
+            arrays = run(shared, keys[index[0]], learning_rates[index[0]])
+            return jax.tree.map(lambda x: x[None], arrays)
+        return jax.vmap(run, (None, 0, 0))(shared, keys[index], learning_rates[index])
 
     # Traced once, for the shapes and for the loop: tracing is most of what a second start takes.
     traced, shapes = jax.make_jaxpr(run_batch, return_shape=True)(jnp.int32(0))
@@ -299,6 +346,5 @@ def map_in_batches(
         return jax.tree.map(lambda filled, new: filled.at[batch].set(new), results, batch_results)
 
     empty = jax.tree.map(lambda s: jnp.zeros((batches, *s.shape), s.dtype), shapes)
-    needed = batches if count is None else -(-count // batch_size)
-    results = lax.fori_loop(0, needed, add_batch, empty)
+    results = lax.fori_loop(0, -(-count // batch_size), add_batch, empty)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:total], results)

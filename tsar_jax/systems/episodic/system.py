@@ -6,7 +6,7 @@ of all training classes.
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from flax import struct
 from jax import lax
 
 from tsar_jax.data.episodes import Episode, Pixels, draw_episode, scale_omniglot
-from tsar_jax.devices import on_all_devices, spreads
+from tsar_jax.devices import divide_last_axis, on_all_devices, spreads
 from tsar_jax.errors import (
     UserError,
     check_known,
@@ -156,6 +156,22 @@ class State:
     opt_state: optax.OptState
 
 
+class Storage(NamedTuple):
+    """How some parameters, by name, and Adam's moments of them are kept.
+
+    in_bfloat16: parameters in bfloat16.
+    divided: parameters divided among the devices by their last axis, where it has a multiple of
+        their number.
+    """
+
+    in_bfloat16: tuple[str, ...] = ()
+    divided: tuple[str, ...] = ()
+
+
+WHOLE = Storage()
+"""Every parameter in float32, and whole on each device that has it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class EpisodicConfig(LoopConfig):
     """Settings of meta-training on Omniglot, whatever the network.
@@ -273,15 +289,16 @@ def check_data(config: EpisodicConfig, data: dict[str, jax.Array]) -> None:
     )
 
 
-def first_state(config: EpisodicConfig, params: Params, in_bfloat16: tuple[str, ...] = ()) -> State:
+def first_state(config: EpisodicConfig, params: Params, storage: Storage = WHOLE) -> State:
     """Return the state of meta-training before its first step.
 
-    It is on all devices where these share the episodes of a step.
-
-    Args:
-        in_bfloat16: see `meta_training`.
+    It is on all devices where these share the episodes of a step, and in parts where parameters
+    are divided.
     """
-    state = to_bfloat16(State(params, optax.adam(config.meta_rate).init(params)), in_bfloat16)
+    state = State(params, optax.adam(config.meta_rate).init(params))
+    state = to_bfloat16(state, storage.in_bfloat16)
+    if storage.divided:
+        return divide_last_axis(state, storage.divided)
     return on_all_devices(state) if spreads(config.episodes) else state
 
 
@@ -289,7 +306,7 @@ def meta_training(
     config: EpisodicConfig,
     network: Network,
     plastic_names: tuple[str, ...],
-    in_bfloat16: tuple[str, ...] = (),
+    storage: Storage = WHOLE,
 ) -> System:
     """Return meta-training as a system.
 
@@ -297,12 +314,12 @@ def meta_training(
 
     Args:
         plastic_names: parameters that learn in the inner loop unless config.plastic names others.
-        in_bfloat16: parameters kept in bfloat16, as are Adam's moments of them.
+        storage: how parameters are kept.
     """
     optimiser = optax.adam(config.meta_rate)
 
     def init(key: jax.Array) -> State:
-        return first_state(config, init_params(network, key), in_bfloat16)
+        return first_state(config, init_params(network, key), storage)
 
     def step(
         state: State, data: dict[str, jax.Array], key: jax.Array

@@ -9,7 +9,7 @@ import jax
 from tsar_jax.networks import Network, params_like
 from tsar_jax.ops.mixed_precision import cast_to_float32
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.systems.episodic.system import EpisodicConfig, State, first_state
+from tsar_jax.systems.episodic.system import WHOLE, EpisodicConfig, State, Storage, first_state
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.initial import init_from_run
 from tsar_jax.training.run import Run
@@ -51,12 +51,12 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def begin_trained(
-    config: EpisodicConfig, network: Network, run: Run, in_bfloat16: tuple[str, ...] = ()
+    config: EpisodicConfig, network: Network, run: Run, storage: Storage = WHOLE
 ) -> Callable[[jax.Array], State] | None:
     """Return the function that makes a seed's first state from the run that config.init names.
 
     Args:
-        in_bfloat16: names of the parameters that are kept in bfloat16.
+        storage: how parameters are kept.
 
     Returns:
         (key) -> state; None where config.init names no run.
@@ -69,5 +69,5 @@ def begin_trained(
         "params",
         lambda: params_like(network),
         run,
-        lambda params, _: first_state(config, params, in_bfloat16),
+        lambda params, _: first_state(config, params, storage),
     )

@@ -340,11 +340,16 @@ def _run(
 ) -> dict[str, jax.Array]:
     """Return the arrays of `run_transfer_lifetime`, of the first `count` keys and rates [n]."""
     learned = mask(params, plastic)
-    run = functools.partial(
-        run_transfer_lifetime, network, params, learned, images, normalise, config, regulation
-    )
+
+    def run(shared: Any, key: jax.Array, learning_rate: jax.Array) -> dict[str, jax.Array]:
+        params, images, regulation = shared
+        return run_transfer_lifetime(
+            network, params, learned, images, normalise, config, regulation, key, learning_rate
+        )
+
     return map_in_batches(
         run,
+        (params, images, regulation),
         keys,
         learning_rates,
         lifetime_bytes=bytes_per_lifetime(params, learned),

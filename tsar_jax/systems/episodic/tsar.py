@@ -19,7 +19,7 @@ from tsar_jax.networks.layers import ALL_POOLED
 from tsar_jax.networks.regulated import REGULATED
 from tsar_jax.plasticity.masks import leaf_names, mask
 from tsar_jax.systems.episodic.release import release_names
-from tsar_jax.systems.episodic.system import EpisodicConfig, meta_training
+from tsar_jax.systems.episodic.system import EpisodicConfig, Storage, meta_training
 from tsar_jax.training.config import earlier
 from tsar_jax.training.system import System
 
@@ -65,9 +65,18 @@ class TsarConfig(EpisodicConfig):
     """Whether the regulator's heads, nearly all of TSAR's weights, and Adam's moments of them are
     kept in bfloat16: half the memory, for accelerators."""
 
+    divide_heads: bool = dataclasses.field(default=False, metadata=earlier(False))
+    """Whether the regulator's heads are divided among the devices, each of which keeps and updates
+    a share of their outputs' weights, with Adam's moments of them."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_known("model", self.model, CHANNELS)
+        if self.divide_heads and (self.model != "tsar" or self.seeds > 1 or self.episodes > 1):
+            raise UserError(
+                "divide_heads divides one TSAR among the devices: leave it out, or take model "
+                "tsar, one seed, and one episode a step."
+            )
         check_positive(self, "regulator_channels")
         if self.channels is not None:
             check_positive(self, "channels")
@@ -117,6 +126,7 @@ def make_network(config: TsarConfig) -> Network:
             config.outputs,
             config.initial_bias,
             config.regulated,
+            config.divide_heads,
         )
     if config.model == "anml":
         return ANML(
@@ -168,11 +178,14 @@ def learns_as_published(config: TsarConfig, plastic: tuple[str, ...]) -> bool:
 
 def make_system(config: TsarConfig) -> System:
     """Return meta-training as a system, whose data are those of `meta_training`."""
-    return meta_training(config, make_network(config), INNER, in_bfloat16(config))
+    return meta_training(config, make_network(config), INNER, storage(config))
 
 
-def in_bfloat16(config: TsarConfig) -> tuple[str, ...]:
-    """Return the names of the parameters that a config keeps in bfloat16."""
-    if not config.bfloat16:
-        return ()
-    return tuple(f"regulator/{layer}/kernel" for layer in config.regulated)
+def storage(config: TsarConfig) -> Storage:
+    """Return how a config's parameters are kept."""
+    kernels = tuple(f"regulator/{layer}/kernel" for layer in config.regulated)
+    biases = tuple(f"regulator/{layer}/bias" for layer in config.regulated)
+    return Storage(
+        in_bfloat16=kernels if config.bfloat16 else (),
+        divided=(*kernels, *biases) if config.divide_heads else (),
+    )
