@@ -89,13 +89,13 @@ class GymnasiumEnvironments(HostEnvironments):
         """
         seeds = checked_seeds(seeds, self.count)
         self._done = np.zeros(self.count, bool)
-        observations, _ = self._vector.reset(seed=seeds.tolist())
+        observations: np.ndarray = self._vector.reset(seed=seeds.tolist())[0]
         return observations
 
     def step(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Map network outputs [count, num_actions] to observations, rewards and done [count]."""
         chex.assert_shape(outputs, (self.count, self.num_actions))
-        stepped = self._vector.step(np.asarray(outputs))
+        stepped: Any = self._vector.step(np.asarray(outputs))
         observations, rewards, terminated, truncated, _ = stepped
         # The vector forgets an end when it resets by itself, one step later.
         self._done = self._done | terminated | truncated

@@ -67,7 +67,7 @@ def make_episode(
     return Episode(env, name)
 
 
-class Episode(gymnasium.Wrapper):
+class Episode(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment that takes a network's outputs and stands still once its episode is done.
 
     Actions are outputs float [num_actions]: see `action_map` (of car racing `drive`, as in Najarro
@@ -80,7 +80,7 @@ class Episode(gymnasium.Wrapper):
         UserError: a space is neither Box nor Discrete, or nothing limits the steps.
     """
 
-    def __init__(self, env: gymnasium.Env, name: str) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
         super().__init__(env)
         if env.spec is None or env.spec.max_episode_steps is None:
             raise UserError(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
+from tsar_jax.environments import brax_env, gymnax_env
 from tsar_jax.environments.own import COMPILED, QUADRUPED
 from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_known
@@ -26,7 +27,8 @@ def find_environments(
     """Return compiled environments, one for every body; or a function that opens simulators.
 
     Args:
-        name: one of `COMPILED`, quadruped, or a name that gymnasium registers.
+        name: one of `COMPILED`, quadruped, gymnax/NAME, brax/NAME, or a name that gymnasium
+            registers.
         bodies, engine, integrator: the quadruped's.
         max_episode_steps: steps of an episode at most; None: as many as the environment has.
         default_episode_steps: steps where max_episode_steps is None and a gymnasium environment has
@@ -48,6 +50,12 @@ def find_environments(
         import_installed()  # which may register it
     if name in COMPILED:
         return _shortened([COMPILED[name]()], max_episode_steps)
+    if name.startswith(gymnax_env.PREFIX):
+        found = gymnax_env.gymnax_environment(name.removeprefix(gymnax_env.PREFIX))
+        return _shortened([found], max_episode_steps)
+    if name.startswith(brax_env.PREFIX):
+        found = brax_env.brax_environment(name.removeprefix(brax_env.PREFIX))
+        return _shortened([found], max_episode_steps)
     on_cpu = jax.default_backend() == "cpu"
     if name == QUADRUPED and not (engine == "mujoco" or (engine == "auto" and on_cpu)):
         return _shortened([_compiled(body, integrator) for body in bodies], max_episode_steps)

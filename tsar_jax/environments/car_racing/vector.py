@@ -26,7 +26,7 @@ from tsar_jax.errors import UserError, check_positive, checked_seed
 NAMES = "steering", "gas", "brake"
 
 
-class CarRacingVector(gymnasium.vector.VectorEnv):
+class CarRacingVector(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """Races of `num_envs` cars in one program, with the spaces and rewards of CarRacing-v3.
 
     Each race is on a random track of its own. After the end of a race a new one begins at the next
