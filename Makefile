@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 SMOKE := anml_meta_train tsar_meta_train plasticity_meta_train hebbian_evolve continual_train
 
-.PHONY: quickstart test test-oldest bench lint format clean
+.PHONY: quickstart test test-oldest bench accelerator lint format clean
 
 quickstart: .venv/.core
 	$(BIN)/python experiments/quickstart.py
@@ -32,6 +32,10 @@ format: .venv/.dev
 bench: .venv/.core
 	$(BIN)/python -m benchmarks
 
+# ARGS="--minutes 9" ends the call after nine minutes; the next one goes on.
+accelerator: .venv/.accelerator
+	$(BIN)/python -m benchmarks.accelerator $(ARGS)
+
 clean:
 	rm -rf .venv .venv-oldest
 
@@ -50,6 +54,10 @@ clean:
 .venv/.core: .venv/bin/python setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
+
+.venv/.accelerator: .venv/bin/python setup.cfg setup.py pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[environments$$(command -v nvidia-smi >/dev/null && echo ,gpu)]"
+	touch .venv/.core $@
 
 .venv/.dev: .venv/bin/python setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'

@@ -83,3 +83,37 @@ def against(value: float, target: float | None, form: str) -> str:
     if target is None:
         return text
     return f"{text} (<= {target:g}{' !' if value > target else ''})"
+
+
+def print_accelerator(results: Row) -> str:
+    """Print the trainings of `benchmarks.accelerator`, and return the whole as Markdown."""
+    lines = [f"{results['machine'].get('device')}; {machine_line(results['machine'])}", ""]
+    measured = results.get("benchmarks", {})
+    if measured:
+        lines += ["| benchmark | time | share of the roofline |", "|---|---|---|"]
+        for name, row in measured.items():
+            if "error" in row:
+                lines.append(f"| {name} | {row['error']} | |")
+            else:
+                share = 100 / row["ratio"]
+                lines.append(f"| {name} | {seconds(row['seconds_min'])} | {share:.0f} % |")
+        lines.append("")
+    titles = ("training", "device", "steps", "hours", "steps a second", "result")
+    lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    lines += [f"| {' | '.join(training_cells(*item))} |" for item in results["trainings"].items()]
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title)
+    for item in results["trainings"].items():
+        table.add_row(*training_cells(*item))
+    print_tables(table, width=max(shutil.get_terminal_size().columns, 130))
+    return "\n".join(lines) + "\n"
+
+
+def training_cells(name: str, row: Row) -> list[str]:
+    """A training's line of the table; an error stands where its result would."""
+    steps = f"{row['step']:,} of {row['steps']:,}" if "steps" in row else ""
+    hours = f"{row['seconds'] / 3600:.2f}" if "seconds" in row else ""
+    rate = f"{row['steps_per_second']:.3g}" if "seconds" in row else ""
+    result = f"{row['headline']} {row['result']:.3g}" if "result" in row else ""
+    return [name, str(row.get("device", "")), steps, hours, rate, row.get("error", result)]
