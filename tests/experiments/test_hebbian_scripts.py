@@ -15,6 +15,7 @@ from PIL import Image, ImageSequence
 
 from experiments import (
     car_racing_views,
+    hebbian_compare,
     hebbian_evaluate,
     hebbian_evolve,
     hebbian_lesion,
@@ -312,6 +313,31 @@ def test_the_table_of_bodies_has_what_is_published(tmp_path) -> None:
     ]
     hebbian_morphologies.write(tmp_path, {"AD": scores})
     assert (tmp_path / "bodies.md").read_text().count("\n") == 3
+
+
+def test_evolutions_are_compared_by_what_they_differ_in(
+    evolved, evolve, tmp_path, monkeypatch, capsys
+) -> None:
+    adam = evolve("adam", "--evolution.optimiser", "adam", "--evolution.strategy", "SNES")
+    again = evolve("again", "--seed", 5)
+    flags = ("--runs", evolved, adam, again, "--out", tmp_path / "out")
+    command(hebbian_compare, *flags, monkeypatch=monkeypatch)
+    lines = (tmp_path / "out" / "strategies.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:5]] for line in lines[2:4]]
+    assert cells == [
+        ["cart_pole", "openai_es", "2", "8"],
+        ["cart_pole", "SNES, adam", "1", "8"],
+    ]
+    rows = (tmp_path / "out" / "strategies.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * 2
+    assert rows[1].startswith("cart_pole,openai_es,cart,4,")
+    wide = evolve("wide", "--policy.hidden", 4)
+    flags = ("--runs", evolved, wide, "--out", tmp_path / "out")
+    command(hebbian_compare, *flags, monkeypatch=monkeypatch)
+    table = (tmp_path / "out" / "strategies.md").read_text()
+    assert "| openai_es, hidden [8, 8] | 1 |" in table
+    assert "| openai_es, hidden [4] | 1 |" in table
+    assert (tmp_path / "out" / "figures" / "learning.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter
 
-from tsar_jax.evaluation.spread import DEVIATION, FEWEST, UNBOUNDED, lifetimes_band
+from tsar_jax.evaluation.spread import DEVIATION, FEWEST, UNBOUNDED, deviation_band, lifetimes_band
 from tsar_jax.plots.bands import draw_bars
 from tsar_jax.plots.style import (
     BLACK,
@@ -68,6 +69,66 @@ def comparison_figure(runs: Mapping[str, Sequence[Rows]], path: Path) -> Path:
     axes.set(xlabel="generation", ylabel="mean fitness of the population", xlim=(0, None))
     axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=3, title="runs; bands: their range")
+    return save_figure(figure, path)[0]
+
+
+class Course(NamedTuple):
+    """An evolution's course, by the rows of its metrics.
+
+    name: of its folder. generations, lifetimes: how many there were by each row [n]. mean: fitness
+    of the population, a mean over the generations of the row [n]. centre: fitness of the
+    population's centre at each evaluation.
+    """
+
+    name: str
+    generations: np.ndarray
+    lifetimes: np.ndarray
+    mean: np.ndarray
+    centre: np.ndarray
+
+
+@styled()
+def learning_figure(panels: Mapping[str, Mapping[str, Sequence[Course]]], path: Path) -> Path:
+    """Draw fitness against lifetimes: a panel for each environment, a curve for each kind of run.
+
+    A curve is the mean over runs, in their standard deviation.
+
+    Args:
+        panels: by environment and kind, the runs.
+        path: without suffix.
+
+    Returns:
+        The PNG's path; there is a PDF beside it.
+    """
+    kinds = list(dict.fromkeys(kind for of_panel in panels.values() for kind in of_panel))
+    count = len(panels)
+    figure, all_axes = new_figure(1, count, width=1 + 3.4 * count, height=3.6, squeeze=False)
+    for axes, (environment, of_panel) in zip(all_axes[0], panels.items(), strict=True):
+        for kind, runs in of_panel.items():
+            shortest = min(len(run.mean) for run in runs)
+            band = deviation_band(np.stack([run.mean[:shortest] for run in runs]), UNBOUNDED)
+            lived, drawn = runs[0].lifetimes[:shortest], look(kinds.index(kind))
+            axes.plot(lived, band.mean, label=kind, **drawn)
+            axes.fill_between(
+                lived, band.low, band.high, color=drawn["color"], alpha=0.2, linewidth=0
+            )
+        axes.set(title=environment, xlabel="lifetimes", xlim=(0, None))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.locator_params(axis="x", nbins=4)
+        axes.grid(axis="y")
+    all_axes[0, 0].set_ylabel("mean fitness of the population")
+    handles = {
+        label: handle
+        for axes in all_axes[0]
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=2 if count > 1 else 1,
+        title=f"mean over runs; bands: {DEVIATION}",
+    )
     return save_figure(figure, path)[0]
 
 
