@@ -52,6 +52,9 @@ ARRAYS = {
     "opt_state/count": np.array(7, np.int32),
 }
 MAXIMUM_BYTES = 12_000_000
+ROOT = Path(__file__).parents[2]
+FILES_OF_THEIR_OWN = {"anml-paper": ROOT / "results" / "anml" / "paper" / "anml-paper.npz"}
+"""Runs whose arrays do not come with the package."""
 
 
 @pytest.fixture
@@ -138,12 +141,27 @@ def test_unpacking_again_takes_the_same_folder_but_no_other(toy_run, tmp_path):
 def test_a_damaged_file_is_refused_and_leaves_nothing(toy_run, tmp_path):
     data, text = pack_toy(toy_run, tmp_path)
     data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"toy\.npz is damaged: install the package again"):
+    with pytest.raises(UserError, match=r"toy\.npz is damaged: take another copy of the file"):
         unpack("toy", tmp_path / "out", tmp_path)
     assert not (tmp_path / "out").exists()
     text.write_text('{"about": 1}')
     with pytest.raises(UserError, match=r"toy\.json is damaged"):
         unpack("toy", tmp_path / "out", tmp_path)
+
+
+def test_weights_that_do_not_come_with_the_package_are_put_beside_what_is_unpacked(
+    toy_run, tmp_path
+):
+    data, _ = pack_toy(toy_run, tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    data.rename(tmp_path / "elsewhere.npz")
+    digest = known(tmp_path)["toy"].sha256
+    with pytest.raises(UserError, match=rf"put toy\.npz, with the SHA-256 {digest}, into .*out"):
+        unpack("toy", out, tmp_path)
+    shutil.copy(tmp_path / "elsewhere.npz", out / "toy.npz")
+    arrays, _ = read_arrays(unpack("toy", out, tmp_path))
+    np.testing.assert_array_equal(arrays["params/w"], ARRAYS["params/w"])
 
 
 def test_a_folder_that_cannot_be_made_is_named(toy_run, tmp_path):
@@ -189,7 +207,7 @@ def test_commands_take_the_name_of_a_pretrained_run(tmp_path, monkeypatch, capsy
 
 def test_the_package_stays_small():
     assert sum(path.stat().st_size for path in HERE.glob("*.npz")) <= MAXIMUM_BYTES
-    assert {path.stem for path in HERE.glob("*.npz")} == set(known())
+    assert {path.stem for path in HERE.glob("*.npz")} == set(known()) - set(FILES_OF_THEIR_OWN)
 
 
 def make_state(experiment, path):
@@ -215,6 +233,8 @@ def make_state(experiment, path):
 @pytest.mark.parametrize("name", known())
 def test_each_is_a_run_of_today_and_says_where_it_is_from(name, tmp_path):
     pretrained = known()[name]
+    if name in FILES_OF_THEIR_OWN:
+        shutil.copy(FILES_OF_THEIR_OWN[name], tmp_path)
     path = unpack(name, tmp_path)
     state, step = load_checkpoint(path, like=make_state(pretrained.experiment, path))
     assert step == pretrained.step

@@ -157,7 +157,8 @@ def population_losses(
 
     pairs = population // 2
     by_pair = map_over(evaluate_pair, pairs)(jnp.arange(pairs), (generation, batch, key))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1), by_pair)
+    # Gathered here: ranks, computed where the losses are, would exchange n x n comparisons.
+    return on_all_devices(jax.tree.map(lambda leaf: leaf.reshape(-1), by_pair))
 
 
 def _mean_over(

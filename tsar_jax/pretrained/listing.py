@@ -25,8 +25,9 @@ def listing(name: str | None) -> str:
         return "\n".join(f"{key:10}  {value}" for key, value in rows.items())
     paragraphs = []
     for key, run in runs.items():
-        size = (HERE / f"{key}.npz").stat().st_size
+        file = HERE / f"{key}.npz"
+        size = f"{file.stat().st_size / 1e6:.2g} MB" if file.exists() else f"needs {file.name}"
         body = textwrap.wrap(f"{run.about} {run.result}", WIDTH)
-        head = f"{PREFIX}{key}  ({size / 1e6:.2g} MB)"
+        head = f"{PREFIX}{key}  ({size})"
         paragraphs.append("\n    ".join([head, *body, f"$ {run.use}"]))
     return "\n".join(paragraphs)

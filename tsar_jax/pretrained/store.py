@@ -38,7 +38,7 @@ class Pretrained:
         arrays: dtype and shape of each of the state's arrays, by name; those that the file lacks
             are zero, as an optimiser's moments are in the beginning.
         provenance: command, commit, machine, date and hours of the training.
-        sha256: SHA-256 of the file of arrays.
+        sha256: SHA-256 of the file of arrays, which need not come with the package.
         files: texts of the run's other files, by name.
     """
 
@@ -100,8 +100,8 @@ def unpack(name: str, parent: Path = UNPACKED, folder: Path = HERE) -> Path:
         The run's folder, `parent`/`name`.
 
     Raises:
-        UserError: there is no such name, the files are damaged, or the folder holds something else
-            or cannot be written.
+        UserError: there is no such name, its file of arrays is missing or damaged, or the folder
+            holds something else or cannot be written.
     """
     runs = known(folder)
     check_known("pretrained thing", name, runs)
@@ -109,7 +109,7 @@ def unpack(name: str, parent: Path = UNPACKED, folder: Path = HERE) -> Path:
     if path.exists():
         _check_same(path, pretrained)
         return path
-    arrays = read_arrays(folder / f"{name}.npz", pretrained)
+    arrays = read_arrays(find_arrays(name, pretrained, parent, folder), pretrained)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent) as temporary:
@@ -124,6 +124,30 @@ def unpack(name: str, parent: Path = UNPACKED, folder: Path = HERE) -> Path:
             "go to a folder that can be written."
         ) from error
     return path
+
+
+def find_arrays(
+    name: str, pretrained: Pretrained, parent: Path = UNPACKED, folder: Path = HERE
+) -> Path:
+    """Return the path of a run's file of arrays.
+
+    One that is too large for the package is a file of its own, which is put into `parent`.
+
+    Args:
+        name, parent, folder: see `unpack`.
+        pretrained: description of the run.
+
+    Raises:
+        UserError: there is none in either folder.
+    """
+    packaged, own = folder / f"{name}.npz", parent / f"{name}.npz"
+    found = next((path for path in (packaged, own) if path.exists()), None)
+    if found is None:
+        raise UserError(
+            f"The weights of {name} are too large to come with the package: put {own.name}, with "
+            f"the SHA-256 {pretrained.sha256}, into {parent}."
+        )
+    return found
 
 
 def _check_same(path: Path, pretrained: Pretrained) -> None:
@@ -150,7 +174,8 @@ def read_arrays(path: Path, pretrained: Pretrained) -> "dict[str, np.ndarray]":
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): {REINSTALL}.") from error
     if hashlib.sha256(content).hexdigest() != pretrained.sha256:
-        raise UserError(f"{path} is damaged: {REINSTALL}.")
+        remedy = REINSTALL if path.parent == HERE else "take another copy of the file"
+        raise UserError(f"{path} is damaged: {remedy}.")
     with np.load(path, allow_pickle=False) as file:
         packed = {name: file[name] for name in file.files}
     return {
