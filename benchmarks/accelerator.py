@@ -35,24 +35,25 @@ class Training(NamedTuple):
     """A training of the published size.
 
     name: name of its folder. experiment, preset: of `tsar-jax run`. headline: the metric of its
-    evaluations that the table shows.
+    evaluations that the table shows. benchmark: name of the benchmark of its step.
     """
 
     name: str
     experiment: str
     preset: str
     headline: str
+    benchmark: str
 
 
 TRAININGS = (
-    Training("anml", "anml_meta_train", "paper", "meta_test_test"),
-    Training("oml", "anml_meta_train", "paper-oml", "meta_test_test"),
-    Training("tsar", "tsar_meta_train", "paper", "meta_test_test"),
-    Training("rules", "plasticity_meta_train", "paper", "accuracy"),
-    Training("quadruped", "hebbian_evolve", "paper", "fitness"),
-    Training("quadruped-static", "hebbian_evolve", "paper-static", "fitness"),
-    Training("car", "hebbian_evolve", "paper-car", "fitness"),
-    Training("synergy", "continual_train", "paper", "accuracy"),
+    Training("anml", "anml_meta_train", "paper", "meta_test_test", "anml_first_order"),
+    Training("oml", "anml_meta_train", "paper-oml", "meta_test_test", "anml_first_order"),
+    Training("tsar", "tsar_meta_train", "paper", "meta_test_test", "tsar"),
+    Training("rules", "plasticity_meta_train", "paper", "accuracy", "rule_episode"),
+    Training("quadruped", "hebbian_evolve", "paper", "fitness", "hebbian_quadruped"),
+    Training("quadruped-static", "hebbian_evolve", "paper-static", "fitness", "hebbian_quadruped"),
+    Training("car", "hebbian_evolve", "paper-car", "fitness", "car_lives"),
+    Training("synergy", "continual_train", "paper", "accuracy", "resnet_step"),
 )
 
 
@@ -233,6 +234,7 @@ def progress_of(training: Training, folder: Path, code: int) -> Row:
     row: Row = {
         "command": f"tsar-jax run {training.experiment} --preset {training.preset}",
         "preset": training.preset,
+        "benchmark": training.benchmark,
     }
     if code not in (0, *STOPPED_CODES):
         lines = folder.with_suffix(".log").read_text(encoding="utf-8", errors="replace").split("\n")

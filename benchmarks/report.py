@@ -98,22 +98,32 @@ def print_accelerator(results: Row) -> str:
                 share = 100 / row["ratio"]
                 lines.append(f"| {name} | {seconds(row['seconds_min'])} | {share:.0f} % |")
         lines.append("")
-    titles = ("training", "device", "steps", "hours", "steps a second", "result")
+    shares = {
+        name: f"{100 / row['ratio']:.0f} % ({name})"
+        for name, row in measured.items()
+        if "error" not in row
+    }
+    titles = ("training", "device", "steps", "hours", "steps a second", "of the roofline", "result")
+    trainings = [training_cells(name, row, shares) for name, row in results["trainings"].items()]
     lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    lines += [f"| {' | '.join(training_cells(*item))} |" for item in results["trainings"].items()]
+    lines += [f"| {' | '.join(line)} |" for line in trainings]
     table = Table(box=None, pad_edge=False)
     for title in titles:
         table.add_column(title)
-    for item in results["trainings"].items():
-        table.add_row(*training_cells(*item))
+    for line in trainings:
+        table.add_row(*line)
     print_tables(table, width=max(shutil.get_terminal_size().columns, 130))
     return "\n".join(lines) + "\n"
 
 
-def training_cells(name: str, row: Row) -> list[str]:
-    """A training's line of the table; an error stands where its result would."""
+def training_cells(name: str, row: Row, shares: dict[str, str]) -> list[str]:
+    """A training's line of the table; an error stands where its result would.
+
+    shares: of the roofline, by name of the benchmark that measured a step.
+    """
     steps = f"{row['step']:,} of {row['steps']:,}" if "steps" in row else ""
     hours = f"{row['seconds'] / 3600:.2f}" if "seconds" in row else ""
     rate = f"{row['steps_per_second']:.3g}" if "seconds" in row else ""
     result = f"{row['headline']} {row['result']:.3g}" if "result" in row else ""
-    return [name, str(row.get("device", "")), steps, hours, rate, row.get("error", result)]
+    device, share = str(row.get("device", "")), shares.get(row["benchmark"], "")
+    return [name, device, steps, hours, rate, share, row.get("error", result)]

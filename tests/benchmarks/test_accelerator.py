@@ -12,6 +12,7 @@ import pytest
 from benchmarks import accelerator
 from benchmarks.accelerator import TRAININGS, is_finished, main, progress_of
 from benchmarks.report import training_cells
+from benchmarks.suite import choose
 from tsar_jax.cli.scripts import experiments
 
 RULES = next(training for training in TRAININGS if training.name == "rules")
@@ -49,7 +50,9 @@ def test_a_training_that_fails_says_why(tmp_path) -> None:
     row = progress_of(RULES, folder, 2)
     assert row["error"] == "error: no such data."
     assert not is_finished(row, RULES)
-    assert training_cells("rules", row) == ["rules", "", "", "", "", "error: no such data."]
+    shares = {"rule_episode": "50 % (rule_episode)", "tsar": "1 % (tsar)"}
+    wanted = ["rules", "", "", "", "", "50 % (rule_episode)", "error: no such data."]
+    assert training_cells("rules", row, shares) == wanted
 
 
 def test_sigterm_stops_the_training_too(tmp_path) -> None:
@@ -81,3 +84,4 @@ def test_bad_input_is_named(arguments, sentence, tmp_path, capsys) -> None:
 
 def test_every_training_is_an_experiment() -> None:
     assert {training.experiment for training in TRAININGS} <= set(experiments())
+    choose([training.benchmark for training in TRAININGS])
