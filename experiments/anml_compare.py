@@ -70,7 +70,8 @@ def main() -> None:
         curve = meta_training_curve(path)
         if curve:  # a run that was imported or comes with the package has none
             curves.setdefault(name, []).append(curve)
-    seeds = max(names.count(name) for name in names)
+    most = max(names.count(name) for name in names)
+    seeds = "1 seed" if most == 1 else f"{most} seeds"
     order = sorted(found, key=lambda label: (RANDOM in label) + 2 * (SCRATCH in label))
     pooled = {label: pool_seeds(found[label]) for label in order}
     make_folder(arguments.out, "--out")
@@ -79,8 +80,8 @@ def main() -> None:
         "meta_test",
         pooled,
         {"runs": [path.name for path in arguments.runs]},
-        f"meta-test, {seeds} seeds",
-        f"{seeds} seeds",
+        f"meta-test, {seeds}",
+        seeds,
         published=models,
     )
     table = markdown(pooled, published_series(models, "accuracy"))

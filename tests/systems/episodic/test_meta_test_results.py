@@ -152,6 +152,18 @@ def test_markdown_has_the_published_rows_of_its_numbers_of_classes():
     assert markdown({"a": [row(11)]}, series) == markdown({"a": [row(11)]})
 
 
+def test_many_numbers_of_classes_are_rows():
+    from rich.console import Console
+
+    many = [row(count, 1e-3, train=(0.5,)) for count in (10, 50, 75, 100, 200)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table({"meta-trained": many, "random": many}, "Meta-test"))
+    lines = console.export_text().splitlines()
+    shown = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    assert len(shown) == 10
+    assert shown[4] == ["meta-trained", "200", ".250, .750", ".500", "0.001"]
+
+
 def test_table_shows_every_condition():
     from rich.console import Console
 

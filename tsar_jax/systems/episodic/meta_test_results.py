@@ -94,6 +94,10 @@ def class_counts(conditions: Conditions) -> list[int]:
     return list(counts.pop())
 
 
+MOST_COLUMNS = 4
+"""Numbers of classes that a table has as columns; more of them are its rows."""
+
+
 def table(conditions: Conditions, title: str) -> Any:
     """Return a rich table of test and train accuracy per condition and number of classes.
 
@@ -104,6 +108,14 @@ def table(conditions: Conditions, title: str) -> Any:
     result = Table(title=title)
     result.add_column("condition")
     counts = class_counts(conditions)
+    if len(counts) > MOST_COLUMNS:
+        for column in ("classes", "test", "train", "learning rate"):
+            result.add_column(column, justify="right")
+        for name, rows in conditions.items():
+            for row in rows:
+                train = f"{np.mean(row.train):.3f}".lstrip("0")
+                result.add_row(name, str(row.classes), percent(row.test), train, f"{row.rate:g}")
+        return result
     for count in counts:
         result.add_column(f"test, {count} classes", justify="right")
     result.add_column("train", justify="right")
