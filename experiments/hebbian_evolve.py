@@ -34,9 +34,7 @@ def main() -> None:
         HebbianConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )
     split_cpu()
-    with doing_without(
-        "--preset cart-pole, with its own strategy and environment, needs none of it"
-    ):
+    with doing_without("--preset cart-pole, as it is, needs none of it"):
         system = make_system(config)
     first = init_from_run(
         config.init,

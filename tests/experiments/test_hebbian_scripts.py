@@ -137,10 +137,11 @@ def test_settings_are_the_releases_unless_a_preset_says_otherwise() -> None:
         PolicyConfig(): {
             **{"rule": "ABCD_lr", "initial": "uni", "hidden": (128, 64)},
             **{"distribution": "normal", "scale": 1.0, "kernels": None, "gain": 1.0},
-            **{"normalised": True, "bounded": False},
+            **{"normalised": True, "bounded": False, "standardised": False},
         },
         Evolution(ties="order"): {
             **{"population": 200, "weight_decay": 0.01, "ties": "order"},
+            **{"strategy": "openai_es", "optimiser": None},
             **{"learning_rate": 0.2, "learning_rate_decay": 0.995, "min_learning_rate": 0.001},
             **{"sigma": 0.1, "sigma_decay": 0.999, "min_sigma": 0.01},
         },
@@ -331,12 +332,12 @@ def test_evolutions_are_compared_by_what_they_differ_in(
     rows = (tmp_path / "out" / "strategies.csv").read_text().splitlines()
     assert len(rows) == 1 + 3 * 2
     assert rows[1].startswith("cart_pole,openai_es,cart,4,")
-    wide = evolve("wide", "--policy.hidden", 4)
+    wide = evolve("wide", "--policy.hidden", 5)
     flags = ("--runs", evolved, wide, "--out", tmp_path / "out")
     command(hebbian_compare, *flags, monkeypatch=monkeypatch)
     table = (tmp_path / "out" / "strategies.md").read_text()
-    assert "| openai_es, hidden [8, 8] | 1 |" in table
     assert "| openai_es, hidden [4] | 1 |" in table
+    assert "| openai_es, hidden [5] | 1 |" in table
     assert (tmp_path / "out" / "figures" / "learning.png").stat().st_size > 10_000
 
 
@@ -396,7 +397,7 @@ def test_without_the_extra_the_preset_that_needs_none_is_named(
         hebbian_evolve, "--out", tmp_path / "run", *flags, monkeypatch=monkeypatch, capsys=capsys
     )
     assert "tsar_jax[environments]" in said
-    assert said.endswith("; --preset cart-pole needs none of it.\n")
+    assert said.endswith("; --preset cart-pole, as it is, needs none of it.\n")
     config = PRESETS["cart-pole"].config
     assert config.environment in COMPILED
 
@@ -427,7 +428,7 @@ def test_bad_input_of_lesions_is_named(flags, sentence, evolved, monkeypatch, ca
 
 def test_static_weights_have_nothing_to_mend_them(static, monkeypatch, capsys) -> None:
     said = failure(hebbian_lesion, "--run", static, monkeypatch=monkeypatch, capsys=capsys)
-    assert f"The weights of {static} are static: take a run of another rule" in said
+    assert f"The weights of {static} do not change: take a run of another rule" in said
 
 
 @pytest.fixture

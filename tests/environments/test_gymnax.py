@@ -1,16 +1,16 @@
-"""Environments of gymnax and Brax: step by step what the libraries themselves compute."""
+"""Environments of gymnax: step by step what it computes itself, where it is installed.
+
+It is no requirement of the tests, since it holds back JAX and Gymnasium.
+"""
 
 import sys
 
 import chex
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from brax import envs as brax_envs
 
-from tsar_jax.environments.brax_env import brax_environment
 from tsar_jax.environments.gymnax_env import gymnax_environment
 from tsar_jax.environments.registry import find_environments
 from tsar_jax.errors import NotInstalled, UserError
@@ -31,6 +31,7 @@ def outputs(num_actions: int) -> np.ndarray:
     "name", ["Pendulum-v1", "CartPole-v1", "Breakout-MinAtar", "Reacher-misc", "Catch-bsuite"]
 )
 def test_gymnax_steps_as_gymnax_does(name) -> None:
+    gymnax = pytest.importorskip("gymnax")
     ours, (theirs, params) = gymnax_environment(name), gymnax.make(name)
     discrete = hasattr(theirs.action_space(params), "n")
     state = ours.reset(KEY)
@@ -62,6 +63,7 @@ def test_gymnax_steps_as_gymnax_does(name) -> None:
 
 def test_gymnax_is_our_own_pendulum() -> None:
     """Its episodes are as long, and a lifetime in it is one compiled program."""
+    pytest.importorskip("gymnax")
     env = gymnax_environment("Pendulum-v1")
     (own,) = find_environments("pendulum", (), "auto", "RK4")
     assert (env.observation_shape, env.num_actions) == (own.observation_shape, own.num_actions)
@@ -72,39 +74,13 @@ def test_gymnax_is_our_own_pendulum() -> None:
     assert -17 * 200 < found < -10
 
 
-def test_brax_steps_as_brax_does() -> None:
-    ours, theirs = brax_environment("fast"), brax_envs.get_environment("fast")
-    state, their_state = ours.reset(KEY), theirs.reset(KEY)
-    step, their_step = jax.jit(ours.step), jax.jit(theirs.step)
-    for output in outputs(ours.num_actions):
-        np.testing.assert_allclose(ours.observe(state), their_state.obs)
-        chex.assert_shape(ours.observe(state), ours.observation_shape)
-        action = ours.act(output)
-        np.testing.assert_array_equal(action, output.clip(-1, 1))
-        their_state = their_step(their_state, action)
-        before, (state, reward, done) = state, step(state, action)
-        chex.assert_trees_all_equal_shapes_and_dtypes(before, state)
-        np.testing.assert_allclose(reward, their_state.reward)
-        assert done == (their_state.done > 0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ant", "inverted_pendulum"])
-def test_a_body_of_brax_lives(name) -> None:
-    (env,) = find_environments(f"brax/{name}", (), "auto", "RK4", 5)
-    policy = make_policy(PolicyConfig(hidden=(3,)), env.observation_shape, env.num_actions)
-    found = jax.jit(lambda g, k: lifetime_fitness(policy, env, g, k))(policy.init(KEY), KEY)
-    assert np.isfinite(found)
-
-
-def test_what_there_is_not_is_named(monkeypatch) -> None:
+def test_a_name_that_gymnax_does_not_know_is_named() -> None:
+    pytest.importorskip("gymnax")
     with pytest.raises(UserError, match=r"no environment of gymnax 'Pendulum': .*Pendulum-v1"):
         find_environments("gymnax/Pendulum", (), "auto", "RK4")
-    with pytest.raises(UserError, match=r"no environment of Brax 'aunt': .*nearest is ant"):
-        find_environments("brax/aunt", (), "auto", "RK4")
+
+
+def test_without_gymnax_its_extra_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "gymnax", None)
     with pytest.raises(NotInstalled, match=r'gymnax: .*"tsar_jax\[gymnax\]"'):
         gymnax_environment("Pendulum-v1")
-    monkeypatch.setitem(sys.modules, "brax", None)
-    with pytest.raises(NotInstalled, match=r'Brax: .*"tsar_jax\[brax\]"'):
-        brax_environment("ant")
