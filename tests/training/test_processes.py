@@ -120,15 +120,15 @@ def test_where_one_hangs_the_other_stops_with_a_sentence(tmp_path):
 
 def test_a_signal_to_one_stops_and_saves_all(tmp_path):
     path = tmp_path / "run"
-    started = start_all(2, "--steps", 3000, "--chunk", 5, "--out", path)
+    started = start_all(2, "--steps", 1000, "--chunk", 5, "--out", path)
     wait_for_save(path, 5, started)
     started[1].send_signal(SIGTERM)
     first, second = ended(started)
     assert (first[0], second[0]) == (143, 143), first[2] + second[2]
     assert "saved; continue with" in first[2]
-    assert 0 < checkpoint_steps(path / "checkpoints")[-1] < 3000
+    assert 0 < checkpoint_steps(path / "checkpoints")[-1] < 1000
     # It goes on in two processes, or in one, to the bits of a run that never had two.
-    config = ToyConfig(steps=3000, chunk=5)
+    config = ToyConfig(steps=1000, chunk=5)
     whole = train_toy(tmp_path / "whole", config)
     shutil.copytree(path, tmp_path / "copy")
     assert same_bits(train_toy(tmp_path / "copy", config, resume=True).state, whole.state)

@@ -1,7 +1,7 @@
 """TSAR: a classifier whose every weight is regulated by its input image, and its regulator."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -101,11 +101,10 @@ class Regulator(nn.Module):
             WideDense(math.prod(shape), self.initial_bias, name=layer)
             for layer, shape in self.kernels
         ]
+        drives: Iterable[jax.Array] = (head(codes) for head in heads)
         if self.divided:
             kernels, biases = zip(*(head.weights(codes.shape[-1]) for head in heads), strict=True)
             drives = by_columns(wide_affine, codes, kernels, biases)
-        else:
-            drives = [head(codes) for head in heads]
         return {
             layer: nn.sigmoid(drive).reshape(-1, *shape)
             for (layer, shape), drive in zip(self.kernels, drives, strict=True)
