@@ -26,6 +26,8 @@ DESCRIPTION = (
 )
 SAVING_SECONDS = 120
 """Time that a training has to save its state after a slice, before it is killed."""
+SHORTEST_SECONDS = 60
+"""Time below which no training is begun: it would compile and be stopped."""
 STOPPED_CODES = (128 + signal.SIGTERM, -signal.SIGTERM)
 """Exit codes of a training that was stopped, after it saved its state or before it had one."""
 RESULTS = "accelerator.json"
@@ -85,7 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes",
         type=float,
-        help="time after which this call begins nothing new (default: until all is finished)",
+        help="time after which this call trains no more (default: until all is finished)",
     )
     parser.add_argument(
         "--slice",
@@ -186,9 +188,9 @@ def _train(
     pending = [t for t in trainings if not is_finished(rows.get(t.name, {}), t)]
     while pending:
         for training in list(pending):
-            seconds = min(60 * options.slice, clock.left())
-            if not seconds:
+            if clock.left() < SHORTEST_SECONDS:
                 return
+            seconds = min(60 * options.slice, clock.left())
             folder, before = options.out / training.name, rows.get(training.name, {})
             print(f"training {training.name} ...", file=sys.stderr, flush=True)
             code = _slice(training, folder, seconds)
@@ -245,7 +247,7 @@ def progress_of(training: Training, folder: Path, code: int) -> Row:
     metrics = read_rows(folder)
     steps = [r for r in metrics if r["split"] == "train"]
     evaluations = [r for r in metrics if r["split"] == "eval" and training.headline in r]
-    row |= {"steps": config["config"]["steps"], "step": steps[-1]["step"] if steps else 0}
+    row |= {"steps": config["steps"], "step": steps[-1]["step"] if steps else 0}
     if steps:
         row |= {"seconds": steps[-1]["wall_s"], "steps_per_second": steps[-1]["steps_per_s"]}
     if evaluations:
