@@ -3,8 +3,9 @@
 Example, after two runs of hebbian_evolve, one of them of static weights:
   tsar-jax run hebbian_morphologies --runs runs/hebbian runs/static --out results/hebbian
 
-Runs of one rule are its repetitions: their lifetimes count together. Writes OUT/bodies.json,
-OUT/bodies.md, OUT/figures/bodies.png and OUT/figures/evolution.png, with PDFs.
+Runs of one kind of policy, by rule and by whether observations are standardised, are repetitions:
+their lifetimes count together. Writes OUT/bodies.json, OUT/bodies.md, OUT/figures/bodies.png and
+OUT/figures/evolution.png, with PDFs.
 """
 
 import dataclasses
@@ -69,17 +70,17 @@ def main() -> None:
             config, arguments.lifetimes, arguments.bodies, max_episode_steps=arguments.limit
         )
         evolved = load_evolved(path, config, next(iter(envs.values())), None)
-        rule = config.policy.rule
-        curves.setdefault(rule, []).append(read_rows(path))
+        kind = config.policy.rule + ", standardised" * config.policy.standardised
+        curves.setdefault(kind, []).append(read_rows(path))
         for body, env in envs.items():
             say_compiling(f"{path.name}, {body}")
             trace = traces(evolved.policy, env, evolved.genome, arguments.keys)
             scores = np.sum(trace.rewards, axis=1)
-            fitness.setdefault(rule, {}).setdefault(body, []).append(scores)
+            fitness.setdefault(kind, {}).setdefault(body, []).append(scores)
             print(f"{path.name}, {body}: {scores_text(scores, 1)}", flush=True)
     pooled = {
-        rule: {body: np.concatenate(scores) for body, scores in of_bodies.items()}
-        for rule, of_bodies in fitness.items()
+        kind: {body: np.concatenate(scores) for body, scores in of_bodies.items()}
+        for kind, of_bodies in fitness.items()
     }
     write(arguments.out, pooled)
     print(f"figure:  {bodies_figure(pooled, arguments.out / 'figures' / 'bodies')}")

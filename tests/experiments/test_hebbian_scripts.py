@@ -342,15 +342,18 @@ def test_evolutions_are_compared_by_what_they_differ_in(
 
 
 @pytest.mark.slow
-def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch) -> None:
+def test_morphologies_compare_kinds_of_policy_on_all_bodies(
+    walking, evolve, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(MujocoQuadrupeds, "max_episode_steps", MAX_EPISODE_STEPS)
     plastic, static = walking
     again, out = tmp_path / "again", tmp_path / "out"
     shutil.copytree(plastic, again)
-    flags = ("--runs", plastic, static, again, "--out", out, "--lifetimes", 2)
+    mlp = evolve("mlp", *QUADRUPED, *STATIC, "--policy.standardised")
+    flags = ("--runs", plastic, static, again, mlp, "--out", out, "--lifetimes", 2)
     command(hebbian_morphologies, *flags, monkeypatch=monkeypatch)
     fitness = json.loads((out / "bodies.json").read_text())
-    assert list(fitness) == ["ABCD_lr", "static"]
+    assert list(fitness) == ["ABCD_lr", "static", "static, standardised"]
     for rule, count in (("ABCD_lr", 4), ("static", 2)):
         assert list(fitness[rule]) == ["standard", "right_front", "left_front"]
         assert [len(scores) for scores in fitness[rule].values()] == [count] * 3
@@ -360,7 +363,7 @@ def test_morphologies_compare_rules_on_all_bodies(walking, tmp_path, monkeypatch
     table = (out / "bodies.md").read_text().splitlines()
     assert table[0] == "| rule | standard | right_front | left_front |"
     assert table[2].startswith("| ABCD_lr | ")
-    assert len(table) == 4 + 4
+    assert len(table) == 4 + 5
     assert_figures(out, "bodies", "evolution")
 
 
