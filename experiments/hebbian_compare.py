@@ -4,9 +4,9 @@ Example, after runs of hebbian_evolve that differ in strategy, optimiser or rule
   tsar-jax run hebbian_compare --runs runs/sgd-* runs/adam-* runs/snes-* --out results/strategies
 
 Runs whose settings differ in nothing but the seed are repetitions, drawn together; others are told
-apart by strategy and optimiser and by whatever else they differ in. Writes OUT/strategies.md,
-OUT/strategies.csv and OUT/figures/learning.png, with a PDF. A panel is an environment, its curves
-the mean fitness of the population against the lifetimes lived so far.
+apart by strategy and optimiser, and where these are the same by what differs. Writes
+OUT/strategies.md, OUT/strategies.csv and OUT/figures/learning.png, with a PDF. A panel is an
+environment, its curves the mean fitness of the population against the lifetimes lived so far.
 """
 
 import csv
@@ -82,17 +82,28 @@ def lifetimes_of(config: HebbianConfig) -> int:
 
 
 def labels_of(configs: Mapping[Path, HebbianConfig]) -> dict[Path, str]:
-    """Return for each run what tells it from the others, such as "SNES, adam, population 40"."""
+    """Return for each run its strategy and optimiser, and in what else it differs from others.
+
+    Those are the runs of the same environment, strategy and optimiser: "SNES, adam, population 40".
+    """
     flat = {path: flatten_config(config_to_json(config)) for path, config in configs.items()}
-    names = [name for name in next(iter(flat.values())) if name not in NO_DIFFERENCE]
-    differ = [name for name in names if len({repr(of[name]) for of in flat.values()}) > 1]
-
-    def label(path: Path) -> str:
-        evolution, settings = configs[path].evolution, flat[path]
-        others = [f"{name.rpartition('.')[2]} {settings[name]}" for name in differ]
-        return ", ".join(filter(None, (evolution.strategy, evolution.optimiser, *others)))
-
-    return {path: label(path) for path in configs}
+    alike: dict[tuple[str, str], list[Path]] = {}
+    for path, config in configs.items():
+        evolution = config.evolution
+        name = ", ".join(filter(None, (evolution.strategy, evolution.optimiser)))
+        alike.setdefault((config.environment, name), []).append(path)
+    labels = {}
+    for (_, name), paths in alike.items():
+        differ = [
+            setting
+            for setting in flat[paths[0]]
+            if setting not in NO_DIFFERENCE
+            and len({repr(flat[path][setting]) for path in paths}) > 1
+        ]
+        for path in paths:
+            others = [f"{setting.rpartition('.')[2]} {flat[path][setting]}" for setting in differ]
+            labels[path] = ", ".join([name, *others])
+    return labels
 
 
 def table_of(panels: Panels) -> str:
