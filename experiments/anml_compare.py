@@ -3,9 +3,9 @@
 Example, after anml_meta_test on each run:
   tsar-jax run anml_compare --runs runs/anml-0 runs/anml-1 runs/oml-0 --out results/anml
 
-Runs of the same model, and of the same scale of pixels, are its seeds. Runs whose
-meta-tests had different settings are refused. Writes OUT/meta_test.json,
-OUT/table.md and OUT/figures.
+Runs of the same model, and of the same scale of pixels, are its seeds; ± is over seeds, or, of one
+seed of each, over its lifetimes. Runs whose meta-tests had different settings are refused. Writes
+OUT/meta_test.json, OUT/table.md and OUT/figures.
 """
 
 import dataclasses
@@ -73,7 +73,9 @@ def main() -> None:
     most = max(names.count(name) for name in names)
     seeds = "1 seed" if most == 1 else f"{most} seeds"
     order = sorted(found, key=lambda label: (RANDOM in label) + 2 * (SCRATCH in label))
-    pooled = {label: pool_seeds(found[label]) for label in order}
+    # One seed has no spread; its lifetimes have.
+    pooled = {label: found[label][0] if most == 1 else pool_seeds(found[label]) for label in order}
+    counted = f"{len(pooled[order[0]][0].test)} runs" if most == 1 else seeds
     make_folder(arguments.out, "--out")
     write_and_show(
         arguments.out,
@@ -81,7 +83,7 @@ def main() -> None:
         pooled,
         {"runs": [path.name for path in arguments.runs]},
         f"meta-test, {seeds}",
-        seeds,
+        counted,
         published=models,
     )
     table = markdown(pooled, published_series(models, "accuracy"))

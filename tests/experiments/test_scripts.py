@@ -85,6 +85,11 @@ def test_train_test_compare(monkeypatch, capsys, tmp_path: Path) -> None:
     assert "| anml |" in table
     assert (tmp_path / "out" / "figures" / "meta_training.pdf").exists()
     assert "anml, from scratch" in capsys.readouterr().out
+    # Three seeds count as three; of one the lifetimes count.
+    for given, count in (([*runs, runs[0]], 3), (runs[:1], TEST.runs)):
+        run(monkeypatch, anml_compare, "--runs", *given, "--out", tmp_path / "out")
+        pooled = json.loads((tmp_path / "out" / "meta_test.json").read_text())["conditions"]
+        assert len(pooled["anml"][0]["test"]) == count
 
 
 @pytest.mark.slow
