@@ -157,8 +157,8 @@ def spread_devices() -> int:
 
 
 def spreads(count: int) -> bool:
-    """Return whether `mean_over` spreads `count` items over several devices."""
-    return _divides(count)
+    """Return whether there are several devices to spread over, and their number divides a count."""
+    return spread_devices() > 1 and count % spread_devices() == 0
 
 
 def mean_over(function: Callable[[Any, Any], Any], count: int) -> Callable[[Any, Any], Any]:
@@ -226,7 +226,7 @@ def by_columns(
         The results [N, D], which every device holds whole.
     """
     sizes = [row.shape[-1] for row in rows]
-    if not all(map(_divides, sizes)):
+    if not all(map(spreads, sizes)):
         return [function(x, matrix, row) for matrix, row in zip(matrices, rows, strict=True)]
     number = spread_devices()
 
@@ -260,17 +260,12 @@ def divide_last_axis(tree: Any, names: tuple[str, ...]) -> Any:
 
     def place(path: Any, leaf: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if not (name.endswith(names) and _divides(leaf.shape[-1])):
+        if not (name.endswith(names) and spreads(leaf.shape[-1])):
             return on_all_devices(leaf)
         parts = P(*[None] * (leaf.ndim - 1), AXIS)
         return lax.with_sharding_constraint(leaf, NamedSharding(mesh, parts))
 
     return jax.tree_util.tree_map_with_path(place, tree)
-
-
-def _divides(size: int) -> bool:
-    """Return whether there are several devices to spread over, and their number divides a size."""
-    return spread_devices() > 1 and size % spread_devices() == 0
 
 
 def _means(tree: Any) -> Any:

@@ -46,6 +46,11 @@ class NotInstalled(Unavailable):
     """A lack of a package that comes with one of this package's extras."""
 
 
+def missing_extra(what: str, needed: str, extra: str) -> NotInstalled:
+    """Return the error for packages, `needed` by something, that come with an extra."""
+    return NotInstalled(f'{what} needs {needed}: {pip()} install "tsar_jax[{extra}]".')
+
+
 @contextlib.contextmanager
 def doing_without(remedy: str) -> Iterator[None]:
     """Add an alternative to the message of an `Unavailable` error raised in the block.

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import socket
 import subprocess
 import sys
 
@@ -18,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tsar_jax.cli.launch import free_port
 from tsar_jax.meta.descend import descend
 from tsar_jax.meta.evolution import (
     BLOCK,
@@ -281,12 +281,6 @@ def generations(*arguments: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         text=True,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
 
 
 def two_processes() -> list[str]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.environments.types import Environment
-from tsar_jax.errors import NotInstalled, check_known, pip
+from tsar_jax.errors import check_known, missing_extra
 
 PREFIX = "brax/"
 """Beginning of these environments' names, as in brax/ant."""
@@ -31,9 +31,7 @@ def brax_environment(name: str) -> Environment:
     try:
         from brax import envs
     except ImportError as error:
-        raise NotInstalled(
-            f'{PREFIX}{name} needs Brax: {pip()} install "tsar_jax[brax]".'
-        ) from error
+        raise missing_extra(f"{PREFIX}{name}", "Brax", "brax") from error
     check_known("environment of Brax", name, envs._envs)
     env = envs.get_environment(name)
 

@@ -3,6 +3,7 @@
 https://github.com/RobertTLange/gymnax. An episode is a function of its key alone.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from tsar_jax.environments.types import Environment
-from tsar_jax.errors import NotInstalled, UserError, check_known, pip
+from tsar_jax.errors import UserError, check_known, missing_extra
 
 PREFIX = "gymnax/"
 """Beginning of these environments' names, as in gymnax/Pendulum-v1."""
@@ -41,9 +42,7 @@ def gymnax_environment(name: str) -> Environment:
     try:
         import gymnax
     except ImportError as error:
-        raise NotInstalled(
-            f'{PREFIX}{name} needs gymnax: {pip()} install "tsar_jax[gymnax]".'
-        ) from error
+        raise missing_extra(f"{PREFIX}{name}", "gymnax", "gymnax") from error
     check_known("environment of gymnax", name, gymnax.registered_envs)
     env, params = gymnax.make(name)
     num_actions, act = _actions(f"{PREFIX}{name}", env.action_space(params))
@@ -88,5 +87,5 @@ def _actions(name: str, space: Any) -> tuple[int, Callable[[jax.Array], jax.Arra
         def clip(outputs: jax.Array) -> jax.Array:
             return jnp.clip(outputs.reshape(space.shape), space.low, space.high)
 
-        return max(1, int(jnp.prod(jnp.asarray(space.shape)))), clip
+        return math.prod(space.shape), clip
     raise UserError(f"Actions of {name} are {space}: choose one with discrete or box actions.")

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsar_jax.errors import NotInstalled, UserError, check_known, pip
+from tsar_jax.errors import UserError, check_known, missing_extra
 
 LEGS = {
     "left_front": "left_ankle_geom",
@@ -111,9 +111,7 @@ def load_simulator() -> Any:
     try:
         import mujoco
     except ImportError:
-        raise NotInstalled(
-            f'The quadruped needs MuJoCo and gymnasium: {pip()} install "tsar_jax[environments]".'
-        ) from None
+        raise missing_extra("The quadruped", "MuJoCo and gymnasium", "environments") from None
     return mujoco
 
 
@@ -123,10 +121,7 @@ def build_model(body: Body) -> Any:
     # Located, not imported: the import takes longer than all the rest, and only a file is needed.
     gymnasium = importlib.util.find_spec("gymnasium")
     if gymnasium is None or gymnasium.origin is None:
-        raise NotInstalled(
-            f"The quadruped needs gymnasium's model of it: {pip()} install "
-            '"tsar_jax[environments]".'
-        )
+        raise missing_extra("The quadruped", "gymnasium's model of it", "environments")
     path = Path(gymnasium.origin).parent / "envs" / "mujoco" / "assets" / "ant.xml"
     spec = mujoco.MjSpec.from_file(str(path))
     if body.leg is not None:

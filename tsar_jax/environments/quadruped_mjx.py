@@ -11,7 +11,7 @@ from jax import lax
 from tsar_jax.environments import quadruped as rules
 from tsar_jax.environments.quadruped import Body, Episode
 from tsar_jax.environments.types import Environment
-from tsar_jax.errors import NotInstalled, pip
+from tsar_jax.errors import missing_extra
 
 
 class State(NamedTuple):
@@ -40,9 +40,7 @@ def quadruped(body: Body) -> Environment:
         with contextlib.redirect_stdout(io.StringIO()):
             from mujoco import mjx
     except ImportError:
-        raise NotInstalled(
-            f'The engine mjx needs mujoco-mjx: {pip()} install "tsar_jax[environments]".'
-        ) from None
+        raise missing_extra("The engine mjx", "mujoco-mjx", "environments") from None
     anatomy, motors = rules.find_anatomy(model), rules.motor_order(model)
     compiled, blank = mjx.put_model(model), mjx.make_data(model)
 

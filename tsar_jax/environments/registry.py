@@ -10,6 +10,12 @@ from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.modules import import_installed
 
+ADAPTERS = {
+    gymnax_env.PREFIX: gymnax_env.gymnax_environment,
+    brax_env.PREFIX: brax_env.brax_environment,
+}
+"""Functions that make a compiled environment of another library, by the beginning of its name."""
+
 ENGINES = ("auto", "mujoco", "mjx")
 
 MakeEnvs = Callable[[int], list[HostEnvironments]]
@@ -50,12 +56,9 @@ def find_environments(
         import_installed()  # which may register it
     if name in COMPILED:
         return _shortened([COMPILED[name]()], max_episode_steps)
-    if name.startswith(gymnax_env.PREFIX):
-        found = gymnax_env.gymnax_environment(name.removeprefix(gymnax_env.PREFIX))
-        return _shortened([found], max_episode_steps)
-    if name.startswith(brax_env.PREFIX):
-        found = brax_env.brax_environment(name.removeprefix(brax_env.PREFIX))
-        return _shortened([found], max_episode_steps)
+    for prefix, adapt in ADAPTERS.items():
+        if name.startswith(prefix):
+            return _shortened([adapt(name.removeprefix(prefix))], max_episode_steps)
     on_cpu = jax.default_backend() == "cpu"
     if name == QUADRUPED and not (engine == "mujoco" or (engine == "auto" and on_cpu)):
         return _shortened([_compiled(body, integrator) for body in bodies], max_episode_steps)

@@ -109,12 +109,7 @@ def table(conditions: Conditions, title: str) -> Any:
     result.add_column("condition")
     counts = class_counts(conditions)
     if len(counts) > MOST_COLUMNS:
-        for column in ("classes", "test", "train", "learning rate"):
-            result.add_column(column, justify="right")
-        for name, rows in conditions.items():
-            for row in rows:
-                train = f"{np.mean(row.train):.3f}".lstrip("0")
-                result.add_row(name, str(row.classes), percent(row.test), train, f"{row.rate:g}")
+        _add_rows(result, conditions)
         return result
     for count in counts:
         result.add_column(f"test, {count} classes", justify="right")
@@ -128,6 +123,16 @@ def table(conditions: Conditions, title: str) -> Any:
             " ".join(f"{row.rate:g}" for row in rows),
         )
     return result
+
+
+def _add_rows(result: Any, conditions: Conditions) -> None:
+    """Add a row for each condition and number of classes to a rich table."""
+    for column in ("classes", "test", "train", "learning rate"):
+        result.add_column(column, justify="right")
+    for name, rows in conditions.items():
+        for row in rows:
+            train = f"{np.mean(row.train):.3f}".lstrip("0")
+            result.add_row(name, str(row.classes), percent(row.test), train, f"{row.rate:g}")
 
 
 def percent(values: Sequence[float]) -> str:

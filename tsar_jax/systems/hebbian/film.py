@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from tsar_jax.atomic import replacing
-from tsar_jax.environments import brax_env, gymnax_env
 from tsar_jax.environments.own import CAR_RACING, QUADRUPED
+from tsar_jax.environments.registry import ADAPTERS
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
 from tsar_jax.systems.hebbian.evolved import Evolved
@@ -52,7 +52,7 @@ def film(
         return _film_race(evolved, key)
     if environment == QUADRUPED:
         return _film_quadruped(evolved, label, key)
-    if environment.startswith((gymnax_env.PREFIX, brax_env.PREFIX)):
+    if environment.startswith(tuple(ADAPTERS)):
         raise UserError(f"Nothing here draws {environment}: leave the film out.")
     return _film_gymnasium(evolved, IN_GYMNASIUM.get(label, label), key)
 
