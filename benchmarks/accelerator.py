@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from benchmarks.__main__ import ROOT, Row, RunOne, run_in_subprocess
 from tsar_jax.cli import exit_code
 from tsar_jax.cli.flags import parse_arguments
-from tsar_jax.errors import UserError
+from tsar_jax.errors import UserError, check_known
 from tsar_jax.training.errors import TrainingInterrupted
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
@@ -57,20 +57,6 @@ TRAININGS = (
     Training("car", "hebbian_evolve", "paper-car", "fitness", "car_lives"),
     Training("synergy", "continual_train", "paper", "accuracy", "resnet_step"),
 )
-
-
-class Clock:
-    """The time that is left of a call.
-
-    minutes: of the whole call; None: as many as it takes.
-    """
-
-    def __init__(self, minutes: float | None):
-        self._end = None if minutes is None else time.monotonic() + 60 * minutes
-
-    def left(self) -> float:
-        """Return the seconds that are left."""
-        return float("inf") if self._end is None else max(0.0, self._end - time.monotonic())
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -119,14 +105,14 @@ def run(arguments: Sequence[str] | None, run_one: RunOne = run_in_subprocess) ->
     """
     options = parse(arguments)
     from benchmarks.report import print_accelerator, print_results
-    from tsar_jax.errors import check_known
 
     chosen = [t for t in TRAININGS if options.only is None or t.name in options.only]
     for name in options.only or ():
         check_known("training", name, [training.name for training in TRAININGS])
     check_writable(options.out, "--out")
     make_folder(options.out, "--out")
-    clock, results = Clock(options.minutes), _earlier(options.out / RESULTS)
+    deadline = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
+    results = _earlier(options.out / RESULTS)
 
     def write() -> None:
         write_atomically(options.out / RESULTS, json.dumps(results, indent=2) + "\n")
@@ -135,8 +121,8 @@ def run(arguments: Sequence[str] | None, run_one: RunOne = run_in_subprocess) ->
         widths = "small" if options.small else "paper"
         results["machine"] = run_one("machine", widths, 1)
         if options.only is None:
-            _measure(results, widths, run_one, clock, write)
-        _train(results, chosen, options, clock, write)
+            _measure(results, widths, run_one, deadline, write)
+        _train(results, chosen, options, deadline, write)
     write()
     if results.get("benchmarks"):
         print_results({**results, "benchmarks": list(results["benchmarks"].values())})
@@ -159,7 +145,11 @@ def _earlier(path: Path) -> dict[str, Any]:
 
 
 def _measure(
-    results: dict[str, Any], widths: str, run_one: RunOne, clock: Clock, write: Callable[[], None]
+    results: dict[str, Any],
+    widths: str,
+    run_one: RunOne,
+    deadline: float,
+    write: Callable[[], None],
 ) -> None:
     """Run the benchmarks that have not been run on this kind of device."""
     from benchmarks.suite import choose
@@ -168,7 +158,10 @@ def _measure(
     device = results["machine"].get("device")
     for benchmark in choose(None):
         row = rows.get(benchmark.name, {})
-        if clock.left() and (row.get("device"), row.get("widths")) != (device, widths):
+        if time.monotonic() < deadline and (row.get("device"), row.get("widths")) != (
+            device,
+            widths,
+        ):
             print(f"measuring {benchmark.name} ...", file=sys.stderr, flush=True)
             rows[benchmark.name] = {**run_one(benchmark.name, widths, 12), "device": device}
             write()
@@ -178,7 +171,7 @@ def _train(
     results: dict[str, Any],
     trainings: Sequence[Training],
     options: argparse.Namespace,
-    clock: Clock,
+    deadline: float,
     write: Callable[[], None],
 ) -> None:
     """Give the trainings a slice each, in turn, until all are finished or the time is over."""
@@ -188,9 +181,10 @@ def _train(
     pending = [t for t in trainings if not is_finished(rows.get(t.name, {}), t)]
     while pending:
         for training in list(pending):
-            if clock.left() < SHORTEST_SECONDS:
+            left = deadline - time.monotonic()
+            if left < SHORTEST_SECONDS:
                 return
-            seconds = min(60 * options.slice, clock.left())
+            seconds = min(60 * options.slice, left)
             folder, before = options.out / training.name, rows.get(training.name, {})
             print(f"training {training.name} ...", file=sys.stderr, flush=True)
             code = _slice(training, folder, seconds)

@@ -7,7 +7,7 @@ stored for the population.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -72,6 +72,19 @@ def check_population(population: int) -> None:
         )
 
 
+class Perturbations(NamedTuple):
+    """A generation of OpenAI's strategy: the arguments of `perturb` but for the member's number."""
+
+    genome: Tree
+    key: jax.Array
+    sigma: jax.Array
+
+
+def perturbed(generation: Perturbations, number: jax.Array) -> Tree:
+    """Return the parameters of a member of a generation."""
+    return perturb(*generation, number)
+
+
 def es_gradient(
     objective: Objective,
     theta: Tree,
@@ -107,13 +120,10 @@ def es_gradient(
     """
     check_population(population)
 
-    def member(generation: tuple[Tree, jax.Array, jax.Array], number: jax.Array) -> Tree:
-        return perturb(*generation, number)
-
     losses, metrics = population_losses(
         objective,
-        member,
-        (theta, key, jnp.asarray(sigma)),
+        perturbed,
+        Perturbations(theta, key, jnp.asarray(sigma)),
         batch,
         key,
         population=population,

@@ -17,7 +17,7 @@ from tsar_jax.devices import on_all_devices
 from tsar_jax.errors import NotInstalled, UserError, check_known, pip
 from tsar_jax.meta.evolution import NOISE
 from tsar_jax.meta.gradient import Tree
-from tsar_jax.meta.strategy import EvolutionState, Strategy
+from tsar_jax.meta.strategy import OPENAI_ES, EvolutionState, Strategy
 
 UNFIT = (
     # Without a centre, or with several.
@@ -70,7 +70,7 @@ def evosax_strategy(
         NotInstalled: evosax is missing.
     """
     algorithms = centred_algorithms()
-    check_known("strategy", name, ("openai_es", *algorithms))
+    check_known("strategy", name, (OPENAI_ES, *algorithms))
     arguments = inspect.signature(algorithms[name]).parameters
     chosen: dict[str, Any] = {}
     if optimiser is not None:

@@ -13,8 +13,17 @@ import optax
 from flax import struct
 
 from tsar_jax.devices import on_all_devices
-from tsar_jax.meta.evolution import Shaping, gradient_from_losses, perturb, standardised_ranks
+from tsar_jax.meta.evolution import (
+    Perturbations,
+    Shaping,
+    gradient_from_losses,
+    perturbed,
+    standardised_ranks,
+)
 from tsar_jax.meta.gradient import Tree
+
+OPENAI_ES = "openai_es"
+"""Name of this package's own strategy."""
 
 
 @struct.dataclass
@@ -48,14 +57,6 @@ class Strategy(NamedTuple):
     sigma: Callable[[EvolutionState], jax.Array]
 
 
-class Perturbations(NamedTuple):
-    """A generation of OpenAI's strategy: the arguments of `perturb` but for the member's number."""
-
-    genome: Tree
-    key: jax.Array
-    sigma: jax.Array
-
-
 def openai_es(
     optimiser: optax.GradientTransformation,
     sigma: optax.Schedule,
@@ -80,16 +81,13 @@ def openai_es(
     def ask(state: EvolutionState, key: jax.Array) -> Perturbations:
         return Perturbations(state.genome, key, jnp.asarray(sigma(state.generation)))
 
-    def member(generation: Perturbations, number: jax.Array) -> Tree:
-        return perturb(*generation, number)
-
     def tell(state: EvolutionState, generation: Perturbations, losses: jax.Array) -> EvolutionState:
         gradient = gradient_from_losses(
             state.genome, generation.key, losses, sigma=generation.sigma, shaping=shaping
         )
         return follow(optimiser, state, gradient)
 
-    return Strategy(init, ask, member, tell, lambda state: jnp.asarray(sigma(state.generation)))
+    return Strategy(init, ask, perturbed, tell, lambda state: jnp.asarray(sigma(state.generation)))
 
 
 def follow(

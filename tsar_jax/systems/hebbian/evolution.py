@@ -25,11 +25,8 @@ from tsar_jax.meta.evolution import (
     standardised_ranks,
 )
 from tsar_jax.meta.evosax_strategies import evosax_strategy
-from tsar_jax.meta.strategy import EvolutionState, Strategy, openai_es
+from tsar_jax.meta.strategy import OPENAI_ES, EvolutionState, Strategy, openai_es
 from tsar_jax.training.config import earlier, formerly
-
-OPENAI_ES = "openai_es"
-"""Name of this package's own strategy, the release's."""
 
 
 class Genome(NamedTuple):
