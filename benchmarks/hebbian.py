@@ -17,10 +17,8 @@ from tsar_jax.devices import map_over, split_cpu, usable_cores
 from tsar_jax.environments.quadruped import (
     IDLE_STEPS,
     SIMULATOR_STEPS,
-    Body,
-    build_model,
-    motor_order,
 )
+from tsar_jax.environments.quadruped_body import Body, build_model, motor_order
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 from tsar_jax.networks.hebbian_network import FEATURES
 from tsar_jax.systems.hebbian.evolution import (

@@ -29,7 +29,7 @@ from tsar_jax.systems.hebbian.evolved import (
     Evolved,
     check_environment,
     load_evolved,
-    make_envs,
+    make_worlds,
     read_config,
     scores_text,
 )
@@ -69,13 +69,14 @@ def main() -> None:
     import_modules(arguments.modules)
     split_cpu()
     environment = arguments.environment or config.environment
-    envs = make_envs(config, arguments.lifetimes, arguments.bodies, environment, arguments.limit)
-    env = next(iter(envs.values()))
-    evolved = load_evolved(arguments.run, config, env, arguments.step, arguments.number)
+    worlds = make_worlds(
+        config, arguments.lifetimes, arguments.bodies, environment, arguments.limit
+    )
+    evolved = load_evolved(arguments.run, config, worlds.first, arguments.step, arguments.number)
     scores = {}
-    for name, env in envs.items():
-        say_compiling(name)
-        trace = traces(evolved.policy, env, evolved.genome, arguments.keys)
+    say_compiling(worlds.names[0])
+    lived = traces(evolved.policy, worlds.envs, evolved.genome, arguments.keys)
+    for name, trace in zip(worlds.names, lived, strict=True):
         scores[name] = np.sum(trace.rewards, axis=1)
         print(
             f"{name}: {scores_text(scores[name], 1)} over "
@@ -92,7 +93,7 @@ def main() -> None:
     elsewhere = f"-{_plain(environment)}" if environment != config.environment else ""
     path = arguments.run / f"evaluation{elsewhere}.json"
     write_atomically(path, json.dumps(content, indent=2) + "\n")
-    for name in envs if arguments.film else ():
+    for name in worlds.names if arguments.film else ():
         write_film(arguments, evolved, environment, name)
 
 

@@ -20,15 +20,15 @@ import numpy as np
 
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
-from tsar_jax.environments.types import Environment, HostEnvironments
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.modules import import_modules
 from tsar_jax.systems.hebbian.evolved import (
     EpisodeSettings,
     Evolved,
+    Worlds,
     check_environment,
     load_evolved,
-    make_envs,
+    make_worlds,
     read_config,
 )
 from tsar_jax.systems.hebbian.figures import recovery_figure, weights_figure
@@ -76,9 +76,8 @@ def main() -> None:
     import_modules(arguments.modules)
     split_cpu()
     bodies = (arguments.body,) if arguments.body else config.bodies[:1]
-    (env,) = make_envs(
-        config, arguments.lifetimes, bodies, max_episode_steps=arguments.limit
-    ).values()
+    worlds = make_worlds(config, arguments.lifetimes, bodies, max_episode_steps=arguments.limit)
+    env = worlds.first
     if arguments.at + 1 + LATER >= env.max_episode_steps:
         raise UserError(
             f"at is {arguments.at}, but a lifetime has {env.max_episode_steps} steps, and the "
@@ -94,14 +93,12 @@ def main() -> None:
             f"layer is {arguments.layer}, but the network has "
             f"{len(config.policy.hidden) + 1} layers of weights: lower it."
         )
-    lived = live_with_lesions(arguments, evolved, env)
+    lived = live_with_lesions(arguments, evolved, worlds)
     write(arguments, lived, env.max_episode_steps)
 
 
-def live_with_lesions(
-    arguments: Arguments, evolved: Evolved, env: Environment | HostEnvironments
-) -> dict[str, Trace]:
-    """Return the traces of the same lifetimes in every condition."""
+def live_with_lesions(arguments: Arguments, evolved: Evolved, worlds: Worlds) -> dict[str, Trace]:
+    """Return the traces of the same lifetimes, in the one world, in every condition."""
     at = arguments.at
     lesions = {
         INTACT: Lesion(),
@@ -114,7 +111,7 @@ def live_with_lesions(
         watch = (at, at + 1, at + 1 + LATER) if name == ZEROED else ()
         policy = lesioned(evolved.policy, lesion)
         say_compiling(name)
-        lived[name] = traces(policy, env, evolved.genome, arguments.keys, watch)
+        (lived[name],) = traces(policy, worlds.envs, evolved.genome, arguments.keys, watch)
         if not lived[name].mask[:, at].any():
             raise UserError(f"No lifetime lasts until the lesion at step {at}: lower --at.")
         rewards = lived[name].rewards

@@ -23,7 +23,7 @@ from tsar_jax.evaluation.published_results import LEGEND, find_published, joined
 from tsar_jax.systems.hebbian.evolved import (
     EpisodeSettings,
     load_evolved,
-    make_envs,
+    make_worlds,
     read_config,
     scores_text,
 )
@@ -66,15 +66,15 @@ def main() -> None:
     fitness: dict[str, dict[str, list[np.ndarray]]] = {}
     curves: dict[str, list[list[Row]]] = {}
     for path, config in configs.items():
-        envs = make_envs(
+        worlds = make_worlds(
             config, arguments.lifetimes, arguments.bodies, max_episode_steps=arguments.limit
         )
-        evolved = load_evolved(path, config, next(iter(envs.values())), None)
+        evolved = load_evolved(path, config, worlds.first, None)
         kind = config.policy.rule + ", standardised" * config.policy.standardised
         curves.setdefault(kind, []).append(read_rows(path))
-        for body, env in envs.items():
-            say_compiling(f"{path.name}, {body}")
-            trace = traces(evolved.policy, env, evolved.genome, arguments.keys)
+        say_compiling(path.name)
+        lived = traces(evolved.policy, worlds.envs, evolved.genome, arguments.keys)
+        for body, trace in zip(worlds.names, lived, strict=True):
             scores = np.sum(trace.rewards, axis=1)
             fitness.setdefault(kind, {}).setdefault(body, []).append(scores)
             print(f"{path.name}, {body}: {scores_text(scores, 1)}", flush=True)

@@ -21,7 +21,7 @@ from tsar_jax.cli.flags import flag_names, parse_flags, suggest
 from tsar_jax.cli.scripts import run_experiment
 from tsar_jax.data import load, load_labelled
 from tsar_jax.data.continual import split_name
-from tsar_jax.environments.quadruped import find_body
+from tsar_jax.environments.quadruped_body import find_body
 from tsar_jax.errors import DataNotPrepared, UserError, doing_without, nearest, pip
 from tsar_jax.evaluation.published_text import select
 from tsar_jax.networks import TSAR
@@ -185,7 +185,7 @@ def test_nearest(name, known, found):
             "the nearest is paper",
         ),
         (lambda: unpack("cart-poel"), "no pretrained thing .*the nearest is cart-pole"),
-        (lambda: find_body("rihgt_front"), "left_front:0.2.; the nearest is right_front"),
+        (lambda: find_body("rihgt_front"), "friction:0.3.; the nearest is right_front"),
         (lambda: find_terms(["oaj"]), "--modules.; the nearest is oja"),
         (lambda: PolicyConfig(rule="statci"), "the nearest is static"),
         (lambda: PolicyConfig(initial="coevolv"), "the nearest is coevolve"),

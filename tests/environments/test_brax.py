@@ -43,7 +43,7 @@ def test_brax_steps_as_brax_does() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ant", "inverted_pendulum"])
 def test_a_body_of_brax_lives(name) -> None:
-    (env,) = find_environments(f"brax/{name}", (), "auto", "RK4", 5)
+    env = find_environments(f"brax/{name}", (), "auto", "RK4", 5).one(0)
     policy = make_policy(PolicyConfig(hidden=(3,)), env.observation_shape, env.num_actions)
     found = jax.jit(lambda g, k: lifetime_fitness(policy, env, g, k))(policy.init(KEY), KEY)
     assert np.isfinite(found)

@@ -12,11 +12,11 @@ import pytest
 
 from tsar_jax.environments.gymnasium_env import GymnasiumEnvironments
 from tsar_jax.environments.own import COMPILED, QUADRUPED
-from tsar_jax.environments.quadruped import Body, find_body
-from tsar_jax.environments.quadruped_mjx import quadruped
+from tsar_jax.environments.quadruped_body import Body, find_body
+from tsar_jax.environments.quadruped_mjx import quadrupeds
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 from tsar_jax.environments.registry import find_environments
-from tsar_jax.environments.types import Environment
+from tsar_jax.environments.types import Environment, Variants
 from tsar_jax.errors import UserError
 from tsar_jax.systems.hebbian.policy import PolicyConfig, make_policy
 from tsar_jax.systems.hebbian.rollouts import (
@@ -35,7 +35,7 @@ MANY = 30
 
 MAKE: dict[str, Callable[[], Environment]] = {
     **COMPILED,
-    "mjx": lambda: quadruped(Body(integrator="implicitfast")),
+    "mjx": lambda: quadrupeds([Body(integrator="implicitfast")]).one(0),
 }
 NAMES = [*COMPILED, pytest.param("mjx", marks=pytest.mark.slow)]
 
@@ -77,7 +77,7 @@ def compiled(name: str) -> Compiled:
 
 def find(name, bodies=("standard",), engine="mujoco", integrator="RK4", *, count=1, **limits):
     found = find_environments(name, bodies, engine, integrator, **limits)
-    return found(count) if callable(found) else found
+    return [found.one(0)] if isinstance(found, Variants) else found(count)
 
 
 @pytest.mark.parametrize("name", NAMES)

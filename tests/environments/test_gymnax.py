@@ -65,7 +65,7 @@ def test_gymnax_is_our_own_pendulum() -> None:
     """Its episodes are as long, and a lifetime in it is one compiled program."""
     pytest.importorskip("gymnax")
     env = gymnax_environment("Pendulum-v1")
-    (own,) = find_environments("pendulum", (), "auto", "RK4")
+    own = find_environments("pendulum", (), "auto", "RK4").one(0)
     assert (env.observation_shape, env.num_actions) == (own.observation_shape, own.num_actions)
     assert env.max_episode_steps == own.max_episode_steps
     policy = make_policy(PolicyConfig(hidden=(3,)), env.observation_shape, env.num_actions)

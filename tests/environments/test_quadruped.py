@@ -16,17 +16,20 @@ from scipy.spatial.transform import Rotation
 
 from tsar_jax.environments import quadruped
 from tsar_jax.environments.quadruped import (
-    LEGS,
-    Body,
-    build_model,
     draw_initial_state,
-    find_anatomy,
-    find_body,
     init_episode,
     judge,
-    motor_order,
     observe,
     progress,
+)
+from tsar_jax.environments.quadruped_body import (
+    LEGS,
+    MOTORS,
+    Body,
+    build_model,
+    find_anatomy,
+    find_body,
+    motor_order,
 )
 from tsar_jax.errors import UserError
 
@@ -55,7 +58,8 @@ def capsule_mass(length):
 )
 def test_a_body_differs_from_the_original_in_one_segment(name, leg, length) -> None:
     model, standard = build_model(find_body(name)), original()
-    assert find_body(name) == Body(leg, length)
+    lengths = tuple(length if other == leg else 0.4 for other in LEGS)
+    assert find_body(name) == Body(lengths)
     for geom in range(1, standard.ngeom):
         changed = leg is not None and standard.geom(geom).name == LEGS[leg]
         scale = length / 0.4 if changed else 1.0
@@ -75,12 +79,19 @@ def test_a_body_differs_from_the_original_in_one_segment(name, leg, length) -> N
     [
         ("tail", "There is no body 'tail': choose from standard, left_front, .*left_front:0.2"),
         ("standard:0.2", "There is no body 'standard:0.2'"),
-        ("left_front:short", "'short' in the body 'left_front:short' is no length: give metres"),
+        ("left_front:short", "'short' in the body 'left_front:short' is no length: give a number"),
         ("left_front:", "'' in the body 'left_front:' is no length"),
         ("left_front:0", "must be between 0.01 and 1.0 m, but is 0.0"),
         ("left_front:-0.1", "must be between 0.01 and 1.0 m, but is -0.1"),
         ("left_front:40", "must be between 0.01 and 1.0 m, but is 40.0"),
         ("left_front:nan", "must be between 0.01 and 1.0 m, but is nan"),
+        ("friction", "'' in the body 'friction' is no coefficient: .* as in friction:0.2"),
+        ("friction:0", "coefficient of friction must be between 0.01 and 10.0, but is 0.0"),
+        ("left_front_hip:11", "motor left_front_hip must be between 0.0 and 10.0, but is 11.0"),
+        ("left_front+left_front:0.2", "'left_front.left_front:0.2' says twice what left_front is"),
+        ("left_front+tail", "There is no body 'tail': choose from standard, .*, friction"),
+        ("standard+left_front", "standard has no value and joins nothing, but the body is"),
+        ("left_front+", "There is no body ''"),
     ],
 )
 def test_impossible_bodies_are_named(name, sentence) -> None:
@@ -88,9 +99,31 @@ def test_impossible_bodies_are_named(name, sentence) -> None:
         find_body(name)
 
 
-def test_a_body_of_an_unknown_leg_is_refused() -> None:
-    with pytest.raises(UserError, match="There is no leg 'tail': choose from left_front"):
-        Body("tail")
+def test_parts_of_a_body_are_joined_in_any_order() -> None:
+    joined = find_body("friction:0.3+right_back_hip+left_front:0.2+left_back_ankle:0.5")
+    strengths = {"right_back_hip": 0.0, "left_back_ankle": 0.5}
+    assert joined == Body(
+        (0.2, 0.4, 0.4, 0.4), tuple(strengths.get(motor, 1.0) for motor in MOTORS), 0.3
+    )
+
+
+def test_motors_have_their_strength_and_contacts_their_friction() -> None:
+    model, standard = build_model(find_body("right_back_hip:0.25+friction:0.3")), original()
+    names = [f"{leg}_{joint}" for leg in LEGS for joint in ("hip", "ankle")]
+    for motor, joint in enumerate(motor_order(model)):
+        strength = 0.25 if names[joint] == "right_back_hip" else 1.0
+        assert (
+            model.actuator_gear[motor, 0]
+            == strength * standard.actuator_gear[motor, 0]
+            == (strength * 150)
+        )
+    # ant.xml counts its legs, and joints, from 1: hip_4 is the right back leg's.
+    assert standard.joint(1 + names.index("right_back_hip")).name == "hip_4"
+    data = mujoco.MjData(model)
+    for _ in range(200):
+        mujoco.mj_step(model, data)
+    assert data.ncon
+    np.testing.assert_allclose(data.contact.friction[:, 0], 0.3)
 
 
 @pytest.mark.parametrize("name", ["standard", "left_front"])

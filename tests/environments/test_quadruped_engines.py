@@ -6,16 +6,18 @@ import mujoco
 import numpy as np
 import pytest
 
-from tsar_jax.environments import quadruped, quadruped_mujoco
-from tsar_jax.environments.quadruped import Body, build_model, find_body, motor_order
-from tsar_jax.environments.quadruped_mjx import State
-from tsar_jax.environments.quadruped_mjx import quadruped as compiled_quadruped
+from tsar_jax.environments import quadruped, quadruped_mjx, quadruped_mujoco
+from tsar_jax.environments.quadruped_body import MOTORS, Body, build_model, find_body, motor_order
+from tsar_jax.environments.quadruped_mjx import State, quadrupeds
 from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 from tsar_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-BODIES = [find_body(name) for name in ("standard", "left_front", "right_front", "left_back:0.7")]
+BODIES = [
+    find_body(name)
+    for name in ("standard", "left_front", "right_front", "left_back:0.7+friction:0.3")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -219,7 +221,7 @@ def step_by_step():
     environments.reset(np.arange(MEMBERS))
     ours, wanted = [], []
     with jax.enable_x64(True):
-        step = compile_step(compiled_quadruped(COMPARED))
+        step = compile_step(quadrupeds([COMPARED]).one(0))
     for action in actions:
         with jax.enable_x64(True):
             ours.append(step(*environments.state, action))
@@ -256,7 +258,8 @@ def friction_cone(monkeypatch):
         model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
         return model
 
-    monkeypatch.setattr(quadruped, "build_model", build)
+    for module in (quadruped_mjx, quadruped_mujoco):
+        monkeypatch.setattr(module, "build_model", build)
 
 
 @pytest.mark.slow
@@ -267,7 +270,7 @@ def test_with_a_friction_cone_all_steps_are_the_same(friction_cone) -> None:
 
 @pytest.mark.slow
 def test_with_a_friction_cone_episodes_begin_and_go_on_alike(friction_cone) -> None:
-    engine, traces = compiled_quadruped(COMPARED), []
+    engine, traces = quadrupeds([COMPARED]).one(0), []
     keys = jax.vmap(jax.random.key)(np.arange(MEMBERS, dtype=np.uint32))
 
     @jax.jit
@@ -290,3 +293,55 @@ def test_with_a_friction_cone_episodes_begin_and_go_on_alike(friction_cone) -> N
         np.testing.assert_array_equal(done, others[1])
     environments.close()
     assert len(traces) == 1
+
+
+def test_a_motor_that_has_failed_leaves_its_joint_alone() -> None:
+    bodies = [find_body(name) for name in ("standard", "left_back_hip", "left_back_hip:0.5")]
+    (joint,) = (MOTORS.index("left_back_hip"),)
+    environments = MujocoQuadrupeds(bodies)
+    environments.reset(np.zeros(3, np.uint32))
+    before, _ = environments.state
+    environments.step(np.eye(8)[[joint] * 3])
+    moved = (environments.state[0] - before)[:, 7 + joint]
+    environments.close()
+    assert abs(moved[0]) > 1.5 * abs(moved[2]) > 3 * abs(moved[1])
+
+
+VARIED = ("standard", "right_front:0.2+friction:0.3", "left_back_hip+right_back:0.6")
+
+
+@pytest.mark.slow
+def test_bodies_of_one_program_move_as_each_in_a_program_of_its_own() -> None:
+    """In 64 bits, from states of MuJoCo's own motion; and MuJoCo's steps are near them."""
+    bodies = [find_body(name) for name in VARIED]
+    actions = random_actions(STEPS, len(bodies), scale=0.2)
+    environments = MujocoQuadrupeds(bodies)
+    environments.reset(np.arange(len(bodies)))
+    with jax.enable_x64(True):
+        variants = quadrupeds(bodies)
+        alone = [quadrupeds([body]).one(0) for body in bodies]
+
+    def taken(env, qpos, qvel, action):
+        state = State(qpos, qvel, quadruped.init_episode(qpos))
+        after, *result = env.step(state, env.act(action))
+        return after.qpos, after.qvel, env.observe(after), *result
+
+    @jax.jit
+    @jax.vmap
+    def together(parameters, *state):
+        return taken(variants.make(parameters), *state)
+
+    steps = [jax.jit(lambda *state, env=env: taken(env, *state)) for env in alone]
+    differences = []
+    for action in actions:
+        state = (*environments.state, action)
+        with jax.enable_x64(True):
+            found = together(variants.parameters, *state)
+            for row, step in enumerate(steps):
+                wanted = step(*(array[row] for array in state))
+                for ours, theirs in zip(found, wanted, strict=True):
+                    np.testing.assert_allclose(ours[row], theirs, rtol=1e-9, atol=1e-9)
+        environments.step(action)
+        differences.append(np.abs(np.asarray(found[0]) - environments.state[0]).max(1))
+    environments.close()
+    assert (np.median(differences, axis=0) < 1e-3).all()

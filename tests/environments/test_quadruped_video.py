@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tsar_jax.environments import quadruped_video
-from tsar_jax.environments.quadruped import Body, build_model, find_body
+from tsar_jax.environments.quadruped_body import Body, build_model, find_body
 from tsar_jax.environments.quadruped_video import draw, photograph, render
 from tsar_jax.errors import UserError
 
@@ -72,7 +72,7 @@ def test_without_opengl_frames_are_drawn(monkeypatch) -> None:
 
 
 TWO_FILMS = """
-from tsar_jax.environments.quadruped import Body, build_model
+from tsar_jax.environments.quadruped_body import Body, build_model
 from tsar_jax.environments.quadruped_video import render
 
 model = build_model(Body())
@@ -87,7 +87,7 @@ def test_a_second_film_is_made_with_or_without_opengl() -> None:
 
 WITH_OPENGL = """
 import numpy as np
-from tsar_jax.environments.quadruped import Body, build_model
+from tsar_jax.environments.quadruped_body import Body, build_model
 from tsar_jax.environments.quadruped_video import draw, photograph
 from tsar_jax.errors import UserError
 

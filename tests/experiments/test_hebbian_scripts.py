@@ -3,8 +3,10 @@
 import csv
 import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -239,6 +241,26 @@ def test_a_policy_is_scored_in_another_environment(evolved, monkeypatch, capsys)
     assert "CartPole-v1: " in capsys.readouterr().out
     content = json.loads((evolved / "evaluation-CartPole-v1.json").read_text())
     assert len(content["fitness"]["CartPole-v1"]) == 2
+
+
+@pytest.mark.slow
+def test_compiled_quadrupeds_evolve_and_live_in_any_bodies_on_any_devices(tmp_path) -> None:
+    """One program for all bodies of a command; here on two devices, as a CPU's cores are."""
+    small = ["--engine", "mjx", "--limit", "2", "--bodies", "standard", "right_front:0.2"]
+    evolving = [*map(str, (*SMOKE, *QUADRUPED)), "--steps", "1", *small, "--out", tmp_path / "run"]
+    evaluating = ["--run", tmp_path / "run", "--lifetimes", "2", "--limit", "2", "--no-film"]
+    bodies = ["right_back_hip", "left_front+friction:0.3"]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
+    for name, arguments in (
+        ("hebbian_evolve", evolving),
+        ("hebbian_evaluate", [*evaluating, "--bodies", *bodies]),
+    ):
+        run = [sys.executable, "-m", "tsar_jax", "run", name, *arguments]
+        subprocess.run(run, env=environment, check=True)
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["fitness"]
+    assert list(found) == bodies
+    assert np.isfinite(list(found.values())).all()
+    assert found[bodies[0]] != found[bodies[1]]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from tsar_jax import cli
 from tsar_jax.cli.pack import Arguments, pack
 from tsar_jax.environments.registry import find_environments
+from tsar_jax.environments.types import Variants
 from tsar_jax.errors import UserError
 from tsar_jax.pretrained import known, resolve, unpack
 from tsar_jax.pretrained.listing import listing
@@ -218,7 +219,7 @@ def make_state(experiment, path):
         worlds = find_environments(
             config.environment, config.bodies[:1], config.engine, config.integrator
         )
-        world = (worlds(1) if callable(worlds) else worlds)[0]
+        world = worlds.one(0) if isinstance(worlds, Variants) else worlds(1)[0]
         policy = hebbian.policy_for(config, world)
         return jax.eval_shape(lambda key: init_evolution(config.evolution, policy.init(key)), key)
     if experiment == "plasticity_meta_train":

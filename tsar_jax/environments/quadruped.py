@@ -1,10 +1,10 @@
-"""The quadruped of Najarro & Risi (2020): its bodies, observations and rewards.
+"""The quadruped of Najarro & Risi (2020): its observations, rewards and ends.
 
 The original is pybullet's AntBulletEnv-v0. The body here is gymnasium's MuJoCo Ant (ant.xml as it
 ships; a control step is five of 0.01 s, as Ant-v5's). The observation is pybullet's; reward and end
 are the paper's, by progress alone, without pybullet's bonus and costs. A simulator supplies `qpos`
 [15] and `qvel` [14] as MuJoCo orders them (torso: x, y, z, quaternion w, x, y, z; then hip and
-ankle of each of `LEGS`), and everything else is here.
+ankle of each of `LEGS`); its bodies are in quadruped_body.
 
 Differences from the original:
 - A control step lasts 0.05 s, not 0.0165 s: 1000 of them are 50 s of life. Progress is in m/s in
@@ -19,31 +19,14 @@ Differences from the original:
 - The first observation is made after the idle steps, in the original before.
 """
 
-import dataclasses
-import importlib.util
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from tsar_jax.errors import UserError, check_known, missing_extra
+from tsar_jax.environments.quadruped_body import Anatomy
 
-LEGS = {
-    "left_front": "left_ankle_geom",
-    "right_front": "right_ankle_geom",
-    "left_back": "third_ankle_geom",
-    "right_back": "fourth_ankle_geom",
-}
-"""Geom of each leg's ankle segment. Names are the model's, for which y, not x, is ahead."""
-
-HEALTHY, DAMAGED = 0.4, 0.1  # an ankle segment's length, m along x and as many along y
-SHORTEST, LONGEST = 0.01, 1.0  # m, range of an ankle segment's length
-INTEGRATORS = ("RK4", "implicitfast")
-"""MuJoCo's integrators. RK4 is Ant-v5's and evaluates the forces four times a step, the other once.
-"""
 SIMULATOR_STEPS = 5  # in a control step
 CONTROL_STEP = 0.05  # s
 IDLE_STEPS = 40  # control steps without torque, before an episode begins
@@ -56,126 +39,6 @@ TARGET = 1000.0  # m along x
 TOUCH = 0.01  # m: a foot that near to the floor touches it
 OBSERVATION_SHAPE = (28,)
 NUM_ACTIONS = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Body:
-    """A quadruped, standard or with one ankle segment of another length.
-
-    leg: one of `LEGS`, or None for the standard body.
-    length: m along x and as many along y, as ant.xml gives it: 0.4 is healthy, 0.1 the damage.
-    integrator: one of `INTEGRATORS`, by which it is simulated.
-
-    Raises:
-        UserError: the leg or integrator is unknown, or the length is out of range.
-    """
-
-    leg: str | None = None
-    length: float = HEALTHY
-    integrator: str = INTEGRATORS[0]
-
-    def __post_init__(self) -> None:
-        if self.leg is not None:
-            check_known("leg", self.leg, LEGS)
-        check_known("integrator", self.integrator, INTEGRATORS)
-        if not SHORTEST <= self.length <= LONGEST:
-            raise UserError(
-                f"The length of an ankle segment must be between {SHORTEST} and {LONGEST} m, "
-                f"but is {self.length}."
-            )
-
-
-def find_body(name: str, integrator: str = INTEGRATORS[0]) -> Body:
-    """Return the body of a name: "standard", a damaged leg's ("left_front") or "left_front:0.2".
-
-    Raises:
-        UserError: the name is none of these, or the integrator is unknown.
-    """
-    if name == "standard":
-        return Body(integrator=integrator)
-    leg, colon, length = name.partition(":")
-    if leg not in LEGS:
-        known = ("standard", *LEGS)
-        check_known("body", name, known, ", or give a leg a length (left_front:0.2)")
-    try:
-        metres = float(length) if colon else DAMAGED
-    except ValueError:
-        raise UserError(
-            f"{length!r} in the body {name!r} is no length: give metres, as in left_front:0.2."
-        ) from None
-    return Body(leg, metres, integrator)
-
-
-def load_simulator() -> Any:
-    """Import the module mujoco and return it. Raises UserError where it is missing."""
-    try:
-        import mujoco
-    except ImportError:
-        raise missing_extra("The quadruped", "MuJoCo and gymnasium", "environments") from None
-    return mujoco
-
-
-def build_model(body: Body) -> Any:
-    """Return the body as a mujoco.MjModel. Raises UserError where a package is missing."""
-    mujoco = load_simulator()
-    # Located, not imported: the import takes longer than all the rest, and only a file is needed.
-    gymnasium = importlib.util.find_spec("gymnasium")
-    if gymnasium is None or gymnasium.origin is None:
-        raise missing_extra("The quadruped", "gymnasium's model of it", "environments")
-    path = Path(gymnasium.origin).parent / "envs" / "mujoco" / "assets" / "ant.xml"
-    spec = mujoco.MjSpec.from_file(str(path))
-    if body.leg is not None:
-        segment = spec.geom(LEGS[body.leg])
-        segment.fromto = segment.fromto * (body.length / HEALTHY)
-    spec.option.integrator = getattr(mujoco.mjtIntegrator, f"mjINT_{body.integrator.upper()}")
-    return spec.compile()
-
-
-class Anatomy(NamedTuple):
-    """Measures of a body that observations and rewards need; rows are legs in the order of `LEGS`.
-
-    middle, reach [8]: each joint's range, rad, is middle +- reach.
-    hip [4, 3]: place of the hip, from the torso's centre, m.
-    knee [4, 3]: place of the ankle joint, from the hip, all joints at zero, m.
-    foot [4, 3]: place of the ankle segment's far end, from its joint, all joints at zero, m.
-    swing [4, 3]: the ankle's axis x foot, m.
-    radius: of the ankle segments, m.
-    """
-
-    middle: Any
-    reach: Any
-    hip: Any
-    knee: Any
-    foot: Any
-    swing: Any
-    radius: Any
-
-
-def find_anatomy(model: Any) -> Anatomy:
-    """Return the anatomy of a mujoco.MjModel made by `build_model`."""
-    segment = [model.geom(name).id for name in LEGS.values()]
-    below = model.geom_bodyid[segment]
-    above = model.body_parentid[below]
-    # A segment begins at its joint, so that its far end is twice as far away as its centre.
-    foot = 2 * model.geom_pos[segment]
-    axis = model.jnt_axis[model.body_jntadr[below]]
-    low, high = model.jnt_range[1:].T  # without the torso's free joint
-    return Anatomy(
-        middle=(low + high) / 2,
-        reach=(high - low) / 2,
-        hip=model.body_pos[above],
-        knee=model.body_pos[below],
-        foot=foot,
-        swing=np.cross(axis, foot),
-        radius=model.geom_size[segment[0], 0],
-    )
-
-
-def motor_order(model: Any) -> np.ndarray:
-    """Return for each motor of the model [8] the index of its joint: actions are in the joints'
-    order.
-    """
-    return model.actuator_trnid[:, 0] - 1
 
 
 def draw_initial_state(key: jax.Array) -> tuple[jax.Array, jax.Array]:

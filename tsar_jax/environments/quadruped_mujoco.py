@@ -8,7 +8,15 @@ import numpy as np
 
 from tsar_jax.devices import usable_cores
 from tsar_jax.environments import quadruped
-from tsar_jax.environments.quadruped import Anatomy, Body, Episode
+from tsar_jax.environments.quadruped import Episode
+from tsar_jax.environments.quadruped_body import (
+    Anatomy,
+    Body,
+    build_model,
+    find_anatomy,
+    load_simulator,
+    motor_order,
+)
 from tsar_jax.environments.seeds import checked_seeds
 from tsar_jax.environments.types import HostEnvironments
 from tsar_jax.errors import UserError
@@ -41,17 +49,17 @@ class MujocoQuadrupeds(HostEnvironments):
         """
         if not bodies:
             raise UserError("There is no quadruped without a body: name at least one.")
-        mujoco = quadruped.load_simulator()
+        mujoco = load_simulator()
         from mujoco import rollout
 
-        models = {body: quadruped.build_model(body) for body in set(bodies)}
-        anatomies = {body: quadruped.find_anatomy(model) for body, model in models.items()}
+        models = {body: build_model(body) for body in set(bodies)}
+        anatomies = {body: find_anatomy(model) for body, model in models.items()}
         threads = threads or usable_cores()
         self.count = len(bodies)
         self._models = [models[body] for body in bodies]
         self._scratch = [mujoco.MjData(self._models[0]) for _ in range(threads)]
         self._pool = rollout.Rollout(nthread=threads)
-        self._motors = quadruped.motor_order(self._models[0])
+        self._motors = motor_order(self._models[0])
         self._step_time = quadruped.SIMULATOR_STEPS * self._models[0].opt.timestep
         # Observations are computed on the CPU: for an accelerator the transfer would dominate.
         self._cpu = jax.local_devices(backend="cpu")[0]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tsar_jax.environments.quadruped import load_simulator
+from tsar_jax.environments.quadruped_body import load_simulator
 from tsar_jax.errors import UserError
 
 AZIMUTH, ELEVATION, DISTANCE = 110.0, -25.0, 4.0  # degrees, degrees, m: the camera from the torso

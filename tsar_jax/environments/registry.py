@@ -1,12 +1,14 @@
 """Environments by name, compiled or simulated outside JAX."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
 from tsar_jax.environments import brax_env, gymnax_env
 from tsar_jax.environments.own import COMPILED, QUADRUPED
-from tsar_jax.environments.types import Environment, HostEnvironments
+from tsar_jax.environments.quadruped_body import find_body
+from tsar_jax.environments.types import Environment, HostEnvironments, Variants, unvaried
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.modules import import_installed
 
@@ -29,8 +31,8 @@ def find_environments(
     integrator: str,
     max_episode_steps: int | None = None,
     default_episode_steps: int | None = None,
-) -> list[Environment] | MakeEnvs:
-    """Return compiled environments, one for every body; or a function that opens simulators.
+) -> Variants | MakeEnvs:
+    """Return a compiled environment in every body, or a function that opens simulators.
 
     Args:
         name: one of `COMPILED`, quadruped, gymnax/NAME, brax/NAME, or a name that gymnasium
@@ -55,13 +57,13 @@ def find_environments(
     if name not in COMPILED and name != QUADRUPED:
         import_installed()  # which may register it
     if name in COMPILED:
-        return _shortened([COMPILED[name]()], max_episode_steps)
+        return _shortened(unvaried(COMPILED[name]()), max_episode_steps)
     for prefix, adapt in ADAPTERS.items():
         if name.startswith(prefix):
-            return _shortened([adapt(name.removeprefix(prefix))], max_episode_steps)
+            return _shortened(unvaried(adapt(name.removeprefix(prefix))), max_episode_steps)
     on_cpu = jax.default_backend() == "cpu"
     if name == QUADRUPED and not (engine == "mujoco" or (engine == "auto" and on_cpu)):
-        return _shortened([_compiled(body, integrator) for body in bodies], max_episode_steps)
+        return _shortened(_compiled(bodies, integrator), max_episode_steps)
 
     def make_envs(count: int) -> list[HostEnvironments]:
         if name == QUADRUPED:
@@ -77,15 +79,13 @@ def find_environments(
     return make_envs
 
 
-def _shortened(
-    environments: Sequence[Environment], max_episode_steps: int | None
-) -> list[Environment]:
-    return [
-        env._replace(
-            max_episode_steps=min(env.max_episode_steps, max_episode_steps or env.max_episode_steps)
-        )
-        for env in environments
-    ]
+def _shortened(variants: Variants, max_episode_steps: int | None) -> Variants:
+    def make(parameters: Any) -> Environment:
+        env = variants.make(parameters)
+        steps = min(env.max_episode_steps, max_episode_steps or env.max_episode_steps)
+        return env._replace(max_episode_steps=steps)
+
+    return variants._replace(make=make)
 
 
 def _gymnasium(name: str, count: int, default_episode_steps: int | None) -> HostEnvironments:
@@ -95,14 +95,12 @@ def _gymnasium(name: str, count: int, default_episode_steps: int | None) -> Host
 
 
 def _simulated(body: str, integrator: str, count: int) -> HostEnvironments:
-    from tsar_jax.environments.quadruped import find_body
     from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
 
     return MujocoQuadrupeds([find_body(body, integrator)] * count)
 
 
-def _compiled(body: str, integrator: str) -> Environment:
-    from tsar_jax.environments.quadruped import find_body
-    from tsar_jax.environments.quadruped_mjx import quadruped
+def _compiled(bodies: Sequence[str], integrator: str) -> Variants:
+    from tsar_jax.environments.quadruped_mjx import quadrupeds
 
-    return quadruped(find_body(body, integrator))
+    return quadrupeds([find_body(body, integrator) for body in bodies])

@@ -30,6 +30,32 @@ class Environment(NamedTuple):
     max_episode_steps: int
 
 
+class Variants(NamedTuple):
+    """One environment with several sets of physical parameters, which one program computes.
+
+    make: (parameters of one variant) -> Environment, pure: parameters may be traced.
+    parameters: of all variants, a pytree of arrays [size, ...]; empty where there is but one.
+    size: number of variants, at least 1.
+    """
+
+    make: Callable[[Any], Environment]
+    parameters: Any
+    size: int
+
+    def parameters_of(self, index: int) -> Any:
+        """Return the parameters of one variant, counted from 0."""
+        return jax.tree.map(lambda leaf: leaf[index], self.parameters)
+
+    def one(self, index: int) -> Environment:
+        """Return one variant, counted from 0; a program made of it is for this variant alone."""
+        return self.make(self.parameters_of(index))
+
+
+def unvaried(environment: Environment) -> Variants:
+    """Return an environment as the only one of its variants."""
+    return Variants(lambda parameters: environment, (), 1)
+
+
 class HostEnvironments(Protocol):
     """`count` environments in lockstep, simulated outside JAX.
 

@@ -11,7 +11,7 @@ import pytest
 
 from tsar_jax.environments.car_racing.racing import car_racing
 from tsar_jax.environments.classic import cart_pole
-from tsar_jax.environments.types import HostEnvironments
+from tsar_jax.environments.types import HostEnvironments, Variants
 from tsar_jax.errors import UserError
 from tsar_jax.meta.evolution import lifetime_key, perturb
 from tsar_jax.meta.strategy import EvolutionState
@@ -99,7 +99,11 @@ def assert_same(ours, theirs) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
+VARIANTS = Variants(
+    lambda steps: cart_pole()._replace(max_episode_steps=steps), jnp.asarray([500, 6]), 2
+)
 ENVIRONMENTS = [cart_pole(), cart_pole()._replace(max_episode_steps=6)]
+"""The same, each by itself."""
 
 
 class Quiet:
@@ -126,7 +130,7 @@ class Compiled(NamedTuple):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    system, traces = compiled_system(CONFIG, ENVIRONMENTS), []
+    system, traces = compiled_system(CONFIG, VARIANTS), []
 
     def step(*arguments):
         traces.append(1)

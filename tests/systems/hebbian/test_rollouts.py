@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from toy_environment import COMPILED, MAX_EPISODE_STEPS, OUTPUTS, SHAPE, Simulated
 
+from tsar_jax.environments.types import unvaried
 from tsar_jax.systems.hebbian.policy import PolicyConfig, make_policy
 from tsar_jax.systems.hebbian.rollouts import (
     ENVIRONMENT_FOLD,
@@ -112,8 +113,9 @@ def short(keys):
 
 @pytest.fixture(scope="module", params=["compiled", "simulated"])
 def traced(request, genome, short):
-    env = COMPILED if request.param == "compiled" else Simulated(AGENTS)
-    return traces(POLICY, env, genome, short, WATCH)
+    worlds = unvaried(COMPILED) if request.param == "compiled" else [Simulated(AGENTS)]
+    (traced,) = traces(POLICY, worlds, genome, short, WATCH)
+    return traced
 
 
 def test_a_trace_has_every_reward_until_the_end_and_none_after_it(

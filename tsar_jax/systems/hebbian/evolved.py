@@ -10,7 +10,7 @@ import numpy as np
 
 from tsar_jax.environments.own import QUADRUPED
 from tsar_jax.environments.registry import find_environments
-from tsar_jax.environments.types import Environment, HostEnvironments
+from tsar_jax.environments.types import Environment, HostEnvironments, Variants
 from tsar_jax.errors import check_positive, check_seed
 from tsar_jax.evaluation.spread import UNBOUNDED, lifetimes_band, spread_text
 from tsar_jax.modules import check_allowed, environment_modules
@@ -21,7 +21,21 @@ from tsar_jax.systems.hebbian.system import HebbianConfig, policy_for
 from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.run import read_run
 
-Envs = dict[str, Environment | HostEnvironments]
+
+class Worlds(NamedTuple):
+    """What an evolved policy is evaluated in.
+
+    names: of each world: the bodies of a quadruped, or the environment alone.
+    envs: variants of a compiled environment, or simulators, one for each name.
+    """
+
+    names: tuple[str, ...]
+    envs: Variants | Sequence[HostEnvironments]
+
+    @property
+    def first(self) -> Environment | HostEnvironments:
+        """Return the first world, whose observations, actions and steps are those of all."""
+        return self.envs.one(0) if isinstance(self.envs, Variants) else self.envs[0]
 
 
 class Evolved(NamedTuple):
@@ -56,14 +70,14 @@ def check_environment(path: Path, config: HebbianConfig, modules: Sequence[str])
     check_allowed(environment_modules(config.environment), modules, path)
 
 
-def make_envs(
+def make_worlds(
     config: HebbianConfig,
     count: int,
     bodies: Sequence[str] = (),
     environment: str | None = None,
     max_episode_steps: int | None = None,
-) -> Envs:
-    """Return a run's environment, or its bodies or others, by name.
+) -> Worlds:
+    """Return a run's environment, or its bodies or others.
 
     Args:
         config: made here, or of a run that `check_environment` has accepted.
@@ -85,9 +99,8 @@ def make_envs(
         max_episode_steps,
         default_episode_steps=config.limit,
     )
-    opened = envs(count) if callable(envs) else envs
     labels = names if chosen == QUADRUPED else (chosen,)
-    return dict(zip(labels, opened, strict=True))
+    return Worlds(labels, envs if isinstance(envs, Variants) else envs(count))
 
 
 def load_evolved(

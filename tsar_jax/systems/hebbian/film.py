@@ -75,7 +75,8 @@ def _film_race(evolved: Evolved, key: jax.Array) -> tuple[np.ndarray, float]:
 
 
 def _film_quadruped(evolved: Evolved, body: str, key: jax.Array) -> tuple[np.ndarray, float]:
-    from tsar_jax.environments.quadruped import CONTROL_STEP, build_model, find_body
+    from tsar_jax.environments.quadruped import CONTROL_STEP
+    from tsar_jax.environments.quadruped_body import build_model, find_body
     from tsar_jax.environments.quadruped_mujoco import MujocoQuadrupeds
     from tsar_jax.environments.quadruped_video import render
 

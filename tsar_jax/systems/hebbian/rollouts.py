@@ -4,7 +4,7 @@ A rollout in a compiled environment is part of one program. Where a simulator ru
 members of a population act in lockstep, with one compiled call per step for all their policies.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from tsar_jax.devices import map_over, on_all_devices
-from tsar_jax.environments.types import Environment, HostEnvironments
+from tsar_jax.environments.types import Environment, HostEnvironments, Variants
 from tsar_jax.systems.hebbian.policy import Policy
 
 Genome = Any
@@ -215,21 +215,48 @@ def host_fitness(
 
 def traces(
     policy: Policy,
-    env: Environment | HostEnvironments,
+    worlds: Variants | Sequence[HostEnvironments],
     genome: Genome,
     keys: jax.Array,
     watch: tuple[int, ...] = (),
-) -> Trace:
-    """Return rollouts of one genome, one per key [n]; simulators must be as many as the keys.
+) -> Iterator[Trace]:
+    """Yield the rollouts of one genome in each of several worlds, one rollout per key [n].
 
-    Returns:
+    Args:
+        policy: of the agent.
+        worlds: variants of a compiled environment, which share one program; or simulators, each as
+            many as the keys.
+        genome: not prepared.
+        keys: randomness of the lifetimes.
+        watch: as of `trace`.
+
+    Yields:
         A `Trace` on the host, with the rollouts as leading axis of every array; in `watched` the
         requested steps are the second axis.
     """
-    if isinstance(env, Environment):
-        many = map_over(lambda key, g: trace(policy, env, g, key, watch), len(keys))
-        return jax.device_get(jax.jit(many)(keys, genome))
-    policies = batch_policy(policy, len(keys), one_genome=True)
+    if not isinstance(worlds, Variants):
+        policies = batch_policy(policy, len(keys), one_genome=True)
+        for env in worlds:
+            yield _host_traces(policies, env, genome, keys, watch)
+        return
+
+    @jax.jit
+    def live(keys: jax.Array, genome: Genome, parameters: Any) -> Trace:
+        env = worlds.make(parameters)
+        return map_over(lambda key, g: trace(policy, env, g, key, watch), len(keys))(keys, genome)
+
+    for index in range(worlds.size):
+        yield jax.device_get(live(keys, genome, worlds.parameters_of(index)))
+
+
+def _host_traces(
+    policies: BatchedPolicy,
+    env: HostEnvironments,
+    genome: Genome,
+    keys: jax.Array,
+    watch: tuple[int, ...],
+) -> Trace:
+    """Return the rollouts in one world of simulators, as `traces` yields them."""
     rewards = np.zeros((len(keys), env.max_episode_steps))
     mask = np.zeros((len(keys), env.max_episode_steps), bool)
     alive = np.ones(len(keys), bool)

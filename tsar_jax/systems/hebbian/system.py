@@ -17,7 +17,7 @@ import numpy as np
 from tsar_jax import processes
 from tsar_jax.devices import map_over, one_by_one
 from tsar_jax.environments.registry import MakeEnvs, find_environments
-from tsar_jax.environments.types import Environment, HostEnvironments
+from tsar_jax.environments.types import Environment, HostEnvironments, Variants
 from tsar_jax.errors import UserError, check_positive
 from tsar_jax.meta.evolution import lifetime_key, population_losses
 from tsar_jax.meta.strategy import EvolutionState, Strategy
@@ -60,8 +60,9 @@ class HebbianConfig(LoopConfig):
     such as CartPole-v1, CarRacing-v3 or Ant-v5; or, compiled too, one of gymnax or Brax, such as
     gymnax/Pendulum-v1 or brax/ant."""
     bodies: tuple[str, ...] = ("standard",)
-    """Bodies of the quadruped: standard, or a damaged leg and its length, as right_front or
-    left_back:0.2. A member's fitness is its mean over all of them.
+    """Bodies of the quadruped: standard, or what differs from it, joined by +: a damaged leg and
+    its length (right_front, left_back:0.2), a failed motor and its strength (left_front_hip,
+    right_back_ankle:0.5), friction:0.3. A member's fitness is its mean over all of them.
     """
     engine: str = "auto"
     """Simulator of the quadruped: mujoco (threads of a CPU), mjx (compiled, for accelerators), or
@@ -99,15 +100,20 @@ def make_system(config: HebbianConfig) -> System:
     return host_system(config, envs) if callable(envs) else compiled_system(config, envs)
 
 
-def compiled_system(config: HebbianConfig, environments: Sequence[Environment]) -> System:
-    """Return evolution in compiled environments, a generation in one program. There is no data."""
-    evolution, policy = config.evolution, policy_for(config, environments[0])
+def compiled_system(config: HebbianConfig, variants: Variants) -> System:
+    """Return evolution in a compiled environment, a generation in one program. There is no data."""
+    evolution, policy = config.evolution, policy_for(config, variants.one(0))
     strategy = strategy_for(config, policy)
 
     def mean_fitness(genome: Genome, key: jax.Array) -> jax.Array:
-        """Return the mean over the environments, of one lifetime in each."""
-        fitness = [lifetime_fitness(policy, env, genome, key) for env in environments]
-        return jnp.stack(fitness).mean()
+        """Return the mean over the environment's variants, of one lifetime in each."""
+        if variants.size == 1:
+            return lifetime_fitness(policy, variants.one(0), genome, key)
+
+        def fitness_in(parameters: Any) -> jax.Array:
+            return lifetime_fitness(policy, variants.make(parameters), genome, key)
+
+        return one_by_one(fitness_in)(variants.parameters).mean()
 
     def objective(genome: Genome, rollout: jax.Array, key: jax.Array) -> tuple[jax.Array, Metrics]:
         del rollout  # its key distinguishes it
