@@ -13,6 +13,7 @@ from tsar_jax.cli import exit_code
 from tsar_jax.cli.flags import parse_arguments
 from tsar_jax.errors import UserError, check_known
 from tsar_jax.output import check_printed
+from tsar_jax.precision import FULL, PRECISIONS
 from tsar_jax.training.run import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -24,12 +25,13 @@ DESCRIPTION = (
 WIDTHS = ("paper", "small")
 
 Row = dict[str, Any]
-RunOne = Callable[[str, str, int], Row]
+RunOne = Callable[[str, str, int, str], Row]
+"""Function (name, widths, repeats, precision) -> the row of one benchmark."""
 
 
-def run_in_subprocess(name: str, widths: str, repeats: int) -> Row:
+def run_in_subprocess(name: str, widths: str, repeats: int, precision: str) -> Row:
     """The row of one benchmark from a fresh process; {"name", "error"} if it fails."""
-    command = [sys.executable, "-m", "benchmarks.worker", name, widths, str(repeats)]
+    command = [sys.executable, "-m", "benchmarks.worker", name, widths, str(repeats), precision]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         return {"name": name, "error": f"exit code {done.returncode}"}
@@ -58,8 +60,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=WIDTHS[0],
         help="small: tiny networks, only to see that all runs (default: %(default)s)",
     )
+    parser.add_argument(
+        "--precision",
+        metavar="|".join(PRECISIONS),
+        default=FULL,
+        help="of products on accelerators (default: %(default)s)",
+    )
     options = parse_arguments(parser, sys.argv[1:] if arguments is None else arguments)
     check_known("kind of widths", options.widths, WIDTHS)
+    check_known("precision", options.precision, PRECISIONS)
     if options.repeats < 1:
         raise UserError(f"--repeats must be at least 1, but is {options.repeats}.")
     return options
@@ -82,14 +91,18 @@ def run(arguments: Sequence[str] | None, run_one: RunOne) -> int:
             pass
     except OSError as error:
         raise UserError(f"{options.out} cannot be written ({error}): name another.") from error
+
+    def measure(name: str) -> Row:
+        return run_one(name, options.widths, options.repeats, options.precision)
+
     print("measuring the machine ...", file=sys.stderr, flush=True)
     results: dict[str, Any] = {
-        "machine": run_one("machine", options.widths, options.repeats),
+        "machine": measure("machine"),
         "benchmarks": [],
     }
     for benchmark in chosen:
         print(f"measuring {benchmark.name} ...", file=sys.stderr, flush=True)
-        results["benchmarks"].append(run_one(benchmark.name, options.widths, options.repeats))
+        results["benchmarks"].append(measure(benchmark.name))
         write_atomically(options.out, json.dumps(results, indent=2) + "\n")
     report.print_results(results)
     print(f"written to {options.out}")

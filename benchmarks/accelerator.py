@@ -15,6 +15,7 @@ from benchmarks.__main__ import ROOT, Row, RunOne, run_in_subprocess
 from tsar_jax.cli import exit_code
 from tsar_jax.cli.flags import parse_arguments
 from tsar_jax.errors import UserError, check_known
+from tsar_jax.precision import FAST, FULL
 from tsar_jax.training.errors import TrainingInterrupted
 from tsar_jax.training.metrics import read_rows
 from tsar_jax.training.run import check_writable, make_folder, write_atomically
@@ -31,13 +32,16 @@ SHORTEST_SECONDS = 60
 STOPPED_CODES = (128 + signal.SIGTERM, -signal.SIGTERM)
 """Exit codes of a training that was stopped, after it saved its state or before it had one."""
 RESULTS = "accelerator.json"
+REPEATS = 12
+"""Timed calls of each benchmark."""
 
 
 class Training(NamedTuple):
     """A training of the published size.
 
     name: name of its folder. experiment, preset: of `tsar-jax run`. headline: the metric of its
-    evaluations that the table shows. benchmark: name of the benchmark of its step.
+    evaluations that the table shows. benchmark: name of the benchmark of its step. precision: of
+    products.
     """
 
     name: str
@@ -45,10 +49,19 @@ class Training(NamedTuple):
     preset: str
     headline: str
     benchmark: str
+    precision: str = FULL
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Return preset and precision as flags of the command line."""
+        precision = () if self.precision == FULL else ("--precision", self.precision)
+        return "--preset", self.preset, *precision
 
 
 TRAININGS = (
     Training("anml", "anml_meta_train", "paper", "meta_test_test", "anml_first_order"),
+    # What factors of 10 bits change in the result, beside what they save in time.
+    Training("anml-tf32", "anml_meta_train", "paper", "meta_test_test", "anml_first_order", FAST),
     Training("oml", "anml_meta_train", "paper-oml", "meta_test_test", "anml_first_order"),
     Training("tsar", "tsar_meta_train", "paper", "meta_test_test", "tsar"),
     Training("rules", "plasticity_meta_train", "paper", "accuracy", "rule_episode"),
@@ -119,7 +132,7 @@ def run(arguments: Sequence[str] | None, run_one: RunOne = run_in_subprocess) ->
 
     with _stopping_children():
         widths = "small" if options.small else "paper"
-        results["machine"] = run_one("machine", widths, 1)
+        results["machine"] = run_one("machine", widths, 1, FULL)
         if options.only is None:
             _measure(results, widths, run_one, deadline, write)
         _train(results, chosen, options, deadline, write)
@@ -163,7 +176,11 @@ def _measure(
             widths,
         ):
             print(f"measuring {benchmark.name} ...", file=sys.stderr, flush=True)
-            rows[benchmark.name] = {**run_one(benchmark.name, widths, 12), "device": device}
+            row = {**run_one(benchmark.name, widths, REPEATS, FULL), "device": device}
+            if results["machine"].get("backend") != "cpu" and "error" not in row:
+                fast = run_one(benchmark.name, widths, REPEATS, FAST)
+                row["seconds_min_tensorfloat32"] = fast.get("seconds_min")
+            rows[benchmark.name] = row
             write()
 
 
@@ -201,8 +218,8 @@ def _slice(training: Training, folder: Path, seconds: float) -> int:
     """Train for some seconds, then let the training save its state; return its exit code."""
     begun = (folder / "config.json").exists()
     where = ["--resume", str(folder)] if begun else ["--out", str(folder)]
-    where += ["--preset", training.preset]
     command = [sys.executable, "-m", "tsar_jax", "run", training.experiment, *where]
+    command += training.settings
     with (
         folder.with_suffix(".log").open("a", encoding="utf-8") as log,
         subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT) as child,
@@ -228,7 +245,7 @@ def progress_of(training: Training, folder: Path, code: int) -> Row:
         code: exit code of its latest slice.
     """
     row: Row = {
-        "command": f"tsar-jax run {training.experiment} --preset {training.preset}",
+        "command": f"tsar-jax run {training.experiment} {' '.join(training.settings)}",
         "preset": training.preset,
         "benchmark": training.benchmark,
     }

@@ -90,13 +90,19 @@ def print_accelerator(results: Row) -> str:
     lines = [f"{results['machine'].get('device')}; {machine_line(results['machine'])}", ""]
     measured = results.get("benchmarks", {})
     if measured:
-        lines += ["| benchmark | time | share of the roofline |", "|---|---|---|"]
+        lines += [
+            "| benchmark | time | share of the roofline | time in tensorfloat32 |",
+            "|---|---|---|---|",
+        ]
         for name, row in measured.items():
             if "error" in row:
-                lines.append(f"| {name} | {row['error']} | |")
+                lines.append(f"| {name} | {row['error']} | | |")
             else:
                 share = 100 / row["ratio"]
-                lines.append(f"| {name} | {seconds(row['seconds_min'])} | {share:.0f} % |")
+                fast = row.get("seconds_min_tensorfloat32")
+                cell = "" if fast is None else seconds(fast)
+                time = seconds(row["seconds_min"])
+                lines.append(f"| {name} | {time} | {share:.0f} % | {cell} |")
         lines.append("")
     shares = {
         name: f"{100 / row['ratio']:.0f} % ({name})"

@@ -1,7 +1,7 @@
 """One benchmark in a process of its own, so that peak memory and compile time are its own.
 
-`python -m benchmarks.worker NAME WIDTHS REPEATS` prints the row as JSON, its last line; the name
-"machine" measures the machine alone.
+`python -m benchmarks.worker NAME WIDTHS REPEATS PRECISION` prints the row as JSON, its last line;
+the name "machine" measures the machine alone.
 """
 
 import json
@@ -18,8 +18,13 @@ Widths = Literal["paper", "small"]
 MACHINE = "machine"
 
 
-def run_one(name: str, widths: Widths, repeats: int) -> Row:
+def run_one(name: str, widths: Widths, repeats: int, precision: str) -> Row:
     """The row of one benchmark, or of the machine; targets hold for the paper's widths only."""
+    with jax.default_matmul_precision(precision):
+        return _run_one(name, widths, repeats)
+
+
+def _run_one(name: str, widths: Widths, repeats: int) -> Row:
     sizes = machine.SMALL if widths == "small" else machine.Sizes()
     if name == MACHINE:
         return _machine(sizes)
@@ -50,12 +55,12 @@ def _machine(sizes: machine.Sizes) -> dict[str, Any]:
 
 
 def main() -> int:
-    name, widths, repeats = sys.argv[1:]
+    name, widths, repeats, precision = sys.argv[1:]
     assert widths in ("paper", "small")
     # What an earlier process compiled must not make this one's compilation look short.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
-        row = run_one(name, widths, int(repeats))  # type: ignore[arg-type]
+        row = run_one(name, widths, int(repeats), precision)  # type: ignore[arg-type]
     except KeyboardInterrupt:
         return 130
     print(json.dumps(row))

@@ -11,6 +11,8 @@ import pytest
 from compilers import compile_with_older_emitters
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from tsar_jax.precision import choose_full_precision
+
 # What a user has set or prepared changes no test, nor does a test change what is there.
 os.environ["TSAR_JAX_CACHE"] = "off"
 os.environ["TFDS_DATA_DIR"] = f"{os.devnull}/no_data"
@@ -18,6 +20,8 @@ for name in ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(name, None)
 
 compile_with_older_emitters()
+# As the command line does: golden numbers are compared in full precision on accelerators too.
+choose_full_precision()
 
 # The same examples every time, however slow or busy the machine.
 hypothesis.settings.register_profile(

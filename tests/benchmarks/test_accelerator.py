@@ -14,6 +14,7 @@ from benchmarks.accelerator import TRAININGS, is_finished, main, progress_of
 from benchmarks.report import training_cells
 from benchmarks.suite import choose
 from tsar_jax.cli.scripts import experiments
+from tsar_jax.precision import FAST, FULL
 
 RULES = next(training for training in TRAININGS if training.name == "rules")
 SMALL = RULES._replace(preset="smoke")
@@ -68,6 +69,23 @@ def test_sigterm_stops_the_training_too(tmp_path) -> None:
         size = len(log.read())
         time.sleep(1)
         assert log.read() == "", size  # nothing trains any more
+
+
+@pytest.mark.parametrize(("backend", "times"), [("gpu", (4.0, 3.0)), ("cpu", (4.0, None))])
+def test_accelerators_are_measured_in_both_precisions(backend, times) -> None:
+    def run_one(name, widths, repeats, precision):
+        return {"name": name, "widths": widths, "seconds_min": {FULL: 4.0, FAST: 3.0}[precision]}
+
+    found = {"machine": {"device": "one", "backend": backend}}
+    accelerator._measure(found, "small", run_one, float("inf"), lambda: None)
+    for row in found["benchmarks"].values():
+        assert (row["seconds_min"], row.get("seconds_min_tensorfloat32")) == times
+
+
+def test_one_training_shows_what_the_faster_precision_changes() -> None:
+    by_name = {training.name: training for training in TRAININGS}
+    assert by_name["anml"].settings == ("--preset", "paper")
+    assert by_name["anml-tf32"].settings == ("--preset", "paper", "--precision", FAST)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_command_line_measures_and_writes_json(names, tmp_path, capsys):
 
 
 def test_a_process_of_its_own_gives_a_row():
-    row = run_in_subprocess("machine", "small", 1)
+    row = run_in_subprocess("machine", "small", 1, "float32")
     assert row["jax"] == jax.__version__
     assert row["flops_per_second"] > 0
 
@@ -161,7 +161,7 @@ def test_a_process_of_its_own_gives_a_row():
 def test_a_failure_is_reported_and_the_rest_measured(tmp_path):
     out = tmp_path / "results.json"
 
-    def run_one(name, widths, repeats):
+    def run_one(name, widths, repeats, precision):
         return {"name": name, "error": "exit code 1"}
 
     assert main(["--only", "oml", "meta_test_update", "--out", str(out)], run_one) == 1

@@ -12,6 +12,7 @@ from typing import Any
 from tsar_jax.compile_cache import keep_compiled_programs, silence_compiler
 from tsar_jax.errors import DISK_ERRORS, FORBIDDEN, MAX_MESSAGE, ProcessLost, UserError, escaped
 from tsar_jax.output import outlasting_output
+from tsar_jax.precision import choose_full_precision
 from tsar_jax.pretrained import resolve
 from tsar_jax.terminal import prepare_terminal, use_utf8
 from tsar_jax.training import run as run_folder
@@ -26,12 +27,13 @@ SIGNAL_EXIT = 128
 def run_main(main: Callable[[], Any]) -> None:
     """Run a script's `main` as `exit_code` does, and exit with the code unless it is 0.
 
-    In the script's arguments `pretrained:NAME` stands for a run that comes with the package, and
-    compiled programs are kept for the next process.
+    In the script's arguments `pretrained:NAME` stands for a run that comes with the package,
+    compiled programs are kept for the next process, and products are computed in full precision.
     """
 
     def run() -> None:
         silence_compiler()
+        choose_full_precision()
         keep_compiled_programs()
         if sys.argv[1:2] != ["pretrained"]:  # which takes the name itself
             sys.argv[1:] = map(resolve, sys.argv[1:])
