@@ -18,7 +18,12 @@ from tsar_jax.plasticity.gradient_learner import gradient_learner, network_learn
 from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.plasticity.modulation import Modulated, gate_activations, regulate_weights
+from tsar_jax.plasticity.modulation import (
+    Modulated,
+    gate_activations,
+    modulate_updates,
+    regulate_weights,
+)
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import POOL, find_terms
 from tsar_jax.systems.continual.methods import METHODS, Batch, ProblemSpec, make_method
@@ -73,6 +78,16 @@ def regulated(feedback) -> Kind:
 
     learner = regulate_weights(kind.learner, gate)
     return Kind(learner, Modulated(kind.theta, jnp.float32(0.5)), kind.examples, kind.inputs)
+
+
+def modulated(feedback) -> Kind:
+    kind = local_rule(feedback)
+
+    def signal(scale, example, aux):
+        return scale, scale * example[0].sum()
+
+    learner = modulate_updates(kind.learner, signal)
+    return kind._replace(learner=learner, theta=Modulated(kind.theta, jnp.float32(0.5)))
 
 
 def anml() -> Kind:
@@ -132,6 +147,7 @@ KINDS = {
     "anml": anml,
     "gated": lambda: gated(optax.sgd(0.1)),
     "regulated": lambda: regulated("fix"),
+    "modulated": lambda: modulated("fix"),
     **{f"rule-{kind}": lambda kind=kind: local_rule(kind) for kind in ("fix", "sym", "sign")},
     **{f"policy-{rule}": lambda rule=rule: policy(rule) for rule in (*RULES, "static")},
     "policy-lesioned": lambda: policy("ABCD_lr", lesion=Lesion(zero_at=1)),

@@ -12,7 +12,12 @@ from tsar_jax.plasticity.gradient_learner import GradientState, gradient_learner
 from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.losses import cross_entropy
 from tsar_jax.plasticity.masks import mask
-from tsar_jax.plasticity.modulation import Modulated, gate_activations, regulate_weights
+from tsar_jax.plasticity.modulation import (
+    Modulated,
+    gate_activations,
+    modulate_updates,
+    regulate_weights,
+)
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import find_terms
 
@@ -133,3 +138,28 @@ def test_a_rule_changes_the_weights_that_its_gates_let_it() -> None:
     assert_close(learner.predict(theta, weights, inputs), rule.predict(coefficients, gated, inputs))
     closed = Modulated(coefficients, (jnp.zeros_like(fixed[0]), fixed[1]))
     assert_close(learner.update(closed, weights, example, None)[0][0], weights[0])
+
+
+def test_a_signal_multiplies_the_change_of_each_layer_and_nothing_else() -> None:
+    sizes = (5, 4, 3)
+    rule = rule_learner(Rule(find_terms(["pseudo_gradient"]), "sym"), sizes)
+    coefficients = RuleTheta(jnp.array([0.3]), ())
+    weights = rule.init(coefficients, KEYS[2])
+    example = jax.random.uniform(KEYS[3], (5,)), jnp.int32(1)
+    of_synapses = jax.random.uniform(KEYS[3], weights[1].shape)
+
+    def signal(modulator, example, aux):
+        assert aux == ()
+        return modulator * example[0].sum(), of_synapses
+
+    learner = modulate_updates(rule, signal)
+    theta = Modulated(coefficients, jnp.float32(2.0))
+    found, _ = learner.update(theta, weights, example, None)
+    after, _ = rule.update(coefficients, weights, example, None)
+    factors = 2 * example[0].sum(), of_synapses
+    wanted = tuple(w + f * (a - w) for w, f, a in zip(weights, factors, after, strict=True))
+    assert_close(found, wanted)
+    inputs = jax.random.uniform(KEYS[0], (2, 5))
+    assert_close(
+        learner.predict(theta, weights, inputs), rule.predict(coefficients, weights, inputs)
+    )

@@ -16,6 +16,9 @@ from tsar_jax.data.continual.registry import StreamSettings
 from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.errors import UserError
 from tsar_jax.networks.mlp import make_mlp
+from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.system import find_stream
+from tsar_jax.systems.compose.system import make_system as make_composed
 from tsar_jax.systems.continual.methods import make_method
 from tsar_jax.systems.continual.system import ContinualConfig, Experiment, make_spec
 from tsar_jax.systems.continual.system import make_system as make_continual
@@ -106,6 +109,23 @@ def continual() -> Kind:
     return Kind(config, lambda config: make_continual(config, experiment), experiment.stream.data)
 
 
+def composed(**choices: str) -> Kind:
+    """A composition on images of nine pixels."""
+    config = ComposeConfig(
+        **LOOP,
+        **{"encoder": "pixels", "modulator_encoder": "pixels", "hidden": (3,), "beta": 1.0},
+        **{"classes": 2, "learn": 2, "query": 2, "outputs": 6, "eval_classes": 2},
+        **{"eval_lifetimes": 2, "population": 4, "segment": 3, "buffer": 5},
+        **choices,
+    )
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 3, 3)).astype(np.uint8)
+
+    def make(config: ComposeConfig) -> System:
+        return make_composed(config, find_stream(config)._replace(shape=(3, 3)))
+
+    return Kind(config, make, {"train": images, "test": images[::-1]})
+
+
 ANML = {"channels": 2, "gate_channels": 2, "hidden_features": 4}
 KINDS: dict[str, Callable[[], Kind]] = {
     **{
@@ -128,6 +148,8 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "hebbian, gru": lambda: hebbian("cart_pole", rule="gru", standardised=True),
     "hebbian on the host": lambda: hebbian("CartPole-v1"),
     "continual": continual,
+    "composed": lambda: composed(modulation="activations"),
+    "composed, by parts": lambda: composed(learner="replay", meta_optimiser="pes"),
 }
 
 

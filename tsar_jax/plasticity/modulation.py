@@ -1,4 +1,4 @@
-"""Modulation: from a learner to a learner whose activations or weights are gated by what it sees.
+"""Modulation: from a learner to a learner whose activations, weights or updates are multiplied.
 
 Beaulieu et al. (2020), arXiv 2002.09571, gate activations (ANML); Beaulieu, Clune and Cheney
 (2021), arXiv 2108.12056, gate every weight (TSAR). The wrappers know nothing of the learner but its
@@ -106,5 +106,45 @@ def regulate_weights(
             return jax.tree.map(lambda leaf: leaf[0], outputs)
 
         return jax.vmap(one)(inputs)
+
+    return Learner(init, update, predict)
+
+
+def modulate_updates(
+    learner: Learner,
+    signal: Callable[[Tree, Tree, Tree], Tree],
+    *,
+    weights_of: Callable[[Tree], Tree] = lambda state: state,
+    with_weights: Callable[[Tree, Tree], Tree] = lambda state, weights: weights,
+) -> Learner:
+    """Return a learner whose changes of weights are multiplied by a signal, and nothing else is.
+
+    An update that would lead from W to W' leads to W + s (W' - W), as where a neuromodulator acts
+    on plasticity alone; predictions are the learner's. theta is a `Modulated`. The result has no
+    inverse.
+
+    Args:
+        learner: its updates change weights by an example; their aux reaches the signal.
+        signal: (modulator, example, aux of the update) -> tree like the weights, of factors s that
+            broadcast to a weight's shape: one for each synapse, or one for a layer.
+        weights_of, with_weights: as of `regulate_weights`.
+    """
+
+    def init(theta: Modulated, key: Any = None) -> Tree:
+        return learner.init(theta.learner, key)
+
+    def update(theta: Modulated, state: Tree, example: Tree, key: Any = None) -> tuple[Tree, Tree]:
+        changed, aux = learner.update(theta.learner, state, example, key)
+        factors = signal(theta.modulator, example, aux)
+        new = jax.tree.map(
+            lambda old, proposed, factor: old + factor * (proposed - old),
+            weights_of(state),
+            weights_of(changed),
+            factors,
+        )
+        return with_weights(changed, new), aux
+
+    def predict(theta: Modulated, state: Tree, inputs: Tree) -> Tree:
+        return learner.predict(theta.learner, state, inputs)
 
     return Learner(init, update, predict)

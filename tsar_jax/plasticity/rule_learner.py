@@ -61,9 +61,9 @@ def rule_changes(
 ) -> tuple[Change, ...]:
     """Return each layer's change of weights after one image [pixels] and its label.
 
-    No gradient reaches the image or the feedback weights.
+    No gradient reaches the feedback weights.
     """
-    image, random_weights = lax.stop_gradient((image, theta.feedback_weights))
+    random_weights = lax.stop_gradient(theta.feedback_weights)
     coefficients = jnp.broadcast_to(theta.coefficients, (len(weights), len(rule.terms)))
     active = activities(weights, image, rule.beta)
     feedback = feedback_weights(rule.feedback, weights, random_weights)

@@ -1,0 +1,219 @@
+"""What holds for every composition: gradients that finite differences confirm, and steps."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tsar_jax.errors import UserError
+from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.learners import LEARNERS
+from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS
+from tsar_jax.systems.compose.modulations import MODULATIONS
+from tsar_jax.systems.compose.streams import STREAMS
+from tsar_jax.systems.compose.system import compose, find_stream, image_lives, make_system
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+SIDE = 3
+TOY = ComposeConfig(
+    encoder="pixels",
+    modulator_encoder="pixels",
+    hidden=(3,),
+    beta=1.0,
+    classes=2,
+    learn=2,
+    query=2,
+    tasks=2,
+    outputs=6,
+    episode_steps=7,
+    population=4,
+    segment=3,
+    eval_classes=2,
+    eval_lifetimes=2,
+)
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 6, SIDE, SIDE)).astype(np.uint8)
+DATA = {"train": jnp.asarray(IMAGES), "test": jnp.asarray(IMAGES[::-1])}
+KEY = jax.random.key(1)
+STEP = 1e-6
+"""Length of a step of the finite differences, in 64 bits."""
+
+CORNERS = [("sgd", modulation) for modulation in MODULATIONS] + [
+    (learner, "activations") for learner in LEARNERS if learner != "sgd"
+]
+PAIRS = [
+    pytest.param(*pair, marks=[] if pair in CORNERS else pytest.mark.slow)
+    for pair in ((learner, modulation) for learner in LEARNERS for modulation in MODULATIONS)
+]
+
+
+def toy(stream):
+    """The stream with images of nine pixels; an environment as it is."""
+    return stream._replace(shape=(SIDE, SIDE)) if hasattr(stream, "draw") else stream
+
+
+def norm(tree):
+    return float(optax.global_norm(tree))
+
+
+@pytest.mark.parametrize(("learner", "modulation"), PAIRS)
+def test_the_gradient_through_a_lifetime_is_that_of_finite_differences(learner, modulation) -> None:
+    config = dataclasses.replace(TOY, learner=learner, modulation=modulation)
+    stream = toy(find_stream(config))
+    with jax.enable_x64(True):
+        composition = compose(config, stream)
+        lives = image_lives(config, composition, stream, DATA["train"], config.classes)
+        theta = jax.jit(composition.first)(jax.random.key(0))
+        theta = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), theta)
+        rng = np.random.default_rng(0)
+        direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), theta)
+        value_and_gradient = jax.jit(jax.value_and_grad(lives.whole, has_aux=True))
+
+        def moved(by):
+            return jax.tree.map(lambda leaf, d: leaf + by * d, theta, direction)
+
+        (loss, _), gradient = value_and_gradient(theta, KEY)
+        (above, _), _ = value_and_gradient(moved(STEP), KEY)
+        (below, _), _ = value_and_gradient(moved(-STEP), KEY)
+        along = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), gradient, direction)))
+    np.testing.assert_allclose(along, (above - below) / (2 * STEP), rtol=1e-5, atol=1e-7)
+    assert np.isfinite(loss)
+    unused = {"modulator"} if (learner, modulation) in FIXED_UPDATES else set()
+    for name, part in gradient.items():
+        assert (norm(part) > 0) == (name not in unused), name
+
+
+FIXED_UPDATES = {("fixed", "updates"), ("fixed", "layers")}
+"""Pairs in which there is nothing to modulate."""
+
+
+@functools.cache
+def after_two_steps(config):
+    """The meta-learned parts of theta before and after two steps, and the metrics."""
+    system = make_system(config, toy(find_stream(config)))
+    step = jax.jit(system.step)
+    first = jax.jit(system.init)(jax.random.key(0))
+    second, _, _ = step(first, DATA, jax.random.key(1))
+    third, metrics, _ = step(second, DATA, jax.random.key(2))
+    assert jax.tree.structure(first) == jax.tree.structure(third)
+    return first.theta, third.theta, metrics, jax.jit(system.evaluate)(third, DATA, KEY)
+
+
+def assert_learned(config) -> None:
+    before, after, metrics, evaluated = after_two_steps(config)
+    for name, part in after.items():
+        assert np.isfinite(norm(part))
+        difference = jax.tree.map(lambda new, old: new - old, part, before[name])
+        assert norm(difference) > 0, name
+    assert all(np.isfinite(value) for value in {**metrics, **evaluated}.values())
+
+
+QUICK_ES = [("hebbian", "openai_es"), ("replay", "pes")]
+ES = [(learner, meta) for learner in LEARNERS for meta in META_OPTIMISERS if meta != "gradient"]
+
+
+@pytest.mark.parametrize(
+    ("learner", "meta_optimiser"),
+    [pytest.param(*pair, marks=[] if pair in QUICK_ES else pytest.mark.slow) for pair in ES],
+)
+def test_every_learner_is_improved_by_every_meta_optimiser(learner, meta_optimiser) -> None:
+    assert_learned(dataclasses.replace(TOY, learner=learner, meta_optimiser=meta_optimiser))
+
+
+SUPERVISED = ("characters", "handwriting", "permuted")
+
+
+@pytest.mark.parametrize(
+    ("learner", "stream"),
+    [
+        pytest.param(*pair, marks=[] if pair == ("rule", "permuted") else pytest.mark.slow)
+        for pair in ((learner, stream) for learner in LEARNERS for stream in SUPERVISED)
+    ],
+)
+def test_every_learner_learns_on_every_stream_of_images(learner, stream) -> None:
+    assert_learned(dataclasses.replace(TOY, learner=learner, stream=stream, modulation="layers"))
+
+
+@pytest.mark.parametrize(
+    ("learner", "stream", "meta_optimiser"),
+    [
+        ("hebbian", "cart_pole", "openai_es"),
+        # The reward of a pole that stands is the same for all, and a part is short.
+        ("hebbian", "pendulum", "pes"),
+        pytest.param("hebbian", "pendulum", "openai_es", marks=pytest.mark.slow),
+        pytest.param("fixed", "cart_pole", "openai_es", marks=pytest.mark.slow),
+        pytest.param("fixed", "pendulum", "pes", marks=pytest.mark.slow),
+    ],
+)
+def test_unsupervised_learners_live_in_environments(learner, stream, meta_optimiser) -> None:
+    config = dataclasses.replace(
+        TOY, learner=learner, stream=stream, meta_optimiser=meta_optimiser, modulation="updates"
+    )
+    if learner == "fixed":
+        config = dataclasses.replace(config, modulation="none")
+    assert_learned(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"learner": "sgdd"}, "no learner 'sgdd': .*nearest is sgd"),
+        ({"modulation": "gate"}, "no modulation 'gate'"),
+        ({"stream": "letters"}, "no stream 'letters'"),
+        ({"meta_optimiser": "es"}, "no meta-optimiser 'es'"),
+        ({"meta_learned": ("rate",)}, "no part of theta 'rate': .*nearest is rates"),
+        ({"learner": "rule", "meta_learned": ("rates",)}, "no part of theta 'rates'"),
+        (
+            {"stream": "cart_pole", "learner": "rule", "meta_optimiser": "pes"},
+            "The learner rule descends an error, but the stream gives no targets",
+        ),
+        (
+            {"stream": "cart_pole", "learner": "hebbian"},
+            "The reward of cart_pole has no gradient .*take openai_es or pes",
+        ),
+        ({"encoder": "conv"}, "Convolutions need images of 28x28, but the stream's are 3x3"),
+        ({"meta_optimiser": "pes", "population": 3}, "population must be an even number"),
+    ],
+)
+def test_what_does_not_fit_together_is_said(settings, sentence) -> None:
+    config = dataclasses.replace(TOY, **settings)
+
+    def begin():
+        jax.eval_shape(make_system(config, toy(find_stream(config))).init, KEY)
+
+    with pytest.raises(UserError, match=sentence):
+        begin()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"sharing": "none"}, "no sharing 'none'"),
+        ({"classes": 7}, "outputs is 6, but a lifetime has up to 7 classes"),
+        ({"segment": 0}, "segment must be at least 1"),
+        ({"sigma": 0.0}, "sigma must be positive"),
+        ({"hebbian_rule": "ABCE"}, "no Hebbian rule 'ABCE'"),
+    ],
+)
+def test_impossible_settings_are_named(settings, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        dataclasses.replace(TOY, **settings)
+
+
+def test_a_lifetime_draws_anew_what_is_not_meta_learned() -> None:
+    config = dataclasses.replace(TOY, meta_learned=("rates",))
+    composition = compose(config, toy(find_stream(config)))
+    first = jax.jit(composition.first)(KEY)
+    assert set(first) == {"rates"}
+    one, other = (jax.jit(composition.complete)(first, jax.random.key(i)) for i in range(2))
+    assert norm(jax.tree.map(lambda a, b: a - b, one["weights"], other["weights"])) > 0
+    np.testing.assert_array_equal(one["rates"], first["rates"])
+
+
+def test_choices_of_all_kinds_are_registered_by_name() -> None:
+    assert set(STREAMS) == {*SUPERVISED, "cart_pole", "pendulum"}
+    assert set(META_OPTIMISERS) == {"gradient", "openai_es", "pes"}

@@ -1,0 +1,10 @@
+"""Any learner, under any modulation, on any stream, improved by either meta-optimiser.
+
+config           the settings, and the four choices by name
+learners         what changes the weights of a perceptron in a lifetime
+modulations      what multiplies its activations, weights or updates
+streams          what it learns in a lifetime, and how it is scored
+meta_optimisers  what improves theta across lifetimes
+system           the four together, as a system that the training loop runs
+presets          named settings
+"""

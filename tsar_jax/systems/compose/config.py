@@ -1,0 +1,140 @@
+"""Settings of a composition: four choices by name, and the sizes and rates of each."""
+
+import dataclasses
+from typing import Literal, get_args
+
+from tsar_jax.errors import UserError, check_known, check_positive, check_rates, check_widths
+from tsar_jax.networks.feedback_network import Feedback
+from tsar_jax.plasticity.hebbian import find_rule
+from tsar_jax.training.loop import LoopConfig
+
+Encoder = Literal["conv", "pixels"]
+Sharing = Literal["all", "layer", "synapse"]
+Order = Literal["first", "second"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ComposeConfig(LoopConfig):
+    """Settings of the meta-training of a composition.
+
+    Raises:
+        UserError: a value is impossible.
+    """
+
+    learner: str = "sgd"
+    """What changes weights in a lifetime: sgd, adam, feedback_alignment, rule, hebbian, replay,
+    fixed, or one that a module of yours registers (--modules)."""
+    modulation: str = "none"
+    """What multiplies the learner's parts: none; activations (ANML's gate); weights (TSAR's
+    regulation); layers (a signal for each layer, of input and error, on its updates); updates (one
+    for each synapse, of the input, on its update); or one that a module of yours registers."""
+    stream: str = "characters"
+    """What a lifetime learns: characters (Omniglot's, one class after another), handwriting
+    (EMNIST, classes mixed), permuted (digits under one permutation of pixels after another),
+    cart_pole, pendulum, or one that a module of yours registers."""
+    meta_optimiser: str = "gradient"
+    """What improves theta across lifetimes: gradient (through the lifetime), openai_es (whole
+    lifetimes of a population), pes (parts of lifetimes), or one that a module of yours
+    registers."""
+    meta_learned: tuple[str, ...] = ()
+    """Parts of theta that are meta-learned, by name: weights (initial ones), rates, coefficients,
+    encoder, modulator. None named: all that the learner recommends, encoder and modulator. A
+    lifetime draws the others anew, or has them as set here."""
+
+    encoder: Encoder = "conv"
+    """Features of an image: conv, three convolutions that do not change in a lifetime; or its
+    pixels. Observations that are vectors are features themselves."""
+    channels: int = 8
+    """Channels of the encoder's convolutions; it has nine features for each."""
+    hidden: tuple[int, ...] = ()
+    """Units of the hidden layers between features and outputs."""
+    beta: float = 10.0
+    """Sharpness of the hidden layers' softplus, positive."""
+
+    rate: float = 0.1
+    """Initial learning rate of sgd, adam and replay."""
+    terms: tuple[str, ...] = ("pseudo_gradient", "ehebb", "oja")
+    """Terms of the learned rule by name."""
+    feedback: Feedback = "fix"
+    """Weights through which errors are sent back in rules, see plasticity_meta_train."""
+    start: float = 1e-2
+    """Initial coefficient of the rule's first term; the others begin at 0."""
+    hebbian_rule: str = "ABCD_lr"
+    """Hebbian rule by its coefficients, see hebbian_evolve. In supervised streams the outputs that
+    it sees are the target's."""
+    sharing: Sharing = "synapse"
+    """What has Hebbian coefficients of its own: each synapse, each layer, or all share them."""
+    scale: float = 0.1
+    """Standard deviation of the first Hebbian coefficients."""
+    buffer: int = 100
+    """Examples that replay keeps, by reservoir sampling."""
+    replayed: int = 4
+    """Examples from the buffer in each of replay's updates."""
+
+    modulator_encoder: Encoder = "conv"
+    """What the modulator sees of an image: conv, three convolutions of its own, or the pixels."""
+    modulator_channels: int = 4
+    """Channels of the modulator's convolutions; its code has nine features for each."""
+    modulator_bias: float = 0.0
+    """Initial bias of gates before the sigmoid: -8 silences nearly all, 0 halves."""
+
+    classes: int = 10
+    """Classes of a lifetime in meta-training, at least 1; at most the stream's."""
+    learn: int = 5
+    """Images of each class (permuted: of each task and class) that are learned, one update each."""
+    query: int = 5
+    """Other images of each class that score the lifetime."""
+    tasks: int = 3
+    """Tasks of a lifetime on permuted digits, one after another."""
+    outputs: int = 200
+    """Output units for characters, at least as many as classes: a lifetime's classes have some of
+    them, drawn at random."""
+    episode_steps: int | None = None
+    """Most steps of a lifetime in an environment; None: as many as it has."""
+
+    order: Order = "second"
+    """Order of the meta-gradient: second, through the updates; or first, taking the gradients of
+    sgd, adam and replay as constants."""
+    remat: Literal["store", "rematerialise"] = "store"
+    """Strategy by which the backward pass gets a lifetime's states: from memory (store), or by
+    computing most of them again (rematerialise)."""
+    meta_rate: float = 1e-3
+    """Learning rate of Adam across lifetimes."""
+    lifetimes: int = 1
+    """Lifetimes of a meta-step, or of each member of a population."""
+    population: int = 64
+    """Members of a population, an even number."""
+    sigma: float = 0.02
+    """Standard deviation of a population's noise."""
+    segment: int = 10
+    """Updates of a part of a lifetime, after which pes moves theta."""
+
+    eval_classes: int = 50
+    """Classes of a lifetime in evaluations, that meta-training does not see where the stream has
+    such."""
+    eval_lifetimes: int = 10
+    """Lifetimes of an evaluation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(
+            self,
+            *("channels", "buffer", "replayed", "modulator_channels", "classes", "learn", "query"),
+            *("tasks", "outputs", "episode_steps", "lifetimes", "segment", "eval_classes"),
+            "eval_lifetimes",
+        )
+        check_rates(self, "beta", "rate", "scale", "meta_rate", "sigma")
+        check_widths(self, "hidden")
+        find_rule(self.hebbian_rule)
+        for name, kind in (
+            *(("encoder", Encoder), ("modulator_encoder", Encoder)),
+            *(("sharing", Sharing), ("order", Order)),
+        ):
+            check_known(name, getattr(self, name), get_args(kind))
+        check_known("remat strategy", self.remat, ("store", "rematerialise"))
+        check_known("feedback", self.feedback, get_args(Feedback))
+        if max(self.classes, self.eval_classes) > self.outputs and self.stream == "characters":
+            raise UserError(
+                f"outputs is {self.outputs}, but a lifetime has up to "
+                f"{max(self.classes, self.eval_classes)} classes: raise it."
+            )

@@ -1,0 +1,313 @@
+"""Learners of a composition: what changes the weights of a perceptron within a lifetime.
+
+Every one has the perceptron of `networks.feedback_network`, sees an input of features, and returns
+as aux of an update the outputs before it. One more is a function, registered by a module of yours:
+
+    @LEARNERS.register("mine")
+    def mine(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Component: ...
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tsar_jax.errors import UserError
+from tsar_jax.networks.feedback_network import activities, init_weights, logits
+from tsar_jax.networks.types import LayerArrays
+from tsar_jax.plasticity.buffer import Buffer, add_to_reservoir, draw, empty_buffer
+from tsar_jax.plasticity.gradient_learner import GradientState, gradient_learner
+from tsar_jax.plasticity.hebbian import find_rule, hebbian_update
+from tsar_jax.plasticity.learner import Learner
+from tsar_jax.plasticity.losses import cross_entropy
+from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
+from tsar_jax.plasticity.rules import find_terms
+from tsar_jax.registry import Registry
+from tsar_jax.systems.compose.config import ComposeConfig
+
+Theta = dict[str, Any]
+"""Trees of arrays by name: what a lifetime is given. Some are meta-learned."""
+
+
+class Component(NamedTuple):
+    """A learner with all that it is given.
+
+    init: (key) -> theta. What is meta-learned begins so; a lifetime draws everything else anew.
+    learner: its theta is that one. The aux of an update are the outputs [outputs] before it.
+    weights_of: (state) -> the weights that change, a `LayerArrays`.
+    with_weights: (state, weights) -> the state with these weights.
+    recommended: names of the parts of theta that are meta-learned unless others are named.
+    """
+
+    init: Callable[[jax.Array], Theta]
+    learner: Learner
+    weights_of: Callable[[Any], LayerArrays]
+    with_weights: Callable[[Any, LayerArrays], Any]
+    recommended: tuple[str, ...]
+
+
+MakeLearner = Callable[[ComposeConfig, tuple[int, ...], bool], Component]
+"""(config, units of each layer, whether examples have labels) -> component; raises UserError where
+it needs labels and there are none."""
+
+LEARNERS: Registry[MakeLearner] = Registry("learner")
+"""Every learner by the name that a config gives it."""
+
+RATES, WEIGHTS, COEFFICIENTS = "rates", "weights", "coefficients"
+
+
+def need_labels(name: str, labelled: bool) -> None:
+    """Raise UserError where a learner of errors would have none."""
+    if not labelled:
+        raise UserError(
+            f"The learner {name} descends an error, but the stream gives no targets: take hebbian "
+            "or fixed, or a stream of images."
+        )
+
+
+def predict(beta: float, weights: LayerArrays, inputs: jax.Array) -> jax.Array:
+    """Return the logits [..., outputs] of inputs [..., features]."""
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    outputs = jax.vmap(lambda row: logits(weights, row, beta))(rows)
+    return outputs.reshape(*inputs.shape[:-1], -1)
+
+
+def with_outputs(learner: Learner) -> Learner:
+    """Return the learner, the aux of whose updates are the outputs before them."""
+
+    def update(theta: Any, state: Any, example: Any, key: Any = None) -> tuple[Any, jax.Array]:
+        rows = jax.tree.map(lambda leaf: leaf[None], example[0])
+        outputs = learner.predict(theta, state, rows)[0]
+        return learner.update(theta, state, example, key)[0], outputs
+
+    return Learner(learner.init, update, learner.predict)
+
+
+def plain_component(
+    init: Callable[[jax.Array], Theta], learner: Learner, recommended: tuple[str, ...]
+) -> Component:
+    """Return the component of a learner whose state is its weights."""
+    return Component(
+        init, with_outputs(learner), lambda state: state, lambda _, weights: weights, recommended
+    )
+
+
+def _descent(
+    name: str,
+    direction: optax.GradientTransformation,
+    config: ComposeConfig,
+    sizes: tuple[int, ...],
+    labelled: bool,
+) -> Component:
+    """Return the learner that descends the cross-entropy, with a learning rate for each layer.
+
+    direction: transformation of the gradient, without a learning rate.
+    """
+    need_labels(name, labelled)
+    init, learner = rated_descent(config, sizes, direction)
+    return Component(
+        init,
+        with_outputs(learner),
+        lambda state: state.params,
+        lambda state, weights: GradientState(weights, state.opt_state),
+        (WEIGHTS, RATES),
+    )
+
+
+def rated_descent(
+    config: ComposeConfig,
+    sizes: tuple[int, ...],
+    direction: optax.GradientTransformation,
+    loss: Callable[[jax.Array, Any], jax.Array] = cross_entropy,
+) -> tuple[Callable[[jax.Array], Theta], Learner]:
+    """Return init and learner of gradient descent whose learning rates are a part of theta.
+
+    theta["rates"] are natural logarithms of the layers' rates, so that they stay positive.
+    """
+    layers = len(sizes) - 1
+
+    def init(key: jax.Array) -> Theta:
+        return {WEIGHTS: init_weights(key, sizes), RATES: jnp.full(layers, jnp.log(config.rate))}
+
+    def learner_of(theta: Theta) -> Learner:
+        def scale(updates: LayerArrays, _: Any) -> LayerArrays:
+            rates = jnp.exp(theta[RATES])
+            return tuple(-rate * update for rate, update in zip(rates, updates, strict=True))
+
+        return gradient_learner(
+            partial(predict, config.beta),
+            (True,) * layers,
+            optax.chain(direction, optax.stateless(scale)),
+            loss=loss,
+            first_order=config.order == "first",
+        )
+
+    return init, Learner(
+        lambda theta, key: learner_of(theta).init(theta[WEIGHTS], key),
+        lambda theta, state, example, key: learner_of(theta).update(
+            theta[WEIGHTS], state, example, key
+        ),
+        lambda theta, state, inputs: learner_of(theta).predict(theta[WEIGHTS], state, inputs),
+    )
+
+
+LEARNERS.register("sgd")(partial(_descent, "sgd", optax.identity()))
+# Without eps_root the meta-gradient of a weight that has had no gradient yet is not a number.
+ADAM = optax.scale_by_adam(eps_root=1e-8)
+LEARNERS.register("adam")(partial(_descent, "adam", ADAM))
+
+
+def _rule(
+    name: str,
+    terms: tuple[str, ...] | None,
+    config: ComposeConfig,
+    sizes: tuple[int, ...],
+    labelled: bool,
+) -> Component:
+    """Return the learner of a local rule with feedback weights of its own.
+
+    terms: names of the rule's terms; None: config's.
+    """
+    need_labels(name, labelled)
+    rule = Rule(find_terms(terms or config.terms), config.feedback, config.beta)
+    local = rule_learner(rule, sizes)
+
+    def init(key: jax.Array) -> Theta:
+        weights_key, feedback_key = jax.random.split(key)
+        random_weights = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
+        coefficients = jnp.zeros(len(rule.terms)).at[0].set(config.start)
+        return {
+            WEIGHTS: init_weights(weights_key, sizes),
+            COEFFICIENTS: coefficients,
+            "feedback": random_weights,
+        }
+
+    def constants(theta: Theta) -> RuleTheta:
+        return RuleTheta(theta[COEFFICIENTS], theta["feedback"])
+
+    learner = Learner(
+        lambda theta, key: theta[WEIGHTS],
+        lambda theta, state, example, key: local.update(constants(theta), state, example, key),
+        lambda theta, state, inputs: local.predict(constants(theta), state, inputs),
+    )
+    return plain_component(init, learner, (COEFFICIENTS,))
+
+
+LEARNERS.register("rule")(partial(_rule, "rule", None))
+LEARNERS.register("feedback_alignment")(partial(_rule, "feedback_alignment", ("pseudo_gradient",)))
+
+
+@LEARNERS.register("hebbian")
+def hebbian(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Component:
+    """Return the learner of a Hebbian rule, whose last activities are the target where there is
+    one, and else the outputs.
+    """
+    rule, layers = find_rule(config.hebbian_rule), list(zip(sizes[1:], sizes[:-1], strict=True))
+
+    def init(key: jax.Array) -> Theta:
+        weights_key, rule_key = jax.random.split(key)
+        shapes = [shape if config.sharing == "synapse" else (1, 1) for shape in layers]
+        if config.sharing == "all":
+            shapes = shapes[:1]
+        keys = jax.random.split(rule_key, len(shapes))
+        coefficients = tuple(
+            config.scale * jax.random.normal(k, (len(rule.columns), *shape))
+            for k, shape in zip(keys, shapes, strict=True)
+        )
+        return {WEIGHTS: init_weights(weights_key, sizes), COEFFICIENTS: coefficients}
+
+    def coefficients_of(theta: Theta) -> LayerArrays:
+        stored = theta[COEFFICIENTS]
+        shared = stored * len(layers) if config.sharing == "all" else stored
+        return tuple(
+            jnp.broadcast_to(c, (len(rule.columns), *shape))
+            for c, shape in zip(shared, layers, strict=True)
+        )
+
+    def update(theta: Theta, state: LayerArrays, example: Any, key: Any = None) -> Any:
+        del key
+        active = activities(state, example[0], config.beta)
+        if labelled:
+            target = jax.nn.one_hot(example[1], sizes[-1], dtype=active[-1].dtype)
+            active = (*active[:-1], target)
+        changed = hebbian_update(rule, coefficients_of(theta), state, active, normalised=True)
+        return changed, ()
+
+    learner = Learner(
+        lambda theta, key: theta[WEIGHTS],
+        update,
+        lambda theta, state, inputs: predict(config.beta, state, inputs),
+    )
+    return plain_component(init, learner, (COEFFICIENTS,))
+
+
+@LEARNERS.register("fixed")
+def fixed(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Component:
+    """Return the learner that does not learn: whatever is gained is gained across lifetimes."""
+    del labelled
+    learner = Learner(
+        lambda theta, key: theta[WEIGHTS],
+        lambda theta, state, example, key: (state, ()),
+        lambda theta, state, inputs: predict(config.beta, state, inputs),
+    )
+    return plain_component(lambda key: {WEIGHTS: init_weights(key, sizes)}, learner, (WEIGHTS,))
+
+
+class ReplayState(NamedTuple):
+    """State of replay. descent: the gradient learner's. buffer: of earlier examples."""
+
+    descent: GradientState
+    buffer: Buffer
+
+
+@LEARNERS.register("replay")
+def replay(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Component:
+    """Return experience replay: SGD on the example together with some of a reservoir's.
+
+    Chaudhry et al. (2019), arXiv 1902.10486; a reservoir as in Vitter (1985).
+    """
+    need_labels("replay", labelled)
+
+    def loss(outputs: jax.Array, targets: tuple[jax.Array, jax.Array]) -> jax.Array:
+        labels, mask = targets
+        each = optax.softmax_cross_entropy_with_integer_labels(outputs[0], labels[0])
+        return (mask[0] * each).sum() / mask.sum()
+
+    init, descent = rated_descent(config, sizes, optax.identity(), loss)
+    item = {
+        "features": jax.ShapeDtypeStruct((sizes[0],), jnp.result_type(float)),
+        "labels": jax.ShapeDtypeStruct((), jnp.int32),
+    }
+
+    def start(theta: Theta, key: Any) -> ReplayState:
+        return ReplayState(descent.init(theta, key), empty_buffer(config.buffer, item))
+
+    def update(theta: Theta, state: ReplayState, example: Any, key: jax.Array) -> Any:
+        draw_key, store_key = jax.random.split(key)
+        features, label = example
+        old = draw(state.buffer, draw_key, config.replayed)
+        inputs = jnp.concatenate([features[None], old.items["features"]])
+        labels = jnp.append(label.astype(jnp.int32), old.items["labels"])
+        mask = jnp.append(1.0, old.mask)
+        changed, _ = descent.update(theta, state.descent, (inputs, (labels, mask)), None)
+        offered = {"features": features[None], "labels": label[None]}
+        buffer = add_to_reservoir(state.buffer, store_key, offered, jnp.ones(1))
+        return ReplayState(changed, buffer), ()
+
+    learner = Learner(
+        start,
+        update,
+        lambda theta, state, inputs: descent.predict(theta, state.descent, inputs),
+    )
+    return Component(
+        init,
+        with_outputs(learner),
+        lambda state: state.descent.params,
+        lambda state, weights: state._replace(
+            descent=GradientState(weights, state.descent.opt_state)
+        ),
+        (WEIGHTS, RATES),
+    )

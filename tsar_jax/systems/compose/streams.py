@@ -1,0 +1,195 @@
+"""Streams of a composition: what a lifetime learns, and how it is scored.
+
+A stream of images is a function of a key over images on the device; one of an environment is the
+environment. One more is a function, registered by a module of yours:
+
+    @STREAMS.register("mine")
+    def mine(config: ComposeConfig) -> ImageStream | Environment: ...
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsar_jax.data import emnist, omniglot
+from tsar_jax.data.episodes import draw_without_replacement
+from tsar_jax.environments.classic import cart_pole, pendulum
+from tsar_jax.environments.types import Environment
+from tsar_jax.errors import check_limits
+from tsar_jax.registry import Registry
+from tsar_jax.systems.compose.config import ComposeConfig
+
+Examples = tuple[jax.Array, jax.Array]
+"""Images float [n, H, W, 1] of 0..1, and their labels int [n]."""
+
+SHAPE = (28, 28)
+HELD_OUT = 10
+"""Classes of EMNIST, the last ones, that handwriting keeps for evaluations."""
+
+
+class Lifetime(NamedTuple):
+    """What one lifetime learns, in order, and the query set that scores it."""
+
+    examples: Examples
+    query: Examples
+
+
+class ImageStream(NamedTuple):
+    """A stream of labelled images.
+
+    shape: height and width of an image. outputs: number of labels.
+    load: () -> images for meta-training ("train") and for evaluations ("test"), uint8
+        [classes, per_class, H, W].
+    draw: (images, key, classes of a lifetime) -> lifetime.
+    check: (config, data) -> None; raises UserError where the data cannot serve the config.
+    """
+
+    shape: tuple[int, int]
+    outputs: int
+    load: Callable[[], dict[str, np.ndarray]]
+    draw: Callable[[jax.Array, jax.Array, int], Lifetime]
+    check: Callable[[ComposeConfig, dict[str, np.ndarray]], None]
+
+
+Stream = ImageStream | Environment
+
+STREAMS: Registry[Callable[[ComposeConfig], Stream]] = Registry("stream")
+"""Every stream by the name that a config gives it."""
+
+
+def as_inputs(images: jax.Array) -> jax.Array:
+    """Return images uint8 [n, H, W] as inputs, float32 [n, H, W, 1] of 0..1."""
+    return images.astype(jnp.float32)[..., None] / 255
+
+
+def draw_rows(
+    key: jax.Array, images: jax.Array, classes: int, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draw different classes [classes], and different images of each [classes, count]."""
+    class_key, image_key = jax.random.split(key)
+    chosen = draw_without_replacement(class_key, images.shape[0], classes)
+    keys = jax.random.split(image_key, classes)
+    rows = jax.vmap(lambda k: draw_without_replacement(k, images.shape[1], count))(keys)
+    return chosen, rows
+
+
+def gather(images: jax.Array, chosen: jax.Array, rows: jax.Array, labels: jax.Array) -> Examples:
+    """Return rows [classes, n] of each chosen class as examples, class after class.
+
+    labels: of the chosen classes, [classes].
+    """
+    pixels = images[chosen[:, None], rows].reshape(-1, *images.shape[2:])
+    return as_inputs(pixels), jnp.repeat(labels, rows.shape[1])
+
+
+def check_classes(config: ComposeConfig, data: dict[str, np.ndarray]) -> None:
+    """Raise UserError where there are fewer classes, or images of one, than a lifetime has."""
+    for split, name in (("train", "classes"), ("test", "eval_classes")):
+        classes, per_class = data[split].shape[:2]
+        check_limits(
+            (name, getattr(config, name), classes, f"classes in the data to {split} with"),
+            ("learn + query", config.learn + config.query, per_class, "images of a class"),
+        )
+
+
+@STREAMS.register("characters")
+def characters(config: ComposeConfig) -> ImageStream:
+    """Return Omniglot's characters, one class after another, under labels drawn at random.
+
+    Background classes are for meta-training, evaluation classes for evaluations.
+    """
+
+    def load() -> dict[str, np.ndarray]:
+        splits = omniglot.load().splits
+        return {"train": splits["background"].images, "test": splits["evaluation"].images}
+
+    def draw(images: jax.Array, key: jax.Array, classes: int) -> Lifetime:
+        rows_key, label_key = jax.random.split(key)
+        chosen, rows = draw_rows(rows_key, images, classes, config.learn + config.query)
+        labels = draw_without_replacement(label_key, config.outputs, classes)
+        return Lifetime(
+            gather(images, chosen, rows[:, : config.learn], labels),
+            gather(images, chosen, rows[:, config.learn :], labels),
+        )
+
+    return ImageStream(SHAPE, config.outputs, load, draw, check_classes)
+
+
+@STREAMS.register("handwriting")
+def handwriting(config: ComposeConfig) -> ImageStream:
+    """Return a few classes of EMNIST, image by image in mixed order, under labels 0 to classes - 1.
+
+    The last `HELD_OUT` classes are for evaluations.
+    """
+
+    def load() -> dict[str, np.ndarray]:
+        images = emnist.load().splits["train"].images
+        return {"train": images[:-HELD_OUT], "test": images[-HELD_OUT:]}
+
+    def draw(images: jax.Array, key: jax.Array, classes: int) -> Lifetime:
+        rows_key, order_key = jax.random.split(key)
+        chosen, rows = draw_rows(rows_key, images, classes, config.learn + config.query)
+        labels = jnp.arange(classes)
+        learned = gather(images, chosen, rows[:, : config.learn], labels)
+        order = jax.random.permutation(order_key, classes * config.learn)
+        return Lifetime(
+            jax.tree.map(lambda leaf: leaf[order], learned),
+            gather(images, chosen, rows[:, config.learn :], labels),
+        )
+
+    return ImageStream(SHAPE, max(config.classes, config.eval_classes), load, draw, check_classes)
+
+
+@STREAMS.register("permuted")
+def permuted(config: ComposeConfig) -> ImageStream:
+    """Return tasks one after another: ten digits whose pixels are permuted, otherwise in each task.
+
+    The query set has images of all tasks. Meta-training and evaluations have different images.
+    """
+
+    def load() -> dict[str, np.ndarray]:
+        images = emnist.load().splits["train"].images[: emnist.DIGITS]
+        half = images.shape[1] // 2
+        return {"train": images[:, :half], "test": images[:, half:]}
+
+    def draw_task(images: jax.Array, key: jax.Array) -> Lifetime:
+        rows_key, order_key, pixel_key = jax.random.split(key, 3)
+        chosen, rows = draw_rows(rows_key, images, emnist.DIGITS, config.learn + config.query)
+        pixels = jax.random.permutation(pixel_key, images.shape[2] * images.shape[3])
+
+        def permute(examples: Examples) -> Examples:
+            inputs, labels = examples
+            flat = inputs.reshape(inputs.shape[0], -1)[:, pixels]
+            return flat.reshape(inputs.shape), labels
+
+        order = jax.random.permutation(order_key, emnist.DIGITS * config.learn)
+        learned = permute(gather(images, chosen, rows[:, : config.learn], chosen))
+        return Lifetime(
+            jax.tree.map(lambda leaf: leaf[order], learned),
+            permute(gather(images, chosen, rows[:, config.learn :], chosen)),
+        )
+
+    def draw(images: jax.Array, key: jax.Array, classes: int) -> Lifetime:
+        del classes  # always ten
+        tasks = jax.vmap(partial(draw_task, images))(jax.random.split(key, config.tasks))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tasks)
+
+    def check(config: ComposeConfig, data: dict[str, np.ndarray]) -> None:
+        per_class = data["train"].shape[1]
+        check_limits(("learn + query", config.learn + config.query, per_class, "images of a digit"))
+
+    return ImageStream(SHAPE, emnist.DIGITS, load, draw, check)
+
+
+def _limited(make: Callable[[], Environment], config: ComposeConfig) -> Environment:
+    environment = make()
+    steps = min(config.episode_steps or np.inf, environment.max_episode_steps)
+    return environment._replace(max_episode_steps=int(steps))
+
+
+STREAMS.register("cart_pole")(partial(_limited, cart_pole))
+STREAMS.register("pendulum")(partial(_limited, pendulum))

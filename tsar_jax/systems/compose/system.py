@@ -1,0 +1,340 @@
+"""Meta-training of a composition: learner, modulation, stream and meta-optimiser together."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from tsar_jax.environments.types import Environment
+from tsar_jax.errors import UserError, check_known
+from tsar_jax.meta.persistent import Parts
+from tsar_jax.networks.layers import Trunk
+from tsar_jax.plasticity.learner import Learner, unroll
+from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.learners import LEARNERS, Theta
+from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS, Lives
+from tsar_jax.systems.compose.modulations import MODULATIONS, MODULATOR, Widths
+from tsar_jax.systems.compose.streams import (
+    STREAMS,
+    Examples,
+    ImageStream,
+    Lifetime,
+    Stream,
+)
+from tsar_jax.training.system import Arrays, Metrics, System
+
+ENCODER = "encoder"
+"""Name in theta, and within the modulator, of convolutions that do not change in a lifetime."""
+SIDE = 28
+"""Height and width of the images that convolutions take."""
+MICROBATCH = 4
+"""Images that a convolution takes at a time on a CPU, to stay in its cache."""
+
+
+class Composition(NamedTuple):
+    """A modulated learner with the encoders of its inputs.
+
+    init: (key) -> all of theta.
+    learner: theta as of init, inputs pairs (code, features); aux of an update: the outputs before.
+    sense: (theta, inputs [N, ...]) -> (codes [N, code], features [N, features]).
+    meta_learned: names of the parts of theta that are meta-learned.
+    """
+
+    init: Callable[[jax.Array], Theta]
+    learner: Learner
+    sense: Callable[[Theta, jax.Array], tuple[jax.Array, jax.Array]]
+    meta_learned: tuple[str, ...]
+
+    def first(self, key: jax.Array) -> Theta:
+        """Return the meta-learned parts of theta before the first step."""
+        return {name: tree for name, tree in self.init(key).items() if name in self.meta_learned}
+
+    def complete(self, meta_learned: Theta, key: jax.Array) -> Theta:
+        """Return all of theta for a lifetime: what is not meta-learned is drawn with its key."""
+        return self.init(key) | meta_learned
+
+
+def compose(config: ComposeConfig, stream: Stream) -> Composition:
+    """Return the composition that a config names, for a stream's inputs and outputs.
+
+    Raises:
+        UserError: there is no learner or modulation of the name, they do not fit together or to the
+            stream, or theta has no part of a name.
+    """
+    images = isinstance(stream, ImageStream)
+    if isinstance(stream, ImageStream):
+        width, outputs = math.prod(stream.shape), stream.outputs
+    else:
+        width, outputs = stream.observation_shape[0], stream.num_actions
+    encoder = modulator_encoder = None
+    if isinstance(stream, ImageStream):
+        encoder = find_trunk(config.encoder, config.channels, stream)
+        modulator_encoder = find_trunk(config.modulator_encoder, config.modulator_channels, stream)
+    sizes = (9 * config.channels if encoder else width, *config.hidden, outputs)
+    code = 9 * config.modulator_channels if modulator_encoder else width
+    plain = LEARNERS.find(config.learner)(config, sizes, images)
+    modulate = MODULATIONS.find(config.modulation)
+    component = modulate(config, plain, Widths(code, sizes, images))
+
+    def init(key: jax.Array) -> Theta:
+        own_key, encoder_key, modulator_key = jax.random.split(key, 3)
+        theta = component.init(own_key)
+        if encoder:
+            theta[ENCODER] = init_trunk(encoder, encoder_key)
+        if MODULATOR in theta and modulator_encoder:
+            drawn = init_trunk(modulator_encoder, modulator_key)
+            theta[MODULATOR] = {**theta[MODULATOR], ENCODER: drawn}
+        return theta
+
+    def sense(theta: Theta, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        flat = inputs.reshape(inputs.shape[0], -1)
+        features = run_trunk(encoder, theta[ENCODER], inputs) if encoder else flat
+        if MODULATOR not in theta:
+            return jnp.zeros((len(flat), 0)), features
+        own = theta[MODULATOR]
+        codes = flat
+        if modulator_encoder:
+            codes = run_trunk(modulator_encoder, own[ENCODER], inputs)
+        return codes, features
+
+    parts = jax.eval_shape(init, jax.random.key(0))
+    recommended = (*component.recommended, ENCODER, MODULATOR)
+    for name in config.meta_learned:
+        check_known("part of theta", name, parts)
+    names = config.meta_learned or tuple(name for name in recommended if name in parts)
+    return Composition(init, component.learner, sense, names)
+
+
+def find_trunk(encoder: str, channels: int, stream: ImageStream) -> Trunk | None:
+    """Return the convolutions that encode a stream's images; None: their pixels are taken.
+
+    Raises:
+        UserError: the images are too small or large for the convolutions.
+    """
+    if encoder == "pixels":
+        return None
+    if stream.shape != (SIDE, SIDE):
+        height, width = stream.shape
+        raise UserError(
+            f"Convolutions need images of {SIDE}x{SIDE}, but the stream's are {height}x{width}: "
+            "take --encoder pixels and --modulator-encoder pixels."
+        )
+    return Trunk(channels, MICROBATCH)
+
+
+def init_trunk(trunk: Trunk, key: jax.Array) -> Any:
+    """Return parameters of convolutions, without running them."""
+    image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 1), jnp.float32)
+    return trunk.lazy_init(key, image)["params"]
+
+
+def run_trunk(trunk: Trunk, params: Any, images: jax.Array) -> jax.Array:
+    """Return the features [N, 9 * channels] of images [N, 28, 28, 1]."""
+    features: Any = trunk.apply({"params": params}, images)
+    return jnp.asarray(features)
+
+
+class LifetimeKeys(NamedTuple):
+    """Keys of a lifetime: its draw of the stream or environment, what is not meta-learned, the
+    learner's first state, and its updates.
+    """
+
+    stream: jax.Array
+    theta: jax.Array
+    state: jax.Array
+    updates: jax.Array
+
+
+def lifetime_keys(key: jax.Array) -> LifetimeKeys:
+    """Return the keys of a lifetime from its own."""
+    return LifetimeKeys(*jax.random.split(key, 4))
+
+
+def image_lives(
+    config: ComposeConfig,
+    composition: Composition,
+    stream: ImageStream,
+    images: jax.Array,
+    classes: int,
+) -> Lives:
+    """Return lifetimes on a stream of images.
+
+    The loss of a whole one is the cross-entropy on its query set at the end; that of a part the
+    mean cross-entropy of its predictions before each update. Metrics are "accuracy", on the query
+    set, and "online_accuracy", of the predictions.
+
+    Args:
+        images: that lifetimes are drawn from, uint8 [classes, per_class, H, W].
+        classes: of a lifetime.
+    """
+    learner, sense = composition.learner, composition.sense
+
+    def scores(full: Theta, state: Any, lifetime: Lifetime) -> tuple[jax.Array, jax.Array]:
+        """Return cross-entropy and accuracy on the query set."""
+        query, labels = lifetime.query
+        logits = learner.predict(full, state, sense(full, query))
+        return cross_entropy(logits, labels), accuracy(logits, labels)
+
+    def whole(theta: Theta, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        keys = lifetime_keys(key)
+        lifetime = stream.draw(images, keys.stream, classes)
+        full = composition.complete(theta, keys.theta)
+        inputs, labels = lifetime.examples
+        examples = sense(full, inputs), labels
+        first = learner.init(full, keys.state)
+        state, outputs = unroll(learner, full, first, examples, keys.updates, remat=config.remat)
+        loss, correct = scores(full, state, lifetime)
+        return loss, {"accuracy": correct, "online_accuracy": accuracy(outputs, labels)}
+
+    length = _length(stream, images, classes)
+    segment = min(config.segment, length)
+
+    def advance(
+        theta: Theta, state: Any, part: jax.Array, key: jax.Array
+    ) -> tuple[Any, jax.Array, Metrics]:
+        keys = lifetime_keys(key)
+        lifetime = stream.draw(images, keys.stream, classes)
+        full = composition.complete(theta, keys.theta)
+
+        def rows(leaf: jax.Array) -> jax.Array:
+            return lax.dynamic_slice_in_dim(leaf, part * segment, segment)
+
+        inputs, labels = jax.tree.map(rows, lifetime.examples)
+        update_key = jax.random.fold_in(keys.updates, part)
+        state, outputs = unroll(learner, full, state, (sense(full, inputs), labels), update_key)
+        _, correct = scores(full, state, lifetime)
+        metrics = {"accuracy": correct, "online_accuracy": accuracy(outputs, labels)}
+        return state, cross_entropy(outputs, labels), metrics
+
+    start = partial(first_state, composition, stream)
+    return Lives(whole, Parts(length // segment, start, advance))
+
+
+def first_state(composition: Composition, stream: Stream, theta: Theta, key: jax.Array) -> Any:
+    """Return a lifetime's state before its first part: the learner's, and in an environment also
+    that of the environment and whether the episode is over.
+    """
+    keys = lifetime_keys(key)
+    state = composition.learner.init(composition.complete(theta, keys.theta), keys.state)
+    if isinstance(stream, ImageStream):
+        return state
+    return state, stream.reset(keys.stream), jnp.zeros((), bool)
+
+
+def _length(stream: ImageStream, images: jax.Array, classes: int) -> int:
+    """Return the number of examples of a lifetime."""
+    shapes: Examples = jax.eval_shape(
+        lambda key: stream.draw(images, key, classes).examples, jax.random.key(0)
+    )
+    return shapes[1].shape[0]
+
+
+def environment_lives(
+    config: ComposeConfig, composition: Composition, environment: Environment
+) -> Lives:
+    """Return lifetimes in an environment: the loss is minus the sum of rewards, of a part too.
+
+    The learner sees an observation at each step and no target; its outputs before the update act.
+    """
+    learner, sense = composition.learner, composition.sense
+    segment = min(config.segment, environment.max_episode_steps)
+    number = -(-environment.max_episode_steps // segment)
+    start = partial(first_state, composition, environment)
+
+    def advance(
+        theta: Theta, state: Any, part: jax.Array, key: jax.Array
+    ) -> tuple[Any, jax.Array, Metrics]:
+        keys = lifetime_keys(key)
+        full = composition.complete(theta, keys.theta)
+        times = part * segment + jnp.arange(segment)
+
+        def step(carry: Any, time: jax.Array) -> tuple[Any, jax.Array]:
+            learned, world, done = carry
+            rows = sense(full, environment.observe(world)[None])
+            inputs = jax.tree.map(lambda leaf: leaf[0], rows)
+            step_key = jax.random.fold_in(keys.updates, time)
+            after, outputs = learner.update(full, learned, (inputs, jnp.zeros(0)), step_key)
+            world_after, reward, ended = environment.step(world, environment.act(outputs))
+            over = done | (time >= environment.max_episode_steps)
+            carry = jax.tree.map(partial(jnp.where, over), (learned, world), (after, world_after))
+            return (*carry, over | ended), jnp.where(over, 0.0, reward)
+
+        state, rewards = lax.scan(step, state, times)
+        earned = rewards.sum()
+        return state, -earned, {"episode_return": earned}
+
+    def whole(theta: Theta, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        def one(state: Any, part: jax.Array) -> tuple[Any, jax.Array]:
+            state, loss, _ = advance(theta, state, part, key)
+            return state, loss
+
+        _, losses = lax.scan(one, start(theta, key), jnp.arange(number))
+        return losses.sum(), {"episode_return": -losses.sum()}
+
+    return Lives(whole, Parts(number, start, advance))
+
+
+@struct.dataclass
+class State:
+    """State of meta-training: the meta-learned parts of theta, Adam's moments, and what the
+    meta-optimiser keeps.
+    """
+
+    theta: Theta
+    opt_state: optax.OptState
+    estimator: Any
+
+
+def find_stream(config: ComposeConfig) -> Stream:
+    """Return the stream that a config names. Raises UserError where there is none."""
+    return STREAMS.find(config.stream)(config)
+
+
+def make_system(config: ComposeConfig, stream: Stream) -> System:
+    """Return the meta-training of a composition. Its data are those of an `ImageStream`, or ().
+
+    Raises:
+        UserError: a choice is unknown, or the four do not fit together.
+    """
+    composition = compose(config, stream)
+    meta = META_OPTIMISERS.find(config.meta_optimiser)(config)
+    optimiser = optax.adam(config.meta_rate)
+    if meta.needs_gradient and not isinstance(stream, ImageStream):
+        raise UserError(
+            f"The reward of {config.stream} has no gradient with respect to the weights, because "
+            f"actions are chosen outside the learner: take openai_es or pes for {config.stream}."
+        )
+
+    def lives(data: Any, split: str, classes: int) -> Lives:
+        if isinstance(stream, ImageStream):
+            return image_lives(config, composition, stream, data[split], classes)
+        return environment_lives(config, composition, stream)
+
+    def init(key: jax.Array) -> State:
+        theta_key, estimator_key = jax.random.split(key)
+        theta = composition.first(theta_key)
+        start = partial(first_state, composition, stream)
+        estimator = meta.init(start, theta, estimator_key)
+        return State(theta, optimiser.init(theta), estimator)
+
+    def step(state: State, data: Any, key: jax.Array) -> tuple[State, Metrics, Arrays]:
+        at_train = lives(data, "train", config.classes)
+        estimate, estimator = meta.estimate(at_train, state.theta, state.estimator, key)
+        updates, opt_state = optimiser.update(estimate.gradient, state.opt_state, state.theta)
+        theta = optax.apply_updates(state.theta, updates)
+        return State(theta, opt_state, estimator), {"loss": estimate.loss, **estimate.metrics}, {}
+
+    def evaluate(state: State, data: Any, key: jax.Array) -> Metrics:
+        at_test = lives(data, "test", config.eval_classes)
+        keys = jax.random.split(key, config.eval_lifetimes)
+        losses, metrics = lax.map(partial(at_test.whole, state.theta), keys)
+        return {"loss": losses.mean(), **jax.tree.map(lambda leaf: leaf.mean(0), metrics)}
+
+    return System(init, step, evaluate)
