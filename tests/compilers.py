@@ -1,6 +1,7 @@
 """Which of XLA's emitters compile the tests' programs."""
 
 import os
+from pathlib import Path
 
 import jax
 
@@ -20,3 +21,11 @@ def compile_with_older_emitters() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if TWO_KINDS and "xla_cpu_use_fusion_emitters" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".lstrip()
+
+
+def cached(folder: Path) -> dict[str, str]:
+    """Return variables of processes that keep what they compile in a folder, for each other."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from compilers import cached
 
 from tsar_jax.errors import UserError
 from tsar_jax.registry import Registry
@@ -80,7 +81,7 @@ def tsar_jax(folder, *words):
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)} | cached(folder),
         capture_output=True,
         text=True,
     )

@@ -14,6 +14,7 @@ from signal import SIGABRT, SIGKILL, SIGSTOP, SIGTERM
 
 import jax
 import pytest
+from compilers import cached
 from toy_training import ToyConfig, make_toy, same_bits, train_toy, without_times
 
 from tsar_jax import processes
@@ -120,15 +121,16 @@ def test_where_one_hangs_the_other_stops_with_a_sentence(tmp_path):
 
 def test_a_signal_to_one_stops_and_saves_all(tmp_path):
     path = tmp_path / "run"
-    started = start_all(2, "--steps", 1000, "--chunk", 5, "--out", path)
-    wait_for_save(path, 5, started)
+    config = ToyConfig(steps=1000, chunk=5, eval_every=100, checkpoint_every=50)
+    sizes = ("--steps", 1000, "--chunk", 5, "--eval-every", 100, "--checkpoint-every", 50)
+    started = start_all(2, *sizes, "--out", path)
+    wait_for_save(path, 50, started)
     started[1].send_signal(SIGTERM)
     first, second = ended(started)
     assert (first[0], second[0]) == (143, 143), first[2] + second[2]
     assert "saved; continue with" in first[2]
     assert 0 < checkpoint_steps(path / "checkpoints")[-1] < 1000
     # It goes on in two processes, or in one, to the bits of a run that never had two.
-    config = ToyConfig(steps=1000, chunk=5)
     whole = train_toy(tmp_path / "whole", config)
     shutil.copytree(path, tmp_path / "copy")
     assert same_bits(train_toy(tmp_path / "copy", config, resume=True).state, whole.state)
@@ -149,7 +151,7 @@ def test_launch_starts_all_and_ends_as_they_do(tmp_path):
             [sys.executable, "-c", code, *map(str, arguments)],
             capture_output=True,
             text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ | {"JAX_PLATFORMS": "cpu"} | cached(tmp_path),
         )
 
     several, one = tmp_path / "several", tmp_path / "one"

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -212,6 +214,14 @@ def test_a_lifetime_draws_anew_what_is_not_meta_learned() -> None:
     one, other = (jax.jit(composition.complete)(first, jax.random.key(i)) for i in range(2))
     assert norm(jax.tree.map(lambda a, b: a - b, one["weights"], other["weights"])) > 0
     np.testing.assert_array_equal(one["rates"], first["rates"])
+
+
+def test_the_learner_of_the_documentation_learns(monkeypatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "compose.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.setattr(LEARNERS, "_things", dict(LEARNERS))
+    exec(code, {"__name__": "mine"})
+    assert_learned(dataclasses.replace(TOY, learner="delta", modulation="activations"))
 
 
 def test_choices_of_all_kinds_are_registered_by_name() -> None:
