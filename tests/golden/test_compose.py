@@ -1,0 +1,56 @@
+"""A composition that is a published system, against the numbers of the original release."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from golden import close, files, load
+from test_plasticity_rules import examples_of, random_weights
+
+from tsar_jax.plasticity.learner import unroll
+from tsar_jax.plasticity.losses import accuracy, cross_entropy
+from tsar_jax.plasticity.rules import POOL
+from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.streams import STREAMS
+from tsar_jax.systems.compose.system import compose
+
+
+@pytest.mark.parametrize("path", files("rule_fixed"), ids=lambda path: path.stem)
+def test_the_composed_rule_learns_and_is_meta_learned_as_the_releases(path, precision) -> None:
+    golden = load(path, precision)
+    sizes = tuple(int(size) for size in golden["layer_sizes"])
+    config = ComposeConfig(
+        learner="rule",
+        terms=tuple(POOL[int(term)] for term in golden["terms"]),
+        beta=float(golden["beta"]),
+        encoder="pixels",
+        hidden=sizes[1:-1],
+        outputs=sizes[-1],
+        classes=5,
+        eval_classes=5,
+    )
+    assert not golden["l1"]
+    composition = compose(config, STREAMS["characters"](config))
+    weights, random = random_weights(int(golden["weight_seed"]), 0, sizes, precision)
+    learned, query = (examples_of(golden, 0, part, precision) for part in ("train", "query"))
+
+    def as_images(examples):
+        images, labels = examples
+        return images.reshape(-1, 28, 28, 1), labels
+
+    @jax.jit
+    def objective(coefficients):
+        theta = {"weights": weights, "feedback": random, "coefficients": coefficients}
+        learner, sense = composition.learner, composition.sense
+        (images, labels), (asked, answers) = as_images(learned), as_images(query)
+        state, _ = unroll(
+            learner, theta, learner.init(theta, None), (sense(theta, images), labels), remat="store"
+        )
+        logits = learner.predict(theta, state, sense(theta, asked))
+        return cross_entropy(logits, answers), accuracy(logits, answers)
+
+    count = len(golden["terms"])
+    theta = jnp.asarray(golden["theta_init"][:count])
+    (loss, correct), gradient = jax.value_and_grad(objective, has_aux=True)(theta)
+    close(loss, golden["meta_losses"][0], precision)
+    close(correct, golden["accuracies"][0], precision)
+    close(gradient, golden["theta_grads"][0][:count], precision)
