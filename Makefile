@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-SMOKE := anml_meta_train tsar_meta_train plasticity_meta_train hebbian_evolve continual_train
+SMOKE := anml_meta_train tsar_meta_train plasticity_meta_train hebbian_evolve continual_train compose
 
 .PHONY: quickstart test test-oldest bench accelerator lint format clean
 

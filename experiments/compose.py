@@ -1,4 +1,4 @@
-"""Meta-train any learner, under any modulation, on any stream, by either meta-optimiser.
+"""Meta-train any learner, under any modulation, on any stream, by any meta-optimiser.
 
 Examples:
   tsar-jax run compose --preset smoke                         seconds: does it run?
@@ -10,7 +10,8 @@ Examples:
   tsar-jax run compose --modules mine --learner my_learner    one of your own, see the documentation
   tsar-jax run compose --resume runs/NAME                     go on where it was stopped
 
-Writes RUN/metrics.csv: loss and accuracy in meta-training, and on classes that it does not see.
+Writes RUN/metrics.csv: loss, and accuracy or return, in meta-training and in evaluations, which
+have other classes (of permuted digits other images, of an environment other episodes).
 """
 
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from tsar_jax import cli
+from tsar_jax.devices import split_cpu
 from tsar_jax.systems.compose.config import ComposeConfig
 from tsar_jax.systems.compose.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.compose.streams import ImageStream
@@ -29,12 +31,15 @@ def main() -> None:
     config, run = cli.parse(
         ComposeConfig, PRESETS, experiment=EXPERIMENT, description=__doc__ or ""
     )
+    if config.seeds > 1 or config.lifetimes > 1 or config.meta_optimiser != "gradient":
+        split_cpu()  # one lifetime is faster on all cores together
     stream = find_stream(config)
     system = make_system(config, stream)
     data: Any = ()
     if isinstance(stream, ImageStream):
-        images = stream.load()
+        images, source = stream.load()
         stream.check(config, images)
+        print(f"data: {source}")
         data = {split: jnp.asarray(array) for split, array in images.items()}
     train(system, data, config, run)
     print(f"{run.path}: meta-trained for {config.steps} steps.")

@@ -29,7 +29,7 @@ from tsar_jax.systems.hebbian.evolved import (
     Evolved,
     check_environment,
     load_evolved,
-    make_worlds,
+    make_envs,
     read_config,
     scores_text,
 )
@@ -69,9 +69,7 @@ def main() -> None:
     import_modules(arguments.modules)
     split_cpu()
     environment = arguments.environment or config.environment
-    worlds = make_worlds(
-        config, arguments.lifetimes, arguments.bodies, environment, arguments.limit
-    )
+    worlds = make_envs(config, arguments.lifetimes, arguments.bodies, environment, arguments.limit)
     evolved = load_evolved(arguments.run, config, worlds.first, arguments.step, arguments.number)
     scores = {}
     say_compiling(worlds.names[0])

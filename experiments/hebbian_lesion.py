@@ -24,11 +24,11 @@ from tsar_jax.errors import UserError, check_positive
 from tsar_jax.modules import import_modules
 from tsar_jax.systems.hebbian.evolved import (
     EpisodeSettings,
+    EvaluationEnvs,
     Evolved,
-    Worlds,
     check_environment,
     load_evolved,
-    make_worlds,
+    make_envs,
     read_config,
 )
 from tsar_jax.systems.hebbian.figures import recovery_figure, weights_figure
@@ -76,7 +76,7 @@ def main() -> None:
     import_modules(arguments.modules)
     split_cpu()
     bodies = (arguments.body,) if arguments.body else config.bodies[:1]
-    worlds = make_worlds(config, arguments.lifetimes, bodies, max_episode_steps=arguments.limit)
+    worlds = make_envs(config, arguments.lifetimes, bodies, max_episode_steps=arguments.limit)
     env = worlds.first
     if arguments.at + 1 + LATER >= env.max_episode_steps:
         raise UserError(
@@ -97,7 +97,9 @@ def main() -> None:
     write(arguments, lived, env.max_episode_steps)
 
 
-def live_with_lesions(arguments: Arguments, evolved: Evolved, worlds: Worlds) -> dict[str, Trace]:
+def live_with_lesions(
+    arguments: Arguments, evolved: Evolved, worlds: EvaluationEnvs
+) -> dict[str, Trace]:
     """Return the traces of the same lifetimes, in the one world, in every condition."""
     at = arguments.at
     lesions = {

@@ -23,7 +23,7 @@ from tsar_jax.evaluation.published_results import LEGEND, find_published, joined
 from tsar_jax.systems.hebbian.evolved import (
     EpisodeSettings,
     load_evolved,
-    make_worlds,
+    make_envs,
     read_config,
     scores_text,
 )
@@ -66,7 +66,7 @@ def main() -> None:
     fitness: dict[str, dict[str, list[np.ndarray]]] = {}
     curves: dict[str, list[list[Row]]] = {}
     for path, config in configs.items():
-        worlds = make_worlds(
+        worlds = make_envs(
             config, arguments.lifetimes, arguments.bodies, max_episode_steps=arguments.limit
         )
         evolved = load_evolved(path, config, worlds.first, None)

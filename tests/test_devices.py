@@ -276,3 +276,41 @@ def test_a_meta_tests_lifetimes_are_shared_in_any_number_and_keep_their_places(t
         said[count] = on_several(LIFETIMES.format(devices=count), tmp_path)
     assert len(said[1].splitlines()) == 6
     assert said[1] == said[2] == said[4]
+
+
+COMPOSED = """
+import sys
+import jax
+import numpy as np
+jax.config.update("jax_num_cpu_devices", {devices})
+from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.system import find_stream, make_system
+from tsar_jax.training.loop import train
+from tsar_jax.training.run import Run
+images = np.random.default_rng(0).integers(0, 256, (8, 6, 3, 3)).astype(np.uint8)
+for meta in ("gradient", "openai_es", "pes"):
+    config = ComposeConfig(
+        meta_optimiser=meta, encoder="pixels", beta=1.0, classes=2, learn=2, query=2, outputs=6,
+        eval_classes=2, eval_lifetimes=3, population=4, segment=2, lifetimes=2, steps=3, chunk=1,
+        eval_every=3, checkpoint_every=3,
+    )
+    stream = find_stream(config)._replace(shape=(3, 3))
+    run = Run(__import__("pathlib").Path("{folder}") / (meta + "{devices}"), config)
+    trained = train(make_system(config, stream), {{"train": images, "test": images}}, config, run)
+    print(meta, *(float(leaf.sum()) for leaf in jax.tree.leaves(trained.state.theta)))
+"""
+
+
+def test_compositions_are_the_same_on_one_device_and_two(tmp_path) -> None:
+    """The gradient's lifetimes are added in another order there; a population's sums are not."""
+    found = []
+    for devices_used in (1, 2):
+        done = run(COMPOSED.format(devices=devices_used, folder=tmp_path))
+        assert done.returncode == 0, done.stderr
+        found.append([line.split() for line in done.stdout.splitlines() if "es " in line[:10]])
+    one, two = found
+    assert [row[0] for row in one] == ["openai_es", "pes"]
+    for row, other in zip(one, two, strict=True):
+        np.testing.assert_allclose(
+            np.asarray(row[1:], float), np.asarray(other[1:], float), rtol=1e-6
+        )

@@ -95,6 +95,7 @@ def test_it_lists_and_prepares(installed, tmp_path):
                 "tsar_meta_train",
                 "plasticity_meta_train",
                 "continual_train",
+                "compose",
             )
         ),
     ],

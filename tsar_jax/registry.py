@@ -1,5 +1,6 @@
 """Registries of things by name, such as environments, which users' own modules extend."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -61,4 +62,6 @@ class Registry(Mapping[str, Thing]):
 
 
 def _module_of(thing: Any) -> str | None:
+    while isinstance(thing, functools.partial):
+        thing = thing.func
     return getattr(thing, "__module__", None)

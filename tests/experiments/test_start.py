@@ -45,6 +45,7 @@ MOST_PROGRAMS = 3
         "plasticity_meta_train",
         "hebbian_evolve",
         "continual_train",
+        "compose",
     ],
 )
 def test_little_is_imported_and_compiled_before_training(tmp_path, name):

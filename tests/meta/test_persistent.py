@@ -125,35 +125,42 @@ def test_all_lifetimes_begin_anew_after_the_last_part() -> None:
     key, population = jax.random.key(4), 4
     _, states = lifetime(key, population)
     np.testing.assert_array_equal(states.part, [1, 2, 3, 0])
-    noise = np.asarray(states.noise["decay"])
     assert np.unique(np.asarray(states.key), axis=0).shape[0] == 1
-    again, after = pes_gradient(
-        PARTS,
-        THETA,
-        jax.tree.map(lambda leaf: leaf[-1], states),
-        jax.random.key(5),
-        population=population,
-        sigma=SIGMA,
-    )
-    assert np.abs(noise[-1]).max() > np.abs(np.asarray(after.noise["decay"])).max() / 2
-    assert not np.array_equal(after.key, states.key[-1])
+    last = jax.tree.map(lambda leaf: leaf[-1], states)
+    new_key = jax.random.key(5)
+    _, after = jax.jit(
+        lambda: pes_gradient(PARTS, THETA, last, new_key, population=population, sigma=SIGMA)
+    )()
+    noise_key, lifetimes = jax.random.split(new_key)
+    np.testing.assert_array_equal(after.key, jax.random.key_data(lifetimes))
     assert int(after.part) == 1
-    assert np.isfinite(again.loss)
+    for member in range(population):
+        theta = perturb(THETA, noise_key, SIGMA, jnp.int32(member))
+        own_key = lifetime_key(lifetimes, member // 2)
+        state, _, _ = advance(theta, start(theta, own_key), 0, own_key)
+        np.testing.assert_allclose(after.states[member], state, rtol=1e-5)
+        if member % 2 == 0:
+            for name, centre in THETA.items():
+                drawn = theta[name] - centre
+                np.testing.assert_allclose(after.noise[name][member // 2], drawn, atol=1e-6)
 
 
 def test_a_pair_that_diverges_is_left_out() -> None:
     def diverging(theta, state, part, key):
         state, loss, metrics = advance(theta, state, part, key)
-        return state, jnp.where(metrics["drawn"] > 0.5, jnp.nan, loss), metrics
+        diverges = metrics["drawn"] > 0.5
+        return jnp.where(diverges, jnp.nan, state), jnp.where(diverges, jnp.inf, loss), metrics
 
     parts = Parts(1, start, diverging)
     key = jax.random.key(6)
     state = init_persistent(start, THETA, key, 20)
-    estimate, _ = pes_gradient(parts, THETA, state, key, population=20, sigma=SIGMA)
+    estimate, after = pes_gradient(parts, THETA, state, key, population=20, sigma=SIGMA)
     drawn = np.asarray(estimate.metrics["drawn"])
     assert (drawn > 0.5).any()
     assert (drawn < 0.5).any()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(estimate.gradient))
+    assert np.isfinite(estimate.loss)
+    assert np.isfinite(after.states).all()
 
 
 def test_an_odd_population_is_named() -> None:

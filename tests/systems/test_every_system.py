@@ -115,7 +115,7 @@ def composed(**choices: str) -> Kind:
         **LOOP,
         **{"encoder": "pixels", "modulator_encoder": "pixels", "hidden": (3,), "beta": 1.0},
         **{"classes": 2, "learn": 2, "query": 2, "outputs": 6, "eval_classes": 2},
-        **{"eval_lifetimes": 2, "population": 4, "segment": 3, "buffer": 5},
+        **{"eval_lifetimes": 2, "population": 4, "segment": 2, "buffer": 5},
         **choices,
     )
     images = np.random.default_rng(0).integers(0, 256, (8, 6, 3, 3)).astype(np.uint8)

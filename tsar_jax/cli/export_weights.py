@@ -42,7 +42,7 @@ from tsar_jax.systems.episodic.release import KINDS, to_release
 from tsar_jax.systems.episodic.trained import load_state
 from tsar_jax.systems.episodic.tsar import TsarConfig
 from tsar_jax.systems.hebbian import presets as hebbian_presets
-from tsar_jax.systems.hebbian.evolved import Evolved, check_environment, load_evolved, make_worlds
+from tsar_jax.systems.hebbian.evolved import Evolved, check_environment, load_evolved, make_envs
 from tsar_jax.systems.hebbian.policy import GRU
 from tsar_jax.systems.hebbian.release import (
     PixelPolicy,
@@ -131,7 +131,7 @@ def export_hebbian(run: Path, file: Path, step: int | None) -> list[Path]:
     config = load_config(run, HebbianConfig)
     check_free(file)
     coevolved_file = file.with_name(f"{file.stem}-coevolved{file.suffix}")
-    env = make_worlds(config, 1).first
+    env = make_envs(config, 1).first
     evolved = load_evolved(run, config, env, step)
     kernels = evolved.genome.coevolved["kernels"]
     if config.policy.rule == GRU or config.policy.standardised:

@@ -18,7 +18,7 @@ from tsar_jax.interop.torch_files import Content
 from tsar_jax.networks.hebbian_network import COEVOLVED, FEATURES, HIDDEN, KERNELS, layer_shapes
 from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.systems.hebbian.evolution import Genome, init_evolution
-from tsar_jax.systems.hebbian.evolved import make_worlds
+from tsar_jax.systems.hebbian.evolved import make_envs
 from tsar_jax.systems.hebbian.policy import STATIC, Policy, PolicyConfig
 from tsar_jax.systems.hebbian.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.hebbian.release import (
@@ -54,7 +54,7 @@ def import_hebbian(kind: str, contents: Sequence[Content], argv: list[str], text
     base = base_config(parts, pixels, argv)
     config = settings(kind, base, argv, {}, text)
     check_policy(config.policy, base.policy, parts)
-    env = make_worlds(config, 1).first
+    env = make_envs(config, 1).first
     policy = policy_for(config, env)
     sees_pixels = len(env.observation_shape) == 3
     if sees_pixels != pixels:

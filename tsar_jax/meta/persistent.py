@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.devices import map_over
+from tsar_jax.devices import map_over, on_all_devices
 from tsar_jax.meta.evolution import check_population, lifetime_key, perturb
 from tsar_jax.meta.gradient import Estimate, Tree
 
@@ -21,13 +21,13 @@ class Parts(NamedTuple):
     """A lifetime in parts.
 
     number: of parts, at least 1.
-    start: (theta, key) -> the lifetime's state before the first part.
+    init: (theta, key) -> the lifetime's state before the first part.
     advance: (theta, state, number of the part, key) -> (state after it, the part's loss, metrics);
-        the key is the same as start's in all parts.
+        the key is init's in all parts.
     """
 
     number: int
-    start: Callable[[Tree, jax.Array], Tree]
+    init: Callable[[Tree, jax.Array], Tree]
     advance: Callable[
         [Tree, Tree, jax.Array, jax.Array], tuple[Tree, jax.Array, dict[str, jax.Array]]
     ]
@@ -48,12 +48,12 @@ class PersistentState(NamedTuple):
 
 
 def init_persistent(
-    start: Callable[[Tree, jax.Array], Tree], theta: Tree, key: jax.Array, population: int
+    init: Callable[[Tree, jax.Array], Tree], theta: Tree, key: jax.Array, population: int
 ) -> PersistentState:
     """Return the state before the first part of the first lifetimes, zero but for the key.
 
     Args:
-        start: of `Parts`.
+        init: of `Parts`.
         theta: meta-learned parameters.
         key: any, of the kind that `pes_gradient` is given.
         population: number of members, even.
@@ -66,7 +66,7 @@ def init_persistent(
     def zeros(tree: Tree, count: int) -> Tree:
         return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), tree)
 
-    state = jax.eval_shape(start, theta, key)
+    state = jax.eval_shape(init, theta, key)
     return PersistentState(
         zeros(state, population),
         zeros(theta, population // 2),
@@ -100,8 +100,9 @@ def pes_gradient(
         sigma: standard deviation of the noise.
 
     Returns:
-        The mean loss of the part, the gradient, and the metrics of each member [population]; and
-        the state after the part.
+        The mean of the part's finite losses, the gradient, and the metrics of each member
+        [population]; and the state after the part. A member that diverges keeps the state before
+        it, and its pair has no part in the gradient.
     """
     begins = state.part == 0
     noise_key, lifetimes = jax.random.split(key)
@@ -117,25 +118,35 @@ def pes_gradient(
 
         def advance(sign: jax.Array, member_state: Tree) -> Tree:
             moved = jax.tree.map(lambda centre, eps: centre + sign * eps, theta, noise)
-            first = parts.start(moved, own_key)
-            member_state = jax.tree.map(partial(jnp.where, begins), first, member_state)
-            return parts.advance(moved, member_state, part, own_key)
+            first = parts.init(moved, own_key)
+            before = jax.tree.map(partial(jnp.where, begins), first, member_state)
+            after, loss, metrics = parts.advance(moved, before, part, own_key)
+            sound = jnp.isfinite(loss) & _all_finite(after)
+            after = jax.tree.map(partial(jnp.where, sound), after, before)
+            return after, jnp.where(sound, loss, jnp.nan), metrics
 
         advanced, losses, metrics = jax.vmap(advance)(jnp.array([1.0, -1.0]), states)
-        difference = losses[0] - losses[1]
-        # A lifetime that has diverged tells nothing of the direction.
-        known = jnp.where(jnp.isfinite(difference), difference, 0)
-        weight = known / (population * sigma**2)
-        gradient = jax.tree.map(lambda xi: weight * xi, summed)
-        return advanced, summed, losses, metrics, gradient
+        return advanced, summed, losses, metrics
 
     pairs = population // 2
     by_pair = jax.tree.map(lambda leaf: leaf.reshape(pairs, 2, *leaf.shape[1:]), state.states)
-    advanced, summed, losses, metrics, gradients = map_over(advance_pair, pairs)(
-        (jnp.arange(pairs), by_pair, state.noise), (theta, root, state.part)
+    # Gathered before anything is summed, so that sums do not depend on the number of devices.
+    advanced, summed, losses, metrics = on_all_devices(
+        map_over(advance_pair, pairs)(
+            (jnp.arange(pairs), by_pair, state.noise), (theta, root, state.part)
+        )
     )
-    gradient = jax.tree.map(lambda leaf: leaf.sum(0), gradients)
+    difference = losses[:, 0] - losses[:, 1]
+    # A pair of which a lifetime diverges tells nothing of the direction.
+    weights = jnp.where(jnp.isfinite(difference), difference, 0) / (population * sigma**2)
+    gradient = jax.tree.map(lambda xi: jnp.tensordot(weights, xi, 1), summed)
     joined = jax.tree.map(lambda leaf: leaf.reshape(population, *leaf.shape[2:]), advanced)
     part = (state.part + 1) % parts.number
-    estimate = Estimate(losses.mean(), gradient, jax.tree.map(jnp.ravel, metrics))
+    estimate = Estimate(jnp.nanmean(losses), gradient, jax.tree.map(jnp.ravel, metrics))
     return estimate, PersistentState(joined, summed, root, part)
+
+
+def _all_finite(tree: Tree) -> jax.Array:
+    """Return whether all floating-point arrays of a tree are finite, bool []."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in floats] or [True]).all()

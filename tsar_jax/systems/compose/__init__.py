@@ -1,4 +1,4 @@
-"""Any learner, under any modulation, on any stream, improved by either meta-optimiser.
+"""Any learner, under any modulation, on any stream, improved by any meta-optimiser.
 
 config           the settings, and the four choices by name
 learners         what changes the weights of a perceptron in a lifetime

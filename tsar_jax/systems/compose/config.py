@@ -1,6 +1,7 @@
 """Settings of a composition: four choices by name, and the sizes and rates of each."""
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 from tsar_jax.errors import UserError, check_known, check_positive, check_rates, check_widths
@@ -47,7 +48,8 @@ class ComposeConfig(LoopConfig):
     channels: int = 8
     """Channels of the encoder's convolutions; it has nine features for each."""
     hidden: tuple[int, ...] = ()
-    """Units of the hidden layers between features and outputs."""
+    """Units of the hidden layers between features and outputs. Without one, errors are sent back
+    through no weights, and feedback_alignment is the delta rule."""
     beta: float = 10.0
     """Sharpness of the hidden layers' softplus, positive."""
 
@@ -57,15 +59,15 @@ class ComposeConfig(LoopConfig):
     """Terms of the learned rule by name."""
     feedback: Feedback = "fix"
     """Weights through which errors are sent back in rules, see plasticity_meta_train."""
-    start: float = 1e-2
+    initial_coefficient: float = 1e-2
     """Initial coefficient of the rule's first term; the others begin at 0."""
     hebbian_rule: str = "ABCD_lr"
     """Hebbian rule by its coefficients, see hebbian_evolve. In supervised streams the outputs that
     it sees are the target's."""
-    sharing: Sharing = "synapse"
+    sharing: Sharing = "layer"
     """What has Hebbian coefficients of its own: each synapse, each layer, or all share them."""
     scale: float = 0.1
-    """Standard deviation of the first Hebbian coefficients."""
+    """Initial Hebbian coefficient A of every synapse; eta begins at 1, and the others at 0."""
     buffer: int = 100
     """Examples that replay keeps, by reservoir sampling."""
     replayed: int = 4
@@ -79,7 +81,8 @@ class ComposeConfig(LoopConfig):
     """Initial bias of gates before the sigmoid: -8 silences nearly all, 0 halves."""
 
     classes: int = 10
-    """Classes of a lifetime in meta-training, at least 1; at most the stream's."""
+    """Classes of a lifetime in meta-training, at least 1; at most the stream's. Of permuted digits
+    always ten."""
     learn: int = 5
     """Images of each class (permuted: of each task and class) that are learned, one update each."""
     query: int = 5
@@ -101,17 +104,18 @@ class ComposeConfig(LoopConfig):
     meta_rate: float = 1e-3
     """Learning rate of Adam across lifetimes."""
     lifetimes: int = 1
-    """Lifetimes of a meta-step, or of each member of a population."""
+    """Lifetimes of a meta-step, or of each member of a population; of pes always one."""
     population: int = 64
     """Members of a population, an even number."""
     sigma: float = 0.02
     """Standard deviation of a population's noise."""
     segment: int = 10
-    """Updates of a part of a lifetime, after which pes moves theta."""
+    """Updates of a part of a lifetime, after which pes moves theta; their number divides that of a
+    lifetime on images."""
 
-    eval_classes: int = 50
-    """Classes of a lifetime in evaluations, that meta-training does not see where the stream has
-    such."""
+    eval_classes: int | None = None
+    """Classes of a lifetime in evaluations, other ones than in meta-training but for permuted.
+    None: 50 characters, or as many as in meta-training."""
     eval_lifetimes: int = 10
     """Lifetimes of an evaluation."""
 
@@ -133,8 +137,11 @@ class ComposeConfig(LoopConfig):
             check_known(name, getattr(self, name), get_args(kind))
         check_known("remat strategy", self.remat, ("store", "rematerialise"))
         check_known("feedback", self.feedback, get_args(Feedback))
-        if max(self.classes, self.eval_classes) > self.outputs and self.stream == "characters":
+        for name in ("initial_coefficient", "modulator_bias"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{name} must be a number, but is {getattr(self, name)}.")
+        largest = max(self.classes, self.eval_classes or 1)
+        if largest > self.outputs and self.stream == "characters":
             raise UserError(
-                f"outputs is {self.outputs}, but a lifetime has up to "
-                f"{max(self.classes, self.eval_classes)} classes: raise it."
+                f"outputs is {self.outputs}, but a lifetime has up to {largest} classes: raise it."
             )

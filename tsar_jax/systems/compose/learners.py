@@ -40,6 +40,7 @@ class Component(NamedTuple):
     weights_of: (state) -> the weights that change, a `LayerArrays`.
     with_weights: (state, weights) -> the state with these weights.
     recommended: names of the parts of theta that are meta-learned unless others are named.
+    plastic: whether updates change the weights at all.
     """
 
     init: Callable[[jax.Array], Theta]
@@ -47,6 +48,7 @@ class Component(NamedTuple):
     weights_of: Callable[[Any], LayerArrays]
     with_weights: Callable[[Any, LayerArrays], Any]
     recommended: tuple[str, ...]
+    plastic: bool = True
 
 
 MakeLearner = Callable[[ComposeConfig, tuple[int, ...], bool], Component]
@@ -56,7 +58,7 @@ it needs labels and there are none."""
 LEARNERS: Registry[MakeLearner] = Registry("learner")
 """Every learner by the name that a config gives it."""
 
-RATES, WEIGHTS, COEFFICIENTS = "rates", "weights", "coefficients"
+RATES, WEIGHTS, COEFFICIENTS, FEEDBACK = "rates", "weights", "coefficients", "feedback"
 
 
 def need_labels(name: str, labelled: bool) -> None:
@@ -178,15 +180,15 @@ def _rule(
     def init(key: jax.Array) -> Theta:
         weights_key, feedback_key = jax.random.split(key)
         random_weights = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
-        coefficients = jnp.zeros(len(rule.terms)).at[0].set(config.start)
+        coefficients = jnp.zeros(len(rule.terms)).at[0].set(config.initial_coefficient)
         return {
             WEIGHTS: init_weights(weights_key, sizes),
             COEFFICIENTS: coefficients,
-            "feedback": random_weights,
+            FEEDBACK: random_weights,
         }
 
     def constants(theta: Theta) -> RuleTheta:
-        return RuleTheta(theta[COEFFICIENTS], theta["feedback"])
+        return RuleTheta(theta[COEFFICIENTS], theta[FEEDBACK])
 
     learner = Learner(
         lambda theta, key: theta[WEIGHTS],
@@ -206,18 +208,16 @@ def hebbian(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Co
     one, and else the outputs.
     """
     rule, layers = find_rule(config.hebbian_rule), list(zip(sizes[1:], sizes[:-1], strict=True))
+    first = jnp.array([{"A": config.scale, "eta": 1.0}.get(name, 0.0) for name in rule.columns])
 
     def init(key: jax.Array) -> Theta:
-        weights_key, rule_key = jax.random.split(key)
         shapes = [shape if config.sharing == "synapse" else (1, 1) for shape in layers]
         if config.sharing == "all":
             shapes = shapes[:1]
-        keys = jax.random.split(rule_key, len(shapes))
         coefficients = tuple(
-            config.scale * jax.random.normal(k, (len(rule.columns), *shape))
-            for k, shape in zip(keys, shapes, strict=True)
+            jnp.broadcast_to(first[:, None, None], (len(first), *shape)) for shape in shapes
         )
-        return {WEIGHTS: init_weights(weights_key, sizes), COEFFICIENTS: coefficients}
+        return {WEIGHTS: init_weights(key, sizes), COEFFICIENTS: coefficients}
 
     def coefficients_of(theta: Theta) -> LayerArrays:
         stored = theta[COEFFICIENTS]
@@ -229,10 +229,12 @@ def hebbian(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Co
 
     def update(theta: Theta, state: LayerArrays, example: Any, key: Any = None) -> Any:
         del key
-        active = activities(state, example[0], config.beta)
+        active = activities(state, example[0], config.beta)[:-1]
         if labelled:
-            target = jax.nn.one_hot(example[1], sizes[-1], dtype=active[-1].dtype)
-            active = (*active[:-1], target)
+            last = jax.nn.one_hot(example[1], sizes[-1], dtype=active[0].dtype)
+        else:
+            last = state[-1] @ active[-1]
+        active = (*active, last)
         changed = hebbian_update(rule, coefficients_of(theta), state, active, normalised=True)
         return changed, ()
 
@@ -253,7 +255,10 @@ def fixed(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Comp
         lambda theta, state, example, key: (state, ()),
         lambda theta, state, inputs: predict(config.beta, state, inputs),
     )
-    return plain_component(lambda key: {WEIGHTS: init_weights(key, sizes)}, learner, (WEIGHTS,))
+    component = plain_component(
+        lambda key: {WEIGHTS: init_weights(key, sizes)}, learner, (WEIGHTS,)
+    )
+    return component._replace(plastic=False)
 
 
 class ReplayState(NamedTuple):

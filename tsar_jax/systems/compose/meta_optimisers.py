@@ -7,21 +7,24 @@ One more is a function, registered by a module of yours:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from tsar_jax.meta.evolution import check_population, es_gradient
+from tsar_jax.meta.evolution import check_population, es_gradient, standardised_ranks
 from tsar_jax.meta.gradient import Estimate, meta_gradient
 from tsar_jax.meta.persistent import Parts, init_persistent, pes_gradient
 from tsar_jax.registry import Registry
 from tsar_jax.systems.compose.config import ComposeConfig
 
 Metrics = dict[str, jax.Array]
+LOSS = "loss"
 
 
-class Lives(NamedTuple):
-    """A lifetime as meta-optimisers take it.
+class MetaObjective(NamedTuple):
+    """The loss of a lifetime, of all of it and of its parts.
 
     whole: (theta, key) -> (loss, metrics) of all of it. parts: the same in parts, each with a loss
     of its own.
@@ -34,14 +37,17 @@ class Lives(NamedTuple):
 class MetaOptimiser(NamedTuple):
     """An estimator of theta's gradient, which may keep a state from step to step.
 
-    init: (start, theta, key) -> state, () where there is none; start as of `Parts`.
-    estimate: (lives, theta, state, key) -> (estimate, state).
+    init: (init_lifetime, theta, key) -> state, () where there is none; init_lifetime as init of
+        `Parts`.
+    estimate: (objective, theta, state, key) -> (estimate, state).
     needs_gradient: whether lifetimes have to be differentiable.
+    by_parts: whether it takes the parts of lifetimes, not the whole.
     """
 
     init: Callable[[Callable[[Any, jax.Array], Any], Any, jax.Array], Any]
-    estimate: Callable[[Lives, Any, Any, jax.Array], tuple[Estimate, Any]]
+    estimate: Callable[[MetaObjective, Any, Any, jax.Array], tuple[Estimate, Any]]
     needs_gradient: bool = False
+    by_parts: bool = False
 
 
 META_OPTIMISERS: Registry[Callable[[ComposeConfig], MetaOptimiser]] = Registry("meta-optimiser")
@@ -52,34 +58,48 @@ META_OPTIMISERS: Registry[Callable[[ComposeConfig], MetaOptimiser]] = Registry("
 def gradient(config: ComposeConfig) -> MetaOptimiser:
     """Return backpropagation through whole lifetimes."""
 
-    def estimate(lives: Lives, theta: Any, state: Any, key: jax.Array) -> tuple[Estimate, Any]:
+    def estimate(
+        objective: MetaObjective, theta: Any, state: Any, key: jax.Array
+    ) -> tuple[Estimate, Any]:
+        def of_lifetime(theta: Any, key: jax.Array, _: Any) -> tuple[jax.Array, Metrics]:
+            return objective.whole(theta, key)
+
         keys = jax.random.split(key, config.lifetimes)
+        return meta_gradient(of_lifetime, theta, keys, key), state
 
-        def objective(theta: Any, item: jax.Array, _: Any) -> tuple[jax.Array, Metrics]:
-            return lives.whole(theta, item)
-
-        return meta_gradient(objective, theta, keys, key), state
-
-    return MetaOptimiser(lambda start, theta, key: (), estimate, needs_gradient=True)
+    return MetaOptimiser(lambda init_lifetime, theta, key: (), estimate, needs_gradient=True)
 
 
 @META_OPTIMISERS.register("openai_es")
 def openai_es(config: ComposeConfig) -> MetaOptimiser:
-    """Return OpenAI's evolution strategy (arXiv 1703.03864) over whole lifetimes."""
+    """Return OpenAI's evolution strategy (arXiv 1703.03864) over whole lifetimes.
+
+    Members of equal loss have equal ranks, so that a loss that all share moves nothing.
+    """
     check_population(config.population)
 
-    def estimate(lives: Lives, theta: Any, state: Any, key: jax.Array) -> tuple[Estimate, Any]:
-        def objective(theta: Any, item: jax.Array, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            del item  # its key distinguishes it
-            return lives.whole(theta, key)
+    def estimate(
+        objective: MetaObjective, theta: Any, state: Any, key: jax.Array
+    ) -> tuple[Estimate, Any]:
+        def of_lifetime(theta: Any, number: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
+            del number  # the key distinguishes it
+            loss, metrics = objective.whole(theta, key)
+            return loss, {**metrics, LOSS: loss}
 
-        batch = jax.numpy.arange(config.lifetimes)
         estimated = es_gradient(
-            objective, theta, batch, key, population=config.population, sigma=config.sigma
+            of_lifetime,
+            theta,
+            jnp.arange(config.lifetimes),
+            key,
+            population=config.population,
+            sigma=config.sigma,
+            shaping=partial(standardised_ranks, ties="average"),
         )
-        return _averaged(estimated), state
+        losses = estimated.metrics.pop(LOSS)
+        finite = jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
+        return _averaged(estimated._replace(loss=finite)), state
 
-    return MetaOptimiser(lambda start, theta, key: (), estimate)
+    return MetaOptimiser(lambda init_lifetime, theta, key: (), estimate)
 
 
 @META_OPTIMISERS.register("pes")
@@ -89,16 +109,20 @@ def pes(config: ComposeConfig) -> MetaOptimiser:
     The loss is that of predictions before each update, so that a part has one.
     """
 
-    def init(start: Callable[[Any, jax.Array], Any], theta: Any, key: jax.Array) -> Any:
-        return init_persistent(start, theta, key, config.population)
+    check_population(config.population)
 
-    def estimate(lives: Lives, theta: Any, state: Any, key: jax.Array) -> tuple[Estimate, Any]:
+    def init(init_lifetime: Callable[[Any, jax.Array], Any], theta: Any, key: jax.Array) -> Any:
+        return init_persistent(init_lifetime, theta, key, config.population)
+
+    def estimate(
+        objective: MetaObjective, theta: Any, state: Any, key: jax.Array
+    ) -> tuple[Estimate, Any]:
         estimated, state = pes_gradient(
-            lives.parts, theta, state, key, population=config.population, sigma=config.sigma
+            objective.parts, theta, state, key, population=config.population, sigma=config.sigma
         )
         return _averaged(estimated), state
 
-    return MetaOptimiser(init, estimate)
+    return MetaOptimiser(init, estimate, by_parts=True)
 
 
 def _averaged(estimate: Estimate) -> Estimate:

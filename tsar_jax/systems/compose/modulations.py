@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tsar_jax.errors import UserError
 from tsar_jax.networks.types import LayerArrays
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.plasticity.losses import cross_entropy
@@ -85,7 +86,8 @@ def with_heads(
     """
 
     def init(key: jax.Array) -> Theta:
-        return component.init(key) | {MODULATOR: {HEADS: heads(jax.random.fold_in(key, 1))}}
+        own_key, heads_key = jax.random.split(key)
+        return component.init(own_key) | {MODULATOR: {HEADS: heads(heads_key)}}
 
     def split(theta: Theta) -> Modulated:
         return Modulated(theta, theta[MODULATOR][HEADS])
@@ -149,7 +151,17 @@ def draw_layer_gates(widths: Widths, bias: float, key: jax.Array) -> tuple[Any, 
 
 @MODULATIONS.register("weights")
 def weights(config: ComposeConfig, component: Component, widths: Widths) -> Component:
-    """Return a learner each of whose weights is regulated, as TSAR's (arXiv 2108.12056)."""
+    """Return a learner each of whose weights is regulated, as TSAR's (arXiv 2108.12056).
+
+    Raises:
+        UserError: the learner is replay, whose earlier examples would have the gates of the present
+            one.
+    """
+    if config.learner == "replay":
+        raise UserError(
+            "The modulation weights has other weights for every input, but the learner replay "
+            "learns several at once: take another of the two."
+        )
 
     def gate(heads: Any, inputs: tuple[jax.Array, jax.Array]) -> LayerArrays:
         return tuple(map(jax.nn.sigmoid, layer_gates(widths, heads, inputs[0])))
@@ -210,6 +222,12 @@ def layers(config: ComposeConfig, component: Component, widths: Widths) -> Compo
 
 
 def _modulate_updates(component: Component, signal: Callable[[Any, Any, Any], Any]) -> Learner:
+    """Return the learner whose updates a signal multiplies. Raises UserError if it has none."""
+    if not component.plastic:
+        raise UserError(
+            "The modulations updates and layers act on updates, but the learner has none: take "
+            "activations, weights or none, or another learner."
+        )
     return modulate_updates(
         seeing_features(component.learner),
         signal,

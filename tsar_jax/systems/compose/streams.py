@@ -27,6 +27,8 @@ Examples = tuple[jax.Array, jax.Array]
 """Images float [n, H, W, 1] of 0..1, and their labels int [n]."""
 
 SHAPE = (28, 28)
+EVAL_CHARACTERS = 50
+"""Classes of a lifetime in evaluations on characters, unless the settings have another number."""
 HELD_OUT = 10
 """Classes of EMNIST, the last ones, that handwriting keeps for evaluations."""
 
@@ -42,15 +44,19 @@ class ImageStream(NamedTuple):
     """A stream of labelled images.
 
     shape: height and width of an image. outputs: number of labels.
+    eval_classes: classes of a lifetime in evaluations.
+    length: (classes of a lifetime) -> number of examples that it learns.
     load: () -> images for meta-training ("train") and for evaluations ("test"), uint8
-        [classes, per_class, H, W].
+        [classes, per_class, H, W], and where they are from.
     draw: (images, key, classes of a lifetime) -> lifetime.
     check: (config, data) -> None; raises UserError where the data cannot serve the config.
     """
 
     shape: tuple[int, int]
     outputs: int
-    load: Callable[[], dict[str, np.ndarray]]
+    eval_classes: int
+    length: Callable[[int], int]
+    load: Callable[[], tuple[dict[str, np.ndarray], str]]
     draw: Callable[[jax.Array, jax.Array, int], Lifetime]
     check: Callable[[ComposeConfig, dict[str, np.ndarray]], None]
 
@@ -86,12 +92,15 @@ def gather(images: jax.Array, chosen: jax.Array, rows: jax.Array, labels: jax.Ar
     return as_inputs(pixels), jnp.repeat(labels, rows.shape[1])
 
 
-def check_classes(config: ComposeConfig, data: dict[str, np.ndarray]) -> None:
+def check_classes(config: ComposeConfig, data: dict[str, np.ndarray], *, eval_classes: int) -> None:
     """Raise UserError where there are fewer classes, or images of one, than a lifetime has."""
-    for split, name in (("train", "classes"), ("test", "eval_classes")):
+    for split, name, wanted in (
+        ("train", "classes", config.classes),
+        ("test", "eval_classes", eval_classes),
+    ):
         classes, per_class = data[split].shape[:2]
         check_limits(
-            (name, getattr(config, name), classes, f"classes in the data to {split} with"),
+            (name, wanted, classes, f"classes in the data to {split} with"),
             ("learn + query", config.learn + config.query, per_class, "images of a class"),
         )
 
@@ -103,9 +112,10 @@ def characters(config: ComposeConfig) -> ImageStream:
     Background classes are for meta-training, evaluation classes for evaluations.
     """
 
-    def load() -> dict[str, np.ndarray]:
-        splits = omniglot.load().splits
-        return {"train": splits["background"].images, "test": splits["evaluation"].images}
+    def load() -> tuple[dict[str, np.ndarray], str]:
+        data = omniglot.load()
+        train, test = (data.splits[split].images for split in ("background", "evaluation"))
+        return {"train": train, "test": test}, data.source
 
     def draw(images: jax.Array, key: jax.Array, classes: int) -> Lifetime:
         rows_key, label_key = jax.random.split(key)
@@ -116,7 +126,16 @@ def characters(config: ComposeConfig) -> ImageStream:
             gather(images, chosen, rows[:, config.learn :], labels),
         )
 
-    return ImageStream(SHAPE, config.outputs, load, draw, check_classes)
+    eval_classes = config.eval_classes or min(EVAL_CHARACTERS, config.outputs)
+    return ImageStream(
+        SHAPE,
+        config.outputs,
+        eval_classes,
+        lambda classes: classes * config.learn,
+        load,
+        draw,
+        partial(check_classes, eval_classes=eval_classes),
+    )
 
 
 @STREAMS.register("handwriting")
@@ -126,9 +145,10 @@ def handwriting(config: ComposeConfig) -> ImageStream:
     The last `HELD_OUT` classes are for evaluations.
     """
 
-    def load() -> dict[str, np.ndarray]:
-        images = emnist.load().splits["train"].images
-        return {"train": images[:-HELD_OUT], "test": images[-HELD_OUT:]}
+    def load() -> tuple[dict[str, np.ndarray], str]:
+        data = emnist.load()
+        images = data.splits["train"].images
+        return {"train": images[:-HELD_OUT], "test": images[-HELD_OUT:]}, data.source
 
     def draw(images: jax.Array, key: jax.Array, classes: int) -> Lifetime:
         rows_key, order_key = jax.random.split(key)
@@ -141,7 +161,16 @@ def handwriting(config: ComposeConfig) -> ImageStream:
             gather(images, chosen, rows[:, config.learn :], labels),
         )
 
-    return ImageStream(SHAPE, max(config.classes, config.eval_classes), load, draw, check_classes)
+    eval_classes = config.eval_classes or min(config.classes, HELD_OUT)
+    return ImageStream(
+        SHAPE,
+        max(config.classes, eval_classes),
+        eval_classes,
+        lambda classes: classes * config.learn,
+        load,
+        draw,
+        partial(check_classes, eval_classes=eval_classes),
+    )
 
 
 @STREAMS.register("permuted")
@@ -151,10 +180,11 @@ def permuted(config: ComposeConfig) -> ImageStream:
     The query set has images of all tasks. Meta-training and evaluations have different images.
     """
 
-    def load() -> dict[str, np.ndarray]:
-        images = emnist.load().splits["train"].images[: emnist.DIGITS]
+    def load() -> tuple[dict[str, np.ndarray], str]:
+        data = emnist.load()
+        images = data.splits["train"].images[: emnist.DIGITS]
         half = images.shape[1] // 2
-        return {"train": images[:, :half], "test": images[:, half:]}
+        return {"train": images[:, :half], "test": images[:, half:]}, data.source
 
     def draw_task(images: jax.Array, key: jax.Array) -> Lifetime:
         rows_key, order_key, pixel_key = jax.random.split(key, 3)
@@ -174,7 +204,7 @@ def permuted(config: ComposeConfig) -> ImageStream:
         )
 
     def draw(images: jax.Array, key: jax.Array, classes: int) -> Lifetime:
-        del classes  # always ten
+        del classes  # always all ten
         tasks = jax.vmap(partial(draw_task, images))(jax.random.split(key, config.tasks))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tasks)
 
@@ -182,7 +212,15 @@ def permuted(config: ComposeConfig) -> ImageStream:
         per_class = data["train"].shape[1]
         check_limits(("learn + query", config.learn + config.query, per_class, "images of a digit"))
 
-    return ImageStream(SHAPE, emnist.DIGITS, load, draw, check)
+    return ImageStream(
+        SHAPE,
+        emnist.DIGITS,
+        emnist.DIGITS,
+        lambda classes: config.tasks * emnist.DIGITS * config.learn,
+        load,
+        draw,
+        check,
+    )
 
 
 def _limited(make: Callable[[], Environment], config: ComposeConfig) -> Environment:

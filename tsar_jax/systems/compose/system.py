@@ -11,19 +11,19 @@ import optax
 from flax import struct
 from jax import lax
 
+from tsar_jax.devices import map_over, on_all_devices
 from tsar_jax.environments.types import Environment
-from tsar_jax.errors import UserError, check_known
+from tsar_jax.errors import SIDE, UserError, check_known
 from tsar_jax.meta.persistent import Parts
 from tsar_jax.networks.layers import Trunk
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.systems.compose.config import ComposeConfig
-from tsar_jax.systems.compose.learners import LEARNERS, Theta
-from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS, Lives
+from tsar_jax.systems.compose.learners import FEEDBACK, LEARNERS, Theta
+from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS, MetaObjective, MetaOptimiser
 from tsar_jax.systems.compose.modulations import MODULATIONS, MODULATOR, Widths
 from tsar_jax.systems.compose.streams import (
     STREAMS,
-    Examples,
     ImageStream,
     Lifetime,
     Stream,
@@ -32,8 +32,6 @@ from tsar_jax.training.system import Arrays, Metrics, System
 
 ENCODER = "encoder"
 """Name in theta, and within the modulator, of convolutions that do not change in a lifetime."""
-SIDE = 28
-"""Height and width of the images that convolutions take."""
 MICROBATCH = 4
 """Images that a convolution takes at a time on a CPU, to stay in its cache."""
 
@@ -72,11 +70,14 @@ def compose(config: ComposeConfig, stream: Stream) -> Composition:
     if isinstance(stream, ImageStream):
         width, outputs = math.prod(stream.shape), stream.outputs
     else:
-        width, outputs = stream.observation_shape[0], stream.num_actions
+        width, outputs = check_vector(config, stream), stream.num_actions
     encoder = modulator_encoder = None
     if isinstance(stream, ImageStream):
-        encoder = find_trunk(config.encoder, config.channels, stream)
-        modulator_encoder = find_trunk(config.modulator_encoder, config.modulator_channels, stream)
+        encoder = find_trunk("encoder", config.encoder, config.channels, stream)
+        if config.modulation != "none":
+            modulator_encoder = find_trunk(
+                "modulator_encoder", config.modulator_encoder, config.modulator_channels, stream
+            )
     sizes = (9 * config.channels if encoder else width, *config.hidden, outputs)
     code = 9 * config.modulator_channels if modulator_encoder else width
     plain = LEARNERS.find(config.learner)(config, sizes, images)
@@ -108,12 +109,29 @@ def compose(config: ComposeConfig, stream: Stream) -> Composition:
     recommended = (*component.recommended, ENCODER, MODULATOR)
     for name in config.meta_learned:
         check_known("part of theta", name, parts)
+        if not jax.tree.leaves(parts[name]):
+            raise UserError(f"{name} is empty under these settings: leave it out of meta_learned.")
     names = config.meta_learned or tuple(name for name in recommended if name in parts)
     return Composition(init, component.learner, sense, names)
 
 
-def find_trunk(encoder: str, channels: int, stream: ImageStream) -> Trunk | None:
+def check_vector(config: ComposeConfig, environment: Environment) -> int:
+    """Return the length of an environment's observations. Raises UserError unless it has one."""
+    if len(environment.observation_shape) != 1:
+        raise UserError(
+            f"The observations of {config.stream} are of shape {environment.observation_shape}, "
+            "but a perceptron takes vectors: choose another stream."
+        )
+    return environment.observation_shape[0]
+
+
+def find_trunk(setting: str, encoder: str, channels: int, stream: ImageStream) -> Trunk | None:
     """Return the convolutions that encode a stream's images; None: their pixels are taken.
+
+    Args:
+        setting: name of the encoder in the config, for the message.
+        encoder, channels: its kind and width.
+        stream: of images.
 
     Raises:
         UserError: the images are too small or large for the convolutions.
@@ -123,8 +141,8 @@ def find_trunk(encoder: str, channels: int, stream: ImageStream) -> Trunk | None
     if stream.shape != (SIDE, SIDE):
         height, width = stream.shape
         raise UserError(
-            f"Convolutions need images of {SIDE}x{SIDE}, but the stream's are {height}x{width}: "
-            "take --encoder pixels and --modulator-encoder pixels."
+            f"{setting} is conv, whose images are {SIDE}x{SIDE}, but the stream's are "
+            f"{height}x{width}: take pixels."
         )
     return Trunk(channels, MICROBATCH)
 
@@ -157,13 +175,13 @@ def lifetime_keys(key: jax.Array) -> LifetimeKeys:
     return LifetimeKeys(*jax.random.split(key, 4))
 
 
-def image_lives(
+def image_objective(
     config: ComposeConfig,
     composition: Composition,
     stream: ImageStream,
     images: jax.Array,
     classes: int,
-) -> Lives:
+) -> MetaObjective:
     """Return lifetimes on a stream of images.
 
     The loss of a whole one is the cross-entropy on its query set at the end; that of a part the
@@ -188,12 +206,12 @@ def image_lives(
         full = composition.complete(theta, keys.theta)
         inputs, labels = lifetime.examples
         examples = sense(full, inputs), labels
-        first = learner.init(full, keys.state)
-        state, outputs = unroll(learner, full, first, examples, keys.updates, remat=config.remat)
+        initial = learner.init(full, keys.state)
+        state, outputs = unroll(learner, full, initial, examples, keys.updates, remat=config.remat)
         loss, correct = scores(full, state, lifetime)
         return loss, {"accuracy": correct, "online_accuracy": accuracy(outputs, labels)}
 
-    length = _length(stream, images, classes)
+    length = stream.length(classes)
     segment = min(config.segment, length)
 
     def advance(
@@ -213,11 +231,11 @@ def image_lives(
         metrics = {"accuracy": correct, "online_accuracy": accuracy(outputs, labels)}
         return state, cross_entropy(outputs, labels), metrics
 
-    start = partial(first_state, composition, stream)
-    return Lives(whole, Parts(length // segment, start, advance))
+    init = partial(init_lifetime, composition, stream)
+    return MetaObjective(whole, Parts(length // segment, init, advance))
 
 
-def first_state(composition: Composition, stream: Stream, theta: Theta, key: jax.Array) -> Any:
+def init_lifetime(composition: Composition, stream: Stream, theta: Theta, key: jax.Array) -> Any:
     """Return a lifetime's state before its first part: the learner's, and in an environment also
     that of the environment and whether the episode is over.
     """
@@ -228,17 +246,9 @@ def first_state(composition: Composition, stream: Stream, theta: Theta, key: jax
     return state, stream.reset(keys.stream), jnp.zeros((), bool)
 
 
-def _length(stream: ImageStream, images: jax.Array, classes: int) -> int:
-    """Return the number of examples of a lifetime."""
-    shapes: Examples = jax.eval_shape(
-        lambda key: stream.draw(images, key, classes).examples, jax.random.key(0)
-    )
-    return shapes[1].shape[0]
-
-
-def environment_lives(
+def environment_objective(
     config: ComposeConfig, composition: Composition, environment: Environment
-) -> Lives:
+) -> MetaObjective:
     """Return lifetimes in an environment: the loss is minus the sum of rewards, of a part too.
 
     The learner sees an observation at each step and no target; its outputs before the update act.
@@ -246,7 +256,7 @@ def environment_lives(
     learner, sense = composition.learner, composition.sense
     segment = min(config.segment, environment.max_episode_steps)
     number = -(-environment.max_episode_steps // segment)
-    start = partial(first_state, composition, environment)
+    init = partial(init_lifetime, composition, environment)
 
     def advance(
         theta: Theta, state: Any, part: jax.Array, key: jax.Array
@@ -267,18 +277,17 @@ def environment_lives(
             return (*carry, over | ended), jnp.where(over, 0.0, reward)
 
         state, rewards = lax.scan(step, state, times)
-        earned = rewards.sum()
-        return state, -earned, {"episode_return": earned}
+        return state, -rewards.sum(), {"part_return": rewards.sum()}
 
     def whole(theta: Theta, key: jax.Array) -> tuple[jax.Array, Metrics]:
         def one(state: Any, part: jax.Array) -> tuple[Any, jax.Array]:
             state, loss, _ = advance(theta, state, part, key)
             return state, loss
 
-        _, losses = lax.scan(one, start(theta, key), jnp.arange(number))
+        _, losses = lax.scan(one, init(theta, key), jnp.arange(number))
         return losses.sum(), {"episode_return": -losses.sum()}
 
-    return Lives(whole, Parts(number, start, advance))
+    return MetaObjective(whole, Parts(number, init, advance))
 
 
 @struct.dataclass
@@ -297,6 +306,29 @@ def find_stream(config: ComposeConfig) -> Stream:
     return STREAMS.find(config.stream)(config)
 
 
+def check_meta_optimiser(
+    config: ComposeConfig, composition: Composition, meta: MetaOptimiser, stream: Stream
+) -> None:
+    """Raise UserError where a meta-optimiser does not fit to what it is to improve."""
+    if meta.needs_gradient and not isinstance(stream, ImageStream):
+        raise UserError(
+            f"The reward of {config.stream} has no gradient with respect to the weights, because "
+            f"actions are chosen outside the learner: take openai_es or pes for {config.stream}."
+        )
+    if meta.needs_gradient and FEEDBACK in composition.meta_learned:
+        raise UserError(
+            "No gradient reaches the feedback weights: leave feedback out of meta_learned, or take "
+            "openai_es or pes."
+        )
+    if meta.by_parts and isinstance(stream, ImageStream):
+        length = stream.length(config.classes)
+        if length % min(config.segment, length):
+            raise UserError(
+                f"segment is {config.segment}, which does not divide the {length} examples of a "
+                "lifetime: choose a number that does."
+            )
+
+
 def make_system(config: ComposeConfig, stream: Stream) -> System:
     """Return the meta-training of a composition. Its data are those of an `ImageStream`, or ().
 
@@ -306,35 +338,37 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
     composition = compose(config, stream)
     meta = META_OPTIMISERS.find(config.meta_optimiser)(config)
     optimiser = optax.adam(config.meta_rate)
-    if meta.needs_gradient and not isinstance(stream, ImageStream):
-        raise UserError(
-            f"The reward of {config.stream} has no gradient with respect to the weights, because "
-            f"actions are chosen outside the learner: take openai_es or pes for {config.stream}."
-        )
+    check_meta_optimiser(config, composition, meta, stream)
 
-    def lives(data: Any, split: str, classes: int) -> Lives:
-        if isinstance(stream, ImageStream):
-            return image_lives(config, composition, stream, data[split], classes)
-        return environment_lives(config, composition, stream)
+    def objective(data: Any, split: str) -> MetaObjective:
+        if not isinstance(stream, ImageStream):
+            return environment_objective(config, composition, stream)
+        classes = config.classes if split == "train" else stream.eval_classes
+        return image_objective(config, composition, stream, data[split], classes)
 
     def init(key: jax.Array) -> State:
         theta_key, estimator_key = jax.random.split(key)
         theta = composition.first(theta_key)
-        start = partial(first_state, composition, stream)
-        estimator = meta.init(start, theta, estimator_key)
-        return State(theta, optimiser.init(theta), estimator)
+        estimator = meta.init(partial(init_lifetime, composition, stream), theta, estimator_key)
+        return on_all_devices(State(theta, optimiser.init(theta), estimator))
 
     def step(state: State, data: Any, key: jax.Array) -> tuple[State, Metrics, Arrays]:
-        at_train = lives(data, "train", config.classes)
-        estimate, estimator = meta.estimate(at_train, state.theta, state.estimator, key)
+        estimate, estimator = meta.estimate(
+            objective(data, "train"), state.theta, state.estimator, key
+        )
         updates, opt_state = optimiser.update(estimate.gradient, state.opt_state, state.theta)
         theta = optax.apply_updates(state.theta, updates)
-        return State(theta, opt_state, estimator), {"loss": estimate.loss, **estimate.metrics}, {}
+        after = on_all_devices(State(theta, opt_state, estimator))
+        return after, {"loss": estimate.loss, **estimate.metrics}, {}
 
     def evaluate(state: State, data: Any, key: jax.Array) -> Metrics:
-        at_test = lives(data, "test", config.eval_classes)
+        def of_lifetime(key: jax.Array, shared: Any) -> tuple[jax.Array, Metrics]:
+            theta, data = shared
+            return objective(data, "test").whole(theta, key)
+
         keys = jax.random.split(key, config.eval_lifetimes)
-        losses, metrics = lax.map(partial(at_test.whole, state.theta), keys)
+        many = map_over(of_lifetime, config.eval_lifetimes)
+        losses, metrics = many(keys, (state.theta, data))
         return {"loss": losses.mean(), **jax.tree.map(lambda leaf: leaf.mean(0), metrics)}
 
     return System(init, step, evaluate)

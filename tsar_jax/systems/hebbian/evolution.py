@@ -10,7 +10,6 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -93,7 +92,7 @@ class Evolution:
     @property
     def shaping(self) -> Shaping:
         """Return the shaping of the members' fitness: standardised ranks."""
-        return partial(standardised_ranks, ties=self.ties)
+        return functools.partial(standardised_ranks, ties=self.ties)
 
 
 def make_strategy(evolution: Evolution, genome: Genome) -> Strategy:
@@ -151,9 +150,9 @@ def chosen_optimiser(evolution: Evolution) -> optax.GradientTransformation:
     Raises:
         UserError: optax has none of the name that needs a learning rate and a gradient alone.
     """
-    check_known("optimiser", evolution.optimiser or "", optimisers())
-    make = optimisers()[evolution.optimiser or ""]
-    return make(learning_rate_schedule(evolution))
+    name = evolution.optimiser or ""
+    check_known("optimiser", name, optimisers())
+    return optimisers()[name](learning_rate_schedule(evolution))
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from tsar_jax.training.checkpoints import load_checkpoint
 from tsar_jax.training.run import read_run
 
 
-class Worlds(NamedTuple):
+class EvaluationEnvs(NamedTuple):
     """What an evolved policy is evaluated in.
 
     names: of each world: the bodies of a quadruped, or the environment alone.
@@ -70,13 +70,13 @@ def check_environment(path: Path, config: HebbianConfig, modules: Sequence[str])
     check_allowed(environment_modules(config.environment), modules, path)
 
 
-def make_worlds(
+def make_envs(
     config: HebbianConfig,
     count: int,
     bodies: Sequence[str] = (),
     environment: str | None = None,
     max_episode_steps: int | None = None,
-) -> Worlds:
+) -> EvaluationEnvs:
     """Return a run's environment, or its bodies or others.
 
     Args:
@@ -100,7 +100,7 @@ def make_worlds(
         default_episode_steps=config.limit,
     )
     labels = names if chosen == QUADRUPED else (chosen,)
-    return Worlds(labels, envs if isinstance(envs, Variants) else envs(count))
+    return EvaluationEnvs(labels, envs if isinstance(envs, Variants) else envs(count))
 
 
 def load_evolved(
