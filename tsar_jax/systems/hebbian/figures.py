@@ -202,14 +202,15 @@ def weights_figure(images: Mapping[str, np.ndarray], path: Path) -> Path:
 def bodies_figure(fitness: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> Path:
     """Draw fitness on each body [lifetimes], by kind of run, then by body, as in the table."""
     kinds, bodies = list(fitness), list(next(iter(fitness.values())))
-    figure, axes = new_figure(width=5.0, height=3.2)
+    figure, axes = new_figure(width=max(5.0, 1 + len(bodies)), height=3.2)
     bar = 0.8 / len(kinds)
     for place, kind in enumerate(kinds):
         middles = np.arange(len(bodies)) + (place - (len(kinds) - 1) / 2) * bar
         lifetimes = [fitness[kind][body] for body in bodies]
         kind_look = {**bar_look(place), "label": kind}
         draw_bars(axes, middles, lifetimes, bar, lifetimes_band, UNBOUNDED, **kind_look)
-    axes.set(xticks=range(len(bodies)), xticklabels=bodies, ylabel="fitness")
+    labels = [body.replace("+", ",\n").replace("_", " ").replace(":", " ") for body in bodies]
+    axes.set(xticks=range(len(bodies)), xticklabels=labels, ylabel="fitness")
     axes.axhline(0, color=BLACK, linewidth=0.8)
     axes.grid(axis="y")
     figure.legend(
