@@ -57,7 +57,7 @@ def evolution_figure(rows: Rows, path: Path) -> Path:
 @styled()
 def comparison_figure(runs: Mapping[str, Sequence[Rows]], path: Path) -> Path:
     """Draw mean fitness over generations of several kinds of run, each in the range of its runs."""
-    figure, axes = new_figure(width=5.0, height=3.2)
+    figure, axes = new_figure(width=5.0, height=3.6)
     for place, (label, several) in enumerate(runs.items()):
         curves = [series(rows, "train", "fitness_mean") for rows in several]
         shortest = min(len(steps) for steps, _ in curves)
@@ -68,7 +68,7 @@ def comparison_figure(runs: Mapping[str, Sequence[Rows]], path: Path) -> Path:
         axes.fill_between(steps, low, high, color=drawn["color"], alpha=0.2, linewidth=0)
     axes.set(xlabel="generation", ylabel="mean fitness of the population", xlim=(0, None))
     axes.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=3, title="runs; bands: their range")
+    figure.legend(loc="outside lower center", ncols=2, title="runs; bands: their range")
     return save_figure(figure, path)[0]
 
 
