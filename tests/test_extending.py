@@ -95,7 +95,13 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[] if kind == "method and data set" else pytest.mark.slow)
+        for kind in RUNS
+    ],
+)
 def test_each_kind_is_added_from_outside_of_the_package(folder, kind):
     run = folder / kind.replace(" ", "_")
     words = ("run", *RUNS[kind], "--out", run)

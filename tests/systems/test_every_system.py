@@ -154,8 +154,9 @@ KINDS: dict[str, Callable[[], Kind]] = {
 
 
 def as_parameter(name: str) -> Any:
-    """A kind as a fixture's parameter; TSAR's baselines, of anml's and ungated's networks, slow."""
-    return pytest.param(name, marks=[pytest.mark.slow] if name.startswith("baseline") else [])
+    """A kind as a fixture's parameter; those whose code is mostly that of anml and tsar, slow."""
+    slow = name.startswith("baseline") or name in ("oml", "ungated")
+    return pytest.param(name, marks=[pytest.mark.slow] if slow else [])
 
 
 @pytest.fixture(scope="module", params=[as_parameter(name) for name in KINDS])

@@ -105,7 +105,7 @@ def compose(config: ComposeConfig, stream: Stream) -> Composition:
             codes = run_trunk(modulator_encoder, own[ENCODER], inputs)
         return codes, features
 
-    parts = jax.eval_shape(init, jax.random.key(0))
+    parts = jax.eval_shape(lambda: init(jax.random.key(0)))
     recommended = (*component.recommended, ENCODER, MODULATOR)
     for name in config.meta_learned:
         check_known("part of theta", name, parts)
