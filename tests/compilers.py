@@ -23,9 +23,13 @@ def compile_with_older_emitters() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".lstrip()
 
 
-def cached(folder: Path) -> dict[str, str]:
-    """Return variables of processes that keep what they compile in a folder, for each other."""
+def compiled_quickly(folder: Path) -> dict[str, str]:
+    """Return variables of processes whose numbers are compared with those of each other alone.
+
+    They compile without optimisation, and keep what they compile in a folder for each other.
+    """
     return {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -20,10 +20,6 @@ for name in ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(name, None)
 
 compile_with_older_emitters()
-# For processes that tests start, which compile for longer than they run. In this one, which is such
-# a process itself where tests run in several, `quickly_compiled` decides.
-jax.config.update("jax_disable_most_optimizations", False)
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 # As the command line does: golden numbers are compared in full precision on accelerators too.
 choose_full_precision()
 

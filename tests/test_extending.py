@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from compilers import cached
+from compilers import compiled_quickly
 
 from tsar_jax.errors import UserError
 from tsar_jax.registry import Registry
@@ -81,7 +81,7 @@ def tsar_jax(folder, *words):
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)} | cached(folder),
+        env={**os.environ, "PYTHONPATH": str(ROOT)} | compiled_quickly(folder),
         capture_output=True,
         text=True,
     )

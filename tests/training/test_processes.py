@@ -14,7 +14,7 @@ from signal import SIGABRT, SIGKILL, SIGSTOP, SIGTERM
 
 import jax
 import pytest
-from compilers import cached
+from compilers import compiled_quickly
 from toy_training import ToyConfig, make_toy, same_bits, train_toy, without_times
 
 from tsar_jax import processes
@@ -151,7 +151,7 @@ def test_launch_starts_all_and_ends_as_they_do(tmp_path):
             [sys.executable, "-c", code, *map(str, arguments)],
             capture_output=True,
             text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"} | cached(tmp_path),
+            env=os.environ | {"JAX_PLATFORMS": "cpu"} | compiled_quickly(tmp_path),
         )
 
     several, one = tmp_path / "several", tmp_path / "one"
