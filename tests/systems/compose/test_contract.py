@@ -148,7 +148,7 @@ def test_every_learner_learns_on_every_stream_of_images(learner, stream) -> None
         # The reward of a pole that stands is the same for all, and a part is short.
         ("hebbian", "pendulum", "pes"),
         pytest.param("hebbian", "pendulum", "openai_es", marks=pytest.mark.slow),
-        pytest.param("fixed", "cart_pole", "openai_es", marks=pytest.mark.slow),
+        pytest.param("fixed", "pendulum", "openai_es", marks=pytest.mark.slow),
         pytest.param("fixed", "pendulum", "pes", marks=pytest.mark.slow),
     ],
 )
