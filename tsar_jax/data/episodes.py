@@ -78,6 +78,12 @@ def draw_without_replacement(key: jax.Array, population: int, count: int) -> jax
     return lax.top_k(jax.random.bits(key, (population,)), count)[1]
 
 
+def draw_images(key: jax.Array, classes: int, per_class: int, count: int) -> jax.Array:
+    """Return `count` different ones of each class's `per_class` images, int [classes, count]."""
+    keys = jax.random.split(key, classes)
+    return jax.vmap(lambda k: draw_without_replacement(k, per_class, count))(keys)
+
+
 def draw_episode(
     key: jax.Array, images: jax.Array, *, tasks: int, updates: int, random_query: int
 ) -> Episode:
@@ -98,9 +104,7 @@ def draw_episode(
     images_per_task = updates // tasks
     class_key, image_key, random_query_key = jax.random.split(key, 3)
     chosen = draw_without_replacement(class_key, classes, tasks)
-    instances = jax.vmap(lambda k: draw_without_replacement(k, per_class, images_per_task))(
-        jax.random.split(image_key, tasks)
-    )
+    instances = draw_images(image_key, tasks, per_class, images_per_task)
     learned_rows = jnp.repeat(chosen, images_per_task) * per_class + instances.reshape(-1)
     random_rows = jax.random.randint(random_query_key, (random_query,), 0, classes * per_class)
     rows = jnp.concatenate([learned_rows, random_rows])

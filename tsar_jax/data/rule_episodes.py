@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tsar_jax.data.episodes import draw_without_replacement
+from tsar_jax.data.episodes import draw_images, draw_without_replacement
 
 Examples = tuple[jax.Array, jax.Array]
 """Images float [.., pixels] of 0..1, and their labels."""
@@ -57,8 +57,7 @@ def draw_rule_episode(
     if fixed_images:
         rows = jnp.tile(jnp.arange(images_per_class), (classes, 1))
     else:
-        keys = jax.random.split(image_key, classes)
-        rows = jax.vmap(lambda k: draw_without_replacement(k, per_class, images_per_class))(keys)
+        rows = draw_images(image_key, classes, per_class, images_per_class)
         first_drawn = jnp.argmax(chosen[:, None] == chosen, axis=1)
         rows = rows[first_drawn]
 

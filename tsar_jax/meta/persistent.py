@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.devices import map_over, on_all_devices
+from tsar_jax.finite import all_finite, finite_mean
 from tsar_jax.meta.evolution import check_population, lifetime_key, perturb
 from tsar_jax.meta.gradient import Estimate, Tree
 
@@ -121,7 +122,7 @@ def pes_gradient(
             first = parts.init(moved, own_key)
             before = jax.tree.map(partial(jnp.where, begins), first, member_state)
             after, loss, metrics = parts.advance(moved, before, part, own_key)
-            sound = jnp.isfinite(loss) & _all_finite(after)
+            sound = jnp.isfinite(loss) & all_finite(after)
             after = jax.tree.map(partial(jnp.where, sound), after, before)
             return after, jnp.where(sound, loss, jnp.nan), metrics
 
@@ -142,11 +143,5 @@ def pes_gradient(
     gradient = jax.tree.map(lambda xi: jnp.tensordot(weights, xi, 1), summed)
     joined = jax.tree.map(lambda leaf: leaf.reshape(population, *leaf.shape[2:]), advanced)
     part = (state.part + 1) % parts.number
-    estimate = Estimate(jnp.nanmean(losses), gradient, jax.tree.map(jnp.ravel, metrics))
+    estimate = Estimate(finite_mean(losses.ravel()), gradient, jax.tree.map(jnp.ravel, metrics))
     return estimate, PersistentState(joined, summed, root, part)
-
-
-def _all_finite(tree: Tree) -> jax.Array:
-    """Return whether all floating-point arrays of a tree are finite, bool []."""
-    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in floats] or [True]).all()

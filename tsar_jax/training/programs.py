@@ -11,8 +11,9 @@ from jax import lax
 
 from tsar_jax import processes
 from tsar_jax.devices import map_over
+from tsar_jax.finite import finite_mean
 from tsar_jax.training.metrics import csv_columns
-from tsar_jax.training.seeds import LOST_SEEDS, SeedsState, finite_mean, unless_lost
+from tsar_jax.training.seeds import LOST_SEEDS, SeedsState, unless_lost
 from tsar_jax.training.system import State, System, objective_of
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tsar_jax import processes
 from tsar_jax.errors import UserError
+from tsar_jax.finite import all_finite, is_inexact
 from tsar_jax.training.system import State
 
 LOST_SEEDS = "lost_seeds"
@@ -28,21 +29,6 @@ class SeedsState(NamedTuple):
     lost: jax.Array
 
 
-def all_finite(tree: Any) -> jax.Array:
-    """Return whether every floating-point array of a tree is finite, bool []."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if _is_inexact(leaf)]
-    return jnp.asarray([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()
-
-
-def _is_inexact(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
-def finite_mean(values: jax.Array) -> jax.Array:
-    """Return the mean of the finite values over the leading axis; NaN where none is finite."""
-    return jnp.nanmean(jnp.where(jnp.isfinite(values), values, jnp.nan), axis=0)
-
-
 def unless_lost(old: SeedsState, new: State, scalars: Any, arrays: Any) -> tuple[Any, Any, Any]:
     """Return a seed's state, scalars and arrays after a step, or those of a lost seed.
 
@@ -55,10 +41,10 @@ def unless_lost(old: SeedsState, new: State, scalars: Any, arrays: Any) -> tuple
     sound = ~old.lost & all_finite(new)
 
     def select(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(sound, new, old) if _is_inexact(new) else new
+        return jnp.where(sound, new, old) if is_inexact(new) else new
 
     def nan_if_lost(value: jax.Array) -> jax.Array:
-        return jnp.where(old.lost, jnp.nan, value) if _is_inexact(value) else value
+        return jnp.where(old.lost, jnp.nan, value) if is_inexact(value) else value
 
     state = SeedsState(jax.tree.map(select, new, old.state), ~sound)
     scalars = {name: jnp.where(sound, value, jnp.nan) for name, value in scalars.items()}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tsar_jax.finite import finite_mean
 from tsar_jax.meta.evolution import check_population, es_gradient, standardised_ranks
 from tsar_jax.meta.gradient import Estimate, meta_gradient
 from tsar_jax.meta.persistent import Parts, init_persistent, pes_gradient
@@ -95,9 +96,8 @@ def openai_es(config: ComposeConfig) -> MetaOptimiser:
             sigma=config.sigma,
             shaping=partial(standardised_ranks, ties="average"),
         )
-        losses = estimated.metrics.pop(LOSS)
-        finite = jnp.nanmean(jnp.where(jnp.isfinite(losses), losses, jnp.nan))
-        return _averaged(estimated._replace(loss=finite)), state
+        loss = finite_mean(estimated.metrics.pop(LOSS))
+        return _averaged(estimated._replace(loss=loss)), state
 
     return MetaOptimiser(lambda init_lifetime, theta, key: (), estimate)
 

@@ -30,7 +30,7 @@ from tsar_jax.systems.compose.learners import Component, Theta
 
 
 class Widths(NamedTuple):
-    """What a modulation needs to know of the rest.
+    """The widths of a composition's parts, which a modulation is made for.
 
     code: length of the code that it sees. sizes: units of each of the learner's layers, the
     features first. labelled: whether examples have labels.

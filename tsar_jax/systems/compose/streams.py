@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax.data import emnist, omniglot
-from tsar_jax.data.episodes import draw_without_replacement
-from tsar_jax.environments.classic import cart_pole, pendulum
-from tsar_jax.environments.types import Environment
+from tsar_jax.data.episodes import draw_images, draw_without_replacement
+from tsar_jax.environments.registry import find_environments
+from tsar_jax.environments.types import Environment, Variants
 from tsar_jax.errors import check_limits
 from tsar_jax.registry import Registry
 from tsar_jax.systems.compose.config import ComposeConfig
@@ -78,9 +78,7 @@ def draw_rows(
     """Draw different classes [classes], and different images of each [classes, count]."""
     class_key, image_key = jax.random.split(key)
     chosen = draw_without_replacement(class_key, images.shape[0], classes)
-    keys = jax.random.split(image_key, classes)
-    rows = jax.vmap(lambda k: draw_without_replacement(k, images.shape[1], count))(keys)
-    return chosen, rows
+    return chosen, draw_images(image_key, classes, images.shape[1], count)
 
 
 def gather(images: jax.Array, chosen: jax.Array, rows: jax.Array, labels: jax.Array) -> Examples:
@@ -90,6 +88,32 @@ def gather(images: jax.Array, chosen: jax.Array, rows: jax.Array, labels: jax.Ar
     """
     pixels = images[chosen[:, None], rows].reshape(-1, *images.shape[2:])
     return as_inputs(pixels), jnp.repeat(labels, rows.shape[1])
+
+
+def draw_lifetime(
+    config: ComposeConfig,
+    images: jax.Array,
+    key: jax.Array,
+    classes: int,
+    label: Callable[[jax.Array], jax.Array],
+) -> Lifetime:
+    """Draw classes, and images of each to learn and to score, class after class.
+
+    label: (numbers of the chosen classes in the data [classes]) -> their labels [classes].
+    """
+    chosen, rows = draw_rows(key, images, classes, config.learn + config.query)
+    labels = label(chosen)
+    return Lifetime(
+        gather(images, chosen, rows[:, : config.learn], labels),
+        gather(images, chosen, rows[:, config.learn :], labels),
+    )
+
+
+def shuffled(key: jax.Array, lifetime: Lifetime) -> Lifetime:
+    """Return the lifetime with its examples in random order."""
+    inputs, labels = lifetime.examples
+    order = jax.random.permutation(key, labels.shape[0])
+    return lifetime._replace(examples=(inputs[order], labels[order]))
 
 
 def check_classes(config: ComposeConfig, data: dict[str, np.ndarray], *, eval_classes: int) -> None:
@@ -119,12 +143,8 @@ def characters(config: ComposeConfig) -> ImageStream:
 
     def draw(images: jax.Array, key: jax.Array, classes: int) -> Lifetime:
         rows_key, label_key = jax.random.split(key)
-        chosen, rows = draw_rows(rows_key, images, classes, config.learn + config.query)
         labels = draw_without_replacement(label_key, config.outputs, classes)
-        return Lifetime(
-            gather(images, chosen, rows[:, : config.learn], labels),
-            gather(images, chosen, rows[:, config.learn :], labels),
-        )
+        return draw_lifetime(config, images, rows_key, classes, lambda chosen: labels)
 
     eval_classes = config.eval_classes or min(EVAL_CHARACTERS, config.outputs)
     return ImageStream(
@@ -152,14 +172,9 @@ def handwriting(config: ComposeConfig) -> ImageStream:
 
     def draw(images: jax.Array, key: jax.Array, classes: int) -> Lifetime:
         rows_key, order_key = jax.random.split(key)
-        chosen, rows = draw_rows(rows_key, images, classes, config.learn + config.query)
         labels = jnp.arange(classes)
-        learned = gather(images, chosen, rows[:, : config.learn], labels)
-        order = jax.random.permutation(order_key, classes * config.learn)
-        return Lifetime(
-            jax.tree.map(lambda leaf: leaf[order], learned),
-            gather(images, chosen, rows[:, config.learn :], labels),
-        )
+        drawn = draw_lifetime(config, images, rows_key, classes, lambda chosen: labels)
+        return shuffled(order_key, drawn)
 
     eval_classes = config.eval_classes or min(config.classes, HELD_OUT)
     return ImageStream(
@@ -188,7 +203,7 @@ def permuted(config: ComposeConfig) -> ImageStream:
 
     def draw_task(images: jax.Array, key: jax.Array) -> Lifetime:
         rows_key, order_key, pixel_key = jax.random.split(key, 3)
-        chosen, rows = draw_rows(rows_key, images, emnist.DIGITS, config.learn + config.query)
+        drawn = draw_lifetime(config, images, rows_key, emnist.DIGITS, lambda chosen: chosen)
         pixels = jax.random.permutation(pixel_key, images.shape[2] * images.shape[3])
 
         def permute(examples: Examples) -> Examples:
@@ -196,12 +211,7 @@ def permuted(config: ComposeConfig) -> ImageStream:
             flat = inputs.reshape(inputs.shape[0], -1)[:, pixels]
             return flat.reshape(inputs.shape), labels
 
-        order = jax.random.permutation(order_key, emnist.DIGITS * config.learn)
-        learned = permute(gather(images, chosen, rows[:, : config.learn], chosen))
-        return Lifetime(
-            jax.tree.map(lambda leaf: leaf[order], learned),
-            permute(gather(images, chosen, rows[:, config.learn :], chosen)),
-        )
+        return shuffled(order_key, Lifetime(permute(drawn.examples), permute(drawn.query)))
 
     def draw(images: jax.Array, key: jax.Array, classes: int) -> Lifetime:
         del classes  # always all ten
@@ -223,11 +233,12 @@ def permuted(config: ComposeConfig) -> ImageStream:
     )
 
 
-def _limited(make: Callable[[], Environment], config: ComposeConfig) -> Environment:
-    environment = make()
-    steps = min(config.episode_steps or np.inf, environment.max_episode_steps)
-    return environment._replace(max_episode_steps=int(steps))
+def _compiled(name: str, config: ComposeConfig) -> Environment:
+    """Return one of this project's compiled environments; the settings may shorten episodes."""
+    found = find_environments(name, (), "auto", "RK4", config.episode_steps)
+    assert isinstance(found, Variants)
+    return found.one(0)
 
 
-STREAMS.register("cart_pole")(partial(_limited, cart_pole))
-STREAMS.register("pendulum")(partial(_limited, pendulum))
+STREAMS.register("cart_pole")(partial(_compiled, "cart_pole"))
+STREAMS.register("pendulum")(partial(_compiled, "pendulum"))

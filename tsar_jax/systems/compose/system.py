@@ -67,17 +67,16 @@ def compose(config: ComposeConfig, stream: Stream) -> Composition:
             stream, or theta has no part of a name.
     """
     images = isinstance(stream, ImageStream)
-    if isinstance(stream, ImageStream):
-        width, outputs = math.prod(stream.shape), stream.outputs
-    else:
-        width, outputs = check_vector(config, stream), stream.num_actions
     encoder = modulator_encoder = None
     if isinstance(stream, ImageStream):
+        width, outputs = math.prod(stream.shape), stream.outputs
         encoder = find_trunk("encoder", config.encoder, config.channels, stream)
         if config.modulation != "none":
             modulator_encoder = find_trunk(
                 "modulator_encoder", config.modulator_encoder, config.modulator_channels, stream
             )
+    else:
+        width, outputs = check_vector(config, stream), stream.num_actions
     sizes = (9 * config.channels if encoder else width, *config.hidden, outputs)
     code = 9 * config.modulator_channels if modulator_encoder else width
     plain = LEARNERS.find(config.learner)(config, sizes, images)
