@@ -184,6 +184,27 @@ def params_like(network: Network) -> Params:
     return shapes
 
 
+def forget_classes(params: Params, classes: jax.Array, key: jax.Array) -> Params:
+    """Return parameters with the output rows of some classes drawn anew.
+
+    They are He normal over the fan-in; the bias stays. A row depends on the key and its class
+    alone, so a class named twice is no ambiguity.
+
+    Args:
+        classes: int [n].
+    """
+    kernel = params["head"]["kernel"]
+    scale = jnp.sqrt(2.0 / kernel.shape[0]).astype(kernel.dtype)
+    keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(classes)
+
+    def draw_row(key: jax.Array) -> jax.Array:
+        return jax.random.normal(key, kernel.shape[:1], kernel.dtype)
+
+    rows = scale * jax.vmap(draw_row)(keys)
+    head = {**params["head"], "kernel": kernel.at[:, classes].set(rows.T)}
+    return {**params, "head": head}
+
+
 def frozen_stages(network: Network, plastic: Params) -> int:
     """Return the number of leading stages without plastic parameters.
 

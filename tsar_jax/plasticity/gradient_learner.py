@@ -32,11 +32,12 @@ def gradient_learner(
     *,
     loss: Callable[[jax.Array, Tree], jax.Array] = cross_entropy,
     first_order: bool = False,
+    aux: Callable[[jax.Array, jax.Array], Tree] = lambda loss, outputs: loss,
 ) -> Learner:
     """Return a learner that descends the loss of one example at a time by an optax transformation.
 
     theta is the parameters that a lifetime begins with; those that are not plastic stay as they
-    are. An example is (inputs, target) without a leading axis. aux is the loss before the update.
+    are. An example is (inputs, target) without a leading axis.
 
     Args:
         predict: (params, inputs [N, ...]) -> outputs [N, ...].
@@ -46,6 +47,7 @@ def gradient_learner(
         loss: (outputs [N, ...], targets [N, ...]) -> scalar.
         first_order: treat the gradients as constants, so that no meta-gradient flows through them
             (Finn et al. 2017, arXiv 1703.03400, section 5.2).
+        aux: (loss, outputs [1, ...], both before the update) -> aux of the update.
     """
 
     def init(theta: Tree, key: Any = None) -> GradientState:
@@ -58,17 +60,20 @@ def gradient_learner(
     ) -> tuple[GradientState, jax.Array]:
         del key
         frozen = partition(theta, plastic)[1]
+        if first_order:  # no gradient reaches them: spare the backward pass a visit
+            example = lax.stop_gradient(example)
         inputs, targets = jax.tree.map(lambda leaf: leaf[None], example)
 
-        def loss_of(params: Tree) -> jax.Array:
-            return loss(predict(combine(params, frozen), inputs), targets)
+        def loss_of(params: Tree) -> tuple[jax.Array, jax.Array]:
+            outputs = predict(combine(params, frozen), inputs)
+            return loss(outputs, targets), outputs
 
-        value, gradient = jax.value_and_grad(loss_of)(state.params)
+        (value, outputs), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         if first_order:
             gradient = lax.stop_gradient(gradient)
         updates, opt_state = optimiser.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return GradientState(params, opt_state), value
+        return GradientState(params, opt_state), aux(value, outputs)
 
     def predict_now(theta: Tree, state: GradientState, inputs: Tree) -> jax.Array:
         return predict(current_params(theta, plastic, state), inputs)

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from jax import lax
 
+from tsar_jax.networks.regulated import gate_weights
 from tsar_jax.plasticity.learner import Learner
 
 Tree = Any
@@ -57,12 +59,40 @@ def gate_activations(learner: Learner, gate: Gate) -> Learner:
     return Learner(init, update, predict)
 
 
+def gate_within(learner: Learner, gate: Gate) -> Learner:
+    """Return a learner some of whose inner activations are multiplied by gates.
+
+    theta is a `Modulated`. Inputs are pairs: what the modulator sees, and the learner's own inputs.
+    The state is the learner's. The result has no inverse.
+
+    Args:
+        learner: for inputs it takes pairs, gates [N, features] and inputs [N, ...].
+        gate: (modulator, what it sees [N, ...]) -> gates [N, features].
+    """
+
+    def init(theta: Modulated, key: Any = None) -> Tree:
+        return learner.init(theta.learner, key)
+
+    def update(theta: Modulated, state: Tree, example: Tree, key: Any = None) -> tuple[Tree, Tree]:
+        (seen, inputs), target = example
+        gates = gate(theta.modulator, jax.tree.map(lambda leaf: leaf[None], seen))
+        gates = jax.tree.map(lambda leaf: leaf[0], gates)
+        return learner.update(theta.learner, state, ((gates, inputs), target), key)
+
+    def predict(theta: Modulated, state: Tree, inputs: tuple[Tree, Tree]) -> Tree:
+        seen, own = inputs
+        return learner.predict(theta.learner, state, (gate(theta.modulator, seen), own))
+
+    return Learner(init, update, predict)
+
+
 def regulate_weights(
     learner: Learner,
     gate: Gate,
     *,
     weights_of: Callable[[Tree], Tree] = lambda state: state,
     with_weights: Callable[[Tree, Tree], Tree] = lambda state, weights: weights,
+    first_order: bool = False,
 ) -> Learner:
     """Return a learner every weight of which is multiplied by a gate of its own, as in TSAR.
 
@@ -76,10 +106,17 @@ def regulate_weights(
             in place of gates for weights that are not regulated.
         weights_of: (state) -> weights; by default the state is nothing else.
         with_weights: (state, weights) -> the state with these weights.
+        first_order: treat what is added to W as constant, gates included, as a first-order
+            meta-gradient does with the gradient of W.
     """
 
     def under(gates: Tree, weights: Tree) -> Tree:
         return jax.tree.map(lambda w, g: w if g is None else g * w, weights, gates)
+
+    def under_each(gates: Tree, weights: Tree) -> tuple[Tree, Tree]:
+        """Return weights under the gates of N inputs, and the axes of those that differ."""
+        each = jax.tree.map(lambda w, g: w if g is None else gate_weights(w, g), weights, gates)
+        return each, jax.tree.map(lambda w, g: None if g is None else 0, weights, gates)
 
     def init(theta: Modulated, key: Any = None) -> Tree:
         return learner.init(theta.learner, key)
@@ -94,18 +131,20 @@ def regulate_weights(
         before = under(gates, weights)
         changed, aux = learner.update(theta.learner, with_weights(state, before), example, key)
         change = jax.tree.map(lambda new, old: new - old, weights_of(changed), before)
-        new = jax.tree.map(lambda w, c: w + c, weights, under(gates, change))
+        added = under(gates, change)
+        if first_order:
+            added = lax.stop_gradient(added)
+        new = jax.tree.map(lambda w, c: w + c, weights, added)
         return with_weights(changed, new), aux
 
     def predict(theta: Modulated, state: Tree, inputs: Tree) -> Tree:
-        def one(row: Tree) -> Tree:
-            gated = with_weights(state, under(gates_of(theta, row), weights_of(state)))
-            outputs = learner.predict(
-                theta.learner, gated, jax.tree.map(lambda leaf: leaf[None], row)
-            )
+        def one(weights: Tree, row: Tree) -> Tree:
+            rows = jax.tree.map(lambda leaf: leaf[None], row)
+            outputs = learner.predict(theta.learner, with_weights(state, weights), rows)
             return jax.tree.map(lambda leaf: leaf[0], outputs)
 
-        return jax.vmap(one)(inputs)
+        each, axes = under_each(gate(theta.modulator, inputs), weights_of(state))
+        return jax.vmap(one, (axes, 0))(each, inputs)
 
     return Learner(init, update, predict)
 
@@ -126,7 +165,8 @@ def modulate_updates(
     Args:
         learner: its updates change weights by an example; their aux reaches the signal.
         signal: (modulator, example, aux of the update) -> tree like the weights, of factors s that
-            broadcast to a weight's shape: one for each synapse, or one for a layer.
+            broadcast to a weight's shape: one for each synapse, or one for a layer; None in place
+            of 1.
         weights_of, with_weights: as of `regulate_weights`.
     """
 
@@ -137,7 +177,9 @@ def modulate_updates(
         changed, aux = learner.update(theta.learner, state, example, key)
         factors = signal(theta.modulator, example, aux)
         new = jax.tree.map(
-            lambda old, proposed, factor: old + factor * (proposed - old),
+            lambda old, proposed, factor: (
+                proposed if factor is None else old + factor * (proposed - old)
+            ),
             weights_of(state),
             weights_of(changed),
             factors,

@@ -14,6 +14,7 @@ from tsar_jax.networks import (
     ANML,
     OML,
     Ungated,
+    forget_classes,
     params_like,
 )
 from tsar_jax.systems.episodic import anml as anml_system
@@ -21,7 +22,7 @@ from tsar_jax.systems.episodic import meta_test_lifetime
 from tsar_jax.systems.episodic import system as episodic
 from tsar_jax.systems.episodic import tsar as tsar_system
 from tsar_jax.systems.episodic.anml import MODELS, AnmlConfig, make_network, make_system
-from tsar_jax.systems.episodic.system import check_data, forget_classes
+from tsar_jax.systems.episodic.system import check_data
 from tsar_jax.systems.episodic.tsar import TsarConfig
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax import lax
 
 from tsar_jax.data.episodes import Episode, Pixels, draw_episode, scale_omniglot
 from tsar_jax.devices import divide_last_axis, on_all_devices, spreads
@@ -29,6 +28,7 @@ from tsar_jax.networks import (
     Activations,
     Network,
     Params,
+    forget_classes,
     frozen_stages,
     init_params,
     run_stages,
@@ -72,8 +72,6 @@ def inner_loop(
         first_order: whether inner gradients are constants of the meta-gradient.
         remat: whether the backward pass recomputes the loop's states.
     """
-    if first_order:  # no gradient reaches them: spare the backward pass a visit
-        activations = lax.stop_gradient(activations)
     depth = frozen_stages(network, plastic)
     sgd = optax.sgd(learning_rate)
     learner = network_learner(network, plastic, depth, sgd, first_order=first_order)
@@ -125,27 +123,6 @@ def meta_objective(
     query, labels = at(episode.query)
     logits = run_stages(network, fast, query, depth)
     return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
-
-
-def forget_classes(theta: Params, classes: jax.Array, key: jax.Array) -> Params:
-    """Return the slow weights with the output rows of some classes drawn anew.
-
-    They are He normal over the fan-in; the bias stays. A row depends on the key and its class
-    alone, so a class named twice is no ambiguity.
-
-    Args:
-        classes: int [n].
-    """
-    kernel = theta["head"]["kernel"]
-    scale = jnp.sqrt(2.0 / kernel.shape[0]).astype(kernel.dtype)
-    keys = jax.vmap(lambda c: jax.random.fold_in(key, c))(classes)
-
-    def draw_row(key: jax.Array) -> jax.Array:
-        return jax.random.normal(key, kernel.shape[:1], kernel.dtype)
-
-    rows = scale * jax.vmap(draw_row)(keys)
-    head = {**theta["head"], "kernel": kernel.at[:, classes].set(rows.T)}
-    return {**theta, "head": head}
 
 
 @struct.dataclass
