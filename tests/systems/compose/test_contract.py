@@ -125,7 +125,7 @@ def test_every_learner_is_improved_by_every_meta_optimiser(learner, meta_optimis
     assert_learned(dataclasses.replace(TOY, learner=learner, meta_optimiser=meta_optimiser))
 
 
-SUPERVISED = ("characters", "handwriting", "permuted")
+SUPERVISED = ("characters", "handwriting", "emnist", "permuted")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +187,14 @@ def test_unsupervised_learners_live_in_environments(learner, stream, meta_optimi
             {"stream": "cart_pole", "learner": "hebbian"},
             "The reward of cart_pole has no gradient .*take openai_es or pes",
         ),
+        ({"network": "anm"}, "no network 'anm': .*nearest is anml"),
+        ({"network": "anml"}, "The network anml takes images of 28x28, which characters does not"),
+        ({"network": "oml", "hidden": ()}, "The network oml has one hidden layer, but hidden is"),
+        ({"learner": "rule", "network": "tsar"}, "The learner rule changes a perceptron, not the"),
+        (
+            {"stream": "episodes", "meta_optimiser": "openai_es"},
+            "The stream episodes draws output rows anew .*take gradient",
+        ),
         ({"encoder": "conv"}, "encoder is conv, whose images are 28x28, but the stream's are 3x3"),
         (
             {"modulator_encoder": "conv", "modulation": "layers"},
@@ -230,6 +238,42 @@ def test_impossible_settings_are_named(settings, sentence) -> None:
         dataclasses.replace(TOY, **settings)
 
 
+def test_no_gradient_reaches_an_encoder_through_inverted_updates() -> None:
+    config = dataclasses.replace(TOY, learner="rule", remat="reconstruct", encoder="conv")
+    with pytest.raises(UserError, match="no gradient reaches the encoder: take remat store"):
+        make_system(config, find_stream(config))
+
+
+@pytest.mark.parametrize("modulation", ["weights", "updates"])
+def test_gates_are_the_same_in_advance_and_one_by_one(modulation) -> None:
+    config = dataclasses.replace(TOY, modulation=modulation)
+    stream = toy(find_stream(config))
+    found = []
+    for images in (1, 10**9):
+        composition = compose(config, stream, images=images)
+        lives = image_objective(config, composition, stream, DATA["train"], config.classes)
+        theta = jax.jit(composition.first)(jax.random.key(0))
+        found.append(jax.jit(jax.value_and_grad(lives.whole, has_aux=True))(theta, KEY))
+        seen, _ = jax.jit(composition.sense)(composition.init(KEY), jnp.ones((2, SIDE, SIDE, 1)))
+        assert isinstance(seen, tuple) == (images == 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+
+
+def test_inverted_updates_have_the_gradient_of_stored_ones() -> None:
+    config = dataclasses.replace(TOY, learner="rule", initial_coefficient=0.1)
+    stream, found = toy(find_stream(config)), []
+    for remat in ("store", "reconstruct"):
+        config = dataclasses.replace(config, remat=remat)
+        composition = compose(config, stream)
+        lives = image_objective(config, composition, stream, DATA["train"], config.classes)
+        theta = jax.jit(composition.first)(jax.random.key(0))
+        step = jax.jit(jax.value_and_grad(lives.whole, has_aux=True))
+        (loss, metrics), gradient = step(theta, KEY)
+        assert ("online_accuracy" in metrics) == (remat == "store")
+        found.append((loss, gradient))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *found)
+
+
 def test_a_lifetime_draws_anew_what_is_not_meta_learned() -> None:
     config = dataclasses.replace(TOY, meta_learned=("rates",))
     composition = compose(config, toy(find_stream(config)))
@@ -265,7 +309,7 @@ def test_convolutions_encode_for_learner_and_modulator() -> None:
         modulator_encoder="conv",
         channels=2,
         modulator_channels=1,
-        modulation="activations",
+        modulation="layers",
         hidden=(),
     )
     composition = compose(config, find_stream(config))
@@ -300,5 +344,5 @@ def test_an_environment_of_images_is_refused() -> None:
 
 
 def test_choices_of_all_kinds_are_registered_by_name() -> None:
-    assert set(STREAMS) == {*SUPERVISED, "cart_pole", "pendulum"}
+    assert set(STREAMS) == {*SUPERVISED, "episodes", "cart_pole", "pendulum"}
     assert set(META_OPTIMISERS) == {"gradient", "openai_es", "pes"}

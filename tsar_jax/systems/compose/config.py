@@ -4,14 +4,19 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
+from tsar_jax.data.episodes import Pixels
 from tsar_jax.errors import UserError, check_known, check_positive, check_rates, check_widths
 from tsar_jax.networks.feedback_network import Feedback
 from tsar_jax.plasticity.hebbian import find_rule
+from tsar_jax.plasticity.learner import Remat
 from tsar_jax.training.loop import LoopConfig
 
 Encoder = Literal["conv", "pixels"]
 Sharing = Literal["all", "layer", "synapse"]
 Order = Literal["first", "second"]
+
+PERCEPTRON = "perceptron"
+"""Name of the network that every learner can change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +35,11 @@ class ComposeConfig(LoopConfig):
     regulation); layers (a signal for each layer, of input and error, on its updates); updates (one
     for each synapse, of the input, on its update); or one that a module of yours registers."""
     stream: str = "characters"
-    """What a lifetime learns: characters (Omniglot's, one class after another), handwriting
-    (EMNIST, classes mixed), permuted (digits under one permutation of pixels after another),
-    cart_pole, pendulum, or one that a module of yours registers."""
+    """What a lifetime learns: characters (Omniglot's, one class after another), episodes (the same,
+    scored on all classes of meta-training, as ANML's), handwriting (EMNIST, classes mixed), emnist
+    (the same as published for learned rules, classes drawn with replacement), permuted (digits
+    under one permutation of pixels after another), cart_pole, pendulum, or one that a module of
+    yours registers."""
     meta_optimiser: str = "gradient"
     """What improves theta across lifetimes: gradient (through the lifetime), openai_es (whole
     lifetimes of a population), pes (parts of lifetimes), or one that a module of yours
@@ -42,19 +49,24 @@ class ComposeConfig(LoopConfig):
     encoder, modulator. None named: all that the learner recommends, encoder and modulator. A
     lifetime draws the others anew, or has them as set here."""
 
+    network: str = PERCEPTRON
+    """Network whose weights change: perceptron, of the encoder's features; or, of learners sgd and
+    adam, the published classifiers on images, convolutions included: anml, oml, tsar; or one that a
+    module of yours registers."""
     encoder: Encoder = "conv"
-    """Features of an image: conv, three convolutions that do not change in a lifetime; or its
-    pixels. Observations that are vectors are features themselves."""
+    """Features of an image for a perceptron: conv, three convolutions that do not change in a
+    lifetime; or its pixels. Observations that are vectors are features themselves."""
     channels: int = 8
-    """Channels of the encoder's convolutions; it has nine features for each."""
+    """Channels of the convolutions of encoder or network; an encoder has nine features for each."""
     hidden: tuple[int, ...] = ()
-    """Units of the hidden layers between features and outputs. Without one, errors are sent back
-    through no weights, and feedback_alignment is the delta rule."""
+    """Units of the hidden layers between features and outputs; of the network oml one layer.
+    Without one, errors are sent back through no weights, and feedback_alignment is the delta
+    rule."""
     beta: float = 10.0
     """Sharpness of the hidden layers' softplus, positive."""
 
     rate: float = 0.1
-    """Initial learning rate of sgd, adam and replay."""
+    """Initial learning rate of sgd, adam and replay, in each layer."""
     terms: tuple[str, ...] = ("pseudo_gradient", "ehebb", "oja")
     """Terms of the learned rule by name."""
     feedback: Feedback = "fix"
@@ -86,21 +98,29 @@ class ComposeConfig(LoopConfig):
     learn: int = 5
     """Images of each class (permuted: of each task and class) that are learned, one update each."""
     query: int = 5
-    """Other images of each class that score the lifetime."""
+    """Other images of each class that score the lifetime; of episodes in evaluations alone."""
+    remember: int = 64
+    """Random images of all classes that score a lifetime of episodes, beside those learned."""
+    repeat_first: bool = False
+    """Whether the first image of episodes is learned twice, one update more, as in TSAR's
+    release."""
+    pixels: Pixels = "unit"
+    """Scale of the inputs of characters and episodes, see anml_meta_train."""
     tasks: int = 3
     """Tasks of a lifetime on permuted digits, one after another."""
     outputs: int = 200
-    """Output units for characters, at least as many as classes: a lifetime's classes have some of
-    them, drawn at random."""
+    """Output units for characters and episodes, at least as many as classes: a lifetime's classes
+    of characters have some of them, drawn at random; of episodes, each class has its own."""
     episode_steps: int | None = None
     """Most steps of a lifetime in an environment; None: as many as it has."""
 
     order: Order = "second"
     """Order of the meta-gradient: second, through the updates; or first, taking the gradients of
     sgd, adam and replay as constants."""
-    remat: Literal["store", "rematerialise"] = "store"
-    """Strategy by which the backward pass gets a lifetime's states: from memory (store), or by
-    computing most of them again (rematerialise)."""
+    remat: Remat = "store"
+    """Strategy by which the backward pass gets a lifetime's states: from memory (store), by
+    computing most of them again (rematerialise), or by inverting update after update (reconstruct),
+    which rule and feedback_alignment can without modulation."""
     meta_rate: float = 1e-3
     """Learning rate of Adam across lifetimes."""
     lifetimes: int = 1
@@ -125,7 +145,7 @@ class ComposeConfig(LoopConfig):
             self,
             *("channels", "buffer", "replayed", "modulator_channels", "classes", "learn", "query"),
             *("tasks", "outputs", "episode_steps", "lifetimes", "segment", "eval_classes"),
-            "eval_lifetimes",
+            *("eval_lifetimes", "remember"),
         )
         check_rates(self, "beta", "rate", "scale", "meta_rate", "sigma")
         check_widths(self, "hidden")
@@ -135,8 +155,9 @@ class ComposeConfig(LoopConfig):
             *(("sharing", Sharing), ("order", Order)),
         ):
             check_known(name, getattr(self, name), get_args(kind))
-        check_known("remat strategy", self.remat, ("store", "rematerialise"))
+        check_known("remat strategy", self.remat, get_args(Remat))
         check_known("feedback", self.feedback, get_args(Feedback))
+        check_known("scale of pixels", self.pixels, get_args(Pixels))
         for name in ("initial_coefficient", "modulator_bias"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"{name} must be a number, but is {getattr(self, name)}.")

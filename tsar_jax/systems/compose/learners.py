@@ -1,7 +1,8 @@
-"""Learners of a composition: what changes the weights of a perceptron within a lifetime.
+"""Learners of a composition: what changes the weights of a network within a lifetime.
 
-Every one has the perceptron of `networks.feedback_network`, sees an input of features, and returns
-as aux of an update the outputs before it. One more is a function, registered by a module of yours:
+Every one returns as aux of an update the outputs before it. Those that descend a gradient change
+any of `compose.networks`; the others the perceptron of `networks.feedback_network`, and see an
+input of features. One more is a function, registered by a module of yours:
 
     @LEARNERS.register("mine")
     def mine(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Component: ...
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from tsar_jax.errors import UserError
-from tsar_jax.networks.feedback_network import activities, init_weights, logits
+from tsar_jax.networks.feedback_network import activities, init_weights
 from tsar_jax.networks.types import LayerArrays
 from tsar_jax.plasticity.buffer import Buffer, add_to_reservoir, draw, empty_buffer
 from tsar_jax.plasticity.gradient_learner import GradientState, gradient_learner
@@ -27,6 +28,7 @@ from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.registry import Registry
 from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.networks import NETWORKS, PlasticNetwork, perceptron, predict
 
 Theta = dict[str, Any]
 """Trees of arrays by name: what a lifetime is given. Some are meta-learned."""
@@ -37,18 +39,29 @@ class Component(NamedTuple):
 
     init: (key) -> theta. What is meta-learned begins so; a lifetime draws everything else anew.
     learner: its theta is that one. The aux of an update are the outputs [outputs] before it.
-    weights_of: (state) -> the weights that change, a `LayerArrays`.
+    weights_of: (state) -> the weights that change, of a perceptron a `LayerArrays`.
     with_weights: (state, weights) -> the state with these weights.
     recommended: names of the parts of theta that are meta-learned unless others are named.
     plastic: whether updates change the weights at all.
+    network: whose weights they are; None: a perceptron whose inputs are features.
+    gated: the learner for pairs (gates [N, width], inputs) in place of inputs, the gates being of
+        the network's features; None: gates multiply the inputs.
+    needs: names of the parts of theta that updates need, beside state and example, where they can
+        be inverted; None: all.
+    in_advance: (the modulator's heads, codes [N, code]) -> what a modulated learner sees in place
+        of codes; None: codes.
     """
 
     init: Callable[[jax.Array], Theta]
     learner: Learner
-    weights_of: Callable[[Any], LayerArrays]
-    with_weights: Callable[[Any, LayerArrays], Any]
+    weights_of: Callable[[Any], Any]
+    with_weights: Callable[[Any, Any], Any]
     recommended: tuple[str, ...]
     plastic: bool = True
+    network: PlasticNetwork | None = None
+    gated: Learner | None = None
+    needs: tuple[str, ...] | None = None
+    in_advance: Callable[[Any, jax.Array], Any] | None = None
 
 
 MakeLearner = Callable[[ComposeConfig, tuple[int, ...], bool], Component]
@@ -70,13 +83,6 @@ def need_labels(name: str, labelled: bool) -> None:
         )
 
 
-def predict(beta: float, weights: LayerArrays, inputs: jax.Array) -> jax.Array:
-    """Return the logits [..., outputs] of inputs [..., features]."""
-    rows = inputs.reshape(-1, inputs.shape[-1])
-    outputs = jax.vmap(lambda row: logits(weights, row, beta))(rows)
-    return outputs.reshape(*inputs.shape[:-1], -1)
-
-
 def with_outputs(learner: Learner) -> Learner:
     """Return the learner, the aux of whose updates are the outputs before them."""
 
@@ -85,7 +91,7 @@ def with_outputs(learner: Learner) -> Learner:
         outputs = learner.predict(theta, state, rows)[0]
         return learner.update(theta, state, example, key)[0], outputs
 
-    return Learner(learner.init, update, learner.predict)
+    return Learner(learner.init, update, learner.predict, learner.inverse)
 
 
 def plain_component(
@@ -109,45 +115,60 @@ def _descent(
     direction: transformation of the gradient, without a learning rate.
     """
     need_labels(name, labelled)
-    init, learner = rated_descent(config, sizes, direction)
+    network = NETWORKS.find(config.network)(config, sizes)
     return Component(
-        init,
-        with_outputs(learner),
+        rated_init(config, network),
+        rated_descent(config, network, network.predict, direction),
         lambda state: state.params,
         lambda state, weights: GradientState(weights, state.opt_state),
         (WEIGHTS, RATES),
+        network=network,
+        gated=rated_descent(config, network, network.predict_gated, direction),
     )
+
+
+def rated_init(config: ComposeConfig, network: PlasticNetwork) -> Callable[[jax.Array], Theta]:
+    """Return (key) -> theta of gradient descent: the weights, and each layer's learning rate."""
+
+    def init(key: jax.Array) -> Theta:
+        rates = jnp.full(len(network.layers), jnp.log(config.rate))
+        return {WEIGHTS: network.init(key), RATES: rates}
+
+    return init
 
 
 def rated_descent(
     config: ComposeConfig,
-    sizes: tuple[int, ...],
+    network: PlasticNetwork,
+    predict: Callable[[Any, Any], jax.Array],
     direction: optax.GradientTransformation,
     loss: Callable[[jax.Array, Any], jax.Array] = cross_entropy,
-) -> tuple[Callable[[jax.Array], Theta], Learner]:
-    """Return init and learner of gradient descent whose learning rates are a part of theta.
+) -> Learner:
+    """Return gradient descent whose learning rates are a part of theta; aux are the outputs.
 
-    theta["rates"] are natural logarithms of the layers' rates, so that they stay positive.
+    theta["rates"] [layers] are natural logarithms of the rates, so that they stay positive.
+
+    Args:
+        network: whose weights are theta["weights"].
+        predict: (weights, inputs) -> its logits.
+        direction: transformation of the gradient, without a learning rate.
+        loss: of logits and targets, to descend.
     """
-    layers = len(sizes) - 1
-
-    def init(key: jax.Array) -> Theta:
-        return {WEIGHTS: init_weights(key, sizes), RATES: jnp.full(layers, jnp.log(config.rate))}
 
     def learner_of(theta: Theta) -> Learner:
-        def scale(updates: LayerArrays, _: Any) -> LayerArrays:
-            rates = jnp.exp(theta[RATES])
-            return tuple(-rate * update for rate, update in zip(rates, updates, strict=True))
+        def scale(updates: Any, _: Any) -> Any:
+            return network.scale(updates, -jnp.exp(theta[RATES]))
 
         return gradient_learner(
-            partial(predict, config.beta),
-            (True,) * layers,
+            predict,
+            network.plastic,
             optax.chain(direction, optax.stateless(scale)),
             loss=loss,
             first_order=config.order == "first",
+            aux=lambda loss, outputs: outputs[0],
         )
 
-    return init, Learner(
+    return Learner(
         lambda theta, key: learner_of(theta).init(theta[WEIGHTS], key),
         lambda theta, state, example, key: learner_of(theta).update(
             theta[WEIGHTS], state, example, key
@@ -190,12 +211,20 @@ def _rule(
     def constants(theta: Theta) -> RuleTheta:
         return RuleTheta(theta[COEFFICIENTS], theta[FEEDBACK])
 
+    inverse = local.inverse
+    if inverse is not None:
+        change = inverse.change
+        inverse = inverse._replace(
+            change=lambda theta, state, example, key: change(constants(theta), state, example, key)
+        )
     learner = Learner(
         lambda theta, key: theta[WEIGHTS],
         lambda theta, state, example, key: local.update(constants(theta), state, example, key),
         lambda theta, state, inputs: local.predict(constants(theta), state, inputs),
+        inverse,
     )
-    return plain_component(init, learner, (COEFFICIENTS,))
+    component = plain_component(init, learner, (COEFFICIENTS,))
+    return component._replace(needs=(COEFFICIENTS, FEEDBACK))
 
 
 LEARNERS.register("rule")(partial(_rule, "rule", None))
@@ -281,7 +310,8 @@ def replay(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Com
         each = optax.softmax_cross_entropy_with_integer_labels(outputs[0], labels[0])
         return (mask[0] * each).sum() / mask.sum()
 
-    init, descent = rated_descent(config, sizes, optax.identity(), loss)
+    network = perceptron(config, sizes)
+    descent = rated_descent(config, network, network.predict, optax.identity(), loss)
     item = {
         "features": jax.ShapeDtypeStruct((sizes[0],), jnp.result_type(float)),
         "labels": jax.ShapeDtypeStruct((), jnp.int32),
@@ -297,10 +327,10 @@ def replay(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Com
         inputs = jnp.concatenate([features[None], old.items["features"]])
         labels = jnp.append(label.astype(jnp.int32), old.items["labels"])
         mask = jnp.append(1.0, old.mask)
-        changed, _ = descent.update(theta, state.descent, (inputs, (labels, mask)), None)
+        changed, outputs = descent.update(theta, state.descent, (inputs, (labels, mask)), None)
         offered = {"features": features[None], "labels": label[None]}
         buffer = add_to_reservoir(state.buffer, store_key, offered, jnp.ones(1))
-        return ReplayState(changed, buffer), ()
+        return ReplayState(changed, buffer), outputs[0]
 
     learner = Learner(
         start,
@@ -308,8 +338,8 @@ def replay(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Com
         lambda theta, state, inputs: descent.predict(theta, state.descent, inputs),
     )
     return Component(
-        init,
-        with_outputs(learner),
+        rated_init(config, network),
+        learner,
         lambda state: state.descent.params,
         lambda state, weights: state._replace(
             descent=GradientState(weights, state.descent.opt_state)

@@ -28,11 +28,13 @@ class MetaObjective(NamedTuple):
     """The loss of a lifetime, of all of it and of its parts.
 
     whole: (theta, key) -> (loss, metrics) of all of it. parts: the same in parts, each with a loss
-    of its own.
+    of its own. prepare: (theta, keys of lifetimes [n]) -> theta before them, such as with output
+    rows forgotten; it lasts.
     """
 
     whole: Callable[[Any, jax.Array], tuple[jax.Array, Metrics]]
     parts: Parts
+    prepare: Callable[[Any, jax.Array], Any] = lambda theta, keys: theta
 
 
 class MetaOptimiser(NamedTuple):
@@ -43,12 +45,15 @@ class MetaOptimiser(NamedTuple):
     estimate: (objective, theta, state, key) -> (estimate, state).
     needs_gradient: whether lifetimes have to be differentiable.
     by_parts: whether it takes the parts of lifetimes, not the whole.
+    lifetime_keys: (key of a step) -> keys of its lifetimes [n]; None: theta cannot be prepared for
+        them, since each member of a population has others.
     """
 
     init: Callable[[Callable[[Any, jax.Array], Any], Any, jax.Array], Any]
     estimate: Callable[[MetaObjective, Any, Any, jax.Array], tuple[Estimate, Any]]
     needs_gradient: bool = False
     by_parts: bool = False
+    lifetime_keys: Callable[[jax.Array], jax.Array] | None = None
 
 
 META_OPTIMISERS: Registry[Callable[[ComposeConfig], MetaOptimiser]] = Registry("meta-optimiser")
@@ -65,10 +70,17 @@ def gradient(config: ComposeConfig) -> MetaOptimiser:
         def of_lifetime(theta: Any, key: jax.Array, _: Any) -> tuple[jax.Array, Metrics]:
             return objective.whole(theta, key)
 
-        keys = jax.random.split(key, config.lifetimes)
-        return meta_gradient(of_lifetime, theta, keys, key), state
+        return meta_gradient(of_lifetime, theta, lifetime_keys(key), key), state
 
-    return MetaOptimiser(lambda init_lifetime, theta, key: (), estimate, needs_gradient=True)
+    def lifetime_keys(key: jax.Array) -> jax.Array:
+        return jax.random.split(key, config.lifetimes)
+
+    return MetaOptimiser(
+        lambda init_lifetime, theta, key: (),
+        estimate,
+        needs_gradient=True,
+        lifetime_keys=lifetime_keys,
+    )
 
 
 @META_OPTIMISERS.register("openai_es")

@@ -1,26 +1,30 @@
 """Modulations of a composition: what multiplies a learner's activations, weights or updates.
 
 The inputs of a modulated learner are pairs: a code, which the modulator computes from the same
-image by an encoder of its own, and the features that the learner sees. One more is a function,
+image by an encoder of its own, or what has been computed of it in advance; and what the learner
+sees. One more is a function,
 registered by a module of yours:
 
     @MODULATIONS.register("mine")
     def mine(config: ComposeConfig, component: Component, widths: Widths) -> Component: ...
 """
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from tsar_jax.errors import UserError
-from tsar_jax.networks.types import LayerArrays
+from tsar_jax.ops.products import wide_affine
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.plasticity.losses import cross_entropy
 from tsar_jax.plasticity.modulation import (
     Modulated,
     gate_activations,
+    gate_within,
     modulate_updates,
     regulate_weights,
 )
@@ -32,18 +36,18 @@ from tsar_jax.systems.compose.learners import Component, Theta
 class Widths(NamedTuple):
     """The widths of a composition's parts, which a modulation is made for.
 
-    code: length of the code that it sees. sizes: units of each of the learner's layers, the
-    features first. labelled: whether examples have labels.
+    code: length of the code that it sees. features: number of those that gates multiply.
+    synapses: tree like the learner's weights, of the shapes of those that gates and signals act on;
+    None in place of others. labelled: whether examples have labels.
+    in_advance: whether a gate for each synapse is computed in advance, for all images of a lifetime
+    together, and not one image at a time.
     """
 
     code: int
-    sizes: tuple[int, ...]
+    features: int
+    synapses: Any
     labelled: bool
-
-    @property
-    def layers(self) -> list[tuple[int, int]]:
-        """Return the shapes of the learner's weights, [out, in]."""
-        return list(zip(self.sizes[1:], self.sizes[:-1], strict=True))
+    in_advance: bool
 
 
 MakeModulation = Callable[[ComposeConfig, Component, Widths], Component]
@@ -65,10 +69,20 @@ def seeing_features(learner: Learner) -> Learner:
         (_, features), target = example
         return learner.update(theta, state, (features, target), key)
 
+    inverse = learner.inverse
+    if inverse is not None:
+        change = inverse.change
+
+        def change_by(theta: Any, state: Any, example: Any, key: Any) -> Any:
+            (_, features), target = example
+            return change(theta, state, (features, target), key)
+
+        inverse = inverse._replace(change=change_by)
     return Learner(
         learner.init,
         update,
         lambda theta, state, inputs: learner.predict(theta, state, inputs[1]),
+        inverse,
     )
 
 
@@ -76,6 +90,7 @@ def with_heads(
     component: Component,
     modulated: Learner,
     heads: Callable[[jax.Array], Any],
+    in_advance: Callable[[Any, jax.Array], Any] | None = None,
 ) -> Component:
     """Return the component of a modulated learner, whose theta is a `Modulated`.
 
@@ -83,6 +98,7 @@ def with_heads(
         component: of the learner before.
         modulated: the learner after; its modulator's parameters are the heads.
         heads: (key) -> the heads' first parameters.
+        in_advance: (heads, codes [N, code]) -> what the modulated learner sees in place of codes.
     """
 
     def init(key: jax.Array) -> Theta:
@@ -97,18 +113,25 @@ def with_heads(
         lambda theta, state, example, key: modulated.update(split(theta), state, example, key),
         lambda theta, state, inputs: modulated.predict(split(theta), state, inputs),
     )
-    return component._replace(init=init, learner=learner)
+    return component._replace(init=init, learner=learner, in_advance=in_advance)
+
+
+def given(heads: Any, gates: Any) -> Any:
+    """Return gates that have been computed in advance."""
+    del heads
+    return gates
 
 
 def draw_dense(key: jax.Array, inputs: int, outputs: int, bias: float) -> dict[str, jax.Array]:
-    """Draw a kernel [inputs, outputs] of deviation 1 / sqrt(inputs), with biases [outputs]."""
-    kernel = jax.random.normal(key, (inputs, outputs)) / jnp.sqrt(inputs)
+    """Draw a kernel [inputs, outputs], He normal, with biases [outputs]."""
+    kernel = jnp.sqrt(2 / inputs) * jax.random.normal(key, (inputs, outputs))
     return {"kernel": kernel, "bias": jnp.full(outputs, bias)}
 
 
 def dense(params: dict[str, jax.Array], codes: jax.Array) -> jax.Array:
-    """Return codes [..., inputs] times the kernel plus the bias, [..., outputs]."""
-    return codes @ params["kernel"] + params["bias"]
+    """Return codes [N, inputs] times the kernel plus the bias, [N, outputs]."""
+    kernel, bias = params["kernel"], params["bias"]
+    return wide_affine(codes.astype(jnp.result_type(codes, kernel)), kernel, bias)
 
 
 @MODULATIONS.register("none")
@@ -121,31 +144,41 @@ def none(config: ComposeConfig, component: Component, widths: Widths) -> Compone
 @MODULATIONS.register("activations")
 def activations(config: ComposeConfig, component: Component, widths: Widths) -> Component:
     """Return a learner whose features are multiplied by gates, as ANML's (arXiv 2002.09571)."""
-    features = widths.sizes[0]
 
     def gate(head: Any, codes: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(dense(head, codes))
 
     def heads(key: jax.Array) -> Any:
-        return draw_dense(key, widths.code, features, config.modulator_bias)
+        return draw_dense(key, widths.code, widths.features, config.modulator_bias)
 
-    return with_heads(component, gate_activations(component.learner, gate), heads)
+    if component.gated is None:
+        modulated = gate_activations(component.learner, given)
+    else:
+        modulated = gate_within(component.gated, given)
+    return with_heads(component, modulated, heads, in_advance=gate)
 
 
-def layer_gates(widths: Widths, heads: Any, codes: jax.Array) -> LayerArrays:
-    """Return logits for each synapse, per layer [..., out, in], of codes [..., code]."""
+def synapse_gates(widths: Widths, heads: Any, codes: jax.Array) -> Any:
+    """Return a gate of 0 to 1 for each synapse, of codes [N, code].
+
+    Returns:
+        A tree like `widths.synapses`, [N, *shape] each.
+    """
+    shapes, tree = jax.tree.flatten(widths.synapses)
+    gates = [
+        jax.nn.sigmoid(dense(head, codes)).reshape(-1, *synapse.shape)
+        for head, synapse in zip(heads, shapes, strict=True)
+    ]
+    return jax.tree.unflatten(tree, gates)
+
+
+def draw_synapse_gates(widths: Widths, bias: float, key: jax.Array) -> tuple[Any, ...]:
+    """Draw a dense layer for each array of synapses, with an output for each of them."""
+    shapes = jax.tree.leaves(widths.synapses)
+    keys = jax.random.split(key, len(shapes))
     return tuple(
-        dense(head, codes).reshape(*codes.shape[:-1], *shape)
-        for head, shape in zip(heads, widths.layers, strict=True)
-    )
-
-
-def draw_layer_gates(widths: Widths, bias: float, key: jax.Array) -> tuple[Any, ...]:
-    """Draw a dense layer for each of the learner's layers, with an output for each synapse."""
-    keys = jax.random.split(key, len(widths.layers))
-    return tuple(
-        draw_dense(k, widths.code, out * into, bias)
-        for k, (out, into) in zip(keys, widths.layers, strict=True)
+        draw_dense(k, widths.code, math.prod(synapse.shape), bias)
+        for k, synapse in zip(keys, shapes, strict=True)
     )
 
 
@@ -163,20 +196,20 @@ def weights(config: ComposeConfig, component: Component, widths: Widths) -> Comp
             "learns several at once: take another of the two."
         )
 
-    def gate(heads: Any, inputs: tuple[jax.Array, jax.Array]) -> LayerArrays:
-        return tuple(map(jax.nn.sigmoid, layer_gates(widths, heads, inputs[0])))
-
+    compute = partial(synapse_gates, widths)
+    gates_of = given if widths.in_advance else compute
     modulated = regulate_weights(
         seeing_features(component.learner),
-        gate,
+        lambda heads, inputs: gates_of(heads, inputs[0]),
         weights_of=component.weights_of,
         with_weights=component.with_weights,
+        first_order=component.network is not None and config.order == "first",
     )
 
     def heads(key: jax.Array) -> Any:
-        return draw_layer_gates(widths, config.modulator_bias, key)
+        return draw_synapse_gates(widths, config.modulator_bias, key)
 
-    return with_heads(component, modulated, heads)
+    return with_heads(component, modulated, heads, compute if widths.in_advance else None)
 
 
 @MODULATIONS.register("updates")
@@ -187,15 +220,19 @@ def updates(config: ComposeConfig, component: Component, widths: Widths) -> Comp
     zero and whose bias is 0 changes nothing; predictions are the learner's own.
     """
 
-    def signal(heads: Any, example: Any, outputs: jax.Array) -> LayerArrays:
+    compute = partial(synapse_gates, widths)
+    gates_of = given if widths.in_advance else compute
+
+    def signal(heads: Any, example: Any, outputs: jax.Array) -> Any:
         del outputs
-        code = example[0][0]
-        return tuple(2 * jax.nn.sigmoid(gates) for gates in layer_gates(widths, heads, code))
+        rows = jax.tree.map(lambda leaf: leaf[None], example[0][0])
+        return jax.tree.map(lambda gates: 2 * gates[0], gates_of(heads, rows))
 
     def heads(key: jax.Array) -> Any:
-        return draw_layer_gates(widths, config.modulator_bias, key)
+        return draw_synapse_gates(widths, config.modulator_bias, key)
 
-    return with_heads(component, _modulate_updates(component, signal), heads)
+    modulated = _modulate_updates(component, signal)
+    return with_heads(component, modulated, heads, compute if widths.in_advance else None)
 
 
 @MODULATIONS.register("layers")
@@ -205,18 +242,19 @@ def layers(config: ComposeConfig, component: Component, widths: Widths) -> Compo
     The signal is twice the sigmoid of a linear function of the code, of the outputs' entropy and,
     where there are labels, of their cross-entropy (surprise).
     """
-    count = len(widths.layers)
+    layers, tree = jax.tree.flatten(widths.synapses)
 
-    def signal(head: Any, example: Any, outputs: jax.Array) -> LayerArrays:
+    def signal(head: Any, example: Any, outputs: jax.Array) -> Any:
         (code, _), target = example
         felt = [code, _entropy(outputs)[None]]
         if widths.labelled:
             felt.append(cross_entropy(outputs[None], target[None])[None])
-        return tuple(2 * jax.nn.sigmoid(dense(head, jnp.concatenate(felt))))
+        factors = 2 * jax.nn.sigmoid(dense(head, jnp.concatenate(felt)[None]))[0]
+        return jax.tree.unflatten(tree, list(factors))
 
     def heads(key: jax.Array) -> Any:
         felt = widths.code + 1 + widths.labelled
-        return draw_dense(key, felt, count, config.modulator_bias)
+        return draw_dense(key, felt, len(layers), config.modulator_bias)
 
     return with_heads(component, _modulate_updates(component, signal), heads)
 

@@ -1,10 +1,70 @@
 """Presets of compositions."""
 
+import dataclasses
+
 from tsar_jax.systems.compose.config import ComposeConfig
 from tsar_jax.training.preset import Preset
 
 EXPERIMENT = "compose"
 """Name of the script that meta-trains a composition."""
+
+ANML = ComposeConfig(
+    steps=20_000,
+    network="anml",
+    modulation="activations",
+    stream="episodes",
+    pixels="unit-normalised",
+    meta_learned=("weights", "modulator"),
+    channels=256,
+    modulator_channels=112,
+    outputs=1000,
+    classes=1,
+    learn=20,
+    rate=0.1,
+    order="first",
+    meta_rate=1e-3,
+)
+"""ANML as published, in first order as released; OML and TSAR differ from it as follows."""
+
+OML = dataclasses.replace(
+    ANML,
+    network="oml",
+    modulation="none",
+    meta_learned=("weights",),
+    hidden=(1024,),
+    # In the release's scale OML, which has no norms, stays at chance: see anml_meta_train.
+    pixels="unit",
+)
+
+TSAR = dataclasses.replace(
+    ANML,
+    steps=25_000,
+    network="tsar",
+    modulation="weights",
+    pixels="byte-normalised",
+    repeat_first=True,
+    channels=112,
+    modulator_channels=192,
+    modulator_bias=-8.0,
+)
+
+F_BIO = ComposeConfig(
+    steps=600,
+    seeds=20,
+    learner="rule",
+    stream="emnist",
+    encoder="pixels",
+    hidden=(170, 130, 100, 70),
+    beta=10.0,
+    terms=("pseudo_gradient", "ehebb", "oja"),
+    initial_coefficient=1e-3,
+    meta_learned=("coefficients",),
+    classes=5,
+    learn=50,
+    query=10,
+    remat="reconstruct",
+    meta_rate=1e-3,
+)
 
 PRESETS = {
     "cpu": Preset(
@@ -28,4 +88,8 @@ PRESETS = {
         ),
         "SGD on two characters, 4 lifetimes",
     ),
+    "anml": Preset(ANML, "ANML as published: 6.0 M parameters, 20,000 steps"),
+    "oml": Preset(OML, "OML trained ANML's way, 20,000 steps"),
+    "tsar": Preset(TSAR, "TSAR as published: 590 M parameters, 25,000 steps"),
+    "f-bio": Preset(F_BIO, "the rule F_bio as published: 600 episodes of 20 seeds"),
 }

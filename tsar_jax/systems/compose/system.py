@@ -18,22 +18,18 @@ from tsar_jax.meta.persistent import Parts
 from tsar_jax.networks.layers import Trunk
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
-from tsar_jax.systems.compose.config import ComposeConfig
-from tsar_jax.systems.compose.learners import FEEDBACK, LEARNERS, Theta
+from tsar_jax.systems.compose.config import PERCEPTRON, ComposeConfig
+from tsar_jax.systems.compose.learners import FEEDBACK, LEARNERS, WEIGHTS, Component, Theta
 from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS, MetaObjective, MetaOptimiser
-from tsar_jax.systems.compose.modulations import MODULATIONS, MODULATOR, Widths
-from tsar_jax.systems.compose.streams import (
-    STREAMS,
-    ImageStream,
-    Lifetime,
-    Stream,
-)
+from tsar_jax.systems.compose.modulations import HEADS, MODULATIONS, MODULATOR, Widths
+from tsar_jax.systems.compose.networks import MICROBATCH, perceptron
+from tsar_jax.systems.compose.streams import STREAMS, ImageStream, Stream
 from tsar_jax.training.system import Arrays, Metrics, System
 
+GATES_IN_ADVANCE = 2**26
+"""Most gates of synapses that are computed in advance, of all images together: 256 MB."""
 ENCODER = "encoder"
 """Name in theta, and within the modulator, of convolutions that do not change in a lifetime."""
-MICROBATCH = 4
-"""Images that a convolution takes at a time on a CPU, to stay in its cache."""
 
 
 class Composition(NamedTuple):
@@ -41,14 +37,18 @@ class Composition(NamedTuple):
 
     init: (key) -> all of theta.
     learner: theta as of init, inputs pairs (code, features); aux of an update: the outputs before.
-    sense: (theta, inputs [N, ...]) -> (codes [N, code], features [N, features]).
+    sense: (theta, inputs [N, ...]) -> what modulator and network see of them: codes [N, code], or
+        gates [N, ...] that are computed in advance; and features [N, features], or activations.
     meta_learned: names of the parts of theta that are meta-learned.
+    forget: see `PlasticNetwork`. needs: see `Component`.
     """
 
     init: Callable[[jax.Array], Theta]
     learner: Learner
-    sense: Callable[[Theta, jax.Array], tuple[jax.Array, jax.Array]]
+    sense: Callable[[Theta, jax.Array], tuple[Any, jax.Array]]
     meta_learned: tuple[str, ...]
+    forget: Callable[[Any, jax.Array, jax.Array], Any]
+    needs: tuple[str, ...] | None
 
     def first(self, key: jax.Array) -> Theta:
         """Return the meta-learned parts of theta before the first step."""
@@ -59,18 +59,25 @@ class Composition(NamedTuple):
         return self.init(key) | meta_learned
 
 
-def compose(config: ComposeConfig, stream: Stream) -> Composition:
+def compose(config: ComposeConfig, stream: Stream, *, images: int = 1) -> Composition:
     """Return the composition that a config names, for a stream's inputs and outputs.
+
+    Args:
+        config: the choices.
+        stream: what a lifetime learns.
+        images: number of images that the modulator sees together, of all lifetimes side by side:
+            where its gates of them are few enough, they are computed in advance.
 
     Raises:
         UserError: there is no learner or modulation of the name, they do not fit together or to the
             stream, or theta has no part of a name.
     """
-    images = isinstance(stream, ImageStream)
+    labelled = isinstance(stream, ImageStream)
     encoder = modulator_encoder = None
     if isinstance(stream, ImageStream):
         width, outputs = math.prod(stream.shape), stream.outputs
-        encoder = find_trunk("encoder", config.encoder, config.channels, stream)
+        if config.network == PERCEPTRON:
+            encoder = find_trunk("encoder", config.encoder, config.channels, stream)
         if config.modulation != "none":
             modulator_encoder = find_trunk(
                 "modulator_encoder", config.modulator_encoder, config.modulator_channels, stream
@@ -79,9 +86,14 @@ def compose(config: ComposeConfig, stream: Stream) -> Composition:
         width, outputs = check_vector(config, stream), stream.num_actions
     sizes = (9 * config.channels if encoder else width, *config.hidden, outputs)
     code = 9 * config.modulator_channels if modulator_encoder else width
-    plain = LEARNERS.find(config.learner)(config, sizes, images)
-    modulate = MODULATIONS.find(config.modulation)
-    component = modulate(config, plain, Widths(code, sizes, images))
+    plain = LEARNERS.find(config.learner)(config, sizes, labelled)
+    network = plain.network or perceptron(config, sizes)
+    check_network(config, plain, stream)
+    gates = sum(math.prod(synapse.shape) for synapse in jax.tree.leaves(network.synapses))
+    widths = Widths(
+        code, network.width, network.synapses, labelled, images * gates <= GATES_IN_ADVANCE
+    )
+    component = MODULATIONS.find(config.modulation)(config, plain, widths)
 
     def init(key: jax.Array) -> Theta:
         own_key, encoder_key, modulator_key = jax.random.split(key, 3)
@@ -93,15 +105,20 @@ def compose(config: ComposeConfig, stream: Stream) -> Composition:
             theta[MODULATOR] = {**theta[MODULATOR], ENCODER: drawn}
         return theta
 
-    def sense(theta: Theta, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def sense(theta: Theta, inputs: jax.Array) -> tuple[Any, jax.Array]:
         flat = inputs.reshape(inputs.shape[0], -1)
-        features = run_trunk(encoder, theta[ENCODER], inputs) if encoder else flat
+        if encoder:
+            features = run_trunk(encoder, theta[ENCODER], inputs)
+        else:
+            features = network.ahead(theta[WEIGHTS], inputs) if network.on_images else flat
         if MODULATOR not in theta:
             return jnp.zeros((len(flat), 0)), features
         own = theta[MODULATOR]
         codes = flat
         if modulator_encoder:
             codes = run_trunk(modulator_encoder, own[ENCODER], inputs)
+        if component.in_advance is not None:
+            return component.in_advance(own[HEADS], codes), features
         return codes, features
 
     parts = jax.eval_shape(lambda: init(jax.random.key(0)))
@@ -111,7 +128,27 @@ def compose(config: ComposeConfig, stream: Stream) -> Composition:
         if not jax.tree.leaves(parts[name]):
             raise UserError(f"{name} is empty under these settings: leave it out of meta_learned.")
     names = config.meta_learned or tuple(name for name in recommended if name in parts)
-    return Composition(init, component.learner, sense, names)
+    inverted = config.remat == "reconstruct" and component.learner.inverse is not None
+    needs = component.needs if inverted else None
+    return Composition(init, component.learner, sense, names, network.forget, needs)
+
+
+def check_network(config: ComposeConfig, component: Component, stream: Stream) -> None:
+    """Raise UserError where the network that a config names fits neither learner nor stream."""
+    if config.network == PERCEPTRON:
+        return
+    if component.network is None:
+        raise UserError(
+            f"The learner {config.learner} changes a perceptron, not the network {config.network}: "
+            "take sgd or adam, or the network perceptron."
+        )
+    if component.network.on_images and not (
+        isinstance(stream, ImageStream) and stream.shape == (SIDE, SIDE)
+    ):
+        raise UserError(
+            f"The network {config.network} takes images of {SIDE}x{SIDE}, which {config.stream} "
+            "does not have: take the network perceptron."
+        )
 
 
 def check_vector(config: ComposeConfig, environment: Environment) -> int:
@@ -160,18 +197,19 @@ def run_trunk(trunk: Trunk, params: Any, images: jax.Array) -> jax.Array:
 
 class LifetimeKeys(NamedTuple):
     """Keys of a lifetime: its draw of the stream or environment, what is not meta-learned, the
-    learner's first state, and its updates.
+    learner's first state, its updates, and output rows that are forgotten before it.
     """
 
     stream: jax.Array
     theta: jax.Array
     state: jax.Array
     updates: jax.Array
+    forget: jax.Array
 
 
 def lifetime_keys(key: jax.Array) -> LifetimeKeys:
     """Return the keys of a lifetime from its own."""
-    return LifetimeKeys(*jax.random.split(key, 4))
+    return LifetimeKeys(*jax.random.split(key, 5))
 
 
 def image_objective(
@@ -180,35 +218,44 @@ def image_objective(
     stream: ImageStream,
     images: jax.Array,
     classes: int,
+    *,
+    test: bool = False,
 ) -> MetaObjective:
     """Return lifetimes on a stream of images.
 
     The loss of a whole one is the cross-entropy on its query set at the end; that of a part the
     mean cross-entropy of its predictions before each update. Metrics are "accuracy", on the query
-    set, and "online_accuracy", of the predictions.
+    set, and "online_accuracy", of the predictions, unless updates are inverted.
 
     Args:
+        config: the settings.
+        composition: what learns.
+        stream: of the images.
         images: that lifetimes are drawn from, uint8 [classes, per_class, H, W].
         classes: of a lifetime.
+        test: whether lifetimes are drawn as in evaluations.
     """
     learner, sense = composition.learner, composition.sense
-
-    def scores(full: Theta, state: Any, lifetime: Lifetime) -> tuple[jax.Array, jax.Array]:
-        """Return cross-entropy and accuracy on the query set."""
-        query, labels = lifetime.query
-        logits = learner.predict(full, state, sense(full, query))
-        return cross_entropy(logits, labels), accuracy(logits, labels)
+    draw = stream.draw_test if test and stream.draw_test else stream.draw
 
     def whole(theta: Theta, key: jax.Array) -> tuple[jax.Array, Metrics]:
         keys = lifetime_keys(key)
-        lifetime = stream.draw(images, keys.stream, classes)
+        episode = draw(images, keys.stream, classes)
         full = composition.complete(theta, keys.theta)
-        inputs, labels = lifetime.examples
-        examples = sense(full, inputs), labels
+        seen = sense(full, episode.images), episode.labels
+
+        def at(rows: jax.Array | None) -> Any:
+            return seen if rows is None else jax.tree.map(lambda leaf: leaf[rows], seen)
+
+        examples, (query, labels) = at(episode.trajectory), at(episode.query)
         initial = learner.init(full, keys.state)
-        state, outputs = unroll(learner, full, initial, examples, keys.updates, remat=config.remat)
-        loss, correct = scores(full, state, lifetime)
-        return loss, {"accuracy": correct, "online_accuracy": accuracy(outputs, labels)}
+        given = full if composition.needs is None else {n: full[n] for n in composition.needs}
+        state, outputs = unroll(learner, given, initial, examples, keys.updates, remat=config.remat)
+        logits = learner.predict(full, state, query)
+        metrics = {"accuracy": accuracy(logits, labels)}
+        if jax.tree.leaves(outputs):
+            metrics["online_accuracy"] = accuracy(outputs, examples[1])
+        return cross_entropy(logits, labels), metrics
 
     length = stream.length(classes)
     segment = min(config.segment, length)
@@ -217,21 +264,33 @@ def image_objective(
         theta: Theta, state: Any, part: jax.Array, key: jax.Array
     ) -> tuple[Any, jax.Array, Metrics]:
         keys = lifetime_keys(key)
-        lifetime = stream.draw(images, keys.stream, classes)
+        episode = draw(images, keys.stream, classes)
         full = composition.complete(theta, keys.theta)
 
-        def rows(leaf: jax.Array) -> jax.Array:
-            return lax.dynamic_slice_in_dim(leaf, part * segment, segment)
+        def at(rows: jax.Array | None) -> Any:
+            inputs, labels = episode.images, episode.labels
+            if rows is not None:
+                inputs, labels = inputs[rows], labels[rows]
+            return sense(full, inputs), labels
 
-        inputs, labels = jax.tree.map(rows, lifetime.examples)
+        learned = at(lax.dynamic_slice_in_dim(episode.trajectory, part * segment, segment))
         update_key = jax.random.fold_in(keys.updates, part)
-        state, outputs = unroll(learner, full, state, (sense(full, inputs), labels), update_key)
-        _, correct = scores(full, state, lifetime)
-        metrics = {"accuracy": correct, "online_accuracy": accuracy(outputs, labels)}
-        return state, cross_entropy(outputs, labels), metrics
+        state, outputs = unroll(learner, full, state, learned, update_key)
+        query, labels = at(episode.query)
+        correct = accuracy(learner.predict(full, state, query), labels)
+        metrics = {"accuracy": correct, "online_accuracy": accuracy(outputs, learned[1])}
+        return state, cross_entropy(outputs, learned[1]), metrics
+
+    def prepare(theta: Theta, keys: jax.Array) -> Theta:
+        if not stream.forgets or WEIGHTS not in theta:
+            return theta
+        episodes = jax.vmap(lambda key: draw(images, lifetime_keys(key).stream, classes))(keys)
+        forgotten = episodes.reset_classes.reshape(-1)
+        forget_key = lifetime_keys(keys[0]).forget
+        return theta | {WEIGHTS: composition.forget(theta[WEIGHTS], forgotten, forget_key)}
 
     init = partial(init_lifetime, composition, stream)
-    return MetaObjective(whole, Parts(length // segment, init, advance))
+    return MetaObjective(whole, Parts(length // segment, init, advance), prepare)
 
 
 def init_lifetime(composition: Composition, stream: Stream, theta: Theta, key: jax.Array) -> Any:
@@ -319,6 +378,22 @@ def check_meta_optimiser(
             "No gradient reaches the feedback weights: leave feedback out of meta_learned, or take "
             "openai_es or pes."
         )
+    if (
+        meta.needs_gradient
+        and config.remat == "reconstruct"
+        and composition.learner.inverse is not None
+        and ENCODER in composition.meta_learned
+    ):
+        raise UserError(
+            "Where updates are inverted (remat is reconstruct) no gradient reaches the encoder: "
+            "take remat store, or name meta_learned parts without encoder."
+        )
+    if meta.lifetime_keys is None and isinstance(stream, ImageStream) and stream.forgets:
+        raise UserError(
+            f"The stream {config.stream} draws output rows anew before each meta-step, for which "
+            f"{config.meta_optimiser} has too many lifetimes: take gradient, or the stream "
+            "characters."
+        )
     if meta.by_parts and isinstance(stream, ImageStream):
         length = stream.length(config.classes)
         if length % min(config.segment, length):
@@ -338,12 +413,18 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
     meta = META_OPTIMISERS.find(config.meta_optimiser)(config)
     optimiser = optax.adam(config.meta_rate)
     check_meta_optimiser(config, composition, meta, stream)
+    side_by_side = config.lifetimes * (1 if meta.needs_gradient else config.population)
 
     def objective(data: Any, split: str) -> MetaObjective:
         if not isinstance(stream, ImageStream):
             return environment_objective(config, composition, stream)
-        classes = config.classes if split == "train" else stream.eval_classes
-        return image_objective(config, composition, stream, data[split], classes)
+        train = split == "train"
+        classes = config.classes if train else stream.eval_classes
+        draw = stream.draw if train else stream.draw_test or stream.draw
+        like = jax.eval_shape(lambda images: draw(images, jax.random.key(0), classes), data[split])
+        seen_together = like.labels.shape[0] * (side_by_side if train else 1)
+        composed = compose(config, stream, images=seen_together)
+        return image_objective(config, composed, stream, data[split], classes, test=not train)
 
     def init(key: jax.Array) -> State:
         theta_key, estimator_key = jax.random.split(key)
@@ -352,18 +433,20 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
         return on_all_devices(State(theta, optimiser.init(theta), estimator))
 
     def step(state: State, data: Any, key: jax.Array) -> tuple[State, Metrics, Arrays]:
-        estimate, estimator = meta.estimate(
-            objective(data, "train"), state.theta, state.estimator, key
-        )
-        updates, opt_state = optimiser.update(estimate.gradient, state.opt_state, state.theta)
-        theta = optax.apply_updates(state.theta, updates)
+        lives, theta = objective(data, "train"), state.theta
+        if meta.lifetime_keys is not None:
+            theta = lives.prepare(theta, meta.lifetime_keys(key))
+        estimate, estimator = meta.estimate(lives, theta, state.estimator, key)
+        updates, opt_state = optimiser.update(estimate.gradient, state.opt_state, theta)
+        theta = optax.apply_updates(theta, updates)
         after = on_all_devices(State(theta, opt_state, estimator))
         return after, {"loss": estimate.loss, **estimate.metrics}, {}
 
     def evaluate(state: State, data: Any, key: jax.Array) -> Metrics:
         def of_lifetime(key: jax.Array, shared: Any) -> tuple[jax.Array, Metrics]:
             theta, data = shared
-            return objective(data, "test").whole(theta, key)
+            lives = objective(data, "test")
+            return lives.whole(lives.prepare(theta, key[None]), key)
 
         keys = jax.random.split(key, config.eval_lifetimes)
         many = map_over(of_lifetime, config.eval_lifetimes)
