@@ -2,6 +2,7 @@
 
 config           the settings, and the four choices by name
 learners         what changes the weights of a perceptron in a lifetime
+methods          the same, by the methods of continual learning
 modulations      what multiplies its activations, weights or updates
 streams          what it learns in a lifetime, and how it is scored
 meta_optimisers  what improves theta across lifetimes

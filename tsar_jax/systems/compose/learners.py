@@ -41,6 +41,7 @@ class Component(NamedTuple):
     with_weights: (state, weights) -> the state with these weights.
     recommended: names of the parts of theta that are meta-learned unless others are named.
     plastic: whether updates change the weights at all.
+    replays: whether an update learns earlier examples too.
     """
 
     init: Callable[[jax.Array], Theta]
@@ -49,6 +50,7 @@ class Component(NamedTuple):
     with_weights: Callable[[Any, LayerArrays], Any]
     recommended: tuple[str, ...]
     plastic: bool = True
+    replays: bool = False
 
 
 MakeLearner = Callable[[ComposeConfig, tuple[int, ...], bool], Component]
@@ -315,4 +317,5 @@ def replay(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Com
             descent=GradientState(weights, state.descent.opt_state)
         ),
         (WEIGHTS, RATES),
+        replays=True,
     )

@@ -19,8 +19,9 @@ from tsar_jax.networks.layers import Trunk
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.systems.compose.config import ComposeConfig
-from tsar_jax.systems.compose.learners import FEEDBACK, LEARNERS, Theta
+from tsar_jax.systems.compose.learners import FEEDBACK, Theta
 from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS, MetaObjective, MetaOptimiser
+from tsar_jax.systems.compose.methods import find_learner
 from tsar_jax.systems.compose.modulations import MODULATIONS, MODULATOR, Widths
 from tsar_jax.systems.compose.streams import (
     STREAMS,
@@ -79,7 +80,7 @@ def compose(config: ComposeConfig, stream: Stream) -> Composition:
         width, outputs = check_vector(config, stream), stream.num_actions
     sizes = (9 * config.channels if encoder else width, *config.hidden, outputs)
     code = 9 * config.modulator_channels if modulator_encoder else width
-    plain = LEARNERS.find(config.learner)(config, sizes, images)
+    plain = find_learner(config.learner)(config, sizes, images)
     modulate = MODULATIONS.find(config.modulation)
     component = modulate(config, plain, Widths(code, sizes, images))
 
