@@ -16,7 +16,7 @@ from tsar_jax.data.continual.registry import StreamSettings
 from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.devices import split_cpu
 from tsar_jax.networks.mlp import make_mlp
-from tsar_jax.systems.continual.methods import make_method
+from tsar_jax.plasticity.methods import make_method
 from tsar_jax.systems.continual.system import ContinualConfig, Experiment, make_spec, make_system
 from tsar_jax.training.loop import make_keys
 from tsar_jax.training.programs import make_programs

@@ -6,7 +6,7 @@ import numpy as np
 
 import tsar_jax as tj
 from tsar_jax.networks.mlp import make_mlp
-from tsar_jax.systems.continual.methods import Batch, ProblemSpec, make_method
+from tsar_jax.plasticity.methods import Batch, ProblemSpec, make_method
 
 keys = jax.random.split(jax.random.key(0), 3)
 tasks = jnp.repeat(jnp.arange(2), 50)  # of 100 batches of 16 images: classes 0 and 1, then 2 and 3

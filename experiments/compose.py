@@ -7,6 +7,7 @@ Examples:
   tsar-jax run compose --learner hebbian --stream cart_pole --meta-optimiser openai_es
   tsar-jax run compose --learner replay --stream permuted --encoder pixels --hidden 64
   tsar-jax run compose --preset anml --channels 64            ANML, a published system, narrower
+  tsar-jax run compose --preset synergy                       initial weights for SYNERgy
   tsar-jax run compose --meta-learned rates coefficients      only these, weights drawn anew
   tsar-jax run compose --modules mine --learner my_learner    one of your own, see the documentation
   tsar-jax run compose --resume runs/NAME                     go on where it was stopped

@@ -20,6 +20,8 @@ from pathlib import Path
 from tsar_jax import cli
 from tsar_jax.data.continual.registry import GCIL_SETTINGS
 from tsar_jax.errors import UserError, check_known, check_positive, check_seed
+from tsar_jax.plasticity.methods import METHODS
+from tsar_jax.plasticity.methods.published import Release
 from tsar_jax.systems.continual.experiment import PreparedExperiment, prepare
 from tsar_jax.systems.continual.figures import bars_figure, curves_figure
 from tsar_jax.systems.continual.measures import (
@@ -32,8 +34,6 @@ from tsar_jax.systems.continual.measures import (
     table_rows,
     titled_table,
 )
-from tsar_jax.systems.continual.methods import METHODS
-from tsar_jax.systems.continual.methods.published import Release
 from tsar_jax.systems.continual.presets import DIGITS, EXPERIMENT
 from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.systems.continual.training import train_experiment

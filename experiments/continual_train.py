@@ -25,8 +25,8 @@ Then: tsar-jax run continual_analyse --runs RUN --out FOLDER
 import dataclasses
 
 from tsar_jax import cli
+from tsar_jax.plasticity.methods import METHODS
 from tsar_jax.systems.continual.experiment import prepare
-from tsar_jax.systems.continual.methods import METHODS
 from tsar_jax.systems.continual.presets import EXPERIMENT, PRESETS
 from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.systems.continual.training import train_experiment

@@ -25,8 +25,8 @@ from tsar_jax.environments.classic import pendulum
 from tsar_jax.environments.own import COMPILED
 from tsar_jax.networks import Ungated
 from tsar_jax.plasticity.rules import Decay, term
-from tsar_jax.systems.continual.methods import METHODS
-from tsar_jax.systems.continual.methods.er import ER
+from tsar_jax.plasticity.methods import METHODS
+from tsar_jax.plasticity.methods.er import ER
 from tsar_jax.systems.episodic.anml import register_model
 
 

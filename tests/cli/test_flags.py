@@ -25,9 +25,9 @@ from tsar_jax.environments.quadruped_body import find_body
 from tsar_jax.errors import DataNotPrepared, UserError, doing_without, nearest, pip
 from tsar_jax.evaluation.published_text import select
 from tsar_jax.networks import TSAR
+from tsar_jax.plasticity.methods import make_method, method_settings
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.pretrained.store import unpack
-from tsar_jax.systems.continual.methods import make_method, method_settings
 from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network
 from tsar_jax.systems.episodic.release import release_names

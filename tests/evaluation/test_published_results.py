@@ -20,7 +20,7 @@ from tsar_jax.evaluation.published_results import (
     read_published,
 )
 from tsar_jax.evaluation.published_text import MARKED, fill_marked, rewrite_marked, select
-from tsar_jax.systems.continual.methods import METHODS
+from tsar_jax.plasticity.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 MARKDOWN = sorted(

@@ -13,7 +13,7 @@ from tsar_jax.networks.classifier import Variables
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.networks.resnet import make_resnet18
 from tsar_jax.plasticity.fisher import filter_means
-from tsar_jax.systems.continual.methods import (
+from tsar_jax.plasticity.methods import (
     METHODS,
     Batch,
     Method,
@@ -21,7 +21,7 @@ from tsar_jax.systems.continual.methods import (
     TrainState,
     make_method,
 )
-from tsar_jax.systems.continual.methods.base import cross_entropy
+from tsar_jax.plasticity.methods.base import cross_entropy
 from tsar_jax.systems.continual.release import (
     mlp_from_release,
     mlp_to_release,

@@ -18,6 +18,7 @@ from tsar_jax.plasticity.gradient_learner import gradient_learner, network_learn
 from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.masks import mask
+from tsar_jax.plasticity.methods import METHODS, Batch, ProblemSpec, make_method
 from tsar_jax.plasticity.modulation import (
     Modulated,
     gate_activations,
@@ -26,7 +27,6 @@ from tsar_jax.plasticity.modulation import (
 )
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import POOL, find_terms
-from tsar_jax.systems.continual.methods import METHODS, Batch, ProblemSpec, make_method
 from tsar_jax.systems.hebbian.lesions import Lesion, lesioned
 from tsar_jax.systems.hebbian.policy import PolicyConfig, make_policy
 from tsar_jax.training.checkpoints import from_host, load_checkpoint, save_once, to_host

@@ -3,7 +3,7 @@
 import pytest
 
 from tsar_jax.errors import UserError
-from tsar_jax.systems.continual.methods import METHODS, method_settings
+from tsar_jax.plasticity.methods import METHODS, method_settings
 from tsar_jax.systems.continual.system import ContinualConfig
 from tsar_jax.systems.episodic.anml import AnmlConfig
 from tsar_jax.systems.episodic.tsar import TsarConfig

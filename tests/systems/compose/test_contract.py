@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from tsar_jax.errors import UserError
+from tsar_jax.plasticity.methods import METHODS, method_settings
 from tsar_jax.systems.compose.config import ComposeConfig
 from tsar_jax.systems.compose.learners import LEARNERS
 from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS
@@ -32,6 +33,8 @@ TOY = ComposeConfig(
     query=2,
     tasks=2,
     outputs=6,
+    buffer=3,
+    replayed=2,
     episode_steps=40,
     population=4,
     segment=2,
@@ -44,10 +47,12 @@ KEY = jax.random.key(1)
 STEP = 1e-6
 """Length of a step of the finite differences, in 64 bits."""
 
+REPLAYING = ("replay", *(name for name in LEARNERS if name in METHODS and name != "sgd"))
+QUICK_REPLAYING = ("replay", "synergy")
 CORNERS = [("sgd", modulation) for modulation in MODULATIONS] + [
-    (learner, "activations") for learner in LEARNERS if learner != "sgd"
+    (name, "activations") for name in LEARNERS if name not in REPLAYING or name in QUICK_REPLAYING
 ]
-SENSELESS = {("replay", "weights"), ("fixed", "updates"), ("fixed", "layers")}
+SENSELESS = {("fixed", "updates"), ("fixed", "layers"), *((name, "weights") for name in REPLAYING)}
 """Pairs that are refused."""
 PAIRS = [
     pytest.param(*pair, marks=[] if pair in CORNERS else pytest.mark.slow)
@@ -207,6 +212,17 @@ def test_unsupervised_learners_live_in_environments(learner, stream, meta_optimi
         ),
         ({"learner": "fixed", "modulation": "layers"}, "act on updates, but the learner has none"),
         ({"learner": "replay", "modulation": "weights"}, "the learner replay learns several at"),
+        ({"learner": "der", "modulation": "weights"}, "the learner der learns several at once"),
+        (
+            {"learner": "ewc_on"},
+            "ewc_on must be told about tasks.* choose from sgd, er, der",
+        ),
+        ({"learner": "joint"}, "joint must be told about tasks"),
+        ({"learner": "synergie"}, "no learner 'synergie': .*nearest is synergy"),
+        (
+            {"learner": "er", "stream": "cart_pole", "meta_optimiser": "pes"},
+            "The learner er descends an error, but the stream gives no targets",
+        ),
         ({"meta_optimiser": "pes", "segment": 3}, "segment is 3, which does not divide the 4"),
         ({"meta_optimiser": "pes", "population": 3}, "population must be an even number"),
     ],
@@ -231,6 +247,10 @@ def test_what_does_not_fit_together_is_said(settings, sentence) -> None:
         ({"segment": 0}, "segment must be at least 1"),
         ({"sigma": 0.0}, "sigma must be positive"),
         ({"hebbian_rule": "ABCE"}, "no Hebbian rule 'ABCE'"),
+        (
+            {"learner": "er", "settings": method_settings("der", alpha=0.5)},
+            "settings must be those of the learner er, but are .*DERSettings",
+        ),
     ],
 )
 def test_impossible_settings_are_named(settings, sentence) -> None:

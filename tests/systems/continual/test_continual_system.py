@@ -13,7 +13,7 @@ from tsar_jax.data.continual import make_stream
 from tsar_jax.data.continual.registry import StreamSettings
 from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.networks.mlp import make_mlp
-from tsar_jax.systems.continual.methods import make_method
+from tsar_jax.plasticity.methods import make_method
 from tsar_jax.systems.continual.system import (
     CLASS_IL,
     TASK_IL,

@@ -14,7 +14,7 @@ import pytest
 from toy_lifetimes import PART, life_of, live, lived, programs, step_keys
 
 from tsar_jax.errors import UserError
-from tsar_jax.systems.continual.methods import METHODS, TaskData, make_method
+from tsar_jax.plasticity.methods import METHODS, TaskData, make_method
 from tsar_jax.systems.continual.system import ContinualConfig, make_system
 from tsar_jax.training.checkpoints import load_checkpoint, save_once, to_host
 from tsar_jax.training.system import System

@@ -9,7 +9,8 @@ import pytest
 from toy_lifetimes import life_of, lived, programs
 
 from tsar_jax.errors import UserError
-from tsar_jax.systems.continual.methods import METHODS, check_supported
+from tsar_jax.plasticity.methods import METHODS
+from tsar_jax.systems.continual.supported import check_supported
 from tsar_jax.systems.continual.system import ContinualConfig, make_system
 
 REMEMBERING = ("er", "der", "derpp", "clser", "synergy", "agem", "gem", "gss", "hal", "icarl")

@@ -13,7 +13,7 @@ from tsar_jax.errors import UserError
 from tsar_jax.networks.classifier import Variables
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.plasticity.buffer import draw, put
-from tsar_jax.systems.continual.methods import (
+from tsar_jax.plasticity.methods import (
     METHODS,
     Batch,
     ProblemSpec,
@@ -21,21 +21,21 @@ from tsar_jax.systems.continual.methods import (
     make_method,
     task_end,
 )
-from tsar_jax.systems.continual.methods.agem import AGEM
-from tsar_jax.systems.continual.methods.base import cross_entropy, replay
-from tsar_jax.systems.continual.methods.er import ER
-from tsar_jax.systems.continual.methods.ewc_on import EWCOn
-from tsar_jax.systems.continual.methods.fdr import FDR, function_distance
-from tsar_jax.systems.continual.methods.gem import GEM
-from tsar_jax.systems.continual.methods.gss import GSS, largest_cosine, select
-from tsar_jax.systems.continual.methods.hal import HAL
-from tsar_jax.systems.continual.methods.icarl import ICaRL
-from tsar_jax.systems.continual.methods.kder import KDER
-from tsar_jax.systems.continual.methods.lwf import LwF
-from tsar_jax.systems.continual.methods.mer import MER
-from tsar_jax.systems.continual.methods.pnn import PNN
-from tsar_jax.systems.continual.methods.si import SI
-from tsar_jax.systems.continual.methods.synergy import SYNERgy
+from tsar_jax.plasticity.methods.agem import AGEM
+from tsar_jax.plasticity.methods.base import cross_entropy, replay
+from tsar_jax.plasticity.methods.er import ER
+from tsar_jax.plasticity.methods.ewc_on import EWCOn
+from tsar_jax.plasticity.methods.fdr import FDR, function_distance
+from tsar_jax.plasticity.methods.gem import GEM
+from tsar_jax.plasticity.methods.gss import GSS, largest_cosine, select
+from tsar_jax.plasticity.methods.hal import HAL
+from tsar_jax.plasticity.methods.icarl import ICaRL
+from tsar_jax.plasticity.methods.kder import KDER
+from tsar_jax.plasticity.methods.lwf import LwF
+from tsar_jax.plasticity.methods.mer import MER
+from tsar_jax.plasticity.methods.pnn import PNN
+from tsar_jax.plasticity.methods.si import SI
+from tsar_jax.plasticity.methods.synergy import SYNERgy
 
 SHAPE, CLASSES, TASKS, CAPACITY, RATE = (2, 2, 1), 4, 2, 10, 0.1
 KEY = jax.random.key(3)

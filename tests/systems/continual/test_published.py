@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tsar_jax.data.types import LabelledDataset, LabelledImages
+from tsar_jax.plasticity.methods import METHODS, make_method, method_settings
+from tsar_jax.plasticity.methods.published import NOT_APPLIED, alike_streams, nearest_row
+from tsar_jax.plasticity.methods.settings import given_settings
 from tsar_jax.systems.continual.experiment import with_published
-from tsar_jax.systems.continual.methods import METHODS, make_method, method_settings
-from tsar_jax.systems.continual.methods.published import NOT_APPLIED, alike_streams, nearest_row
-from tsar_jax.systems.continual.methods.settings import given_settings
 from tsar_jax.systems.continual.system import ContinualConfig
 
 TABLES = json.loads(Path(__file__).with_name("published_hyperparameters.json").read_text())

@@ -9,7 +9,7 @@ import numpy as np
 from tsar_jax.data.continual.registry import StreamSettings, make_stream
 from tsar_jax.data.types import LabelledDataset, LabelledImages
 from tsar_jax.networks.mlp import make_mlp
-from tsar_jax.systems.continual.methods import make_method
+from tsar_jax.plasticity.methods import make_method
 from tsar_jax.systems.continual.system import Experiment, RunState, make_spec
 
 BATCH, EPOCHS, CAPACITY = 8, 4, 20

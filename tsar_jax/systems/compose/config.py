@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tsar_jax.data.episodes import Pixels
-from tsar_jax.errors import UserError, check_known, check_positive, check_rates, check_widths
+from tsar_jax.errors import UserError, check_known, check_positive, check_rates, check_widths, shown
 from tsar_jax.networks.feedback_network import Feedback
 from tsar_jax.plasticity.hebbian import find_rule
 from tsar_jax.plasticity.learner import Remat
+from tsar_jax.plasticity.methods import METHODS, Method
+from tsar_jax.plasticity.methods.settings import settings_class
+from tsar_jax.training.config import chosen_by, earlier
 from tsar_jax.training.loop import LoopConfig
 
 Encoder = Literal["conv", "pixels"]
@@ -17,6 +20,11 @@ Order = Literal["first", "second"]
 
 PERCEPTRON = "perceptron"
 """Name of the network that every learner can change."""
+
+
+def _settings_class(learner: str) -> type[Any]:
+    """Return the dataclass of a learner's settings, without fields where it is no method."""
+    return settings_class(METHODS.get(learner, Method))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +37,15 @@ class ComposeConfig(LoopConfig):
 
     learner: str = "sgd"
     """What changes weights in a lifetime: sgd, adam, feedback_alignment, rule, hebbian, replay,
-    fixed, or one that a module of yours registers (--modules)."""
+    fixed; the continual-learning methods er, der, derpp, clser, synergy, agem_r, gss, kder, mer; or
+    one that a module of yours registers (--modules)."""
+    settings: Any = dataclasses.field(
+        default=None,
+        metadata=chosen_by("learner", _settings_class, lambda learner, stored: stored)
+        | earlier(None),
+    )
+    """Hyper-parameters of a learner that is a continual-learning method, from `method_settings`;
+    None: as published for the stream that is most like this one."""
     modulation: str = "none"
     """What multiplies the learner's parts: none; activations (ANML's gate); weights (TSAR's
     regulation); layers (a signal for each layer, of input and error, on its updates); updates (one
@@ -66,7 +82,7 @@ class ComposeConfig(LoopConfig):
     """Sharpness of the hidden layers' softplus, positive."""
 
     rate: float = 0.1
-    """Initial learning rate of sgd, adam and replay, in each layer."""
+    """Initial learning rate of sgd, adam, replay and continual-learning methods, in each layer."""
     terms: tuple[str, ...] = ("pseudo_gradient", "ehebb", "oja")
     """Terms of the learned rule by name."""
     feedback: Feedback = "fix"
@@ -81,9 +97,9 @@ class ComposeConfig(LoopConfig):
     scale: float = 0.1
     """Initial Hebbian coefficient A of every synapse; eta begins at 1, and the others at 0."""
     buffer: int = 100
-    """Examples that replay keeps, by reservoir sampling."""
+    """Examples that replay and continual-learning methods keep."""
     replayed: int = 4
-    """Examples from the buffer in each of replay's updates."""
+    """Examples of a draw from the buffer, in each update."""
 
     modulator_encoder: Encoder = "conv"
     """What the modulator sees of an image: conv, three convolutions of its own, or the pixels."""
@@ -161,6 +177,11 @@ class ComposeConfig(LoopConfig):
         for name in ("initial_coefficient", "modulator_bias"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"{name} must be a number, but is {getattr(self, name)}.")
+        if not isinstance(self.settings, _settings_class(self.learner) | None):
+            raise UserError(
+                f"settings must be those of the learner {self.learner}, but are "
+                f"{shown(self.settings)}: leave them out, or make them with method_settings."
+            )
         largest = max(self.classes, self.eval_classes or 1)
         if largest > self.outputs and self.stream == "characters":
             raise UserError(

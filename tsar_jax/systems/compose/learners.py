@@ -50,6 +50,7 @@ class Component(NamedTuple):
         be inverted; None: all.
     in_advance: (the modulator's heads, codes [N, code]) -> what a modulated learner sees in place
         of codes; None: codes.
+    replays: whether an update learns earlier examples too.
     """
 
     init: Callable[[jax.Array], Theta]
@@ -62,6 +63,7 @@ class Component(NamedTuple):
     gated: Learner | None = None
     needs: tuple[str, ...] | None = None
     in_advance: Callable[[Any, jax.Array], Any] | None = None
+    replays: bool = False
 
 
 MakeLearner = Callable[[ComposeConfig, tuple[int, ...], bool], Component]
@@ -345,4 +347,5 @@ def replay(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Com
             descent=GradientState(weights, state.descent.opt_state)
         ),
         (WEIGHTS, RATES),
+        replays=True,
     )

@@ -187,13 +187,13 @@ def weights(config: ComposeConfig, component: Component, widths: Widths) -> Comp
     """Return a learner each of whose weights is regulated, as TSAR's (arXiv 2108.12056).
 
     Raises:
-        UserError: the learner is replay, whose earlier examples would have the gates of the present
+        UserError: the learner replays earlier examples, which would have the gates of the present
             one.
     """
-    if config.learner == "replay":
+    if component.replays:
         raise UserError(
-            "The modulation weights has other weights for every input, but the learner replay "
-            "learns several at once: take another of the two."
+            "The modulation weights has other weights for every input, but the learner "
+            f"{config.learner} learns several at once: take another of the two."
         )
 
     compute = partial(synapse_gates, widths)

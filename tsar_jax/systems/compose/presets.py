@@ -71,6 +71,18 @@ PRESETS = {
         ComposeConfig(steps=2000, modulation="activations"),
         "SGD under ANML's gate, 2,000 lifetimes of 10 characters",
     ),
+    "synergy": Preset(
+        ComposeConfig(
+            steps=1000,
+            learner="synergy",
+            stream="permuted",
+            encoder="pixels",
+            hidden=(100, 100),
+            replayed=8,
+            meta_learned=("weights",),
+        ),
+        "initial weights for SYNERgy on three tasks of permuted digits, 1,000 lifetimes",
+    ),
     "smoke": Preset(
         ComposeConfig(
             steps=4,

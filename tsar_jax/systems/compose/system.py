@@ -19,8 +19,9 @@ from tsar_jax.networks.layers import Trunk
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.systems.compose.config import PERCEPTRON, ComposeConfig
-from tsar_jax.systems.compose.learners import FEEDBACK, LEARNERS, WEIGHTS, Component, Theta
+from tsar_jax.systems.compose.learners import FEEDBACK, WEIGHTS, Component, Theta
 from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS, MetaObjective, MetaOptimiser
+from tsar_jax.systems.compose.methods import find_learner
 from tsar_jax.systems.compose.modulations import HEADS, MODULATIONS, MODULATOR, Widths
 from tsar_jax.systems.compose.networks import MICROBATCH, perceptron
 from tsar_jax.systems.compose.streams import STREAMS, ImageStream, Stream
@@ -86,7 +87,7 @@ def compose(config: ComposeConfig, stream: Stream, *, images: int = 1) -> Compos
         width, outputs = check_vector(config, stream), stream.num_actions
     sizes = (9 * config.channels if encoder else width, *config.hidden, outputs)
     code = 9 * config.modulator_channels if modulator_encoder else width
-    plain = LEARNERS.find(config.learner)(config, sizes, labelled)
+    plain = find_learner(config.learner)(config, sizes, labelled)
     network = plain.network or perceptron(config, sizes)
     check_network(config, plain, stream)
     gates = sum(math.prod(synapse.shape) for synapse in jax.tree.leaves(network.synapses))

@@ -18,16 +18,16 @@ from tsar_jax.errors import UserError, doing_without
 from tsar_jax.networks.classifier import Classifier, Variables
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.networks.resnet import make_resnet18
-from tsar_jax.systems.continual.measures import Outcome
-from tsar_jax.systems.continual.methods import METHODS, Method, make_method, method_settings
-from tsar_jax.systems.continual.methods.published import (
+from tsar_jax.plasticity.methods import METHODS, Method, make_method, method_settings
+from tsar_jax.plasticity.methods.published import (
     HyperParameters,
     alike_streams,
     hyper_parameters,
     nearest_row,
     provenance,
 )
-from tsar_jax.systems.continual.methods.settings import given_settings
+from tsar_jax.plasticity.methods.settings import given_settings
+from tsar_jax.systems.continual.measures import Outcome
 from tsar_jax.systems.continual.system import (
     ContinualConfig,
     Experiment,

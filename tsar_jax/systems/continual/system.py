@@ -24,17 +24,17 @@ from tsar_jax.errors import (
 )
 from tsar_jax.networks.classifier import Classifier, Variables
 from tsar_jax.plasticity.learner import Learner
-from tsar_jax.systems.continual.methods import (
+from tsar_jax.plasticity.methods import (
     METHODS,
     Batch,
     Method,
     ProblemSpec,
     TaskData,
     TrainState,
-    check_supported,
 )
-from tsar_jax.systems.continual.methods.published import RELEASES, Release
-from tsar_jax.systems.continual.methods.settings import from_pairs, settings_class
+from tsar_jax.plasticity.methods.published import RELEASES, Release
+from tsar_jax.plasticity.methods.settings import from_pairs, settings_class
+from tsar_jax.systems.continual.supported import check_supported
 from tsar_jax.training.config import FORMERLY_ZERO, chosen_by, earlier
 from tsar_jax.training.loop import LoopConfig
 from tsar_jax.training.system import Arrays, Metrics, System

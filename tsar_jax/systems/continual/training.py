@@ -1,6 +1,7 @@
 """Train a continual learner in a run's folder, and write its measurements there."""
 
 from tsar_jax.devices import split_cpu
+from tsar_jax.plasticity.methods.settings import given_settings
 from tsar_jax.systems.continual.experiment import (
     PreparedExperiment,
     init_from_network,
@@ -16,7 +17,6 @@ from tsar_jax.systems.continual.measures import (
     measures,
     write_outcome,
 )
-from tsar_jax.systems.continual.methods.settings import given_settings
 from tsar_jax.systems.continual.system import ContinualConfig, make_system
 from tsar_jax.training.initial import init_from_run
 from tsar_jax.training.loop import train

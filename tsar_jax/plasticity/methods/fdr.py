@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.errors import check_weights
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     LossAux,
     ProblemSpec,
@@ -19,7 +19,7 @@ from tsar_jax.systems.continual.methods.base import (
     masked_mean,
     replay,
 )
-from tsar_jax.systems.continual.methods.task_end import FilledAtEnds
+from tsar_jax.plasticity.methods.task_end import FilledAtEnds
 
 
 @dataclasses.dataclass(frozen=True)

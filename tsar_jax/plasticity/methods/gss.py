@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from tsar_jax.errors import check_positive
 from tsar_jax.networks.classifier import Variables
 from tsar_jax.plasticity.buffer import Draw, draw, put
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     Examples,
     LossAux,
@@ -22,7 +22,7 @@ from tsar_jax.systems.continual.methods.base import (
     cross_entropy,
     sgd_step,
 )
-from tsar_jax.systems.continual.methods.er import ER
+from tsar_jax.plasticity.methods.er import ER
 
 SCORE = "score"
 FIRST_SCORE = 0.1

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tsar_jax.errors import UserError, check_known
-from tsar_jax.systems.continual.methods.base import Method
+from tsar_jax.plasticity.methods.base import Method
 from tsar_jax.training.config import config_from_json, earlier
 
 BOOLEANS = {"true": True, "false": False}

@@ -9,7 +9,7 @@ import optax
 
 from tsar_jax.errors import check_rates, check_weights
 from tsar_jax.networks.classifier import Tree, Variables
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     LossAux,
     Method,
@@ -19,7 +19,7 @@ from tsar_jax.systems.continual.methods.base import (
     cross_entropy,
     masked_mean,
 )
-from tsar_jax.systems.continual.methods.task_end import seen_classes
+from tsar_jax.plasticity.methods.task_end import seen_classes
 
 LOWEST = -1e9
 """Logit of impossible classes; finite, so that 0 times it is 0."""

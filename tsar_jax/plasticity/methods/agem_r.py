@@ -6,8 +6,7 @@ from typing import ClassVar
 import jax
 
 from tsar_jax.networks.classifier import Tree, Variables
-from tsar_jax.plasticity.projections import project
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     LossAux,
     Method,
@@ -16,6 +15,7 @@ from tsar_jax.systems.continual.methods.base import (
     examples_gradient,
     replay,
 )
+from tsar_jax.plasticity.projections import project
 
 
 @dataclasses.dataclass(frozen=True)

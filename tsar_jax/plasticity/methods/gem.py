@@ -10,8 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from tsar_jax.errors import check_weights
 from tsar_jax.networks.classifier import Tree, Variables
-from tsar_jax.plasticity.projections import project_into_cone
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     Examples,
     LossAux,
@@ -19,7 +18,8 @@ from tsar_jax.systems.continual.methods.base import (
     TrainState,
     examples_gradient,
 )
-from tsar_jax.systems.continual.methods.task_end import FilledAtEnds, buffer_indices
+from tsar_jax.plasticity.methods.task_end import FilledAtEnds, buffer_indices
+from tsar_jax.plasticity.projections import project_into_cone
 
 
 @dataclasses.dataclass(frozen=True)

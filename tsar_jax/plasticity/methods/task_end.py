@@ -10,7 +10,7 @@ from jax import lax
 
 from tsar_jax.errors import UserError
 from tsar_jax.plasticity.buffer import put
-from tsar_jax.systems.continual.methods.base import Method, ProblemSpec, TaskData, TrainState
+from tsar_jax.plasticity.methods.base import Method, ProblemSpec, TaskData, TrainState
 
 CHUNK = 500
 """Images of a task that are processed together."""

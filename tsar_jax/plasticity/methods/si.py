@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from tsar_jax.errors import check_rates, check_weights
 from tsar_jax.networks.classifier import Tree, Variables
 from tsar_jax.plasticity.fisher import weighted_distance
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     LossAux,
     Method,

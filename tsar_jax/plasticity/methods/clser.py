@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from tsar_jax.errors import check_frequencies, check_weights
 from tsar_jax.networks.classifier import Tree, Variables
 from tsar_jax.plasticity.averages import average, bernoulli, effective_alpha
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     Examples,
     LossAux,

@@ -7,7 +7,7 @@ import jax
 
 from tsar_jax.errors import check_weights
 from tsar_jax.networks.classifier import Variables
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     LossAux,
     Method,

@@ -30,7 +30,7 @@ class ProblemSpec:
     """The static description of a problem, which every method is given: it hashes and compares.
 
     net: the network.
-    learning_rate: of SGD.
+    learning_rate: of SGD; float [] where it is meta-learned, and then the description has no hash.
     capacity: entries of the buffer.
     replay: items of a draw.
     tasks, classes: of the stream.
@@ -42,7 +42,7 @@ class ProblemSpec:
     """
 
     net: Classifier
-    learning_rate: float
+    learning_rate: float | jax.Array
     capacity: int
     replay: int
     tasks: int
@@ -296,7 +296,7 @@ def with_params(state: TrainState, params: Tree) -> TrainState:
     return state._replace(net=state.net._replace(params=params))
 
 
-def sgd_step(params: Tree, gradient: Tree, learning_rate: float) -> Tree:
+def sgd_step(params: Tree, gradient: Tree, learning_rate: float | jax.Array) -> Tree:
     """Return theta - learning_rate * gradient."""
     return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
 
@@ -370,11 +370,11 @@ def consistency_loss(
 ) -> tuple[jax.Array, jax.Array, Tree]:
     """Return weight * MSE(net(drawn), target) + CE(net(batch and drawn)), batch logits, statistics.
 
-    target [N, classes]: logits that those of the drawn images are to agree with; no gradient
-    passes.
+    target [N, classes]: logits that those of the drawn images are to agree with, of another model
+    than net: the gradient of a step is that of net alone, while one through a lifetime passes.
     """
     replayed, logits, stats = with_replay_in_full(spec, net, as_examples(batch), drawn)
     together = concat_examples(as_examples(batch), drawn)
-    loss = weight * squared_error(replayed, jax.lax.stop_gradient(target), drawn.mask)
+    loss = weight * squared_error(replayed, target, drawn.mask)
     loss += cross_entropy(logits, together.labels, together.mask)
     return loss, logits[: batch.labels.size], stats

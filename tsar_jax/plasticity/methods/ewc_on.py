@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from tsar_jax.errors import check_weights
 from tsar_jax.networks.classifier import Tree, Variables
 from tsar_jax.plasticity.fisher import filter_means, weighted_distance
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     LossAux,
     Method,
@@ -19,7 +19,7 @@ from tsar_jax.systems.continual.methods.base import (
     TaskData,
     TrainState,
 )
-from tsar_jax.systems.continual.methods.task_end import sum_chunks
+from tsar_jax.plasticity.methods.task_end import sum_chunks
 
 
 class Memory(NamedTuple):

@@ -14,7 +14,7 @@ from tsar_jax.errors import UserError, check_weights
 from tsar_jax.networks.classifier import Variables
 from tsar_jax.plasticity.buffer import Buffer
 from tsar_jax.plasticity.herding import herd
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     FILLED,
     Batch,
     LossAux,
@@ -27,8 +27,8 @@ from tsar_jax.systems.continual.methods.base import (
     masked_mean,
     replay,
 )
-from tsar_jax.systems.continual.methods.lwf import LOWEST, squared_norm
-from tsar_jax.systems.continual.methods.task_end import (
+from tsar_jax.plasticity.methods.lwf import LOWEST, squared_norm
+from tsar_jax.plasticity.methods.task_end import (
     classes_of,
     map_chunks,
     most_classes,

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from tsar_jax.systems.continual.methods.base import Method
+from tsar_jax.plasticity.methods.base import Method
 
 
 @dataclasses.dataclass(frozen=True)

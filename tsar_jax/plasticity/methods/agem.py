@@ -3,8 +3,8 @@
 import dataclasses
 from typing import ClassVar
 
-from tsar_jax.systems.continual.methods.agem_r import AGEMR
-from tsar_jax.systems.continual.methods.task_end import FilledAtEnds
+from tsar_jax.plasticity.methods.agem_r import AGEMR
+from tsar_jax.plasticity.methods.task_end import FilledAtEnds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jax import lax
 
 from tsar_jax.errors import check_positive, check_weights
 from tsar_jax.networks.classifier import Tree, Variables
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     Examples,
     LossAux,

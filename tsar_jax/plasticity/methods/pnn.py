@@ -10,7 +10,7 @@ from jax import lax
 
 from tsar_jax.errors import UserError
 from tsar_jax.networks.classifier import Tree, Variables
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     LossAux,
     Method,

@@ -10,7 +10,7 @@ from jax import lax
 from tsar_jax.errors import check_frequencies, check_positive, check_weights
 from tsar_jax.networks.classifier import Tree, Variables
 from tsar_jax.plasticity.buffer import put, ring_indices
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     FILLED,
     Batch,
     LossAux,
@@ -24,8 +24,8 @@ from tsar_jax.systems.continual.methods.base import (
     sgd_step,
     squared_error,
 )
-from tsar_jax.systems.continual.methods.er import ER
-from tsar_jax.systems.continual.methods.task_end import buffer_range, classes_of, most_classes
+from tsar_jax.plasticity.methods.er import ER
+from tsar_jax.plasticity.methods.task_end import buffer_range, classes_of, most_classes
 
 
 class Memory(NamedTuple):

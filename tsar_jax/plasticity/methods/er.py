@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from tsar_jax.systems.continual.methods.base import (
+from tsar_jax.plasticity.methods.base import (
     Batch,
     Examples,
     LossAux,
