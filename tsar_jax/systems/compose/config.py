@@ -4,14 +4,23 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
-from tsar_jax.errors import UserError, check_known, check_positive, check_rates, check_widths
+from tsar_jax.errors import (
+    UserError,
+    check_known,
+    check_positive,
+    check_rates,
+    check_weights,
+    check_widths,
+)
 from tsar_jax.networks.feedback_network import Feedback
 from tsar_jax.plasticity.hebbian import find_rule
+from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
 
 Encoder = Literal["conv", "pixels"]
 Sharing = Literal["all", "layer", "synapse"]
 Order = Literal["first", "second"]
+Descent = Literal["adam", "sgd"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,14 +110,27 @@ class ComposeConfig(LoopConfig):
     remat: Literal["store", "rematerialise"] = "store"
     """Strategy by which the backward pass gets a lifetime's states: from memory (store), or by
     computing most of them again (rematerialise)."""
+    meta_descent: Descent = dataclasses.field(default="adam", metadata=earlier("adam"))
+    """What follows the meta-optimiser's gradient: adam or sgd."""
     meta_rate: float = 1e-3
-    """Learning rate of Adam across lifetimes."""
+    """Learning rate across lifetimes, of the first meta-step."""
+    meta_rate_decay: float = dataclasses.field(default=1.0, metadata=earlier(1.0))
+    """Factor of meta_rate from one meta-step to the next, positive."""
+    min_meta_rate: float = dataclasses.field(default=0.0, metadata=earlier(0.0))
+    """Learning rate at which, or below, it no longer decays, at least 0."""
     lifetimes: int = 1
     """Lifetimes of a meta-step, or of each member of a population; of pes always one."""
     population: int = 64
     """Members of a population, an even number."""
     sigma: float = 0.02
-    """Standard deviation of a population's noise."""
+    """Standard deviation of a population's noise, in the first meta-step."""
+    sigma_decay: float = dataclasses.field(default=1.0, metadata=earlier(1.0))
+    """Factor of sigma from one meta-step of openai_es to the next, positive."""
+    min_sigma: float = dataclasses.field(default=0.0, metadata=earlier(0.0))
+    """Standard deviation at which, or below, it no longer decays, at least 0."""
+    weight_decay: float = dataclasses.field(default=0.0, metadata=earlier(0.0))
+    """Factor of the mean square of what is meta-learned, at least 0; openai_es adds it to the loss
+    of each member."""
     segment: int = 10
     """Updates of a part of a lifetime, after which pes moves theta; their number divides that of a
     lifetime on images."""
@@ -128,11 +150,13 @@ class ComposeConfig(LoopConfig):
             "eval_lifetimes",
         )
         check_rates(self, "beta", "rate", "scale", "meta_rate", "sigma")
+        check_rates(self, "meta_rate_decay", "sigma_decay")
+        check_weights(self, "min_meta_rate", "min_sigma", "weight_decay")
         check_widths(self, "hidden")
         find_rule(self.hebbian_rule)
         for name, kind in (
             *(("encoder", Encoder), ("modulator_encoder", Encoder)),
-            *(("sharing", Sharing), ("order", Order)),
+            *(("sharing", Sharing), ("order", Order), ("meta_descent", Descent)),
         ):
             check_known(name, getattr(self, name), get_args(kind))
         check_known("remat strategy", self.remat, ("store", "rematerialise"))
@@ -144,4 +168,21 @@ class ComposeConfig(LoopConfig):
         if largest > self.outputs and self.stream == "characters":
             raise UserError(
                 f"outputs is {self.outputs}, but a lifetime has up to {largest} classes: raise it."
+            )
+
+
+def refuse_settings(config: ComposeConfig, choice: str, *names: str) -> None:
+    """Raise UserError where a setting that a choice does not take differs from its default.
+
+    Args:
+        config: settings.
+        choice: the choice, for the message, such as "learner rule".
+        names: of the settings.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in names and value != field.default:
+            raise UserError(
+                f"{field.name} is {value}, but the {choice} does not take it: leave it out, or "
+                "choose another."
             )

@@ -20,7 +20,12 @@ from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.systems.compose.config import ComposeConfig
 from tsar_jax.systems.compose.learners import FEEDBACK, LEARNERS, Theta
-from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS, MetaObjective, MetaOptimiser
+from tsar_jax.systems.compose.meta_optimisers import (
+    META_OPTIMISERS,
+    MetaObjective,
+    MetaOptimiser,
+    find_descent,
+)
 from tsar_jax.systems.compose.modulations import MODULATIONS, MODULATOR, Widths
 from tsar_jax.systems.compose.streams import (
     STREAMS,
@@ -291,8 +296,8 @@ def environment_objective(
 
 @struct.dataclass
 class State:
-    """State of meta-training: the meta-learned parts of theta, Adam's moments, and what the
-    meta-optimiser keeps.
+    """State of meta-training: the meta-learned parts of theta, the state of Adam or SGD, and what
+    the meta-optimiser keeps.
     """
 
     theta: Theta
@@ -336,7 +341,7 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
     """
     composition = compose(config, stream)
     meta = META_OPTIMISERS.find(config.meta_optimiser)(config)
-    optimiser = optax.adam(config.meta_rate)
+    optimiser = find_descent(config)
     check_meta_optimiser(config, composition, meta, stream)
 
     def objective(data: Any, split: str) -> MetaObjective:
