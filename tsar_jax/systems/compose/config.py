@@ -13,6 +13,7 @@ from tsar_jax.errors import (
     check_widths,
 )
 from tsar_jax.networks.feedback_network import Feedback
+from tsar_jax.networks.hebbian_network import find_initialiser
 from tsar_jax.plasticity.hebbian import find_rule
 from tsar_jax.training.config import earlier
 from tsar_jax.training.loop import LoopConfig
@@ -20,6 +21,8 @@ from tsar_jax.training.loop import LoopConfig
 Encoder = Literal["conv", "pixels"]
 Sharing = Literal["all", "layer", "synapse"]
 Order = Literal["first", "second"]
+Units = Literal["softplus", "tanh"]
+Distribution = Literal["constant", "normal", "uniform"]
 Descent = Literal["adam", "sgd"]
 
 
@@ -59,6 +62,12 @@ class ComposeConfig(LoopConfig):
     hidden: tuple[int, ...] = ()
     """Units of the hidden layers between features and outputs. Without one, errors are sent back
     through no weights, and feedback_alignment is the delta rule."""
+    units: Units = dataclasses.field(default="softplus", metadata=earlier("softplus"))
+    """Hidden units: softplus, or tanh as in Hebbian policies. The learner rule sends errors back
+    through softplus."""
+    initial: str | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Initial distribution of weights: uni, normal, xa_uni, ka_uni, sparse, uni_big, xa_uni_big,
+    ones, zeros or default, see hebbian_evolve; None: Glorot's uniform."""
     beta: float = 10.0
     """Sharpness of the hidden layers' softplus, positive."""
 
@@ -75,8 +84,11 @@ class ComposeConfig(LoopConfig):
     it sees are the target's."""
     sharing: Sharing = "layer"
     """What has Hebbian coefficients of its own: each synapse, each layer, or all share them."""
+    distribution: Distribution = dataclasses.field(default="constant", metadata=earlier("constant"))
+    """Initial Hebbian coefficients: constant, A at `scale`, eta at 1 and the others at 0; or all
+    drawn, normal (standard) or uniform (from -1 to 1), times `scale`."""
     scale: float = 0.1
-    """Initial Hebbian coefficient A of every synapse; eta begins at 1, and the others at 0."""
+    """Initial Hebbian coefficient A of every synapse, or factor of those that are drawn."""
     buffer: int = 100
     """Examples that replay keeps, by reservoir sampling."""
     replayed: int = 4
@@ -154,9 +166,12 @@ class ComposeConfig(LoopConfig):
         check_weights(self, "min_meta_rate", "min_sigma", "weight_decay")
         check_widths(self, "hidden")
         find_rule(self.hebbian_rule)
+        if self.initial is not None:
+            find_initialiser(self.initial)
         for name, kind in (
             *(("encoder", Encoder), ("modulator_encoder", Encoder)),
-            *(("sharing", Sharing), ("order", Order), ("meta_descent", Descent)),
+            *(("sharing", Sharing), ("order", Order), ("units", Units)),
+            *(("distribution", Distribution), ("meta_descent", Descent)),
         ):
             check_known(name, getattr(self, name), get_args(kind))
         check_known("remat strategy", self.remat, ("store", "rematerialise"))

@@ -45,23 +45,28 @@ class Composition(NamedTuple):
     """A modulated learner with the encoders of its inputs.
 
     init: (key) -> all of theta.
-    learner: theta as of init, inputs pairs (code, features); aux of an update: the outputs before.
+    learner: theta as of complete, inputs pairs (code, features); aux of an update: the outputs
+        before.
     sense: (theta, inputs [N, ...]) -> (codes [N, code], features [N, features]).
     meta_learned: names of the parts of theta that are meta-learned.
+    prepare: (theta) -> theta as the learner takes it.
     """
 
     init: Callable[[jax.Array], Theta]
     learner: Learner
     sense: Callable[[Theta, jax.Array], tuple[jax.Array, jax.Array]]
     meta_learned: tuple[str, ...]
+    prepare: Callable[[Theta], Theta]
 
     def first(self, key: jax.Array) -> Theta:
         """Return the meta-learned parts of theta before the first step."""
         return {name: tree for name, tree in self.init(key).items() if name in self.meta_learned}
 
     def complete(self, meta_learned: Theta, key: jax.Array) -> Theta:
-        """Return all of theta for a lifetime: what is not meta-learned is drawn with its key."""
-        return self.init(key) | meta_learned
+        """Return all of theta as a lifetime's learner takes it: what is not meta-learned is drawn
+        with its key.
+        """
+        return self.prepare(self.init(key) | meta_learned)
 
 
 def compose(config: ComposeConfig, stream: Stream) -> Composition:
@@ -116,7 +121,7 @@ def compose(config: ComposeConfig, stream: Stream) -> Composition:
         if not jax.tree.leaves(parts[name]):
             raise UserError(f"{name} is empty under these settings: leave it out of meta_learned.")
     names = config.meta_learned or tuple(name for name in recommended if name in parts)
-    return Composition(init, component.learner, sense, names)
+    return Composition(init, component.learner, sense, names, component.prepare)
 
 
 def check_vector(config: ComposeConfig, environment: Environment) -> int:
@@ -262,34 +267,42 @@ def environment_objective(
     number = -(-environment.max_episode_steps // segment)
     init = partial(init_lifetime, composition, environment)
 
-    def advance(
-        theta: Theta, state: Any, part: jax.Array, key: jax.Array
-    ) -> tuple[Any, jax.Array, Metrics]:
-        keys = lifetime_keys(key)
-        full = composition.complete(theta, keys.theta)
-        times = part * segment + jnp.arange(segment)
+    def run_part(
+        full: Theta, state: Any, part: jax.Array, update_key: jax.Array
+    ) -> tuple[Any, Any]:
+        """Return the state after a part, and its rewards [segment]."""
 
         def step(carry: Any, time: jax.Array) -> tuple[Any, jax.Array]:
             learned, world, done = carry
             rows = sense(full, environment.observe(world)[None])
             inputs = jax.tree.map(lambda leaf: leaf[0], rows)
-            step_key = jax.random.fold_in(keys.updates, time)
+            step_key = jax.random.fold_in(update_key, time)
             after, outputs = learner.update(full, learned, (inputs, jnp.zeros(0)), step_key)
             world_after, reward, ended = environment.step(world, environment.act(outputs))
             over = done | (time >= environment.max_episode_steps)
             carry = jax.tree.map(partial(jnp.where, over), (learned, world), (after, world_after))
             return (*carry, over | ended), jnp.where(over, 0.0, reward)
 
-        state, rewards = lax.scan(step, state, times)
+        return lax.scan(step, state, part * segment + jnp.arange(segment))
+
+    def advance(
+        theta: Theta, state: Any, part: jax.Array, key: jax.Array
+    ) -> tuple[Any, jax.Array, Metrics]:
+        keys = lifetime_keys(key)
+        full = composition.complete(theta, keys.theta)
+        state, rewards = run_part(full, state, part, keys.updates)
         return state, -rewards.sum(), {"part_return": rewards.sum()}
 
     def whole(theta: Theta, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        def one(state: Any, part: jax.Array) -> tuple[Any, jax.Array]:
-            state, loss, _ = advance(theta, state, part, key)
-            return state, loss
+        keys = lifetime_keys(key)
+        full = composition.complete(theta, keys.theta)
 
-        _, losses = lax.scan(one, init(theta, key), jnp.arange(number))
-        return losses.sum(), {"episode_return": -losses.sum()}
+        def one(state: Any, part: jax.Array) -> tuple[Any, jax.Array]:
+            state, rewards = run_part(full, state, part, keys.updates)
+            return state, rewards.sum()
+
+        _, rewards = lax.scan(one, init(theta, key), jnp.arange(number))
+        return -rewards.sum(), {"episode_return": rewards.sum()}
 
     return MetaObjective(whole, Parts(number, init, advance))
 
