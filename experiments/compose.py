@@ -5,6 +5,7 @@ Examples:
   tsar-jax run compose                                        SGD under ANML's gate on characters
   tsar-jax run compose --learner rule --modulation layers --meta-optimiser openai_es
   tsar-jax run compose --learner hebbian --stream cart_pole --meta-optimiser openai_es
+  tsar-jax run compose --preset hebbian-cart-pole             the one of hebbian_evolve
   tsar-jax run compose --learner replay --stream permuted --encoder pixels --hidden 64
   tsar-jax run compose --preset anml --channels 64            ANML, a published system, narrower
   tsar-jax run compose --preset synergy                       initial weights for SYNERgy

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from golden import check, close, files, load
+from test_hebbian import HIDDEN, released
 from test_meta_learning import compiler_options, episode_of, named, setting
 from test_plasticity_rules import examples_of, random_weights
 
+from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.plasticity.rules import POOL
@@ -141,3 +143,39 @@ def test_composed_networks_are_meta_learned_as_the_releases(path: Path, precisio
 
 def without_accuracy(found: dict) -> dict:
     return {name: value for name, value in found.items() if name != "meta_accuracies"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("path", files("hebbian_rules"), ids=lambda path: path.stem)
+def test_a_composed_hebbian_lifetime_is_the_releases(path, rule, precision) -> None:
+    golden = load(path, precision)
+    prefix = f"{rule}__normalised__"
+    observations, outputs = golden["observations"], golden[prefix + "outputs"]
+    config = ComposeConfig(
+        learner="hebbian",
+        stream="cart_pole",
+        hidden=HIDDEN,
+        units="tanh",
+        hebbian_rule=rule,
+        sharing="synapse",
+    )
+    world = STREAMS["cart_pole"](config)._replace(
+        observation_shape=observations.shape[1:], num_actions=outputs.shape[1]
+    )
+    composition = compose(config, world)
+    sizes = (observations.shape[1], *HIDDEN, outputs.shape[1])
+    seed = int(golden[prefix + "recipe_seed"])
+    weights, coefficients = released(seed, sizes, len(RULES[rule].columns), precision)
+
+    @jax.jit
+    def lifetime(theta, observations):
+        learner = composition.learner
+        full = composition.complete(theta, jax.random.key(0))
+        examples = composition.sense(full, observations), jnp.zeros((len(observations), 0))
+        return unroll(learner, full, learner.init(full, None), examples, remat="store")
+
+    theta = {"weights": weights, "coefficients": coefficients}
+    state, ours = lifetime(theta, jnp.asarray(observations))
+    close(ours, outputs, precision)
+    for layer, every in enumerate((1, 8, 1)):
+        close(state[layer][:, ::every], golden[f"{prefix}final_{layer}"], precision)

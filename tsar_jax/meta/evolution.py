@@ -72,6 +72,13 @@ def check_population(population: int) -> None:
         )
 
 
+def mean_square(parameters: Tree) -> jax.Array:
+    """Return the mean square of all numbers in a tree of arrays, [], which weight decay lowers."""
+    leaves = jax.tree.leaves(parameters)
+    total = sum(jnp.square(leaf).sum() for leaf in leaves)
+    return jnp.asarray(total / sum(leaf.size for leaf in leaves))
+
+
 class Perturbations(NamedTuple):
     """A generation of OpenAI's strategy: the arguments of `perturb` but for the member's number."""
 

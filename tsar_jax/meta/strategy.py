@@ -4,6 +4,7 @@ A strategy proposes a population, is told its losses, and moves the population's
 evaluates the population, in a compiled program or in simulators outside JAX, needs no more of it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -88,6 +89,25 @@ def openai_es(
         return follow(optimiser, state, gradient)
 
     return Strategy(init, ask, perturbed, tell, lambda state: jnp.asarray(sigma(state.generation)))
+
+
+def decay_past(first: float, factor: float, minimum: float) -> optax.Schedule:
+    """Return the schedule of Najarro and Risi's release for learning rate and noise.
+
+    A value above the minimum is multiplied by the factor. So it ends one step below the minimum; a
+    value that begins there or below stays as it is.
+
+    Args:
+        first: value at step 0, positive.
+        factor: of a value to the one before, positive; 1: the value is constant.
+        minimum: at least 0; 0: none.
+    """
+    if first <= minimum or factor == 1:
+        return optax.constant_schedule(first)
+    if factor > 1 or not minimum:
+        return optax.exponential_decay(first, 1, factor)
+    last = first * factor ** math.ceil(math.log(minimum / first) / math.log(factor))
+    return optax.exponential_decay(first, 1, factor, end_value=last)
 
 
 def follow(

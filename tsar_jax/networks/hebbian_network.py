@@ -130,6 +130,12 @@ INITIALISERS: dict[str, Initialiser] = {
 Runs evolved with ka_uni by earlier versions of this project had sqrt(6 / fan in) as its bound.
 """
 
+DISTRIBUTIONS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
+    "normal": jax.random.normal,
+    "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1.0),
+}
+"""Initial distributions of evolved parameters, (key, shape) -> array, by the release's names."""
+
 COEVOLVED = "coevolve"
 """Name of initial weights that are evolved along with the rule."""
 

@@ -10,7 +10,7 @@ and evolution finds A, B, C, D and eta. Smaller rules leave some of them out.
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import chex
@@ -52,6 +52,32 @@ def find_rule(name: str) -> HebbianRule:
     """Return the rule of a name. Raises UserError for an unknown one."""
     check_known("Hebbian rule", name, RULES)
     return RULES[name]
+
+
+def draw_coefficients(
+    rule: HebbianRule,
+    draw: Callable[[jax.Array, tuple[int, ...]], jax.Array],
+    key: jax.Array,
+    shapes: Sequence[tuple[int, int]],
+    *,
+    scale: float,
+) -> LayerArrays:
+    """Draw a rule's coefficients before the first generation, each layer's from a key of its own.
+
+    Args:
+        rule: with k columns.
+        draw: distribution, (key, shape) -> array.
+        key: root of the layers' keys.
+        shapes: of each layer's coefficients, (out, in), or (1, 1) where its synapses share them.
+        scale: factor of all.
+
+    Returns:
+        Per layer, float [k, *shape].
+    """
+    keys = jax.random.split(key, len(shapes))
+    return tuple(
+        scale * draw(k, (len(rule.columns), *shape)) for k, shape in zip(keys, shapes, strict=True)
+    )
 
 
 def without_rate(rule: HebbianRule) -> HebbianRule:

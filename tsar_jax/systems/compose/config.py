@@ -5,8 +5,17 @@ import math
 from typing import Any, Literal, get_args
 
 from tsar_jax.data.episodes import Pixels
-from tsar_jax.errors import UserError, check_known, check_positive, check_rates, check_widths, shown
+from tsar_jax.errors import (
+    UserError,
+    check_known,
+    check_positive,
+    check_rates,
+    check_weights,
+    check_widths,
+    shown,
+)
 from tsar_jax.networks.feedback_network import Feedback
+from tsar_jax.networks.hebbian_network import find_initialiser
 from tsar_jax.plasticity.hebbian import find_rule
 from tsar_jax.plasticity.learner import Remat
 from tsar_jax.plasticity.methods import METHODS, Method
@@ -17,6 +26,9 @@ from tsar_jax.training.loop import LoopConfig
 Encoder = Literal["conv", "pixels"]
 Sharing = Literal["all", "layer", "synapse"]
 Order = Literal["first", "second"]
+Units = Literal["softplus", "tanh"]
+Distribution = Literal["constant", "normal", "uniform"]
+Descent = Literal["adam", "sgd"]
 
 PERCEPTRON = "perceptron"
 """Name of the network that every learner can change."""
@@ -65,7 +77,7 @@ class ComposeConfig(LoopConfig):
     encoder, modulator. None named: all that the learner recommends, encoder and modulator. A
     lifetime draws the others anew, or has them as set here."""
 
-    network: str = PERCEPTRON
+    network: str = dataclasses.field(default=PERCEPTRON, metadata=earlier(PERCEPTRON))
     """Network whose weights change: perceptron, of the encoder's features; or, of learners sgd and
     adam, the published classifiers on images, convolutions included: anml, oml, tsar; or one that a
     module of yours registers."""
@@ -78,6 +90,12 @@ class ComposeConfig(LoopConfig):
     """Units of the hidden layers between features and outputs; of the network oml one layer.
     Without one, errors are sent back through no weights, and feedback_alignment is the delta
     rule."""
+    units: Units = dataclasses.field(default="softplus", metadata=earlier("softplus"))
+    """Hidden units of the perceptron: softplus, or tanh as in Hebbian policies. The learner rule
+    sends errors back through softplus."""
+    initial: str | None = dataclasses.field(default=None, metadata=earlier(None))
+    """Initial distribution of the perceptron's weights: uni, normal, xa_uni, ka_uni, sparse,
+    uni_big, xa_uni_big, ones, zeros or default, see hebbian_evolve; None: Glorot's uniform."""
     beta: float = 10.0
     """Sharpness of the hidden layers' softplus, positive."""
 
@@ -94,8 +112,11 @@ class ComposeConfig(LoopConfig):
     it sees are the target's."""
     sharing: Sharing = "layer"
     """What has Hebbian coefficients of its own: each synapse, each layer, or all share them."""
+    distribution: Distribution = dataclasses.field(default="constant", metadata=earlier("constant"))
+    """Initial Hebbian coefficients: constant, A at `scale`, eta at 1 and the others at 0; or all
+    drawn, normal (standard) or uniform (from -1 to 1), times `scale`."""
     scale: float = 0.1
-    """Initial Hebbian coefficient A of every synapse; eta begins at 1, and the others at 0."""
+    """Initial Hebbian coefficient A of every synapse, or factor of those that are drawn."""
     buffer: int = 100
     """Examples that replay and continual-learning methods keep."""
     replayed: int = 4
@@ -115,12 +136,12 @@ class ComposeConfig(LoopConfig):
     """Images of each class (permuted: of each task and class) that are learned, one update each."""
     query: int = 5
     """Other images of each class that score the lifetime; of episodes in evaluations alone."""
-    remember: int = 64
+    remember: int = dataclasses.field(default=64, metadata=earlier(64))
     """Random images of all classes that score a lifetime of episodes, beside those learned."""
-    repeat_first: bool = False
+    repeat_first: bool = dataclasses.field(default=False, metadata=earlier(False))
     """Whether the first image of episodes is learned twice, one update more, as in TSAR's
     release."""
-    pixels: Pixels = "unit"
+    pixels: Pixels = dataclasses.field(default="unit", metadata=earlier("unit"))
     """Scale of the inputs of characters and episodes, see anml_meta_train."""
     tasks: int = 3
     """Tasks of a lifetime on permuted digits, one after another."""
@@ -137,14 +158,27 @@ class ComposeConfig(LoopConfig):
     """Strategy by which the backward pass gets a lifetime's states: from memory (store), by
     computing most of them again (rematerialise), or by inverting update after update (reconstruct),
     which rule and feedback_alignment can without modulation."""
+    meta_descent: Descent = dataclasses.field(default="adam", metadata=earlier("adam"))
+    """What follows the meta-optimiser's gradient: adam or sgd."""
     meta_rate: float = 1e-3
-    """Learning rate of Adam across lifetimes."""
+    """Learning rate across lifetimes, of the first meta-step."""
+    meta_rate_decay: float = dataclasses.field(default=1.0, metadata=earlier(1.0))
+    """Factor of meta_rate from one meta-step to the next, positive."""
+    min_meta_rate: float = dataclasses.field(default=0.0, metadata=earlier(0.0))
+    """Learning rate at which, or below, it no longer decays, at least 0."""
     lifetimes: int = 1
     """Lifetimes of a meta-step, or of each member of a population; of pes always one."""
     population: int = 64
     """Members of a population, an even number."""
     sigma: float = 0.02
-    """Standard deviation of a population's noise."""
+    """Standard deviation of a population's noise, in the first meta-step."""
+    sigma_decay: float = dataclasses.field(default=1.0, metadata=earlier(1.0))
+    """Factor of sigma from one meta-step of openai_es to the next, positive."""
+    min_sigma: float = dataclasses.field(default=0.0, metadata=earlier(0.0))
+    """Standard deviation at which, or below, it no longer decays, at least 0."""
+    weight_decay: float = dataclasses.field(default=0.0, metadata=earlier(0.0))
+    """Factor of the mean square of what is meta-learned, at least 0; openai_es adds it to the loss
+    of each member."""
     segment: int = 10
     """Updates of a part of a lifetime, after which pes moves theta; their number divides that of a
     lifetime on images."""
@@ -164,11 +198,16 @@ class ComposeConfig(LoopConfig):
             *("eval_lifetimes", "remember"),
         )
         check_rates(self, "beta", "rate", "scale", "meta_rate", "sigma")
+        check_rates(self, "meta_rate_decay", "sigma_decay")
+        check_weights(self, "min_meta_rate", "min_sigma", "weight_decay")
         check_widths(self, "hidden")
         find_rule(self.hebbian_rule)
+        if self.initial is not None:
+            find_initialiser(self.initial)
         for name, kind in (
             *(("encoder", Encoder), ("modulator_encoder", Encoder)),
-            *(("sharing", Sharing), ("order", Order)),
+            *(("sharing", Sharing), ("order", Order), ("units", Units)),
+            *(("distribution", Distribution), ("meta_descent", Descent)),
         ):
             check_known(name, getattr(self, name), get_args(kind))
         check_known("remat strategy", self.remat, get_args(Remat))
@@ -186,4 +225,21 @@ class ComposeConfig(LoopConfig):
         if largest > self.outputs and self.stream == "characters":
             raise UserError(
                 f"outputs is {self.outputs}, but a lifetime has up to {largest} classes: raise it."
+            )
+
+
+def refuse_settings(config: ComposeConfig, choice: str, *names: str) -> None:
+    """Raise UserError where a setting that a choice does not take differs from its default.
+
+    Args:
+        config: settings.
+        choice: the choice, for the message, such as "learner rule".
+        names: of the settings.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in names and value != field.default:
+            raise UserError(
+                f"{field.name} is {value}, but the {choice} does not take it: leave it out, or "
+                "choose another."
             )

@@ -1,8 +1,8 @@
 """Learners of a composition: what changes the weights of a network within a lifetime.
 
 Every one returns as aux of an update the outputs before it. Those that descend a gradient change
-any of `compose.networks`; the others the perceptron of `networks.feedback_network`, and see an
-input of features. One more is a function, registered by a module of yours:
+any of `compose.networks`; the others the perceptron of `compose.perceptron`, and see an input of
+features. One more is a function, registered by a module of yours:
 
     @LEARNERS.register("mine")
     def mine(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Component: ...
@@ -17,28 +17,43 @@ import jax.numpy as jnp
 import optax
 
 from tsar_jax.errors import UserError
-from tsar_jax.networks.feedback_network import activities, init_weights
+from tsar_jax.networks.feedback_network import init_weights
+from tsar_jax.networks.hebbian_network import DISTRIBUTIONS, layer_shapes
 from tsar_jax.networks.types import LayerArrays
 from tsar_jax.plasticity.buffer import Buffer, add_to_reservoir, draw, empty_buffer
 from tsar_jax.plasticity.gradient_learner import GradientState, gradient_learner
-from tsar_jax.plasticity.hebbian import find_rule, hebbian_update
+from tsar_jax.plasticity.hebbian import (
+    HebbianRule,
+    draw_coefficients,
+    find_rule,
+    hebbian_update,
+    multiply_rates,
+    without_rate,
+)
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.plasticity.losses import cross_entropy
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.registry import Registry
-from tsar_jax.systems.compose.config import ComposeConfig
-from tsar_jax.systems.compose.networks import NETWORKS, PlasticNetwork, perceptron, predict
+from tsar_jax.systems.compose.config import ComposeConfig, refuse_settings
+from tsar_jax.systems.compose.networks import NETWORKS, PlasticNetwork, perceptron
+from tsar_jax.systems.compose.perceptron import draw_weights, forward, predict
 
 Theta = dict[str, Any]
 """Trees of arrays by name: what a lifetime is given. Some are meta-learned."""
+
+
+def as_it_is(theta: Theta) -> Theta:
+    """Return theta: a lifetime takes it as it is meta-learned."""
+    return theta
 
 
 class Component(NamedTuple):
     """A learner with all that it is given.
 
     init: (key) -> theta. What is meta-learned begins so; a lifetime draws everything else anew.
-    learner: its theta is that one. The aux of an update are the outputs [outputs] before it.
+    learner: its theta is that one, prepared. The aux of an update are the outputs [outputs] before
+        it.
     weights_of: (state) -> the weights that change, of a perceptron a `LayerArrays`.
     with_weights: (state, weights) -> the state with these weights.
     recommended: names of the parts of theta that are meta-learned unless others are named.
@@ -51,6 +66,7 @@ class Component(NamedTuple):
     in_advance: (the modulator's heads, codes [N, code]) -> what a modulated learner sees in place
         of codes; None: codes.
     replays: whether an update learns earlier examples too.
+    prepare: (theta) -> theta as the learner takes it, computed once per lifetime.
     """
 
     init: Callable[[jax.Array], Theta]
@@ -64,6 +80,7 @@ class Component(NamedTuple):
     needs: tuple[str, ...] | None = None
     in_advance: Callable[[Any, jax.Array], Any] | None = None
     replays: bool = False
+    prepare: Callable[[Theta], Theta] = as_it_is
 
 
 MakeLearner = Callable[[ComposeConfig, tuple[int, ...], bool], Component]
@@ -117,6 +134,7 @@ def _descent(
     direction: transformation of the gradient, without a learning rate.
     """
     need_labels(name, labelled)
+    refuse_settings(config, f"learner {name}", "distribution")
     network = NETWORKS.find(config.network)(config, sizes)
     return Component(
         rated_init(config, network),
@@ -197,6 +215,7 @@ def _rule(
     terms: names of the rule's terms; None: config's.
     """
     need_labels(name, labelled)
+    refuse_settings(config, f"learner {name}", "units", "distribution")
     rule = Rule(find_terms(terms or config.terms), config.feedback, config.beta)
     local = rule_learner(rule, sizes)
 
@@ -205,7 +224,7 @@ def _rule(
         random_weights = () if rule.feedback == "sym" else init_weights(feedback_key, sizes)
         coefficients = jnp.zeros(len(rule.terms)).at[0].set(config.initial_coefficient)
         return {
-            WEIGHTS: init_weights(weights_key, sizes),
+            WEIGHTS: draw_weights(config, weights_key, sizes),
             COEFFICIENTS: coefficients,
             FEEDBACK: random_weights,
         }
@@ -238,56 +257,77 @@ def hebbian(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Co
     """Return the learner of a Hebbian rule, whose last activities are the target where there is
     one, and else the outputs.
     """
-    rule, layers = find_rule(config.hebbian_rule), list(zip(sizes[1:], sizes[:-1], strict=True))
-    first = jnp.array([{"A": config.scale, "eta": 1.0}.get(name, 0.0) for name in rule.columns])
+    rule, layers = find_rule(config.hebbian_rule), layer_shapes(sizes)
+    prepared = without_rate(rule)
 
     def init(key: jax.Array) -> Theta:
-        shapes = [shape if config.sharing == "synapse" else (1, 1) for shape in layers]
-        if config.sharing == "all":
-            shapes = shapes[:1]
-        coefficients = tuple(
-            jnp.broadcast_to(first[:, None, None], (len(first), *shape)) for shape in shapes
-        )
-        return {WEIGHTS: init_weights(key, sizes), COEFFICIENTS: coefficients}
+        # The weights have one of the key's children for each layer, the coefficients the next one.
+        coefficients_key = jax.random.fold_in(key, len(layers))
+        coefficients = _first_coefficients(config, rule, coefficients_key, layers)
+        return {WEIGHTS: draw_weights(config, key, sizes), COEFFICIENTS: coefficients}
+
+    def prepare(theta: Theta) -> Theta:
+        return theta | {COEFFICIENTS: tuple(multiply_rates(rule, c) for c in theta[COEFFICIENTS])}
 
     def coefficients_of(theta: Theta) -> LayerArrays:
         stored = theta[COEFFICIENTS]
         shared = stored * len(layers) if config.sharing == "all" else stored
         return tuple(
-            jnp.broadcast_to(c, (len(rule.columns), *shape))
+            jnp.broadcast_to(c, (len(prepared.columns), *shape))
             for c, shape in zip(shared, layers, strict=True)
         )
 
     def update(theta: Theta, state: LayerArrays, example: Any, key: Any = None) -> Any:
         del key
-        active = activities(state, example[0], config.beta)[:-1]
+        *active, outputs = forward(config, state, example[0])
+        last = outputs
         if labelled:
-            last = jax.nn.one_hot(example[1], sizes[-1], dtype=active[0].dtype)
-        else:
-            last = state[-1] @ active[-1]
-        active = (*active, last)
-        changed = hebbian_update(rule, coefficients_of(theta), state, active, normalised=True)
-        return changed, ()
+            last = jax.nn.one_hot(example[1], sizes[-1], dtype=outputs.dtype)
+        coefficients = coefficients_of(theta)
+        changed = hebbian_update(prepared, coefficients, state, (*active, last), normalised=True)
+        return changed, outputs
 
     learner = Learner(
         lambda theta, key: theta[WEIGHTS],
         update,
-        lambda theta, state, inputs: predict(config.beta, state, inputs),
+        lambda theta, state, inputs: predict(config, state, inputs),
     )
-    return plain_component(init, learner, (COEFFICIENTS,))
+    return Component(
+        init,
+        learner,
+        lambda state: state,
+        lambda _, weights: weights,
+        (COEFFICIENTS,),
+        prepare=prepare,
+    )
+
+
+def _first_coefficients(
+    config: ComposeConfig, rule: HebbianRule, key: jax.Array, layers: list[tuple[int, int]]
+) -> LayerArrays:
+    """Return Hebbian coefficients before the first meta-step, [k, ...] of each that has its own."""
+    shapes = [shape if config.sharing == "synapse" else (1, 1) for shape in layers]
+    if config.sharing == "all":
+        shapes = shapes[:1]
+    if config.distribution != "constant":
+        distribution = DISTRIBUTIONS[config.distribution]
+        return draw_coefficients(rule, distribution, key, shapes, scale=config.scale)
+    first = jnp.array([{"A": config.scale, "eta": 1.0}.get(name, 0.0) for name in rule.columns])
+    return tuple(jnp.broadcast_to(first[:, None, None], (len(first), *shape)) for shape in shapes)
 
 
 @LEARNERS.register("fixed")
 def fixed(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Component:
     """Return the learner that does not learn: whatever is gained is gained across lifetimes."""
     del labelled
+    refuse_settings(config, "learner fixed", "distribution")
     learner = Learner(
         lambda theta, key: theta[WEIGHTS],
         lambda theta, state, example, key: (state, ()),
-        lambda theta, state, inputs: predict(config.beta, state, inputs),
+        lambda theta, state, inputs: predict(config, state, inputs),
     )
     component = plain_component(
-        lambda key: {WEIGHTS: init_weights(key, sizes)}, learner, (WEIGHTS,)
+        lambda key: {WEIGHTS: draw_weights(config, key, sizes)}, learner, (WEIGHTS,)
     )
     return component._replace(plastic=False)
 
@@ -306,6 +346,7 @@ def replay(config: ComposeConfig, sizes: tuple[int, ...], labelled: bool) -> Com
     Chaudhry et al. (2019), arXiv 1902.10486; a reservoir as in Vitter (1985).
     """
     need_labels("replay", labelled)
+    refuse_settings(config, "learner replay", "distribution")
 
     def loss(outputs: jax.Array, targets: tuple[jax.Array, jax.Array]) -> jax.Array:
         labels, mask = targets

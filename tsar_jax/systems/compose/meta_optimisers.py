@@ -1,4 +1,4 @@
-"""Meta-optimisers of a composition: estimators of theta's gradient, which Adam follows.
+"""Meta-optimisers of a composition: estimators of theta's gradient, which Adam or SGD follows.
 
 One more is a function, registered by a module of yours:
 
@@ -12,13 +12,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from tsar_jax.finite import finite_mean
-from tsar_jax.meta.evolution import check_population, es_gradient, standardised_ranks
+from tsar_jax.meta.evolution import (
+    check_population,
+    es_gradient,
+    mean_square,
+    standardised_ranks,
+)
 from tsar_jax.meta.gradient import Estimate, meta_gradient
 from tsar_jax.meta.persistent import Parts, init_persistent, pes_gradient
+from tsar_jax.meta.strategy import decay_past
 from tsar_jax.registry import Registry
-from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.config import ComposeConfig, refuse_settings
 
 Metrics = dict[str, jax.Array]
 LOSS = "loss"
@@ -60,9 +67,22 @@ META_OPTIMISERS: Registry[Callable[[ComposeConfig], MetaOptimiser]] = Registry("
 """Every meta-optimiser by the name that a config gives it."""
 
 
+OF_EVOLUTION = ("sigma_decay", "min_sigma", "weight_decay")
+"""Settings of openai_es alone."""
+
+
+def find_descent(config: ComposeConfig) -> optax.GradientTransformation:
+    """Return what follows the estimated gradient: Adam or SGD, with a config's learning rate."""
+    rate: Any = config.meta_rate
+    if config.meta_rate_decay != 1:  # a constant rate has no count of steps in its state
+        rate = decay_past(config.meta_rate, config.meta_rate_decay, config.min_meta_rate)
+    return {"adam": optax.adam, "sgd": optax.sgd}[config.meta_descent](rate)
+
+
 @META_OPTIMISERS.register("gradient")
 def gradient(config: ComposeConfig) -> MetaOptimiser:
     """Return backpropagation through whole lifetimes."""
+    refuse_settings(config, "meta-optimiser gradient", *OF_EVOLUTION)
 
     def estimate(
         objective: MetaObjective, theta: Any, state: Any, key: jax.Array
@@ -87,17 +107,20 @@ def gradient(config: ComposeConfig) -> MetaOptimiser:
 def openai_es(config: ComposeConfig) -> MetaOptimiser:
     """Return OpenAI's evolution strategy (arXiv 1703.03864) over whole lifetimes.
 
-    Members of equal loss have equal ranks, so that a loss that all share moves nothing.
+    Members of equal loss have equal ranks, so that a loss that all share moves nothing. The state
+    is the number of the next generation, int32 [].
     """
     check_population(config.population)
+    sigma: Any = decay_past(config.sigma, config.sigma_decay, config.min_sigma)
 
     def estimate(
-        objective: MetaObjective, theta: Any, state: Any, key: jax.Array
+        objective: MetaObjective, theta: Any, generation: Any, key: jax.Array
     ) -> tuple[Estimate, Any]:
         def of_lifetime(theta: Any, number: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
             del number  # the key distinguishes it
             loss, metrics = objective.whole(theta, key)
-            return loss, {**metrics, LOSS: loss}
+            decayed = loss + config.weight_decay * mean_square(theta)
+            return decayed, {**metrics, LOSS: loss}
 
         estimated = es_gradient(
             of_lifetime,
@@ -105,13 +128,13 @@ def openai_es(config: ComposeConfig) -> MetaOptimiser:
             jnp.arange(config.lifetimes),
             key,
             population=config.population,
-            sigma=config.sigma,
+            sigma=sigma(generation),
             shaping=partial(standardised_ranks, ties="average"),
         )
         loss = finite_mean(estimated.metrics.pop(LOSS))
-        return _averaged(estimated._replace(loss=loss)), state
+        return _averaged(estimated._replace(loss=loss)), generation + 1
 
-    return MetaOptimiser(lambda init_lifetime, theta, key: (), estimate)
+    return MetaOptimiser(lambda init_lifetime, theta, key: jnp.zeros((), jnp.int32), estimate)
 
 
 @META_OPTIMISERS.register("pes")
@@ -120,7 +143,7 @@ def pes(config: ComposeConfig) -> MetaOptimiser:
 
     The loss is that of predictions before each update, so that a part has one.
     """
-
+    refuse_settings(config, "meta-optimiser pes", *OF_EVOLUTION)
     check_population(config.population)
 
     def init(init_lifetime: Callable[[Any, jax.Array], Any], theta: Any, key: jax.Array) -> Any:

@@ -13,13 +13,12 @@ import jax.numpy as jnp
 
 from tsar_jax.errors import UserError
 from tsar_jax.networks.classifier import Variables
-from tsar_jax.networks.feedback_network import init_weights
 from tsar_jax.networks.perceptron import make_perceptron
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.plasticity.methods import METHODS, Batch, Method, ProblemSpec, TrainState, make_method
 from tsar_jax.plasticity.methods.published import alike_streams, hyper_parameters, nearest_row
 from tsar_jax.plasticity.methods.settings import given_settings
-from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.config import ComposeConfig, refuse_settings
 from tsar_jax.systems.compose.learners import (
     LEARNERS,
     RATES,
@@ -30,6 +29,7 @@ from tsar_jax.systems.compose.learners import (
     need_labels,
     with_outputs,
 )
+from tsar_jax.systems.compose.perceptron import draw_weights
 
 PUBLISHED_FOR = {"permuted": "perm-mnist"}
 """Stream of the published tables that a stream is most like, if it is not `OTHERWISE`."""
@@ -79,10 +79,14 @@ def method_component(
     Predictions are those of the model that is the method's result.
     """
     need_labels(name, labelled)
+    refuse_settings(config, f"learner {name}", "units", "distribution")
     method, spec = find_method(name, config), problem_spec(config, sizes)
 
     def init(key: jax.Array) -> Theta:
-        return {WEIGHTS: init_weights(key, sizes), RATES: jnp.full((), jnp.log(config.rate))}
+        return {
+            WEIGHTS: draw_weights(config, key, sizes),
+            RATES: jnp.full((), jnp.log(config.rate)),
+        }
 
     def given(theta: Theta) -> Learner:
         """Return the method under a theta: first weights, and the learning rate."""

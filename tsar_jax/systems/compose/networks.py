@@ -23,12 +23,12 @@ from tsar_jax.networks import (
     params_like,
     run_stages,
 )
-from tsar_jax.networks.feedback_network import init_weights, logits
 from tsar_jax.networks.layers import ALL_POOLED
 from tsar_jax.networks.types import LayerArrays
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.registry import Registry
 from tsar_jax.systems.compose.config import PERCEPTRON, ComposeConfig
+from tsar_jax.systems.compose.perceptron import draw_weights, predict
 
 MICROBATCH = 4
 """Images that a convolution takes at a time on a CPU, to stay in its cache."""
@@ -91,17 +91,12 @@ NETWORKS: Registry[Callable[[ComposeConfig, tuple[int, ...]], PlasticNetwork]] =
 """Every network by the name that a config gives it."""
 
 
-def predict(beta: float, weights: LayerArrays, inputs: jax.Array) -> jax.Array:
-    """Return the logits [..., outputs] of a perceptron for inputs [..., features]."""
-    rows = inputs.reshape(-1, inputs.shape[-1])
-    outputs = jax.vmap(lambda row: logits(weights, row, beta))(rows)
-    return outputs.reshape(*inputs.shape[:-1], -1)
-
-
-def forget_rows(weights: LayerArrays, classes: jax.Array, key: jax.Array) -> LayerArrays:
+def forget_rows(
+    config: ComposeConfig, weights: LayerArrays, classes: jax.Array, key: jax.Array
+) -> LayerArrays:
     """Return a perceptron's weights with the output rows of some classes [n] drawn anew."""
     last = weights[-1]
-    (drawn,) = init_weights(key, last.shape[::-1])
+    (drawn,) = draw_weights(config, key, last.shape[::-1])
     return (*weights[:-1], last.at[classes].set(drawn[classes].astype(last.dtype)))
 
 
@@ -109,15 +104,15 @@ def forget_rows(weights: LayerArrays, classes: jax.Array, key: jax.Array) -> Lay
 def perceptron(config: ComposeConfig, sizes: tuple[int, ...]) -> PlasticNetwork:
     """Return a multilayer perceptron without biases, all of whose weights change."""
     return PlasticNetwork(
-        init=lambda key: init_weights(key, sizes),
+        init=lambda key: draw_weights(config, key, sizes),
         ahead=lambda weights, inputs: inputs,
         features=lambda weights, inputs: inputs,
-        classify=partial(predict, config.beta),
+        classify=partial(predict, config),
         width=sizes[0],
         layers=tuple(range(len(sizes) - 1)),
         plastic=(True,) * (len(sizes) - 1),
         synapses=synapses_of(sizes),
-        forget=forget_rows,
+        forget=partial(forget_rows, config),
         on_images=False,
     )
 

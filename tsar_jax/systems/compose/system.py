@@ -18,9 +18,14 @@ from tsar_jax.meta.persistent import Parts
 from tsar_jax.networks.layers import Trunk
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
-from tsar_jax.systems.compose.config import PERCEPTRON, ComposeConfig
+from tsar_jax.systems.compose.config import PERCEPTRON, ComposeConfig, refuse_settings
 from tsar_jax.systems.compose.learners import FEEDBACK, WEIGHTS, Component, Theta
-from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS, MetaObjective, MetaOptimiser
+from tsar_jax.systems.compose.meta_optimisers import (
+    META_OPTIMISERS,
+    MetaObjective,
+    MetaOptimiser,
+    find_descent,
+)
 from tsar_jax.systems.compose.methods import find_learner
 from tsar_jax.systems.compose.modulations import HEADS, MODULATIONS, MODULATOR, Widths
 from tsar_jax.systems.compose.networks import MICROBATCH, perceptron
@@ -37,11 +42,13 @@ class Composition(NamedTuple):
     """A modulated learner with the encoders of its inputs.
 
     init: (key) -> all of theta.
-    learner: theta as of init, inputs pairs (code, features); aux of an update: the outputs before.
+    learner: theta as of complete, inputs pairs (code, features); aux of an update: the outputs
+        before.
     sense: (theta, inputs [N, ...]) -> what modulator and network see of them: codes [N, code], or
         gates [N, ...] that are computed in advance; and features [N, features], or activations.
     meta_learned: names of the parts of theta that are meta-learned.
     forget: see `PlasticNetwork`. needs: see `Component`.
+    prepare: (theta) -> theta as the learner takes it.
     """
 
     init: Callable[[jax.Array], Theta]
@@ -50,14 +57,17 @@ class Composition(NamedTuple):
     meta_learned: tuple[str, ...]
     forget: Callable[[Any, jax.Array, jax.Array], Any]
     needs: tuple[str, ...] | None
+    prepare: Callable[[Theta], Theta]
 
     def first(self, key: jax.Array) -> Theta:
         """Return the meta-learned parts of theta before the first step."""
         return {name: tree for name, tree in self.init(key).items() if name in self.meta_learned}
 
     def complete(self, meta_learned: Theta, key: jax.Array) -> Theta:
-        """Return all of theta for a lifetime: what is not meta-learned is drawn with its key."""
-        return self.init(key) | meta_learned
+        """Return all of theta as a lifetime's learner takes it: what is not meta-learned is drawn
+        with its key.
+        """
+        return self.prepare(self.init(key) | meta_learned)
 
 
 def compose(config: ComposeConfig, stream: Stream, *, images: int = 1) -> Composition:
@@ -131,7 +141,9 @@ def compose(config: ComposeConfig, stream: Stream, *, images: int = 1) -> Compos
     names = config.meta_learned or tuple(name for name in recommended if name in parts)
     inverted = config.remat == "reconstruct" and component.learner.inverse is not None
     needs = component.needs if inverted else None
-    return Composition(init, component.learner, sense, names, network.forget, needs)
+    return Composition(
+        init, component.learner, sense, names, network.forget, needs, component.prepare
+    )
 
 
 def check_network(config: ComposeConfig, component: Component, stream: Stream) -> None:
@@ -143,6 +155,7 @@ def check_network(config: ComposeConfig, component: Component, stream: Stream) -
             f"The learner {config.learner} changes a perceptron, not the network {config.network}: "
             "take sgd or adam, or the network perceptron."
         )
+    refuse_settings(config, f"network {config.network}", "units", "initial")
     if component.network.on_images and not (
         isinstance(stream, ImageStream) and stream.shape == (SIDE, SIDE)
     ):
@@ -317,42 +330,50 @@ def environment_objective(
     number = -(-environment.max_episode_steps // segment)
     init = partial(init_lifetime, composition, environment)
 
-    def advance(
-        theta: Theta, state: Any, part: jax.Array, key: jax.Array
-    ) -> tuple[Any, jax.Array, Metrics]:
-        keys = lifetime_keys(key)
-        full = composition.complete(theta, keys.theta)
-        times = part * segment + jnp.arange(segment)
+    def run_part(
+        full: Theta, state: Any, part: jax.Array, update_key: jax.Array
+    ) -> tuple[Any, Any]:
+        """Return the state after a part, and its rewards [segment]."""
 
         def step(carry: Any, time: jax.Array) -> tuple[Any, jax.Array]:
             learned, world, done = carry
             rows = sense(full, environment.observe(world)[None])
             inputs = jax.tree.map(lambda leaf: leaf[0], rows)
-            step_key = jax.random.fold_in(keys.updates, time)
+            step_key = jax.random.fold_in(update_key, time)
             after, outputs = learner.update(full, learned, (inputs, jnp.zeros(0)), step_key)
             world_after, reward, ended = environment.step(world, environment.act(outputs))
             over = done | (time >= environment.max_episode_steps)
             carry = jax.tree.map(partial(jnp.where, over), (learned, world), (after, world_after))
             return (*carry, over | ended), jnp.where(over, 0.0, reward)
 
-        state, rewards = lax.scan(step, state, times)
+        return lax.scan(step, state, part * segment + jnp.arange(segment))
+
+    def advance(
+        theta: Theta, state: Any, part: jax.Array, key: jax.Array
+    ) -> tuple[Any, jax.Array, Metrics]:
+        keys = lifetime_keys(key)
+        full = composition.complete(theta, keys.theta)
+        state, rewards = run_part(full, state, part, keys.updates)
         return state, -rewards.sum(), {"part_return": rewards.sum()}
 
     def whole(theta: Theta, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        def one(state: Any, part: jax.Array) -> tuple[Any, jax.Array]:
-            state, loss, _ = advance(theta, state, part, key)
-            return state, loss
+        keys = lifetime_keys(key)
+        full = composition.complete(theta, keys.theta)
 
-        _, losses = lax.scan(one, init(theta, key), jnp.arange(number))
-        return losses.sum(), {"episode_return": -losses.sum()}
+        def one(state: Any, part: jax.Array) -> tuple[Any, jax.Array]:
+            state, rewards = run_part(full, state, part, keys.updates)
+            return state, rewards.sum()
+
+        _, rewards = lax.scan(one, init(theta, key), jnp.arange(number))
+        return -rewards.sum(), {"episode_return": rewards.sum()}
 
     return MetaObjective(whole, Parts(number, init, advance))
 
 
 @struct.dataclass
 class State:
-    """State of meta-training: the meta-learned parts of theta, Adam's moments, and what the
-    meta-optimiser keeps.
+    """State of meta-training: the meta-learned parts of theta, the state of Adam or SGD, and what
+    the meta-optimiser keeps.
     """
 
     theta: Theta
@@ -412,7 +433,7 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
     """
     composition = compose(config, stream)
     meta = META_OPTIMISERS.find(config.meta_optimiser)(config)
-    optimiser = optax.adam(config.meta_rate)
+    optimiser = find_descent(config)
     check_meta_optimiser(config, composition, meta, stream)
     side_by_side = config.lifetimes * (1 if meta.needs_gradient else config.population)
 

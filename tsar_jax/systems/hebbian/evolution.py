@@ -7,7 +7,6 @@ Najarro and Risi (2020), arXiv 2007.02686, and the release. A generation estimat
 import dataclasses
 import functools
 import inspect
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -21,10 +20,11 @@ from tsar_jax.meta.evolution import (
     TIES,
     Shaping,
     check_population,
+    mean_square,
     standardised_ranks,
 )
 from tsar_jax.meta.evosax_strategies import evosax_strategy
-from tsar_jax.meta.strategy import OPENAI_ES, EvolutionState, Strategy, openai_es
+from tsar_jax.meta.strategy import OPENAI_ES, EvolutionState, Strategy, decay_past, openai_es
 from tsar_jax.training.config import earlier, formerly
 
 
@@ -187,32 +187,16 @@ def _needs_a_rate_alone(function: Callable[..., Any]) -> bool:
 
 def learning_rate_schedule(evolution: Evolution) -> optax.Schedule:
     """Return the learning rate by number of generation."""
-    return _decay_past(
+    return decay_past(
         evolution.learning_rate, evolution.learning_rate_decay, evolution.min_learning_rate
     )
 
 
 def sigma_schedule(evolution: Evolution) -> optax.Schedule:
     """Return the standard deviation of the noise by number of generation."""
-    return _decay_past(evolution.sigma, evolution.sigma_decay, evolution.min_sigma)
-
-
-def _decay_past(first: float, factor: float, minimum: float) -> optax.Schedule:
-    """Return the release's schedule: a value above the minimum is multiplied by the factor.
-
-    So it ends one step below the minimum; a value that begins there or below stays as it is.
-    """
-    if first <= minimum:
-        return optax.constant_schedule(first)
-    if factor >= 1:
-        return optax.exponential_decay(first, 1, factor)
-    last = first * factor ** math.ceil(math.log(minimum / first) / math.log(factor))
-    return optax.exponential_decay(first, 1, factor, end_value=last)
+    return decay_past(evolution.sigma, evolution.sigma_decay, evolution.min_sigma)
 
 
 def apply_weight_decay(evolution: Evolution, fitness: jax.Array, genome: Genome) -> jax.Array:
     """Return a member's fitness less weight_decay times the mean square of its main part."""
-    leaves = jax.tree.leaves(genome.main)
-    count = sum(leaf.size for leaf in leaves)
-    mean_square = sum(jnp.square(leaf).sum() for leaf in leaves) / count
-    return fitness - evolution.weight_decay * mean_square
+    return fitness - evolution.weight_decay * mean_square(genome.main)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from tsar_jax.errors import UserError, check_known, check_rates, check_widths
 from tsar_jax.networks.hebbian_network import (
     COEVOLVED,
+    DISTRIBUTIONS,
     FEATURES,
     HIDDEN,
     IMAGE_SIDE,
@@ -31,6 +32,7 @@ from tsar_jax.networks.hebbian_network import (
 from tsar_jax.networks.types import LayerArrays
 from tsar_jax.plasticity.hebbian import (
     RULES,
+    draw_coefficients,
     find_rule,
     hebbian_update,
     multiply_rates,
@@ -45,12 +47,6 @@ STATIC, GRU = "static", "gru"
 """Names that stand for a rule where weights evolve and do not change in a lifetime: of a static
 policy, and of a recurrent one.
 """
-
-DISTRIBUTIONS: dict[str, Callable[[jax.Array, tuple[int, ...]], jax.Array]] = {
-    "normal": jax.random.normal,
-    "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1.0),
-}
-"""Initial distributions of evolved parameters, (key, shape) -> array, by the release's names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,10 +173,8 @@ def _hebbian(
 
     def init(key: jax.Array) -> Genome:
         rule_key, kernel_key, weights_key = jax.random.split(key, 3)
-        shapes = [(len(rule.columns), *shape) for shape in layer_shapes(sizes)]
-        keys = jax.random.split(rule_key, len(shapes))
-        coefficients = tuple(
-            config.scale * draw_evolved(k, shape) for k, shape in zip(keys, shapes, strict=True)
+        coefficients = draw_coefficients(
+            rule, draw_evolved, rule_key, layer_shapes(sizes), scale=config.scale
         )
         evolved = {"kernels": draw_kernels(kernel_key)}
         if coevolved:
