@@ -9,6 +9,7 @@ import pytest
 from benchmarks import (
     anml_costs,
     continual,
+    generality,
     machine,
     measure,
     plasticity,
@@ -179,3 +180,21 @@ def test_list_names_every_benchmark(capsys):
     assert main(["--list"]) == 0
     printed = capsys.readouterr().out
     assert all(benchmark.name in printed for benchmark in BENCHMARKS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "synergy" else pytest.mark.slow)
+        for name in generality.PAIRS
+    ],
+)
+def test_a_system_takes_turns_with_its_composition(name):
+    row = generality.measure_pair(generality.PAIRS[name](small=True), repeats=2)
+    assert row["own_seconds"] > 0
+    assert row["ratio"] == pytest.approx(row["composed_seconds"] / row["own_seconds"])
+
+
+def test_an_unknown_pair_is_named():
+    with pytest.raises(UserError, match=r"no pair 'anm': .*nearest is anml"):
+        generality.parse(["--only", "anm"])

@@ -27,7 +27,6 @@ from tsar_jax.systems.compose.learners import (
     MakeLearner,
     Theta,
     need_labels,
-    with_outputs,
 )
 from tsar_jax.systems.compose.perceptron import draw_weights
 
@@ -76,7 +75,8 @@ def method_component(
     """Return the learner of a method, whose state is the method's `TrainState`.
 
     theta["rates"] is the natural logarithm of the only learning rate, so that it stays positive.
-    Predictions are those of the model that is the method's result.
+    Predictions are those of the model that is the method's result; the outputs before an update are
+    the working model's.
     """
     need_labels(name, labelled)
     refuse_settings(config, f"learner {name}", "units", "distribution")
@@ -95,7 +95,10 @@ def method_component(
         return method.learner(dataclasses.replace(spec, net=net, learning_rate=rate))
 
     def update(theta: Theta, state: TrainState, example: Any, key: jax.Array) -> Any:
-        return given(theta).update((), state, batch_of_one(*example), key)
+        batch = batch_of_one(*example)
+        # Those of the working model, which the update computes anyway.
+        outputs = spec.net.logits(state.net, batch.images)[0]
+        return given(theta).update((), state, batch, key)[0], outputs
 
     learner = Learner(
         lambda theta, key: given(theta).init((), key),
@@ -104,7 +107,7 @@ def method_component(
     )
     return Component(
         init,
-        with_outputs(learner),
+        learner,
         lambda state: state.net.params,
         lambda state, weights: state._replace(net=state.net._replace(params=weights)),
         (WEIGHTS, RATES),

@@ -330,42 +330,49 @@ def environment_objective(
     number = -(-environment.max_episode_steps // segment)
     init = partial(init_lifetime, composition, environment)
 
-    def run_part(
-        full: Theta, state: Any, part: jax.Array, update_key: jax.Array
-    ) -> tuple[Any, Any]:
-        """Return the state after a part, and its rewards [segment]."""
-
-        def step(carry: Any, time: jax.Array) -> tuple[Any, jax.Array]:
-            learned, world, done = carry
-            rows = sense(full, environment.observe(world)[None])
-            inputs = jax.tree.map(lambda leaf: leaf[0], rows)
-            step_key = jax.random.fold_in(update_key, time)
-            after, outputs = learner.update(full, learned, (inputs, jnp.zeros(0)), step_key)
-            world_after, reward, ended = environment.step(world, environment.act(outputs))
-            over = done | (time >= environment.max_episode_steps)
-            carry = jax.tree.map(partial(jnp.where, over), (learned, world), (after, world_after))
-            return (*carry, over | ended), jnp.where(over, 0.0, reward)
-
-        return lax.scan(step, state, part * segment + jnp.arange(segment))
+    def live(full: Theta, learned: Any, world: Any, update_key: jax.Array) -> tuple[Any, ...]:
+        """Return learner and world after a step, its reward, and whether it ended the episode."""
+        rows = sense(full, environment.observe(world)[None])
+        inputs = jax.tree.map(lambda leaf: leaf[0], rows)
+        learned, outputs = learner.update(full, learned, (inputs, jnp.zeros(0)), update_key)
+        return learned, *environment.step(world, environment.act(outputs))
 
     def advance(
         theta: Theta, state: Any, part: jax.Array, key: jax.Array
     ) -> tuple[Any, jax.Array, Metrics]:
         keys = lifetime_keys(key)
         full = composition.complete(theta, keys.theta)
-        state, rewards = run_part(full, state, part, keys.updates)
+
+        def step(carry: Any, time: jax.Array) -> tuple[Any, jax.Array]:
+            learned, world, done = carry
+            update_key = jax.random.fold_in(keys.updates, time)
+            *after, reward, ended = live(full, learned, world, update_key)
+            over = done | (time >= environment.max_episode_steps)
+            carry = jax.tree.map(partial(jnp.where, over), (learned, world), tuple(after))
+            return (*carry, over | ended), jnp.where(over, 0.0, reward)
+
+        state, rewards = lax.scan(step, state, part * segment + jnp.arange(segment))
         return state, -rewards.sum(), {"part_return": rewards.sum()}
 
     def whole(theta: Theta, key: jax.Array) -> tuple[jax.Array, Metrics]:
         keys = lifetime_keys(key)
         full = composition.complete(theta, keys.theta)
 
-        def one(state: Any, part: jax.Array) -> tuple[Any, jax.Array]:
-            state, rewards = run_part(full, state, part, keys.updates)
-            return state, rewards.sum()
+        def running(carry: Any) -> jax.Array:
+            *_, time, done = carry
+            return ~done & (time < environment.max_episode_steps)
 
-        _, rewards = lax.scan(one, init(theta, key), jnp.arange(number))
-        return -rewards.sum(), {"episode_return": rewards.sum()}
+        def step(carry: Any) -> Any:
+            learned, world, earned, time, _ = carry
+            update_key = jax.random.fold_in(keys.updates, time)
+            learned, world, reward, done = live(full, learned, world, update_key)
+            return learned, world, earned + reward, time + 1, done
+
+        learned, world, done = init(theta, key)
+        start = learned, world, jnp.zeros(()), jnp.zeros((), jnp.int32), done
+        # No step is computed after the last lifetime's end, of those side by side.
+        earned = lax.while_loop(running, step, start)[2]
+        return -earned, {"episode_return": earned}
 
     return MetaObjective(whole, Parts(number, init, advance))
 
