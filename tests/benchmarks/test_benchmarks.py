@@ -20,6 +20,7 @@ from benchmarks import (
 from benchmarks.__main__ import main, run_in_subprocess
 from benchmarks.anml import SMALL
 from benchmarks.suite import BENCHMARKS
+from tsar_jax.errors import UserError
 from tsar_jax.networks import params_like
 from tsar_jax.systems.episodic.anml import AnmlConfig, make_network
 
