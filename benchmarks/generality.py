@@ -29,10 +29,12 @@ from tsar_jax.errors import check_known
 from tsar_jax.networks.perceptron import make_perceptron
 from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.methods import Batch
+from tsar_jax.systems.compose.composition import compose
 from tsar_jax.systems.compose.config import ComposeConfig
 from tsar_jax.systems.compose.methods import batch_of_one, find_method, problem_spec
 from tsar_jax.systems.compose.presets import PRESETS
-from tsar_jax.systems.compose.system import compose, find_stream, make_system
+from tsar_jax.systems.compose.streams import find_stream
+from tsar_jax.systems.compose.system import make_system
 from tsar_jax.systems.episodic import anml, anml_presets, tsar, tsar_presets
 from tsar_jax.systems.hebbian import presets as hebbian_presets
 from tsar_jax.systems.hebbian import system as hebbian

@@ -25,8 +25,8 @@ from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.systems.compose.config import ComposeConfig
 from tsar_jax.systems.compose.presets import EXPERIMENT, PRESETS
-from tsar_jax.systems.compose.streams import ImageStream
-from tsar_jax.systems.compose.system import find_stream, make_system
+from tsar_jax.systems.compose.streams import ImageStream, find_stream
+from tsar_jax.systems.compose.system import make_system
 from tsar_jax.training.loop import train
 
 

@@ -284,7 +284,8 @@ import jax
 import numpy as np
 jax.config.update("jax_num_cpu_devices", {devices})
 from tsar_jax.systems.compose.config import ComposeConfig
-from tsar_jax.systems.compose.system import find_stream, make_system
+from tsar_jax.systems.compose.streams import find_stream
+from tsar_jax.systems.compose.system import make_system
 from tsar_jax.training.loop import train
 from tsar_jax.training.run import Run
 images = np.random.default_rng(0).integers(0, 256, (8, 6, 3, 3)).astype(np.uint8)

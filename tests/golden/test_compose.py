@@ -14,9 +14,10 @@ from tsar_jax.plasticity.hebbian import RULES
 from tsar_jax.plasticity.learner import unroll
 from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.plasticity.rules import POOL
+from tsar_jax.systems.compose.composition import compose
 from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.lifetimes import image_objective
 from tsar_jax.systems.compose.streams import STREAMS
-from tsar_jax.systems.compose.system import compose, image_objective
 from tsar_jax.systems.episodic.release import to_release
 
 MODULATIONS = {"anml": "activations", "oml": "none", "tsar": "weights"}

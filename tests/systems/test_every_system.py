@@ -18,7 +18,7 @@ from tsar_jax.errors import UserError
 from tsar_jax.networks.mlp import make_mlp
 from tsar_jax.plasticity.methods import make_method
 from tsar_jax.systems.compose.config import ComposeConfig
-from tsar_jax.systems.compose.system import find_stream
+from tsar_jax.systems.compose.streams import find_stream
 from tsar_jax.systems.compose.system import make_system as make_composed
 from tsar_jax.systems.continual.system import ContinualConfig, Experiment, make_spec
 from tsar_jax.systems.continual.system import make_system as make_continual

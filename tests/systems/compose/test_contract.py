@@ -13,12 +13,14 @@ import pytest
 
 from tsar_jax.errors import UserError
 from tsar_jax.plasticity.methods import METHODS, method_settings
+from tsar_jax.systems.compose.composition import compose
 from tsar_jax.systems.compose.config import ComposeConfig
 from tsar_jax.systems.compose.learners import LEARNERS
+from tsar_jax.systems.compose.lifetimes import image_objective
 from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS
 from tsar_jax.systems.compose.modulations import MODULATIONS
-from tsar_jax.systems.compose.streams import STREAMS
-from tsar_jax.systems.compose.system import compose, find_stream, image_objective, make_system
+from tsar_jax.systems.compose.streams import STREAMS, find_stream
+from tsar_jax.systems.compose.system import make_system
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 

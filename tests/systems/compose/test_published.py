@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tsar_jax.systems.compose.lifetimes import lifetime_keys
 from tsar_jax.systems.compose.presets import PRESETS
-from tsar_jax.systems.compose.streams import TRAIN_CLASSES
-from tsar_jax.systems.compose.system import find_stream, lifetime_keys, make_system
+from tsar_jax.systems.compose.streams import TRAIN_CLASSES, find_stream
+from tsar_jax.systems.compose.system import make_system
 from tsar_jax.systems.episodic import anml_presets, tsar_presets
 from tsar_jax.systems.episodic.tsar import CHANNELS, classifier_channels
 from tsar_jax.systems.learned_rules import presets as rule_presets

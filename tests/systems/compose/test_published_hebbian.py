@@ -9,15 +9,12 @@ import pytest
 
 from tsar_jax.environments.registry import find_environments
 from tsar_jax.errors import UserError
+from tsar_jax.systems.compose.composition import compose
 from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.lifetimes import environment_objective, lifetime_keys
 from tsar_jax.systems.compose.presets import PRESETS
-from tsar_jax.systems.compose.system import (
-    compose,
-    environment_objective,
-    find_stream,
-    lifetime_keys,
-    make_system,
-)
+from tsar_jax.systems.compose.streams import find_stream
+from tsar_jax.systems.compose.system import make_system
 from tsar_jax.systems.hebbian import rollouts
 from tsar_jax.systems.hebbian.evolution import Genome
 from tsar_jax.systems.hebbian.policy import PolicyConfig

@@ -8,6 +8,8 @@ methods          the same, by the methods of continual learning
 modulations      what multiplies its activations, weights or updates
 streams          what it learns in a lifetime, and how it is scored
 meta_optimisers  what improves theta across lifetimes
+composition      learner and modulation, and what they see of a stream's inputs
+lifetimes        one lifetime, and its loss
 system           the four together, as a system that the training loop runs
 presets          named settings
 """

@@ -390,3 +390,8 @@ def _compiled(name: str, config: ComposeConfig) -> Environment:
 
 STREAMS.register("cart_pole")(partial(_compiled, "cart_pole"))
 STREAMS.register("pendulum")(partial(_compiled, "pendulum"))
+
+
+def find_stream(config: ComposeConfig) -> Stream:
+    """Return the stream that a config names. Raises UserError where there is none."""
+    return STREAMS.find(config.stream)(config)
