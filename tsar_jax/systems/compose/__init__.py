@@ -12,4 +12,6 @@ composition      learner and modulation, and what they see of a stream's inputs
 lifetimes        one lifetime, and its loss
 system           the four together, as a system that the training loop runs
 presets          named settings
+comparison       compositions compared: tables
+figures          and figures
 """

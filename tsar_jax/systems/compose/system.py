@@ -85,17 +85,6 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
     check_meta_optimiser(config, composition, meta, stream)
     side_by_side = config.lifetimes * (1 if meta.needs_gradient else config.population)
 
-    def objective(data: Any, split: str) -> MetaObjective:
-        if not isinstance(stream, ImageStream):
-            return environment_objective(config, composition, stream)
-        train = split == "train"
-        classes = config.classes if train else stream.eval_classes
-        draw = stream.draw if train else stream.draw_test or stream.draw
-        like = jax.eval_shape(lambda images: draw(images, jax.random.key(0), classes), data[split])
-        seen_together = like.labels.shape[0] * (side_by_side if train else 1)
-        composed = compose(config, stream, images=seen_together)
-        return image_objective(config, composed, stream, data[split], classes, test=not train)
-
     def init(key: jax.Array) -> State:
         theta_key, estimator_key = jax.random.split(key)
         theta = composition.first(theta_key)
@@ -103,7 +92,7 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
         return on_all_devices(State(theta, optimiser.init(theta), estimator))
 
     def step(state: State, data: Any, key: jax.Array) -> tuple[State, Metrics, Arrays]:
-        lives, theta = objective(data, "train"), state.theta
+        lives, theta = lifetimes_of(config, stream, data, side_by_side=side_by_side), state.theta
         if meta.lifetime_keys is not None:
             theta = lives.prepare(theta, meta.lifetime_keys(key))
         estimate, estimator = meta.estimate(lives, theta, state.estimator, key)
@@ -113,14 +102,48 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
         return after, {"loss": estimate.loss, **estimate.metrics}, {}
 
     def evaluate(state: State, data: Any, key: jax.Array) -> Metrics:
-        def of_lifetime(key: jax.Array, shared: Any) -> tuple[jax.Array, Metrics]:
-            theta, data = shared
-            lives = objective(data, "test")
-            return lives.whole(lives.prepare(theta, key[None]), key)
-
         keys = jax.random.split(key, config.eval_lifetimes)
-        many = map_over(of_lifetime, config.eval_lifetimes)
-        losses, metrics = many(keys, (state.theta, data))
+        losses, metrics = evaluate_lifetimes(config, stream, state.theta, data, keys)
         return {"loss": losses.mean(), **jax.tree.map(lambda leaf: leaf.mean(0), metrics)}
 
     return System(init, step, evaluate)
+
+
+def lifetimes_of(
+    config: ComposeConfig, stream: Stream, data: Any, *, side_by_side: int = 1, test: bool = False
+) -> MetaObjective:
+    """Return the lifetimes of a composition.
+
+    Args:
+        config, stream, data: as of `make_system`.
+        side_by_side: number of lifetimes that are lived together.
+        test: whether they are those of evaluations.
+    """
+    if not isinstance(stream, ImageStream):
+        return environment_objective(config, compose(config, stream), stream)
+    classes, draw, images = config.classes, stream.draw, data["test" if test else "train"]
+    if test:
+        classes, draw = stream.eval_classes, stream.draw_test or stream.draw
+    episode = jax.eval_shape(lambda images: draw(images, jax.random.key(0), classes), images)
+    composition = compose(config, stream, images=episode.labels.shape[0] * side_by_side)
+    return image_objective(config, composition, stream, images, classes, test=test)
+
+
+def evaluate_lifetimes(
+    config: ComposeConfig, stream: Stream, theta: Theta, data: Any, keys: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """Return losses [n] and metrics [n] of evaluations' lifetimes, one of each key [n].
+
+    Args:
+        config, stream, data: as of `make_system`.
+        theta: the meta-learned parts.
+        keys: of the lifetimes.
+    """
+
+    def of_lifetime(key: jax.Array, shared: Any) -> tuple[jax.Array, Metrics]:
+        theta, data = shared
+        lives = lifetimes_of(config, stream, data, test=True)
+        return lives.whole(lives.prepare(theta, key[None]), key)
+
+    found: tuple[jax.Array, Metrics] = map_over(of_lifetime, len(keys))(keys, (theta, data))
+    return found

@@ -1,0 +1,173 @@
+"""Compare compositions on classes that meta-training did not see: who learns and keeps most.
+
+Example, after runs of compose on characters that differ in learner, modulation or meta-optimiser:
+  tsar-jax run compose_compare --runs runs/compose-* --classes 50 200 --out results/compose
+
+Runs of the same learner, modulation and meta-optimiser are repetitions, and so are the seeds of a
+run. Each lives the same lifetimes, classes learned one after another, and is scored on other images
+of all of them at the end. Writes OUT/lifetimes.csv (a row for each lifetime), OUT/accuracy.md, what
+each choice buys in OUT/gains.md, and OUT/figures/accuracy.png, with a PDF.
+"""
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from tsar_jax import cli
+from tsar_jax.devices import split_cpu
+from tsar_jax.errors import UserError, check_positive, check_seed
+from tsar_jax.modules import check_allowed, import_modules
+from tsar_jax.systems.compose.comparison import (
+    COLUMNS,
+    Choices,
+    Scores,
+    accuracy_table,
+    choices_of,
+    gains_table,
+    lifetime_rows,
+)
+from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.presets import EXPERIMENT
+from tsar_jax.systems.compose.streams import ImageStream, find_stream
+from tsar_jax.systems.compose.system import evaluate_lifetimes, make_system
+from tsar_jax.training.checkpoints import load_seeds
+from tsar_jax.training.run import check_writable, make_folder, read_run, write_atomically
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The runs to compare, and the lifetimes that they live."""
+
+    runs: tuple[Path, ...]
+    """Folders of runs of compose on the same stream of images."""
+    out: Path
+    """Folder to write to."""
+    classes: tuple[int, ...] = (50, 200)
+    """Numbers of classes of a lifetime."""
+    lifetimes: int = 10
+    """Lifetimes of each seed of a run with each number of classes, the same for all."""
+    seed: int = 1
+    """Seed of the lifetimes, in [0, 2**32)."""
+    modules: tuple[str, ...] = ()
+    """Python modules to import first; a run that names another is refused."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise UserError("--runs names no run: name at least one run of compose.")
+        if not self.classes or min(self.classes) < 1:
+            raise UserError(f"--classes must be numbers of at least 1, but are {self.classes}.")
+        check_positive(self, "lifetimes")
+        check_seed(self)
+
+
+def main() -> None:
+    arguments = cli.parse_settings(Arguments, experiment="compose_compare", description=__doc__)
+    check_writable(arguments.out, "--out")
+    configs = {path: read_run(path, EXPERIMENT, ComposeConfig) for path in arguments.runs}
+    for path, config in configs.items():
+        check_allowed(config.modules, arguments.modules, path)
+    import_modules(arguments.modules)
+    chance = chance_of(configs)
+    split_cpu()
+    found: dict[Choices, dict[int, list[np.ndarray]]] = {}
+    rows = []
+    for path, config in configs.items():
+        choices = choices_of(config)
+        for size, accuracy in accuracies(arguments, path, config).items():
+            found.setdefault(choices, {}).setdefault(size, []).append(accuracy.mean(1))
+            rows += lifetime_rows(choices, path.name, size, accuracy)
+            print(f"{path.name}, {size} classes: {accuracy.mean():.3f}", flush=True)
+    scores = {
+        choices: {size: np.concatenate(runs) for size, runs in by_size.items()}
+        for choices, by_size in found.items()
+    }
+    write_results(arguments.out, scores, rows, chance)
+
+
+def chance_of(configs: dict[Path, ComposeConfig]) -> float:
+    """Return the accuracy of guessing among all outputs.
+
+    Raises:
+        UserError: runs are on other streams or have other outputs, or live in an environment.
+    """
+    streams = {path: (config.stream, find_stream(config)) for path, config in configs.items()}
+    kinds = {}
+    for path, (name, stream) in streams.items():
+        if not isinstance(stream, ImageStream):
+            raise UserError(f"{path} lives in an environment: name runs on streams of images.")
+        kinds[path] = name, stream.outputs
+    (first, one), *others = kinds.items()
+    for path, kind in others:
+        if kind != one:
+            raise UserError(
+                f"{path} is on {kind[0]} with {kind[1]} outputs, but {first} on {one[0]} with "
+                f"{one[1]}: compare runs on the same."
+            )
+    return 1 / one[1]
+
+
+def accuracies(arguments: Arguments, path: Path, config: ComposeConfig) -> dict[int, np.ndarray]:
+    """Return the accuracy of a run's lifetimes by number of classes, [seeds, lifetimes].
+
+    Seeds that were lost are left out.
+
+    Raises:
+        UserError: the data have too few classes.
+    """
+    keys = jax.random.split(jax.random.key(arguments.seed), arguments.lifetimes)
+    system = make_system(config, find_stream(config))
+    states, lost, _ = load_seeds(path, like=jax.eval_shape(system.init, keys[0]))
+    seeds = len(jax.tree.leaves(states)[0])
+    kept = np.setdiff1d(np.arange(seeds), lost)
+    thetas = jax.tree.map(lambda leaf: leaf[kept], states.theta)
+    return {size: of_seeds(config, size, thetas, keys) for size in arguments.classes}
+
+
+def of_seeds(config: ComposeConfig, size: int, thetas: Any, keys: jax.Array) -> np.ndarray:
+    """Return accuracies [seeds, lifetimes] of thetas [seeds, ...], with `size` classes."""
+    tested = dataclasses.replace(config, eval_classes=size)
+    stream = find_stream(tested)
+    assert isinstance(stream, ImageStream)
+    images, _ = stream.load()
+    stream.check(tested, images)
+
+    def evaluate(thetas: Any, data: Any) -> jax.Array:
+        def of_seed(theta: Any) -> jax.Array:
+            return evaluate_lifetimes(tested, stream, theta, data, keys)[1]["accuracy"]
+
+        return lax.map(of_seed, thetas)
+
+    return np.asarray(jax.jit(evaluate)(thetas, {"test": jnp.asarray(images["test"])}))
+
+
+def write_results(out: Path, scores: Scores, rows: list[list[str]], chance: float) -> None:
+    """Write tables and figure, and print the tables.
+
+    Args:
+        out: folder.
+        scores: of compositions.
+        rows: of all lifetimes.
+        chance: accuracy of guessing.
+    """
+    make_folder(out, "--out")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([COLUMNS, *rows])
+    write_atomically(out / "lifetimes.csv", text.getvalue())
+    for name, table in (("accuracy", accuracy_table(scores)), ("gains", gains_table(scores))):
+        write_atomically(out / f"{name}.md", table)
+        print(table)
+    from tsar_jax.systems.compose.figures import accuracy_figure
+
+    print(f"figure: {accuracy_figure(scores, chance, out / 'figures' / 'accuracy')}")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,130 @@
+"""Compositions compared by three of their choices: tables of accuracy, and what a choice buys."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tsar_jax.evaluation.spread import PROPORTION, UNBOUNDED, confidence_band, spread_text
+from tsar_jax.systems.compose.config import ComposeConfig
+
+
+class Choices(NamedTuple):
+    """What tells compositions apart here. Runs of the same choices are repetitions."""
+
+    learner: str
+    modulation: str
+    meta_optimiser: str
+
+
+Scores = dict[Choices, dict[int, np.ndarray]]
+"""Accuracy of each repetition [runs], by choices and number of classes of a lifetime."""
+
+NOTE = "± is the 95 % confidence interval of the mean over runs"
+
+
+def choices_of(config: ComposeConfig) -> Choices:
+    """Return the choices of a config."""
+    return Choices(config.learner, config.modulation, config.meta_optimiser)
+
+
+def levels(scores: Scores, choice: str) -> list[str]:
+    """Return the names that a choice takes, in the order in which they appear."""
+    return list(dict.fromkeys(getattr(choices, choice) for choices in scores))
+
+
+def sizes_of(scores: Scores) -> list[int]:
+    """Return the numbers of classes, in the order in which they appear."""
+    return list(next(iter(scores.values())))
+
+
+def accuracy_table(scores: Scores) -> str:
+    """Return a Markdown table of accuracies, with a row for each composition."""
+    sizes = sizes_of(scores)
+    lines = [
+        f"| learner | modulation | meta-optimiser | runs | {' | '.join(map(_classes, sizes))} |",
+        "|---" * (4 + len(sizes)) + "|",
+    ]
+    for choices, by_size in scores.items():
+        cells = [
+            spread_text(by_size[size], confidence_band, PROPORTION, lambda v: f"{v:.3f}")
+            for size in sizes
+        ]
+        runs = len(by_size[sizes[0]])
+        lines.append(f"| {' | '.join(choices)} | {runs} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"{NOTE}.", ""])
+
+
+def differences(scores: Scores, choice: str, level: str, size: int) -> np.ndarray:
+    """Return what a level of a choice adds to accuracy, in pairs that differ in nothing else.
+
+    A pair is two compositions, one with this level and one with the choice's first.
+
+    Args:
+        scores: of all compositions.
+        choice: a field of `Choices`.
+        level: one of its names.
+        size: number of classes.
+
+    Returns:
+        The differences of the means over runs, [pairs].
+    """
+    first = levels(scores, choice)[0]
+    found = []
+    for choices, by_size in scores.items():
+        other = choices._replace(**{choice: first})
+        if getattr(choices, choice) == level and other in scores:
+            found.append(by_size[size].mean() - scores[other][size].mean())
+    return np.asarray(found)
+
+
+def gains_table(scores: Scores) -> str:
+    """Return a Markdown table of what each level of each choice adds to accuracy.
+
+    Choices of one level alone, and levels without a pair, have no row.
+    """
+    sizes = sizes_of(scores)
+    lines = [
+        f"| choice | instead of | pairs | {' | '.join(map(_classes, sizes))} |",
+        "|---" * (3 + len(sizes)) + "|",
+    ]
+    for choice in Choices._fields:
+        first, *others = levels(scores, choice)
+        for level in others:
+            gains = [differences(scores, choice, level, size) for size in sizes]
+            if not gains[0].size:
+                continue
+            cells = [
+                spread_text(gain, confidence_band, UNBOUNDED, lambda v: f"{v:+.3f}")
+                for gain in gains
+            ]
+            lines.append(f"| {level} | {first} | {len(gains[0])} | {' | '.join(cells)} |")
+    note = "± is the 95 % confidence interval of the mean over pairs"
+    return "\n".join([*lines, "", f"{note}, which differ in nothing else.", ""])
+
+
+def lifetime_rows(choices: Choices, run: str, size: int, accuracy: np.ndarray) -> list[list[str]]:
+    """Return rows of a table of all lifetimes, `COLUMNS`.
+
+    Args:
+        choices: of the composition.
+        run: name of the run's folder.
+        size: number of classes.
+        accuracy: of each seed and lifetime, [seeds, lifetimes].
+    """
+    return [
+        [*choices, run, str(seed), str(size), str(lifetime), f"{value:.6f}"]
+        for seed, of_seed in enumerate(accuracy)
+        for lifetime, value in enumerate(of_seed)
+    ]
+
+
+COLUMNS: Sequence[str] = (
+    *Choices._fields,
+    *("run", "seed", "classes", "lifetime", "accuracy"),
+)
+"""Columns of the table of all lifetimes."""
+
+
+def _classes(size: int) -> str:
+    return f"{size} classes"
