@@ -31,7 +31,7 @@ from tsar_jax.plasticity.learner import Learner, unroll
 from tsar_jax.plasticity.methods import Batch
 from tsar_jax.systems.compose.composition import compose
 from tsar_jax.systems.compose.config import ComposeConfig
-from tsar_jax.systems.compose.methods import batch_of_one, find_method, problem_spec
+from tsar_jax.systems.compose.learners.methods import batch_of_one, find_method, problem_spec
 from tsar_jax.systems.compose.presets import PRESETS
 from tsar_jax.systems.compose.streams import find_stream
 from tsar_jax.systems.compose.system import make_system

@@ -16,7 +16,7 @@ from tsar_jax.networks.perceptron import make_perceptron
 from tsar_jax.plasticity.methods import METHODS, Method, make_method, method_settings
 from tsar_jax.systems.compose.composition import compose
 from tsar_jax.systems.compose.config import ComposeConfig
-from tsar_jax.systems.compose.methods import find_learner, find_method
+from tsar_jax.systems.compose.learners.methods import find_learner, find_method
 from tsar_jax.systems.compose.streams import find_stream
 from tsar_jax.systems.continual.system import Experiment, make_spec
 

@@ -9,7 +9,8 @@ import pytest
 
 from tsar_jax.systems.compose.lifetimes import lifetime_keys
 from tsar_jax.systems.compose.presets import PRESETS
-from tsar_jax.systems.compose.streams import TRAIN_CLASSES, find_stream
+from tsar_jax.systems.compose.streams import find_stream
+from tsar_jax.systems.compose.streams.characters import TRAIN_CLASSES
 from tsar_jax.systems.compose.system import make_system
 from tsar_jax.systems.episodic import anml_presets, tsar_presets
 from tsar_jax.systems.episodic.tsar import CHANNELS, classifier_channels

@@ -3,8 +3,7 @@
 config           the settings, and the four choices by name
 networks         whose weights change in a lifetime
 perceptron       the network that every learner can change, and how its weights are drawn
-learners         what changes the weights
-methods          the same, by the methods of continual learning
+learners         what changes the weights: a file each, and the methods of continual learning
 modulations      what multiplies its activations, weights or updates
 streams          what it learns in a lifetime, and how it is scored
 meta_optimisers  what improves theta across lifetimes

@@ -12,8 +12,7 @@ from tsar_jax.errors import SIDE, UserError, check_known
 from tsar_jax.networks.layers import Trunk
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.systems.compose.config import PERCEPTRON, ComposeConfig, refuse_settings
-from tsar_jax.systems.compose.learners import WEIGHTS, Component, Theta
-from tsar_jax.systems.compose.methods import find_learner
+from tsar_jax.systems.compose.learners import WEIGHTS, Component, Theta, find_learner
 from tsar_jax.systems.compose.modulations import HEADS, MODULATIONS, MODULATOR, Widths
 from tsar_jax.systems.compose.networks import MICROBATCH, perceptron
 from tsar_jax.systems.compose.streams import ImageStream, Stream

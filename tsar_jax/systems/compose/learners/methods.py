@@ -19,7 +19,7 @@ from tsar_jax.plasticity.methods import METHODS, Batch, Method, ProblemSpec, Tra
 from tsar_jax.plasticity.methods.published import alike_streams, hyper_parameters, nearest_row
 from tsar_jax.plasticity.methods.settings import given_settings
 from tsar_jax.systems.compose.config import ComposeConfig, refuse_settings
-from tsar_jax.systems.compose.learners import (
+from tsar_jax.systems.compose.learners.types import (
     LEARNERS,
     RATES,
     WEIGHTS,
