@@ -14,7 +14,8 @@ Examples:
   tsar-jax run compose --resume runs/NAME                     go on where it was stopped
 
 Writes RUN/metrics.csv: loss, and accuracy or return, in meta-training and in evaluations, which
-have other classes (of permuted digits other images, of an environment other episodes).
+have other classes (of permuted digits other images, of emnist other draws, of an environment other
+episodes).
 """
 
 from typing import Any

@@ -3,10 +3,11 @@
 Example, after runs of compose on characters that differ in learner, modulation or meta-optimiser:
   tsar-jax run compose_compare --runs runs/compose-* --classes 50 200 --out results/compose
 
-Runs of the same learner, modulation and meta-optimiser are repetitions, and so are the seeds of a
-run. Each lives the same lifetimes, classes learned one after another, and is scored on other images
-of all of them at the end. Writes OUT/lifetimes.csv (a row for each lifetime), OUT/accuracy.md, what
-each choice buys in OUT/gains.md, and OUT/figures/accuracy.png, with a PDF.
+Runs of the same learner, modulation and meta-optimiser that differ in their seed are repetitions,
+and so are the seeds of a run. All have the same lifetimes: unseen classes learned one after
+another, and scored on other images of them at the end. Writes OUT/lifetimes.csv (a row for each
+lifetime), OUT/accuracy.md, what each choice buys in OUT/gains.md, and OUT/figures/accuracy.png,
+with a PDF.
 """
 
 import csv
@@ -23,12 +24,13 @@ from jax import lax
 from tsar_jax import cli
 from tsar_jax.devices import split_cpu
 from tsar_jax.errors import UserError, check_positive, check_seed
-from tsar_jax.modules import check_allowed, import_modules
+from tsar_jax.modules import check_allowed
 from tsar_jax.systems.compose.comparison import (
     COLUMNS,
     Choices,
     Scores,
     accuracy_table,
+    check_comparable,
     choices_of,
     gains_table,
     lifetime_rows,
@@ -46,7 +48,7 @@ class Arguments:
     """The runs to compare, and the lifetimes that they live."""
 
     runs: tuple[Path, ...]
-    """Folders of runs of compose on the same stream of images."""
+    """Folders of finished runs of compose on characters or episodes."""
     out: Path
     """Folder to write to."""
     classes: tuple[int, ...] = (50, 200)
@@ -60,7 +62,9 @@ class Arguments:
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise UserError("--runs names no run: name at least one run of compose.")
+            raise UserError("--runs names no run: name at least one finished run of compose.")
+        if len(set(self.runs)) < len(self.runs):
+            raise UserError("--runs names a folder twice: name each once.")
         if not self.classes or min(self.classes) < 1:
             raise UserError(f"--classes must be numbers of at least 1, but are {self.classes}.")
         check_positive(self, "lifetimes")
@@ -73,65 +77,52 @@ def main() -> None:
     configs = {path: read_run(path, EXPERIMENT, ComposeConfig) for path in arguments.runs}
     for path, config in configs.items():
         check_allowed(config.modules, arguments.modules, path)
-    import_modules(arguments.modules)
-    chance = chance_of(configs)
+    check_comparable(configs, arguments.classes)
     split_cpu()
+    trained = {path: read_thetas(path, config) for path, config in configs.items()}
+    keys = jax.random.split(jax.random.key(arguments.seed), arguments.lifetimes)
     found: dict[Choices, dict[int, list[np.ndarray]]] = {}
     rows = []
-    for path, config in configs.items():
-        choices = choices_of(config)
-        for size, accuracy in accuracies(arguments, path, config).items():
+    for path, (thetas, kept) in trained.items():
+        choices = choices_of(configs[path])
+        seeds = [configs[path].seed + number for number in kept]
+        for size in arguments.classes:
+            accuracy = of_seeds(configs[path], size, thetas, keys)
             found.setdefault(choices, {}).setdefault(size, []).append(accuracy.mean(1))
-            rows += lifetime_rows(choices, path.name, size, accuracy)
+            rows += lifetime_rows(choices, path.name, size, seeds, accuracy)
             print(f"{path.name}, {size} classes: {accuracy.mean():.3f}", flush=True)
     scores = {
         choices: {size: np.concatenate(runs) for size, runs in by_size.items()}
         for choices, by_size in found.items()
     }
-    write_results(arguments.out, scores, rows, chance)
+    write_results(arguments.out, scores, rows, 1 / next(iter(configs.values())).outputs)
 
 
-def chance_of(configs: dict[Path, ComposeConfig]) -> float:
-    """Return the accuracy of guessing among all outputs.
+def read_thetas(path: Path, config: ComposeConfig) -> tuple[Any, np.ndarray]:
+    """Return what a run has meta-learned, of each seed that is not lost, and their numbers.
 
     Raises:
-        UserError: runs are on other streams or have other outputs, or live in an environment.
+        UserError: the run is not finished, or all of its seeds are lost.
     """
-    streams = {path: (config.stream, find_stream(config)) for path, config in configs.items()}
-    kinds = {}
-    for path, (name, stream) in streams.items():
-        if not isinstance(stream, ImageStream):
-            raise UserError(f"{path} lives in an environment: name runs on streams of images.")
-        kinds[path] = name, stream.outputs
-    (first, one), *others = kinds.items()
-    for path, kind in others:
-        if kind != one:
-            raise UserError(
-                f"{path} is on {kind[0]} with {kind[1]} outputs, but {first} on {one[0]} with "
-                f"{one[1]}: compare runs on the same."
-            )
-    return 1 / one[1]
+    system = make_system(config, find_stream(config))
+    states, lost, step = load_seeds(path, like=jax.eval_shape(system.init, jax.random.key(0)))
+    if step < config.steps:
+        raise UserError(
+            f"{path} is at step {step} of {config.steps}: finish it with --resume {path}, or leave "
+            "it out."
+        )
+    kept = np.setdiff1d(np.arange(len(jax.tree.leaves(states)[0])), lost)
+    if not kept.size:
+        raise UserError(f"All seeds of {path} are lost: leave it out.")
+    return jax.tree.map(lambda leaf: leaf[kept], states.theta), kept
 
 
-def accuracies(arguments: Arguments, path: Path, config: ComposeConfig) -> dict[int, np.ndarray]:
-    """Return the accuracy of a run's lifetimes by number of classes, [seeds, lifetimes].
-
-    Seeds that were lost are left out.
+def of_seeds(config: ComposeConfig, size: int, thetas: Any, keys: jax.Array) -> np.ndarray:
+    """Return accuracies [seeds, lifetimes] of thetas [seeds, ...], with `size` classes.
 
     Raises:
         UserError: the data have too few classes.
     """
-    keys = jax.random.split(jax.random.key(arguments.seed), arguments.lifetimes)
-    system = make_system(config, find_stream(config))
-    states, lost, _ = load_seeds(path, like=jax.eval_shape(system.init, keys[0]))
-    seeds = len(jax.tree.leaves(states)[0])
-    kept = np.setdiff1d(np.arange(seeds), lost)
-    thetas = jax.tree.map(lambda leaf: leaf[kept], states.theta)
-    return {size: of_seeds(config, size, thetas, keys) for size in arguments.classes}
-
-
-def of_seeds(config: ComposeConfig, size: int, thetas: Any, keys: jax.Array) -> np.ndarray:
-    """Return accuracies [seeds, lifetimes] of thetas [seeds, ...], with `size` classes."""
     tested = dataclasses.replace(config, eval_classes=size)
     stream = find_stream(tested)
     assert isinstance(stream, ImageStream)

@@ -106,8 +106,9 @@ def regulate_weights(
             in place of gates for weights that are not regulated.
         weights_of: (state) -> weights; by default the state is nothing else.
         with_weights: (state, weights) -> the state with these weights.
-        first_order: treat what is added to W as constant, gates included, as a first-order
-            meta-gradient does with the gradient of W.
+        first_order: treat gates and weights as constants of what is added to W, as a first-order
+            meta-gradient does with the gradient of W. The learner's theta, such as learning rates,
+            still has a gradient.
     """
 
     def under(gates: Tree, weights: Tree) -> Tree:
@@ -128,13 +129,13 @@ def regulate_weights(
 
     def update(theta: Modulated, state: Tree, example: Tree, key: Any = None) -> tuple[Tree, Tree]:
         gates, weights = gates_of(theta, example[0]), weights_of(state)
-        before = under(gates, weights)
+        if first_order:
+            gates, before = lax.stop_gradient((gates, under(gates, weights)))
+        else:
+            before = under(gates, weights)
         changed, aux = learner.update(theta.learner, with_weights(state, before), example, key)
         change = jax.tree.map(lambda new, old: new - old, weights_of(changed), before)
-        added = under(gates, change)
-        if first_order:
-            added = lax.stop_gradient(added)
-        new = jax.tree.map(lambda w, c: w + c, weights, added)
+        new = jax.tree.map(lambda w, c: w + c, weights, under(gates, change))
         return with_weights(changed, new), aux
 
     def predict(theta: Modulated, state: Tree, inputs: Tree) -> Tree:

@@ -16,9 +16,10 @@ from tsar_jax.plasticity.methods import METHODS, method_settings
 from tsar_jax.systems.compose.composition import compose
 from tsar_jax.systems.compose.config import ComposeConfig
 from tsar_jax.systems.compose.learners import LEARNERS
-from tsar_jax.systems.compose.lifetimes import image_objective
+from tsar_jax.systems.compose.lifetimes import image_objective, lifetime_keys
 from tsar_jax.systems.compose.meta_optimisers import META_OPTIMISERS
 from tsar_jax.systems.compose.modulations import MODULATIONS
+from tsar_jax.systems.compose.networks import NETWORKS, perceptron, register_network
 from tsar_jax.systems.compose.streams import STREAMS, find_stream
 from tsar_jax.systems.compose.system import make_system
 
@@ -195,8 +196,26 @@ def test_unsupervised_learners_live_in_environments(learner, stream, meta_optimi
             "The reward of cart_pole has no gradient .*take openai_es or pes",
         ),
         ({"network": "anm"}, "no network 'anm': .*nearest is anml"),
-        ({"network": "anml"}, "The network anml takes images of 28x28, which characters does not"),
+        (
+            {"network": "anml", "hidden": (), "encoder": "conv", "beta": 10.0},
+            "The network anml takes images of 28x28, which characters does not",
+        ),
         ({"network": "oml", "hidden": ()}, "The network oml has one hidden layer, but hidden is"),
+        ({"network": "anml", "hidden": (5,)}, r"hidden is \(5,\), but the network anml does not"),
+        (
+            {"network": "anml", "hidden": (), "encoder": "conv", "beta": 2.0},
+            "beta is 2.0, but the network anml does not take it: leave it at 10.0",
+        ),
+        (
+            {"learner": "feedback_alignment", "terms": ("oja",)},
+            "terms is .*, but the learner feedback_alignment does not take it: leave it at",
+        ),
+        ({"stream": "permuted", "remember": 3}, "remember is 3, but the stream permuted does not"),
+        ({"not_meta_learned": ("rats",)}, "no part of theta 'rats': .*nearest is rates"),
+        (
+            {"learner": "rule", "not_meta_learned": ("coefficients", "encoder")},
+            "Nothing is meta-learned, since not_meta_learned is",
+        ),
         ({"learner": "rule", "network": "tsar"}, "The learner rule changes a perceptron, not the"),
         (
             {"stream": "episodes", "meta_optimiser": "openai_es"},
@@ -294,6 +313,78 @@ def test_inverted_updates_have_the_gradient_of_stored_ones() -> None:
         assert ("online_accuracy" in metrics) == (remat == "store")
         found.append((loss, gradient))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *found)
+
+
+@pytest.mark.parametrize("modulation", MODULATIONS)
+def test_in_first_order_every_part_is_learned_and_the_loss_is_the_same(modulation) -> None:
+    """Learning rates too, whose effect is not of the gradients that are constant."""
+    config = dataclasses.replace(TOY, modulation=modulation)
+    stream, found = toy(find_stream(config)), []
+    for order in ("first", "second"):
+        config = dataclasses.replace(config, order=order)
+        composition = compose(config, stream)
+        lives = image_objective(config, composition, stream, DATA["train"], config.classes)
+        theta = jax.jit(composition.first)(jax.random.key(0))
+        step = jax.jit(jax.value_and_grad(lives.whole, has_aux=True))
+        (loss, _), gradient = step(theta, KEY)
+        for name, part in gradient.items():
+            assert norm(part) > 0, (order, name)
+        found.append((loss, norm(gradient["weights"])))
+    (first, of_first), (second, of_second) = found
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+    assert abs(of_first - of_second) > 1e-4 * of_second
+
+
+def test_what_a_preset_leaves_out_of_meta_learning_does_not_hide_another_modulator() -> None:
+    config = dataclasses.replace(TOY, not_meta_learned=("rates", "feedback"))
+    for modulation, wanted in (("none", {"weights"}), ("layers", {"weights", "modulator"})):
+        config = dataclasses.replace(config, modulation=modulation)
+        assert set(compose(config, toy(find_stream(config))).meta_learned) == wanted
+
+
+def test_a_network_of_ones_own_sees_the_features_of_an_encoder(monkeypatch) -> None:
+    monkeypatch.setattr(NETWORKS, "_things", dict(NETWORKS))
+
+    @register_network("mine", on_images=False)
+    def mine(config, sizes):
+        return perceptron(config, sizes)
+
+    config = dataclasses.replace(TOY, network="mine", encoder="conv", channels=2, hidden=())
+    composition = compose(config, find_stream(config))
+    theta = jax.eval_shape(composition.init, KEY)
+    assert theta["weights"][0].shape == (TOY.outputs, 18)
+    assert "encoder" in composition.meta_learned
+
+
+@pytest.mark.parametrize("learner", ["sgd", pytest.param("rule", marks=pytest.mark.slow)])
+def test_episodes_forget_a_perceptrons_rows_of_all_lifetimes(learner) -> None:
+    config = dataclasses.replace(
+        TOY,
+        learner=learner,
+        stream="episodes",
+        classes=1,
+        lifetimes=2,
+        outputs=12,
+        hidden=(),
+        meta_learned=("weights",),
+        meta_rate=1e-3,
+        repeat_first=True,
+    )
+    stream = toy(find_stream(config))
+    system = make_system(config, stream)
+    first, key = jax.jit(system.init)(jax.random.key(0)), jax.random.key(5)
+    after, metrics, _ = jax.jit(system.step)(first, DATA, key)
+    keys = jax.random.split(key, config.lifetimes)
+    forgotten = {
+        int(stream.draw(DATA["train"], lifetime_keys(k).stream, 1).reset_classes[0]) for k in keys
+    }
+    assert len(forgotten) == 2
+    moved = np.abs(after.theta["weights"][0] - first.theta["weights"][0]).max(1)
+    assert set(np.flatnonzero(moved > 2e-3)) == forgotten
+    assert np.isfinite(metrics["loss"])
+    episode = stream.draw(DATA["train"], KEY, 1)
+    assert len(episode.trajectory) == config.learn + 1 == stream.length(1)
+    assert episode.trajectory[0] == episode.trajectory[1]
 
 
 def test_a_lifetime_draws_anew_what_is_not_meta_learned() -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tsar_jax.systems.compose.composition import compose
 from tsar_jax.systems.compose.lifetimes import lifetime_keys
 from tsar_jax.systems.compose.presets import PRESETS
 from tsar_jax.systems.compose.streams import find_stream
@@ -44,7 +45,8 @@ def test_episodic_presets_have_the_numbers_of_their_own_script(name) -> None:
         assert (ours.modulator_channels, ours.modulator_bias) == (theirs.gate_channels, 0.0)
     if name == "oml":
         assert ours.hidden == (theirs.hidden_features,)
-    assert set(ours.meta_learned) <= {"weights", "modulator"}
+    meta_learned = set(compose(ours, find_stream(ours)).meta_learned)
+    assert meta_learned == {"weights", "modulator"} - ({"modulator"} if name == "oml" else set())
 
 
 def test_f_bio_has_the_numbers_of_its_own_script() -> None:
@@ -53,6 +55,7 @@ def test_f_bio_has_the_numbers_of_its_own_script() -> None:
     for field in (*names, "hidden", "beta"):
         assert getattr(ours, field) == getattr(theirs, field), field
     assert ours.initial_coefficient == theirs.start
+    assert compose(ours, find_stream(ours)).meta_learned == ("coefficients",)
     assert ours.remat == theirs.memory
     assert (theirs.split, theirs.fixed_images, theirs.replacement) == ("test", True, True)
 
@@ -62,7 +65,6 @@ TINY = {
     "modulator_channels": 2,
     "outputs": 12,
     "learn": 3,
-    "remember": 4,
     "eval_classes": 2,
     "eval_lifetimes": 1,
     "seeds": 1,
@@ -76,8 +78,9 @@ DATA = {"train": jnp.asarray(IMAGES), "test": jnp.asarray(IMAGES)}
 )
 def test_a_tiny_one_takes_steps(name) -> None:
     preset = PRESETS[name].config
-    tiny = TINY | ({"query": 2} if name == "f-bio" else {})
+    tiny = TINY | {"query": 2}
     tiny |= {"hidden": (4,)} if preset.hidden else {}
+    tiny |= {"remember": 4} if preset.stream == "episodes" else {}
     config = dataclasses.replace(preset, **tiny)
     stream = find_stream(config)
     system = make_system(config, stream)

@@ -12,15 +12,26 @@ from tsar_jax.errors import SIDE, UserError, check_known
 from tsar_jax.networks.layers import Trunk
 from tsar_jax.plasticity.learner import Learner
 from tsar_jax.systems.compose.config import PERCEPTRON, ComposeConfig, refuse_settings
-from tsar_jax.systems.compose.learners import WEIGHTS, Component, Theta, find_learner
+from tsar_jax.systems.compose.learners import (
+    COEFFICIENTS,
+    FEEDBACK,
+    RATES,
+    WEIGHTS,
+    Component,
+    Theta,
+    find_learner,
+)
 from tsar_jax.systems.compose.modulations import HEADS, MODULATIONS, MODULATOR, Widths
-from tsar_jax.systems.compose.networks import MICROBATCH, perceptron
+from tsar_jax.systems.compose.networks import MICROBATCH, NETWORKS, perceptron
 from tsar_jax.systems.compose.streams import ImageStream, Stream
 
 GATES_IN_ADVANCE = 2**26
 """Most gates of synapses that are computed in advance, of all images together: 256 MB."""
 ENCODER = "encoder"
 """Name in theta, and within the modulator, of convolutions that do not change in a lifetime."""
+
+PARTS = (WEIGHTS, RATES, COEFFICIENTS, FEEDBACK, ENCODER, MODULATOR)
+"""Names of the parts that theta may have, unless a learner of one's own has others."""
 
 
 class Composition(NamedTuple):
@@ -61,18 +72,18 @@ def compose(config: ComposeConfig, stream: Stream, *, images: int = 1) -> Compos
     Args:
         config: the choices.
         stream: what a lifetime learns.
-        images: number of images that the modulator sees together, of all lifetimes side by side:
+        images: number of images that the modulator sees together, of all lifetimes of a meta-step:
             where its gates of them are few enough, they are computed in advance.
 
     Raises:
         UserError: there is no learner or modulation of the name, they do not fit together or to the
             stream, or theta has no part of a name.
     """
-    labelled = isinstance(stream, ImageStream)
+    labelled, kind = isinstance(stream, ImageStream), NETWORKS.find(config.network)
     encoder = modulator_encoder = None
     if isinstance(stream, ImageStream):
         width, outputs = math.prod(stream.shape), stream.outputs
-        if config.network == PERCEPTRON:
+        if not kind.on_images:
             encoder = find_trunk("encoder", config.encoder, config.channels, stream)
         if config.modulation != "none":
             modulator_encoder = find_trunk(
@@ -84,7 +95,7 @@ def compose(config: ComposeConfig, stream: Stream, *, images: int = 1) -> Compos
     code = 9 * config.modulator_channels if modulator_encoder else width
     plain = find_learner(config.learner)(config, sizes, labelled)
     network = plain.network or perceptron(config, sizes)
-    check_network(config, plain, stream)
+    check_network(config, plain, stream, on_images=kind.on_images)
     gates = sum(math.prod(synapse.shape) for synapse in jax.tree.leaves(network.synapses))
     widths = Widths(
         code, network.width, network.synapses, labelled, images * gates <= GATES_IN_ADVANCE
@@ -106,7 +117,7 @@ def compose(config: ComposeConfig, stream: Stream, *, images: int = 1) -> Compos
         if encoder:
             features = run_trunk(encoder, theta[ENCODER], inputs)
         else:
-            features = network.ahead(theta[WEIGHTS], inputs) if network.on_images else flat
+            features = network.ahead(theta[WEIGHTS], inputs if kind.on_images else flat)
         if MODULATOR not in theta:
             return jnp.zeros((len(flat), 0)), features
         own = theta[MODULATOR]
@@ -123,7 +134,16 @@ def compose(config: ComposeConfig, stream: Stream, *, images: int = 1) -> Compos
         check_known("part of theta", name, parts)
         if not jax.tree.leaves(parts[name]):
             raise UserError(f"{name} is empty under these settings: leave it out of meta_learned.")
-    names = config.meta_learned or tuple(name for name in recommended if name in parts)
+    for name in config.not_meta_learned:
+        check_known("part of theta", name, {*parts, *PARTS})
+    names = config.meta_learned or tuple(
+        name for name in recommended if name in parts and name not in config.not_meta_learned
+    )
+    if not names:
+        raise UserError(
+            f"Nothing is meta-learned, since not_meta_learned is {config.not_meta_learned}: leave "
+            "out a part that is to be learned."
+        )
     inverted = config.remat == "reconstruct" and component.learner.inverse is not None
     needs = component.needs if inverted else None
     return Composition(
@@ -131,8 +151,13 @@ def compose(config: ComposeConfig, stream: Stream, *, images: int = 1) -> Compos
     )
 
 
-def check_network(config: ComposeConfig, component: Component, stream: Stream) -> None:
-    """Raise UserError where the network that a config names fits neither learner nor stream."""
+def check_network(
+    config: ComposeConfig, component: Component, stream: Stream, *, on_images: bool
+) -> None:
+    """Raise UserError where the network that a config names does not fit to learner and stream.
+
+    on_images: whether it takes images, and not the features of an encoder.
+    """
     if config.network == PERCEPTRON:
         return
     if component.network is None:
@@ -141,9 +166,10 @@ def check_network(config: ComposeConfig, component: Component, stream: Stream) -
             "take sgd or adam, or the network perceptron."
         )
     refuse_settings(config, f"network {config.network}", "units", "initial")
-    if component.network.on_images and not (
-        isinstance(stream, ImageStream) and stream.shape == (SIDE, SIDE)
-    ):
+    if not on_images:
+        return
+    refuse_settings(config, f"network {config.network}", "encoder", "beta")
+    if not (isinstance(stream, ImageStream) and stream.shape == (SIDE, SIDE)):
         raise UserError(
             f"The network {config.network} takes images of {SIDE}x{SIDE}, which {config.stream} "
             "does not have: take the network perceptron."

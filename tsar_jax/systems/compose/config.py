@@ -74,8 +74,11 @@ class ComposeConfig(LoopConfig):
     registers."""
     meta_learned: tuple[str, ...] = ()
     """Parts of theta that are meta-learned, by name: weights (initial ones), rates, coefficients,
-    encoder, modulator. None named: all that the learner recommends, encoder and modulator. A
-    lifetime draws the others anew, or has them as set here."""
+    feedback, encoder, modulator. None named: all that the learner recommends, encoder and
+    modulator. A lifetime draws the others anew, or has them as set here."""
+    not_meta_learned: tuple[str, ...] = dataclasses.field(default=(), metadata=earlier(()))
+    """Parts that are left out of those, where none is named in meta_learned; those that theta has
+    not are no matter."""
 
     network: str = dataclasses.field(default=PERCEPTRON, metadata=earlier(PERCEPTRON))
     """Network whose weights change: perceptron, of the encoder's features; or, of learners sgd and
@@ -135,7 +138,8 @@ class ComposeConfig(LoopConfig):
     learn: int = 5
     """Images of each class (permuted: of each task and class) that are learned, one update each."""
     query: int = 5
-    """Other images of each class that score the lifetime; of episodes in evaluations alone."""
+    """Other images of each class that score the lifetime. Of episodes in evaluations alone, which
+    learn what it leaves of a class's images."""
     remember: int = dataclasses.field(default=64, metadata=earlier(64))
     """Random images of all classes that score a lifetime of episodes, beside those learned."""
     repeat_first: bool = dataclasses.field(default=False, metadata=earlier(False))
@@ -153,7 +157,7 @@ class ComposeConfig(LoopConfig):
 
     order: Order = "second"
     """Order of the meta-gradient: second, through the updates; or first, taking the gradients of
-    sgd, adam and replay as constants."""
+    sgd, adam and replay as constants. Other learners have the second."""
     remat: Remat = "store"
     """Strategy by which the backward pass gets a lifetime's states: from memory (store), by
     computing most of them again (rematerialise), or by inverting update after update (reconstruct),
@@ -184,8 +188,8 @@ class ComposeConfig(LoopConfig):
     lifetime on images."""
 
     eval_classes: int | None = None
-    """Classes of a lifetime in evaluations, other ones than in meta-training but for permuted.
-    None: 50 characters, or as many as in meta-training."""
+    """Classes of a lifetime in evaluations, other ones than in meta-training but for permuted and
+    emnist. None: 50 characters, or as many as in meta-training."""
     eval_lifetimes: int = 10
     """Lifetimes of an evaluation."""
 
@@ -222,7 +226,7 @@ class ComposeConfig(LoopConfig):
                 f"{shown(self.settings)}: leave them out, or make them with method_settings."
             )
         largest = max(self.classes, self.eval_classes or 1)
-        if largest > self.outputs and self.stream == "characters":
+        if largest > self.outputs and self.stream in ("characters", "episodes"):
             raise UserError(
                 f"outputs is {self.outputs}, but a lifetime has up to {largest} classes: raise it."
             )
@@ -240,6 +244,6 @@ def refuse_settings(config: ComposeConfig, choice: str, *names: str) -> None:
         value = getattr(config, field.name)
         if field.name in names and value != field.default:
             raise UserError(
-                f"{field.name} is {value}, but the {choice} does not take it: leave it out, or "
-                "choose another."
+                f"{field.name} is {value}, but the {choice} does not take it: leave it at "
+                f"{field.default}, or make another choice."
             )

@@ -2,8 +2,7 @@
 
 The inputs of a modulated learner are pairs: a code, which the modulator computes from the same
 image by an encoder of its own, or what has been computed of it in advance; and what the learner
-sees. One more is a function,
-registered by a module of yours:
+sees. One more is a function, registered by a module of yours:
 
     @MODULATIONS.register("mine")
     def mine(config: ComposeConfig, component: Component, widths: Widths) -> Component: ...

@@ -2,7 +2,7 @@
 
 One more is a function, registered by a module of yours:
 
-    @NETWORKS.register("mine")
+    @register_network("mine", on_images=True)
     def mine(config: ComposeConfig, sizes: tuple[int, ...]) -> PlasticNetwork: ...
 """
 
@@ -27,7 +27,7 @@ from tsar_jax.networks.layers import ALL_POOLED
 from tsar_jax.networks.types import LayerArrays
 from tsar_jax.plasticity.masks import mask
 from tsar_jax.registry import Registry
-from tsar_jax.systems.compose.config import PERCEPTRON, ComposeConfig
+from tsar_jax.systems.compose.config import PERCEPTRON, ComposeConfig, refuse_settings
 from tsar_jax.systems.compose.perceptron import draw_weights, predict
 
 MICROBATCH = 4
@@ -50,7 +50,6 @@ class PlasticNetwork(NamedTuple):
         acts on; None in place of others.
     forget: (weights, classes [n], key) -> weights whose output rows of these classes are drawn
         anew.
-    on_images: whether inputs are images [N, 28, 28, 1] and not the features of an encoder.
     """
 
     init: Callable[[jax.Array], Weights]
@@ -62,7 +61,6 @@ class PlasticNetwork(NamedTuple):
     plastic: Any
     synapses: Any
     forget: Callable[[Weights, jax.Array, jax.Array], Weights]
-    on_images: bool
 
     def predict(self, weights: Weights, activations: jax.Array) -> jax.Array:
         """Return the logits [N, outputs] of activations [N, ...]."""
@@ -87,8 +85,41 @@ class PlasticNetwork(NamedTuple):
         return self.classify(weights, gates * self.features(weights, activations))
 
 
-NETWORKS: Registry[Callable[[ComposeConfig, tuple[int, ...]], PlasticNetwork]] = Registry("network")
-"""Every network by the name that a config gives it."""
+MakeNetwork = Callable[[ComposeConfig, tuple[int, ...]], PlasticNetwork]
+"""(config, units of each layer, the inputs first) -> network."""
+
+
+class NetworkKind(NamedTuple):
+    """A kind of network.
+
+    make: see `MakeNetwork`. on_images: whether its inputs are images [N, 28, 28, 1], and not the
+        features [N, F] of an encoder.
+    """
+
+    make: MakeNetwork
+    on_images: bool
+
+
+NETWORKS: Registry[NetworkKind] = Registry("network")
+"""Every kind of network by the name that a config gives it."""
+
+
+def register_network(name: str, *, on_images: bool) -> Callable[[MakeNetwork], MakeNetwork]:
+    """Return a decorator that registers a function (config, sizes) -> network under a name.
+
+    Args:
+        name: the name, as config.network gives it.
+        on_images: see `NetworkKind`.
+
+    Raises:
+        UserError: another module has taken the name.
+    """
+
+    def add(make: MakeNetwork) -> MakeNetwork:
+        NETWORKS.register(name)(NetworkKind(make, on_images))
+        return make
+
+    return add
 
 
 def forget_rows(
@@ -100,7 +131,7 @@ def forget_rows(
     return (*weights[:-1], last.at[classes].set(drawn[classes].astype(last.dtype)))
 
 
-@NETWORKS.register(PERCEPTRON)
+@register_network(PERCEPTRON, on_images=False)
 def perceptron(config: ComposeConfig, sizes: tuple[int, ...]) -> PlasticNetwork:
     """Return a multilayer perceptron without biases, all of whose weights change."""
     return PlasticNetwork(
@@ -113,7 +144,6 @@ def perceptron(config: ComposeConfig, sizes: tuple[int, ...]) -> PlasticNetwork:
         plastic=(True,) * (len(sizes) - 1),
         synapses=synapses_of(sizes),
         forget=partial(forget_rows, config),
-        on_images=False,
     )
 
 
@@ -124,21 +154,23 @@ def synapses_of(sizes: tuple[int, ...]) -> tuple[jax.ShapeDtypeStruct, ...]:
     return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in pairs)
 
 
-@NETWORKS.register("anml")
+@register_network("anml", on_images=True)
 def anml(config: ComposeConfig, sizes: tuple[int, ...]) -> PlasticNetwork:
     """Return ANML's prediction network: three convolutions and an output layer, all plastic."""
+    refuse_settings(config, "network anml", "hidden")
     network = Ungated(MICROBATCH, config.channels, sizes[-1])
     return published(network, 9 * config.channels, ("trunk", "head"))
 
 
-@NETWORKS.register("tsar")
+@register_network("tsar", on_images=True)
 def tsar(config: ComposeConfig, sizes: tuple[int, ...]) -> PlasticNetwork:
     """Return TSAR's classifier: as ANML's, but pooled to a single position."""
+    refuse_settings(config, "network tsar", "hidden")
     network = Ungated(MICROBATCH, config.channels, sizes[-1], ALL_POOLED)
     return published(network, config.channels, ("trunk", "head"))
 
 
-@NETWORKS.register("oml")
+@register_network("oml", on_images=True)
 def oml(config: ComposeConfig, sizes: tuple[int, ...]) -> PlasticNetwork:
     """Return OML: six convolutions that do not change, and two dense layers that do.
 
@@ -179,5 +211,4 @@ def published(network: Network, width: int, plastic: tuple[str, ...]) -> Plastic
         plastic=changes,
         synapses=jax.tree_util.tree_map_with_path(synapse, like, changes),
         forget=forget_classes,
-        on_images=True,
     )

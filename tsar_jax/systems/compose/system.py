@@ -11,7 +11,7 @@ from tsar_jax.devices import map_over, on_all_devices
 from tsar_jax.errors import UserError
 from tsar_jax.systems.compose.composition import ENCODER, Composition, compose
 from tsar_jax.systems.compose.config import ComposeConfig
-from tsar_jax.systems.compose.learners import FEEDBACK, Theta
+from tsar_jax.systems.compose.learners import FEEDBACK, WEIGHTS, Theta
 from tsar_jax.systems.compose.lifetimes import environment_objective, image_objective, init_lifetime
 from tsar_jax.systems.compose.meta_optimisers import (
     META_OPTIMISERS,
@@ -58,7 +58,10 @@ def check_meta_optimiser(
             "Where updates are inverted (remat is reconstruct) no gradient reaches the encoder: "
             "take remat store, or name meta_learned parts without encoder."
         )
-    if meta.lifetime_keys is None and isinstance(stream, ImageStream) and stream.forgets:
+    forgets = (
+        isinstance(stream, ImageStream) and stream.forgets and WEIGHTS in composition.meta_learned
+    )
+    if forgets and meta.lifetime_keys is None:
         raise UserError(
             f"The stream {config.stream} draws output rows anew before each meta-step, for which "
             f"{config.meta_optimiser} has too many lifetimes: take gradient, or the stream "

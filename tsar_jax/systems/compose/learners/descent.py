@@ -36,7 +36,7 @@ def _descent(
     """
     need_labels(name, labelled)
     refuse_settings(config, f"learner {name}", "distribution")
-    network = NETWORKS.find(config.network)(config, sizes)
+    network = NETWORKS.find(config.network).make(config, sizes)
     return Component(
         rated_init(config, network),
         rated_descent(config, network, network.predict, direction),

@@ -36,6 +36,8 @@ def _rule(
     """
     need_labels(name, labelled)
     refuse_settings(config, f"learner {name}", "units", "distribution")
+    if terms is not None:
+        refuse_settings(config, f"learner {name}", "terms")
     rule = Rule(find_terms(terms or config.terms), config.feedback, config.beta)
     local = rule_learner(rule, sizes)
 

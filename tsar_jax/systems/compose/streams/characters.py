@@ -14,7 +14,7 @@ from tsar_jax.data.episodes import (
     scale_omniglot,
 )
 from tsar_jax.errors import UserError, check_limits
-from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.config import ComposeConfig, refuse_settings
 from tsar_jax.systems.compose.streams.types import (
     SHAPE,
     STREAMS,
@@ -27,8 +27,6 @@ EVAL_CHARACTERS = 50
 """Classes of a lifetime in evaluations on characters, unless the settings have another number."""
 TRAIN_CLASSES = 963
 """Characters that episodes are drawn from, as published: the background's but the last."""
-HELD_OUT_IMAGES = 5
-"""Images of a class that score evaluations of episodes, of the 20 that it has."""
 
 
 @STREAMS.register("characters")
@@ -37,7 +35,7 @@ def characters(config: ComposeConfig) -> ImageStream:
 
     Background classes are for meta-training, evaluation classes for evaluations.
     """
-
+    refuse_settings(config, "stream characters", "remember", "repeat_first")
     eval_classes = config.eval_classes or min(EVAL_CHARACTERS, config.outputs)
     return ImageStream(
         SHAPE,
@@ -47,6 +45,7 @@ def characters(config: ComposeConfig) -> ImageStream:
         load_characters,
         partial(draw_characters, config, learn=config.learn, query=config.query),
         partial(check_classes, eval_classes=eval_classes),
+        unseen=True,
     )
 
 
@@ -104,9 +103,8 @@ def episodes(config: ComposeConfig) -> ImageStream:
         return episode._replace(images=inputs, trajectory=trajectory)
 
     def draw_test(images: jax.Array, key: jax.Array, classes: int) -> Episode:
-        query = min(HELD_OUT_IMAGES, images.shape[1] - 1)
-        learn = min(config.learn, images.shape[1] - query)
-        return draw_characters(config, images, key, classes, learn=learn, query=query)
+        learn = min(config.learn, images.shape[1] - config.query)
+        return draw_characters(config, images, key, classes, learn=learn, query=config.query)
 
     def check(config: ComposeConfig, data: dict[str, np.ndarray]) -> None:
         classes, per_class = data["train"].shape[:2]
@@ -114,6 +112,7 @@ def episodes(config: ComposeConfig) -> ImageStream:
         check_limits(
             ("classes", config.classes, trained, "classes in the data to train with"),
             ("learn", config.learn, per_class, "images of a class"),
+            ("query", config.query, data["test"].shape[1] - 1, "images of a class but one"),
             ("eval_classes", eval_classes, data["test"].shape[0], "classes in the data to test"),
         )
         if trained > config.outputs:
@@ -133,4 +132,5 @@ def episodes(config: ComposeConfig) -> ImageStream:
         check,
         draw_test,
         forgets=True,
+        unseen=True,
     )

@@ -7,12 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsar_jax.data import emnist
-from tsar_jax.data.episodes import (
-    Episode,
-)
+from tsar_jax.data.episodes import Episode
 from tsar_jax.data.rule_episodes import draw_rule_episode
 from tsar_jax.errors import check_limits
-from tsar_jax.systems.compose.config import ComposeConfig
+from tsar_jax.systems.compose.config import ComposeConfig, refuse_settings
 from tsar_jax.systems.compose.streams.types import (
     SHAPE,
     STREAMS,
@@ -22,6 +20,8 @@ from tsar_jax.systems.compose.streams.types import (
     shuffled,
 )
 
+OF_CHARACTERS = ("pixels", "remember", "repeat_first")
+"""Settings that streams of characters alone take."""
 HELD_OUT = 10
 """Classes of EMNIST, the last ones, that handwriting keeps for evaluations."""
 
@@ -32,6 +32,7 @@ def handwriting(config: ComposeConfig) -> ImageStream:
 
     The last `HELD_OUT` classes are for evaluations.
     """
+    refuse_settings(config, "stream handwriting", *OF_CHARACTERS)
 
     def load() -> tuple[dict[str, np.ndarray], str]:
         data = emnist.load()
@@ -70,6 +71,7 @@ def emnist_episodes(config: ComposeConfig) -> ImageStream:
     Classes are drawn with replacement, a class's images are its first ones, and each class has an
     output of its own. Meta-training and evaluations have the same classes and images.
     """
+    refuse_settings(config, "stream emnist", *OF_CHARACTERS)
 
     def load() -> tuple[dict[str, np.ndarray], str]:
         data = emnist.load()
@@ -117,6 +119,7 @@ def permuted(config: ComposeConfig) -> ImageStream:
 
     The query set has images of all tasks. Meta-training and evaluations have different images.
     """
+    refuse_settings(config, "stream permuted", *OF_CHARACTERS)
 
     def load() -> tuple[dict[str, np.ndarray], str]:
         data = emnist.load()

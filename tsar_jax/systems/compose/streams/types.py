@@ -38,6 +38,8 @@ class ImageStream(NamedTuple):
     check: (config, data) -> None; raises UserError where the data cannot serve the config.
     draw_test: as draw, in evaluations; None: draw itself.
     forgets: whether the output rows of an episode's `reset_classes` are drawn anew before it.
+    unseen: whether evaluations may have any number of classes, up to outputs, none of which
+        meta-training has.
     """
 
     shape: tuple[int, int]
@@ -49,6 +51,7 @@ class ImageStream(NamedTuple):
     check: Callable[[ComposeConfig, dict[str, np.ndarray]], None]
     draw_test: Draw | None = None
     forgets: bool = False
+    unseen: bool = False
 
 
 Stream = ImageStream | Environment
