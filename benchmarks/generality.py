@@ -142,9 +142,9 @@ def synergy(small: bool) -> Pair:
         jax.random.key(0)
     )
     batches: Batch = jax.vmap(batch_of_one)(features, labels)
-    seen = composition.sense(theta, features.reshape(-1, 28, 28, 1))
+    sensed = composition.sense(theta, features.reshape(-1, 28, 28, 1))
     return Pair(
-        lifetime(learner, (), batches), lifetime(composition.learner, theta, (seen, labels))
+        lifetime(learner, (), batches), lifetime(composition.learner, theta, (sensed, labels))
     )
 
 

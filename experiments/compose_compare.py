@@ -81,19 +81,19 @@ def main() -> None:
     split_cpu()
     trained = {path: read_thetas(path, config) for path, config in configs.items()}
     keys = jax.random.split(jax.random.key(arguments.seed), arguments.lifetimes)
-    found: dict[Choices, dict[int, list[np.ndarray]]] = {}
+    accuracies: dict[Choices, dict[int, list[np.ndarray]]] = {}
     rows = []
-    for path, (thetas, kept) in trained.items():
+    for path, (thetas, numbers) in trained.items():
         choices = choices_of(configs[path])
-        seeds = [configs[path].seed + number for number in kept]
+        seeds = [configs[path].seed + number for number in numbers]
         for size in arguments.classes:
             accuracy = of_seeds(configs[path], size, thetas, keys)
-            found.setdefault(choices, {}).setdefault(size, []).append(accuracy.mean(1))
+            accuracies.setdefault(choices, {}).setdefault(size, []).append(accuracy.mean(1))
             rows += lifetime_rows(choices, path.name, size, seeds, accuracy)
             print(f"{path.name}, {size} classes: {accuracy.mean():.3f}", flush=True)
     scores = {
         choices: {size: np.concatenate(runs) for size, runs in by_size.items()}
-        for choices, by_size in found.items()
+        for choices, by_size in accuracies.items()
     }
     write_results(arguments.out, scores, rows, 1 / next(iter(configs.values())).outputs)
 
@@ -111,10 +111,10 @@ def read_thetas(path: Path, config: ComposeConfig) -> tuple[Any, np.ndarray]:
             f"{path} is at step {step} of {config.steps}: finish it with --resume {path}, or leave "
             "it out."
         )
-    kept = np.setdiff1d(np.arange(len(jax.tree.leaves(states)[0])), lost)
-    if not kept.size:
+    numbers = np.setdiff1d(np.arange(len(jax.tree.leaves(states)[0])), lost)
+    if not numbers.size:
         raise UserError(f"All seeds of {path} are lost: leave it out.")
-    return jax.tree.map(lambda leaf: leaf[kept], states.theta), kept
+    return jax.tree.map(lambda leaf: leaf[numbers], states.theta), numbers
 
 
 def of_seeds(config: ComposeConfig, size: int, thetas: Any, keys: jax.Array) -> np.ndarray:

@@ -116,8 +116,10 @@ def regulate_weights(
 
     def under_each(gates: Tree, weights: Tree) -> tuple[Tree, Tree]:
         """Return weights under the gates of N inputs, and the axes of those that differ."""
-        each = jax.tree.map(lambda w, g: w if g is None else gate_weights(w, g), weights, gates)
-        return each, jax.tree.map(lambda w, g: None if g is None else 0, weights, gates)
+        each_weights = jax.tree.map(
+            lambda w, g: w if g is None else gate_weights(w, g), weights, gates
+        )
+        return each_weights, jax.tree.map(lambda w, g: None if g is None else 0, weights, gates)
 
     def init(theta: Modulated, key: Any = None) -> Tree:
         return learner.init(theta.learner, key)
@@ -144,8 +146,8 @@ def regulate_weights(
             outputs = learner.predict(theta.learner, with_weights(state, weights), rows)
             return jax.tree.map(lambda leaf: leaf[0], outputs)
 
-        each, axes = under_each(gate(theta.modulator, inputs), weights_of(state))
-        return jax.vmap(one, (axes, 0))(each, inputs)
+        each_weights, axes = under_each(gate(theta.modulator, inputs), weights_of(state))
+        return jax.vmap(one, (axes, 0))(each_weights, inputs)
 
     return Learner(init, update, predict)
 

@@ -131,12 +131,12 @@ def differences(scores: Scores, choice: str, level: str, size: int) -> np.ndarra
         The differences of the means over runs, [pairs].
     """
     first = levels(scores, choice)[0]
-    found = []
+    gains = []
     for choices, by_size in scores.items():
         other = choices._replace(**{choice: first})
         if getattr(choices, choice) == level and other in scores:
-            found.append(by_size[size].mean() - scores[other][size].mean())
-    return np.asarray(found)
+            gains.append(by_size[size].mean() - scores[other][size].mean())
+    return np.asarray(gains)
 
 
 def gains_table(scores: Scores) -> str:

@@ -45,17 +45,17 @@ def accuracy_figure(scores: Scores, chance: float, path: Path) -> Path:
     width = 0.8 / len(modulations)
     for size, axis in zip(sizes, np.atleast_1d(axes), strict=True):
         for place, modulation in enumerate(modulations):
-            found = {
+            runs = {
                 number: scores[choices][size]
                 for number, (learner, meta) in enumerate(groups)
                 if (choices := Choices(learner, modulation, meta)) in scores
             }
-            middles = np.asarray(list(found)) + (place - (len(modulations) - 1) / 2) * width
+            middles = np.asarray(list(runs)) + (place - (len(modulations) - 1) / 2) * width
             label = NAMES.get(modulation, modulation) if size == sizes[0] else None
             draw_bars(
                 axis,
                 middles,
-                list(found.values()),
+                list(runs.values()),
                 width,
                 confidence_band,
                 PROPORTION,

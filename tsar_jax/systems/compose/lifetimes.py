@@ -68,10 +68,10 @@ def image_objective(
         keys = lifetime_keys(key)
         episode = draw(images, keys.stream, classes)
         full = composition.complete(theta, keys.theta)
-        seen = sense(full, episode.images), episode.labels
+        sensed = sense(full, episode.images), episode.labels
 
         def at(rows: jax.Array | None) -> Any:
-            return seen if rows is None else jax.tree.map(lambda leaf: leaf[rows], seen)
+            return sensed if rows is None else jax.tree.map(lambda leaf: leaf[rows], sensed)
 
         examples, (query, labels) = at(episode.trajectory), at(episode.query)
         initial = learner.init(full, keys.state)
@@ -142,7 +142,7 @@ def environment_objective(
     number = -(-environment.max_episode_steps // segment)
     init = partial(init_lifetime, composition, environment)
 
-    def live(full: Theta, learned: Any, world: Any, update_key: jax.Array) -> tuple[Any, ...]:
+    def time_step(full: Theta, learned: Any, world: Any, update_key: jax.Array) -> tuple[Any, ...]:
         """Return learner and world after a step, its reward, and whether it ended the episode."""
         rows = sense(full, environment.observe(world)[None])
         inputs = jax.tree.map(lambda leaf: leaf[0], rows)
@@ -158,7 +158,7 @@ def environment_objective(
         def step(carry: Any, time: jax.Array) -> tuple[Any, jax.Array]:
             learned, world, done = carry
             update_key = jax.random.fold_in(keys.updates, time)
-            *after, reward, ended = live(full, learned, world, update_key)
+            *after, reward, ended = time_step(full, learned, world, update_key)
             over = done | (time >= environment.max_episode_steps)
             carry = jax.tree.map(partial(jnp.where, over), (learned, world), tuple(after))
             return (*carry, over | ended), jnp.where(over, 0.0, reward)
@@ -175,15 +175,15 @@ def environment_objective(
             return ~done & (time < environment.max_episode_steps)
 
         def step(carry: Any) -> Any:
-            learned, world, earned, time, _ = carry
+            learned, world, episode_return, time, _ = carry
             update_key = jax.random.fold_in(keys.updates, time)
-            learned, world, reward, done = live(full, learned, world, update_key)
-            return learned, world, earned + reward, time + 1, done
+            learned, world, reward, done = time_step(full, learned, world, update_key)
+            return learned, world, episode_return + reward, time + 1, done
 
         learned, world, done = init(theta, key)
         start = learned, world, jnp.zeros(()), jnp.zeros((), jnp.int32), done
         # No step is computed after the last lifetime's end, of those side by side.
-        earned = lax.while_loop(running, step, start)[2]
-        return -earned, {"episode_return": earned}
+        episode_return = lax.while_loop(running, step, start)[2]
+        return -episode_return, {"episode_return": episode_return}
 
     return MetaObjective(whole, Parts(number, init, advance))

@@ -95,10 +95,11 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
         return on_all_devices(State(theta, optimiser.init(theta), estimator))
 
     def step(state: State, data: Any, key: jax.Array) -> tuple[State, Metrics, Arrays]:
-        lives, theta = lifetimes_of(config, stream, data, side_by_side=side_by_side), state.theta
+        theta = state.theta
+        objective = make_objective(config, stream, data, side_by_side=side_by_side)
         if meta.lifetime_keys is not None:
-            theta = lives.prepare(theta, meta.lifetime_keys(key))
-        estimate, estimator = meta.estimate(lives, theta, state.estimator, key)
+            theta = objective.prepare(theta, meta.lifetime_keys(key))
+        estimate, estimator = meta.estimate(objective, theta, state.estimator, key)
         updates, opt_state = optimiser.update(estimate.gradient, state.opt_state, theta)
         theta = optax.apply_updates(theta, updates)
         after = on_all_devices(State(theta, opt_state, estimator))
@@ -112,10 +113,10 @@ def make_system(config: ComposeConfig, stream: Stream) -> System:
     return System(init, step, evaluate)
 
 
-def lifetimes_of(
+def make_objective(
     config: ComposeConfig, stream: Stream, data: Any, *, side_by_side: int = 1, test: bool = False
 ) -> MetaObjective:
-    """Return the lifetimes of a composition.
+    """Return the loss of a lifetime of a composition.
 
     Args:
         config, stream, data: as of `make_system`.
@@ -145,8 +146,8 @@ def evaluate_lifetimes(
 
     def of_lifetime(key: jax.Array, shared: Any) -> tuple[jax.Array, Metrics]:
         theta, data = shared
-        lives = lifetimes_of(config, stream, data, test=True)
-        return lives.whole(lives.prepare(theta, key[None]), key)
+        objective = make_objective(config, stream, data, test=True)
+        return objective.whole(objective.prepare(theta, key[None]), key)
 
-    found: tuple[jax.Array, Metrics] = map_over(of_lifetime, len(keys))(keys, (theta, data))
-    return found
+    scores: tuple[jax.Array, Metrics] = map_over(of_lifetime, len(keys))(keys, (theta, data))
+    return scores
