@@ -165,7 +165,7 @@ def gains_table(scores: Scores) -> str:
         "Pairs of compositions differ in this choice, and what belongs to it, alone. "
         "± is the 95 % confidence interval of the mean over pairs."
     )
-    return "\n".join([*lines, "", note, ""])
+    return "\n".join([*lines, "", note, ""]).replace("± +", "± ")
 
 
 def lifetime_rows(

@@ -68,5 +68,5 @@ def accuracy_figure(scores: Scores, chance: float, path: Path) -> Path:
         names = [f"{NAMES.get(name, name)},\n{NAMES.get(meta, meta)}" for name, meta in groups]
         axis.set_xticks(range(len(groups)), names)
         axis.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=len(modulations) + 1)
+    figure.legend(loc="outside lower center", ncols=3)
     return save_figure(figure, path)[0]
