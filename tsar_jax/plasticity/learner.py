@@ -61,6 +61,49 @@ class Learner(NamedTuple):
     inverse: Inverse | None = None
 
 
+def adapt(
+    learner: Learner,
+    *,
+    theta: Callable[[Tree], Tree] = lambda theta: theta,
+    inputs: Callable[[Tree], Tree] = lambda inputs: inputs,
+) -> Learner:
+    """Return a learner that makes what it is given into what another one takes.
+
+    Its state, aux and inverse are the other's.
+
+    Args:
+        learner: the other one, whose examples are pairs (inputs, target).
+        theta: (theta) -> the other's theta.
+        inputs: (inputs, of one example or of many [N, ...]) -> the other's inputs.
+    """
+
+    def example_of(example: Tree) -> Tree:
+        own, target = example
+        return inputs(own), target
+
+    def update(given: Tree, state: Tree, example: Tree, key: Any = None) -> tuple[Tree, Tree]:
+        return learner.update(theta(given), state, example_of(example), key)
+
+    inverse = learner.inverse
+    if inverse is not None:
+        change = inverse.change
+        inverse = inverse._replace(
+            change=lambda given, state, example, key: change(
+                theta(given), state, example_of(example), key
+            )
+        )
+
+    def init(given: Tree, key: Any = None) -> Tree:
+        return learner.init(theta(given), key)
+
+    return Learner(
+        init,
+        update,
+        lambda given, state, rows: learner.predict(theta(given), state, inputs(rows)),
+        inverse,
+    )
+
+
 def unroll(
     learner: Learner,
     theta: Tree,

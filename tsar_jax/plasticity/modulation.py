@@ -13,7 +13,7 @@ import jax
 from jax import lax
 
 from tsar_jax.networks.regulated import gate_weights
-from tsar_jax.plasticity.learner import Learner
+from tsar_jax.plasticity.learner import Learner, adapt
 
 Tree = Any
 
@@ -40,23 +40,11 @@ def gate_activations(learner: Learner, gate: Gate) -> Learner:
         gate: (modulator, what it sees [N, ...]) -> gates [N, features].
     """
 
-    def gated(theta: Modulated, inputs: tuple[Tree, jax.Array]) -> jax.Array:
-        seen, activations = inputs
-        gates: jax.Array = gate(theta.modulator, seen)
+    def multiply(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+        gates, activations = inputs
         return gates * activations
 
-    def init(theta: Modulated, key: Any = None) -> Tree:
-        return learner.init(theta.learner, key)
-
-    def update(theta: Modulated, state: Tree, example: Tree, key: Any = None) -> tuple[Tree, Tree]:
-        inputs, target = example
-        rows = jax.tree.map(lambda leaf: leaf[None], inputs)
-        return learner.update(theta.learner, state, (gated(theta, rows)[0], target), key)
-
-    def predict(theta: Modulated, state: Tree, inputs: tuple[Tree, jax.Array]) -> Tree:
-        return learner.predict(theta.learner, state, gated(theta, inputs))
-
-    return Learner(init, update, predict)
+    return gate_within(adapt(learner._replace(inverse=None), inputs=multiply), gate)
 
 
 def gate_within(learner: Learner, gate: Gate) -> Learner:

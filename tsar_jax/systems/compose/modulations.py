@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from tsar_jax.errors import UserError
 from tsar_jax.ops.products import wide_affine
-from tsar_jax.plasticity.learner import Learner
+from tsar_jax.plasticity.learner import Learner, adapt
 from tsar_jax.plasticity.losses import cross_entropy
 from tsar_jax.plasticity.modulation import (
     Modulated,
@@ -64,25 +64,7 @@ code.
 def seeing_features(learner: Learner) -> Learner:
     """Return the learner for pairs (code, features), of which it sees the features."""
 
-    def update(theta: Any, state: Any, example: Any, key: Any = None) -> tuple[Any, Any]:
-        (_, features), target = example
-        return learner.update(theta, state, (features, target), key)
-
-    inverse = learner.inverse
-    if inverse is not None:
-        change = inverse.change
-
-        def change_by(theta: Any, state: Any, example: Any, key: Any) -> Any:
-            (_, features), target = example
-            return change(theta, state, (features, target), key)
-
-        inverse = inverse._replace(change=change_by)
-    return Learner(
-        learner.init,
-        update,
-        lambda theta, state, inputs: learner.predict(theta, state, inputs[1]),
-        inverse,
-    )
+    return adapt(learner, inputs=lambda pair: pair[1])
 
 
 def with_heads(
@@ -107,12 +89,9 @@ def with_heads(
     def split(theta: Theta) -> Modulated:
         return Modulated(theta, theta[MODULATOR][HEADS])
 
-    learner = Learner(
-        lambda theta, key: modulated.init(split(theta), key),
-        lambda theta, state, example, key: modulated.update(split(theta), state, example, key),
-        lambda theta, state, inputs: modulated.predict(split(theta), state, inputs),
+    return component._replace(
+        init=init, learner=adapt(modulated, theta=split), in_advance=in_advance
     )
-    return component._replace(init=init, learner=learner, in_advance=in_advance)
 
 
 def given(heads: Any, gates: Any) -> Any:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from tsar_jax.networks.feedback_network import init_weights
-from tsar_jax.plasticity.learner import Learner
+from tsar_jax.plasticity.learner import adapt
 from tsar_jax.plasticity.rule_learner import Rule, RuleTheta, rule_learner
 from tsar_jax.plasticity.rules import find_terms
 from tsar_jax.systems.compose.config import ComposeConfig, refuse_settings
@@ -54,18 +54,7 @@ def _rule(
     def constants(theta: Theta) -> RuleTheta:
         return RuleTheta(theta[COEFFICIENTS], theta[FEEDBACK])
 
-    inverse = local.inverse
-    if inverse is not None:
-        change = inverse.change
-        inverse = inverse._replace(
-            change=lambda theta, state, example, key: change(constants(theta), state, example, key)
-        )
-    learner = Learner(
-        lambda theta, key: theta[WEIGHTS],
-        lambda theta, state, example, key: local.update(constants(theta), state, example, key),
-        lambda theta, state, inputs: local.predict(constants(theta), state, inputs),
-        inverse,
-    )
+    learner = adapt(local, theta=constants)._replace(init=lambda theta, key: theta[WEIGHTS])
     component = plain_component(init, learner, (COEFFICIENTS,))
     return component._replace(needs=(COEFFICIENTS, FEEDBACK))
 
