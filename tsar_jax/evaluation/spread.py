@@ -134,4 +134,4 @@ def spread_text(
     mean, low, high = map(float, band_of(known, limits))
     if low <= limits[0] < mean or mean < limits[1] <= high:
         return f"{form(mean)} ({form(low)} to {form(high)}){lost}"
-    return f"{form(mean)} ± {form(high - mean)}{lost}"
+    return f"{form(mean)} ± {form(high - mean).lstrip('+')}{lost}"

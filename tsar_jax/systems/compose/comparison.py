@@ -15,7 +15,7 @@ from tsar_jax.training.loop import LoopConfig
 
 
 class Choices(NamedTuple):
-    """What tells compositions apart here. Runs of the same choices are repetitions."""
+    """The choices that tell compositions apart; runs of the same ones are repetitions."""
 
     learner: str
     modulation: str
@@ -165,7 +165,7 @@ def gains_table(scores: Scores) -> str:
         "Pairs of compositions differ in this choice, and what belongs to it, alone. "
         "± is the 95 % confidence interval of the mean over pairs."
     )
-    return "\n".join([*lines, "", note, ""]).replace("± +", "± ")
+    return "\n".join([*lines, "", note, ""])
 
 
 def lifetime_rows(
