@@ -80,6 +80,7 @@ def main() -> None:
     check_comparable(configs, arguments.classes)
     split_cpu()
     trained = {path: read_thetas(path, config) for path, config in configs.items()}
+    data = load_images(configs, arguments.classes)
     keys = jax.random.split(jax.random.key(arguments.seed), arguments.lifetimes)
     accuracies: dict[Choices, dict[int, list[np.ndarray]]] = {}
     rows = []
@@ -87,7 +88,7 @@ def main() -> None:
         choices = choices_of(configs[path])
         seeds = [configs[path].seed + number for number in numbers]
         for size in arguments.classes:
-            accuracy = of_seeds(configs[path], size, thetas, keys)
+            accuracy = of_seeds(configs[path], size, thetas, data, keys)
             accuracies.setdefault(choices, {}).setdefault(size, []).append(accuracy.mean(1))
             rows += lifetime_rows(choices, path.name, size, seeds, accuracy)
             print(f"{path.name}, {size} classes: {accuracy.mean():.3f}", flush=True)
@@ -117,17 +118,34 @@ def read_thetas(path: Path, config: ComposeConfig) -> tuple[Any, np.ndarray]:
     return jax.tree.map(lambda leaf: leaf[numbers], states.theta), numbers
 
 
-def of_seeds(config: ComposeConfig, size: int, thetas: Any, keys: jax.Array) -> np.ndarray:
-    """Return accuracies [seeds, lifetimes] of thetas [seeds, ...], with `size` classes.
+def load_images(configs: dict[Path, ComposeConfig], sizes: tuple[int, ...]) -> Any:
+    """Return the images that all runs are evaluated on, on the device.
 
     Raises:
-        UserError: the data have too few classes.
+        UserError: there are too few classes for a lifetime.
     """
-    tested = dataclasses.replace(config, eval_classes=size)
+    images: Any = None
+    for config in configs.values():
+        for size in sizes:
+            stream = find_stream(with_classes(config, size))
+            assert isinstance(stream, ImageStream)
+            if images is None:  # the stream is the same for all
+                images, _ = stream.load()
+            stream.check(with_classes(config, size), images)
+    return {"test": jnp.asarray(images["test"])}
+
+
+def with_classes(config: ComposeConfig, size: int) -> ComposeConfig:
+    """Return a config whose evaluations have `size` classes."""
+    return dataclasses.replace(config, eval_classes=size)
+
+
+def of_seeds(
+    config: ComposeConfig, size: int, thetas: Any, data: Any, keys: jax.Array
+) -> np.ndarray:
+    """Return accuracies [seeds, lifetimes] of thetas [seeds, ...], with `size` classes."""
+    tested = with_classes(config, size)
     stream = find_stream(tested)
-    assert isinstance(stream, ImageStream)
-    images, _ = stream.load()
-    stream.check(tested, images)
 
     def evaluate(thetas: Any, data: Any) -> jax.Array:
         def of_seed(theta: Any) -> jax.Array:
@@ -135,7 +153,7 @@ def of_seeds(config: ComposeConfig, size: int, thetas: Any, keys: jax.Array) -> 
 
         return lax.map(of_seed, thetas)
 
-    return np.asarray(jax.jit(evaluate)(thetas, {"test": jnp.asarray(images["test"])}))
+    return np.asarray(jax.jit(evaluate)(thetas, data))
 
 
 def write_results(out: Path, scores: Scores, rows: list[list[str]], chance: float) -> None:

@@ -14,9 +14,7 @@ from tsar_jax.plasticity.losses import accuracy, cross_entropy
 from tsar_jax.systems.compose.composition import Composition
 from tsar_jax.systems.compose.config import ComposeConfig
 from tsar_jax.systems.compose.learners import WEIGHTS, Theta
-from tsar_jax.systems.compose.meta_optimisers import (
-    MetaObjective,
-)
+from tsar_jax.systems.compose.meta_optimisers import MetaObjective
 from tsar_jax.systems.compose.streams import ImageStream, Stream
 from tsar_jax.training.system import Metrics
 
@@ -62,7 +60,7 @@ def image_objective(
         test: whether lifetimes are drawn as in evaluations.
     """
     learner, sense = composition.learner, composition.sense
-    draw = stream.draw_test if test and stream.draw_test else stream.draw
+    draw = stream.drawing(test=test)
 
     def whole(theta: Theta, key: jax.Array) -> tuple[jax.Array, Metrics]:
         keys = lifetime_keys(key)

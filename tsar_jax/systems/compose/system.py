@@ -125,9 +125,8 @@ def make_objective(
     """
     if not isinstance(stream, ImageStream):
         return environment_objective(config, compose(config, stream), stream)
-    classes, draw, images = config.classes, stream.draw, data["test" if test else "train"]
-    if test:
-        classes, draw = stream.eval_classes, stream.draw_test or stream.draw
+    classes = stream.eval_classes if test else config.classes
+    draw, images = stream.drawing(test=test), data["test" if test else "train"]
     episode = jax.eval_shape(lambda images: draw(images, jax.random.key(0), classes), images)
     composition = compose(config, stream, images=episode.labels.shape[0] * side_by_side)
     return image_objective(config, composition, stream, images, classes, test=test)

@@ -53,6 +53,10 @@ class ImageStream(NamedTuple):
     forgets: bool = False
     unseen: bool = False
 
+    def drawing(self, *, test: bool) -> Draw:
+        """Return how lifetimes are drawn: in evaluations (test), or in meta-training."""
+        return self.draw_test if test and self.draw_test is not None else self.draw
+
 
 Stream = ImageStream | Environment
 
